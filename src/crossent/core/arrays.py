@@ -1,0 +1,45 @@
+"""The few array operations that the mathematics needs and the array-API standard lacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat.numpy as default_namespace
+from array_api_compat import array_namespace, is_array_api_obj
+
+Array = Any  # an array of any library that follows the array-API standard
+
+__all__ = ["Array", "array_namespace", "as_array", "guarded_product", "one_hot", "two_difference"]
+
+
+def as_array(value: Any) -> Array:
+    """Return an array of any library as it is, and lists and numbers as NumPy arrays."""
+    return value if is_array_api_obj(value) else default_namespace.asarray(value)
+
+
+def one_hot(labels: Array, num_classes: int) -> Array:
+    """Return the boolean array (…, K) that is true where k equals the label."""
+    xp = array_namespace(labels)
+    classes = xp.arange(num_classes, dtype=labels.dtype)
+    if hasattr(labels, "device"):
+        classes = xp.asarray(classes, device=labels.device)
+    return labels[..., None] == classes
+
+
+def guarded_product(factor: Array, other: Array) -> Array:
+    """Return ``factor * other``, and 0 where factor is 0, even if other is infinite there (0 · log 0 = 0)."""
+    xp = array_namespace(factor, other)
+    zero = xp.zeros_like(other)
+    return factor * xp.where(factor == 0, zero, other)
+
+
+def two_difference(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return ``a - b`` rounded and its rounding error (Knuth's two-sum): the two add up to a - b exactly.
+
+    The error is 0 where the difference is not finite.
+    """
+    xp = array_namespace(a, b)
+    difference = a - b
+    virtual = difference - a
+    error = (a - (difference - virtual)) - (b + virtual)
+    return difference, xp.where(xp.isfinite(difference), error, xp.zeros_like(error))

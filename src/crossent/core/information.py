@@ -1,0 +1,212 @@
+"""Information measures of distributions: entropy, cross-entropy, divergences, perplexity; in nats or bits.
+
+All follow ``0 · log 0 = 0``; a divergence is ``inf`` where q rules out what p allows. Arrays come from any library of
+the array-API standard, distributions along `axis`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from crossent.core.arrays import Array, array_namespace, as_array, guarded_product
+from crossent.errors import refuse
+
+Base = Literal["nats", "bits"]
+LOG_2 = math.log(2.0)
+
+
+def _unit(base: str) -> float:
+    if base == "nats":
+        return 1.0
+    if base == "bits":
+        return LOG_2
+    raise ValueError(refuse('base must be "nats" or "bits"', repr(base)))
+
+
+def _distributions(*arrays: Any) -> tuple[Any, list[Array]]:
+    """Return the namespace and the arrays as floating arrays, refused if negative or above 1 (beyond rounding)."""
+    converted = [as_array(array) for array in arrays]
+    xp = array_namespace(*converted)
+    floating = []
+    for array in converted:
+        if not xp.isdtype(array.dtype, "real floating"):
+            array = xp.astype(array, xp.float64)
+        if bool(xp.any((array < 0) | (array > 1 + 1e-6))):
+            raise ValueError(refuse("probabilities must lie between 0 and 1", f"values outside, shape {array.shape}"))
+        floating.append(array)
+    return xp, floating
+
+
+def _log(xp: Any, p: Array) -> Array:
+    """log p with log 0 = -inf and no warning on the way."""
+    positive = xp.where(p > 0, p, xp.ones_like(p))
+    return xp.where(p == 0, xp.full_like(p, -xp.inf), xp.log(positive) + 0 * p)
+
+
+def _scaled(total: Array, base: str) -> Array:
+    return total / _unit(base)
+
+
+def entropy(p: Array, *, axis: int = -1, base: Base = "nats") -> Array:
+    """Return the entropy ``H(p) = -Σ p log p`` (Shannon 1948).
+
+    Parameters
+    ----------
+    p : array
+        Probabilities along `axis`.
+    axis : int
+    base : {"nats", "bits"}
+
+    Returns
+    -------
+    array
+        `p`'s shape without `axis`.
+
+    Raises
+    ------
+    ValueError
+        If a probability is negative or above 1, or base is unknown.
+
+    Examples
+    --------
+    >>> float(entropy([0.5, 0.5, 0.0], base="bits"))
+    1.0
+    """
+    xp, (p,) = _distributions(p)
+    return _scaled(xp.sum(-guarded_product(p, _log(xp, p)), axis=axis), base)
+
+
+def cross_entropy(p: Array, q: Array, *, axis: int = -1, base: Base = "nats") -> Array:
+    """Return ``H(p, q) = -Σ p log q = H(p) + KL(p‖q)``: the mean code length of p's symbols in q's code.
+
+    ``inf`` where p > 0 and q = 0. Arguments, result and errors as :func:`entropy`, p and q broadcast.
+
+    Examples
+    --------
+    >>> float(cross_entropy([1.0, 0.0], [0.25, 0.75], base="bits"))
+    2.0
+    """
+    xp, (p, q) = _distributions(p, q)
+    p, q = xp.broadcast_arrays(p, q)
+    return _scaled(xp.sum(-guarded_product(p, _log(xp, q)), axis=axis), base)
+
+
+def kl_divergence(p: Array, q: Array, *, axis: int = -1, base: Base = "nats") -> Array:
+    """Return ``KL(p‖q) = Σ p log(p/q) ≥ 0`` (Kullback & Leibler 1951).
+
+    ``inf`` where p > 0 and q = 0. Arguments, result and errors as :func:`entropy`, p and q broadcast.
+
+    Examples
+    --------
+    >>> float(kl_divergence([1.0, 0.0], [0.5, 0.5], base="bits"))
+    1.0
+    """
+    xp, (p, q) = _distributions(p, q)
+    return _scaled(xp.sum(_relative_entropy(xp, *xp.broadcast_arrays(p, q)), axis=axis), base)
+
+
+def _relative_entropy(xp: Any, p: Array, q: Array) -> Array:
+    """p log(p/q), entry by entry, from the ratio where it is finite: near p = q no digits cancel."""
+    both = (p > 0) & (q > 0)
+    one = xp.ones_like(p)
+    safe_p, safe_q = xp.where(both, p, one), xp.where(both, q, one)
+    ratio = xp.log1p((safe_p - safe_q) / safe_q)
+    # Far apart the subtraction is not exact any more and the difference of logarithms is.
+    far = (safe_p < 0.5 * safe_q) | (safe_p > 2 * safe_q)
+    ratio = xp.where(far, xp.log(safe_p) - xp.log(safe_q), ratio)
+    impossible = (p > 0) & (q == 0)
+    return xp.where(impossible, xp.full_like(p, xp.inf), xp.where(both, p * ratio, 0 * p + 0 * q))
+
+
+def js_divergence(p: Array, q: Array, *, axis: int = -1, base: Base = "nats") -> Array:
+    """Return the Jensen-Shannon divergence ``½ KL(p‖m) + ½ KL(q‖m)``, m = (p+q)/2 (Lin 1991): 0 to 1 bit.
+
+    Arguments, result and errors as :func:`entropy`, p and q broadcast.
+
+    Examples
+    --------
+    >>> float(js_divergence([1.0, 0.0], [0.0, 1.0], base="bits"))
+    1.0
+    """
+    xp, (p, q) = _distributions(p, q)
+    p, q = xp.broadcast_arrays(p, q)
+    middle = 0.5 * (p + q)
+    terms = _relative_entropy(xp, p, middle) + _relative_entropy(xp, q, middle)
+    return _scaled(0.5 * xp.sum(terms, axis=axis), base)
+
+
+def mutual_information(joint: Array, *, base: Base = "nats") -> Array:
+    """Return ``I(X;Y) = KL(p(x,y) ‖ p(x)p(y))`` of a joint distribution, its last two axes X and Y.
+
+    Errors as :func:`entropy`.
+
+    Examples
+    --------
+    >>> float(mutual_information([[0.5, 0.0], [0.0, 0.5]], base="bits"))
+    1.0
+    """
+    xp, (joint,) = _distributions(joint)
+    independent = xp.sum(joint, axis=-1, keepdims=True) * xp.sum(joint, axis=-2, keepdims=True)
+    # Where the product of the margins underflows, so did the joint: nothing to add.
+    return _scaled(xp.sum(_relative_entropy(xp, joint, independent), axis=(-2, -1)), base)
+
+
+def perplexity(cross_entropy: Array | float, *, base: Base = "nats") -> Array:
+    """Return ``e^H`` (nats) or ``2^H`` (bits): the number of equally likely choices that a mean loss amounts to.
+
+    Examples
+    --------
+    >>> float(perplexity(1.0, base="bits"))
+    2.0
+    """
+    value = as_array(cross_entropy)
+    xp = array_namespace(value)
+    return xp.exp(value * _unit(base))
+
+
+def bits_per_token(nats: Array | float) -> Array:
+    """Return a loss in bits: nats / ln 2.
+
+    Examples
+    --------
+    >>> float(bits_per_token(math.log(2.0)))
+    1.0
+    """
+    return as_array(nats) / LOG_2
+
+
+def bits_per_byte(nats: Array | float, tokens: float, byte_count: float) -> Array:
+    """Return bits per byte of text from the mean nats per token, the tokens and the bytes that they encode.
+
+    Raises
+    ------
+    ValueError
+        If a count is not positive.
+
+    Examples
+    --------
+    >>> float(bits_per_byte(math.log(2.0), tokens=100, byte_count=400))
+    0.25
+    """
+    if not (tokens > 0 and byte_count > 0):
+        raise ValueError(refuse("tokens and byte_count must be positive", (tokens, byte_count)))
+    return as_array(nats) / LOG_2 * (tokens / byte_count)
+
+
+def bits_per_dimension(nats: Array | float, dimensions: float) -> Array:
+    """Return bits per dimension from the nats of one sample (an image, say) of that many dimensions.
+
+    Raises
+    ------
+    ValueError
+        If dimensions is not positive.
+
+    Examples
+    --------
+    >>> float(bits_per_dimension(math.log(2.0) * 6, dimensions=3))
+    2.0
+    """
+    if not dimensions > 0:
+        raise ValueError(refuse("dimensions must be positive", dimensions))
+    return as_array(nats) / LOG_2 / dimensions

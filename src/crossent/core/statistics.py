@@ -1,0 +1,274 @@
+"""A loss is a function of a few numbers per row; a backend only knows how to compute those numbers and their
+gradient; everything else composes.
+
+This file holds those numbers, the *row statistics*, in the array-API standard: it is the reference that every kernel
+is tested against. For a row of logits z with target t, class weights w and label smoothing ε, let
+``t' = (1-ε) t + ε/K``, ``q = w∘t'``, ``mass = Σ q_k``, ``p = softmax(z)``. All logarithms are natural (nats).
+
+==========  ==============================  =============================  ==========================================
+statistic   value                           gradient row                   Hessian
+==========  ==============================  =============================  ==========================================
+``nll``     ``Σ q_k (LSE - z_k)``           ``mass·p - q``                 ``mass (diag p - ppᵀ)``
+``plain``   ``LSE - z_y`` (hard targets)    ``p - onehot``                 ``diag p - ppᵀ``
+``lse``     ``LSE(z)``                      ``p``                          ``diag p - ppᵀ``
+``miss``    ``Σ (1 - t'_k) p_k``            ``g = p∘(hit - t')``           ``diag g - g pᵀ - p gᵀ``
+``entropy`` ``Σ p_k (LSE - z_k)``           ``-p∘a, a = log p + H``        ``-diag(p∘(a+1)) + ppᵀ∘(a1ᵀ + 1aᵀ + 1)``
+``brier``   ``Σ (p_k - t'_k)²``             ``g = 2p∘(r - <p,r>)``         see :meth:`Rows.hessian_product`
+==========  ==============================  =============================  ==========================================
+
+with ``r = p - t'`` and ``hit = Σ t'_k p_k``.
+
+Three habits keep every digit, where ``log(sum(exp(z - max)))`` does not:
+
+* the *tail* ``Σ_{k≠argmax} e^{z_k - m}`` is kept apart from the 1 of the largest logit, so that ``LSE - m =
+  log1p(tail)`` is right when the tail is 1e-30;
+* ``1 - p_y`` is a sum over the other classes, never a subtraction;
+* the rounding error of ``z_k - m`` (a two-sum) is carried into the exponential.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from crossent.core.arrays import Array, array_namespace, guarded_product, one_hot, two_difference
+
+STATISTICS = ("plain", "nll", "miss", "lse", "entropy", "brier")
+
+
+class Target:
+    """The target of a block of rows: labels or distributions, class weights and label smoothing.
+
+    Parameters
+    ----------
+    num_classes : int
+        K.
+    labels : (N,) integer array in 0..K-1, or None
+    soft : (N, K) array, or None
+        Exactly one of the two is given.
+    class_weight : (K,) array or None
+    label_smoothing : float in [0, 1]
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        labels: Array | None = None,
+        soft: Array | None = None,
+        class_weight: Array | None = None,
+        label_smoothing: float = 0.0,
+    ):
+        self.num_classes = num_classes
+        self.labels = labels
+        self.soft = soft
+        self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
+
+    @property
+    def is_hard(self) -> bool:
+        """Whether every row's target is one class, so that every target statistic is a function of ``plain``."""
+        return self.labels is not None and self.label_smoothing == 0
+
+    @cached_property
+    def is_true_class(self) -> Array:
+        return one_hot(self.labels, self.num_classes)
+
+    def distribution(self, like: Array) -> Array:
+        """Return t', (N, K), in the dtype of `like`."""
+        xp = array_namespace(like)
+        distribution = xp.astype(self.is_true_class, like.dtype) if self.soft is None else self.soft
+        if self.label_smoothing:
+            distribution = (1 - self.label_smoothing) * distribution + self.label_smoothing / self.num_classes
+        return distribution
+
+
+class Rows:
+    """The statistics of a block of logits (N, K), each computed when first asked for.
+
+    Attributes named in :data:`STATISTICS` are (N,) arrays; so are ``mass``, ``hit``, ``argmax``.
+    """
+
+    def __init__(self, logits: Array, target: Target):
+        self.xp = array_namespace(logits)
+        self.logits = logits
+        self.target = target
+
+    # The softmax of the row, with the tail kept apart.
+
+    @cached_property
+    def maximum(self) -> Array:
+        """The largest logit; NaN, and with it the whole row, where that is infinite or a logit is NaN."""
+        maximum = self.xp.max(self.logits, axis=-1)
+        return self.xp.where(self.xp.isfinite(maximum), maximum, self.xp.full_like(maximum, self.xp.nan))
+
+    @cached_property
+    def argmax(self) -> Array:
+        return self.xp.argmax(self.logits, axis=-1)
+
+    @cached_property
+    def below(self) -> Array:
+        """``m - z_k ≥ 0``, rounded."""
+        return self.maximum[:, None] - self.logits
+
+    @cached_property
+    def exponential(self) -> Array:
+        """``e^{z_k - m}``; first order in the rounding error of the difference is all of it (error ≤ half an ulp)."""
+        difference, error = two_difference(self.logits, self.maximum[:, None])
+        exponential = self.xp.exp(difference)
+        return exponential + exponential * error
+
+    def _sum_without(self, excluded: Array) -> Array:
+        return self.xp.sum(self.xp.where(excluded, self.xp.zeros_like(self.exponential), self.exponential), axis=-1)
+
+    @cached_property
+    def tail(self) -> Array:
+        return self._sum_without(one_hot(self.argmax, self.target.num_classes))
+
+    @cached_property
+    def log1p_tail(self) -> Array:
+        """``LSE - m``."""
+        return self.xp.log1p(self.tail)
+
+    @cached_property
+    def probability(self) -> Array:
+        return self.exponential / (1 + self.tail)[:, None]
+
+    @cached_property
+    def complement(self) -> Array:
+        """``1 - p_k``: for the largest logit the tail's share, elsewhere (p ≤ 1/2) the plain difference."""
+        is_argmax = one_hot(self.argmax, self.target.num_classes)
+        return self.xp.where(is_argmax, (self.tail / (1 + self.tail))[:, None], 1 - self.probability)
+
+    @cached_property
+    def surprisal(self) -> Array:
+        """``-log p_k = LSE - z_k``."""
+        return self.below + self.log1p_tail[:, None]
+
+    # The target's side.
+
+    @cached_property
+    def distribution(self) -> Array:
+        return self.target.distribution(self.logits)
+
+    @cached_property
+    def weighted(self) -> Array:
+        """q = w∘t'."""
+        weight = self.target.class_weight
+        return self.distribution if weight is None else self.distribution * weight
+
+    @cached_property
+    def mass(self) -> Array:
+        return self.xp.sum(self.weighted, axis=-1)
+
+    def _of_true_class(self, values: Array) -> Array:
+        labels = self.target.labels
+        return self.xp.take_along_axis(values, labels[:, None], axis=-1)[:, 0]  # type: ignore[index]
+
+    @cached_property
+    def residual(self) -> Array:
+        """``p - t'``; for a hard target the true class's is minus the sum of the others' probabilities."""
+        if self.target.is_hard:
+            return self.xp.where(self.target.is_true_class, -self.miss[:, None], self.probability)
+        return self.probability - self.distribution
+
+    # The statistics.
+
+    @cached_property
+    def plain(self) -> Array:
+        return self._of_true_class(self.below) + self.log1p_tail
+
+    @cached_property
+    def nll(self) -> Array:
+        if self.target.is_hard:
+            return guarded_product(self.mass, self.plain)
+        return self.mass * self.log1p_tail + self.xp.sum(guarded_product(self.weighted, self.below), axis=-1)
+
+    @cached_property
+    def lse(self) -> Array:
+        return self.maximum + self.log1p_tail
+
+    @cached_property
+    def hit(self) -> Array:
+        if self.target.is_hard:
+            return self._of_true_class(self.probability)
+        return self.xp.sum(self.distribution * self.probability, axis=-1)
+
+    @cached_property
+    def miss(self) -> Array:
+        if self.target.is_hard:
+            return self._sum_without(self.target.is_true_class) / (1 + self.tail)
+        return self.xp.sum((1 - self.distribution) * self.probability, axis=-1)
+
+    @cached_property
+    def entropy(self) -> Array:
+        return self.log1p_tail + self.xp.sum(guarded_product(self.probability, self.below), axis=-1)
+
+    @cached_property
+    def brier(self) -> Array:
+        return self.xp.sum(self.residual**2, axis=-1)
+
+    # Their gradients.
+
+    def _dot(self, a: Array, b: Array) -> Array:
+        return self.xp.sum(a * b, axis=-1)[:, None]
+
+    def gradient_row(self, name: str) -> Array:
+        """Return ∂(statistic `name`)/∂z, (N, K)."""
+        p = self.probability
+        if name == "plain":
+            return self.residual
+        if name == "nll":
+            if self.target.is_hard:
+                return self.mass[:, None] * self.residual
+            return self.mass[:, None] * p - self.weighted
+        if name == "lse":
+            return p
+        if name == "miss":
+            if self.target.is_hard:
+                return self.xp.where(self.target.is_true_class, -p * self.miss[:, None], p * self.hit[:, None])
+            return p * (self.hit[:, None] - self.distribution)
+        if name == "entropy":
+            return guarded_product(p, self.surprisal - self.entropy[:, None])
+        if name == "brier":
+            return 2 * p * (self.residual - self._dot(p, self.residual))
+        raise KeyError(name)
+
+    def hessian_product(self, name: str, vector: Array) -> Array:
+        """Return ∇²(statistic `name`) · vector, (N, K).
+
+        For any F(p) with a = ∂F/∂p the gradient is ``g = p∘(a - <p,a>)`` and ``∂p = diag p - ppᵀ``; the Brier
+        score's a = 2r moves with p, which adds the terms in ``2p``.
+        """
+        p = self.probability
+        mean = self._dot(p, vector)
+        covariance = p * (vector - mean)  # (diag p - ppᵀ) v
+        if name in ("plain", "lse"):
+            return covariance
+        if name == "nll":
+            return self.mass[:, None] * covariance
+        g = self.gradient_row(name)
+        if name == "entropy":
+            surplus = self.xp.where(p == 0, self.xp.zeros_like(p), self.entropy[:, None] - self.surprisal)  # a
+            return -p * (surplus + 1) * vector + p * ((surplus + 1) * mean + self._dot(p * surplus, vector))
+        product = g * (vector - mean) - p * self._dot(g, vector)
+        if name == "brier":
+            square = p * p
+            product = product + p * (2 * covariance - 2 * self._dot(square, vector) + 2 * self._dot(p, p) * mean)
+        return product
+
+    def hessian_diagonal(self, name: str) -> Array:
+        """Return the diagonal of ∇²(statistic `name`), (N, K)."""
+        p = self.probability
+        variance = p * self.complement
+        if name in ("plain", "lse"):
+            return variance
+        if name == "nll":
+            return self.mass[:, None] * variance
+        if name == "entropy":
+            surplus = self.xp.where(p == 0, self.xp.zeros_like(p), self.entropy[:, None] - self.surprisal)
+            return -p * (surplus + 1) + p * p * (2 * surplus + 1)
+        g = self.gradient_row(name)
+        diagonal = g * (self.complement - p)
+        if name == "brier":
+            diagonal = diagonal + 2 * p * (variance - p * p + p * self._dot(p, p))
+        return diagonal

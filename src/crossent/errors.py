@@ -1,0 +1,30 @@
+"""How crossent says no: one sentence with what was asked, what came, and what would work."""
+
+from __future__ import annotations
+
+
+def refuse(asked: str, got: object, works: str = "") -> str:
+    """Return the text of an error: what was asked, what came and, where it helps, what would work.
+
+    Examples
+    --------
+    >>> refuse("temperature must be a positive number", -1)
+    'temperature must be a positive number; got -1'
+    """
+    text = f"{asked}; got {got}"
+    return f"{text}; {works}" if works else text
+
+
+def describe(array: object) -> str:
+    """Return shape and dtype of an array in words, or the type and value of anything else.
+
+    Examples
+    --------
+    >>> describe(3)
+    'int 3'
+    """
+    shape = getattr(array, "shape", None)
+    dtype = getattr(array, "dtype", None)
+    if shape is None or dtype is None:
+        return f"{type(array).__name__} {array!r}"
+    return f"an array of shape {tuple(shape)} and dtype {dtype}"

@@ -1,0 +1,227 @@
+"""The reference twin: the kernels' interface on `core`, in NumPy and float64, a block of rows at a time.
+
+It serves where no compiled twin does, and computes what only `core` knows (Hessians, a top-k teacher).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from crossent.core import composition
+from crossent.core.links import SigmoidRows
+from crossent.core.losses import (
+    Brier,
+    Combination,
+    CrossEntropy,
+    EntropyPenalty,
+    Focal,
+    GeneralizedCrossEntropy,
+    Loss,
+    Poly1,
+    ZPenalty,
+)
+from crossent.core.statistics import Rows, Target
+
+NAME = "reference"
+BLOCK_ELEMENTS = 1 << 18  # float64 temporaries of 2 MiB each
+
+_ELEMENTARY: dict[int, Callable[[float], Loss]] = {
+    CrossEntropy.code: lambda _: CrossEntropy(),
+    Focal.code: Focal,
+    Poly1.code: Poly1,
+    GeneralizedCrossEntropy.code: GeneralizedCrossEntropy,
+    ZPenalty.code: lambda _: ZPenalty(1.0),
+    EntropyPenalty.code: lambda _: EntropyPenalty(1.0),
+    Brier.code: lambda _: Brier(),
+}
+
+
+def loss_from_table(terms: np.ndarray) -> Loss:
+    """Return the loss that a table of (code, scale, parameter) stands for: the inverse of `Loss.table`."""
+    return Combination(
+        tuple((float(scale), _ELEMENTARY[int(code)](float(parameter))) for code, scale, parameter in terms)
+    )
+
+
+def blocks(num_rows: int, row_elements: int) -> Iterator[slice]:
+    """Yield slices of rows that hold about BLOCK_ELEMENTS elements each."""
+    step = max(1, BLOCK_ELEMENTS // max(1, row_elements))
+    for start in range(0, num_rows, step):
+        yield slice(start, min(start + step, num_rows))
+
+
+def scan_labels(
+    labels: np.ndarray,
+    num_classes: int,
+    ignore_index: int,
+    class_weight: np.ndarray | None,
+    row_weight: np.ndarray | None,
+    out: np.ndarray,
+) -> tuple[int, int, float]:
+    """Fill `out` with the labels, -1 where ignored; return (first bad row or -1, rows that count, their weight)."""
+    counted = labels != ignore_index
+    bad = counted & ((labels < 0) | (labels >= num_classes))
+    if bad.any():
+        return int(np.argmax(bad)), 0, 0.0
+    out[...] = np.where(counted, labels, -1)
+    count = int(np.count_nonzero(counted))
+    weight = np.ones(count) if class_weight is None else class_weight[labels[counted]]
+    if row_weight is not None:
+        weight = weight * row_weight[counted]
+    return -1, count, float(np.sum(weight))
+
+
+def softmax_rows(
+    logits: np.ndarray,
+    labels: np.ndarray | None,
+    soft: np.ndarray | None,
+    class_weight: np.ndarray | None,
+    label_smoothing: float,
+) -> Rows:
+    """Return the row statistics of one block, in float64; rows that do not count take class 0."""
+    target = Target(
+        logits.shape[1],
+        labels=None if labels is None else np.maximum(labels, 0),
+        soft=None if soft is None else soft.astype(np.float64),
+        class_weight=class_weight,
+        label_smoothing=label_smoothing,
+    )
+    return Rows(logits.astype(np.float64), target)
+
+
+def sigmoid_rows(
+    logits: np.ndarray,
+    labels: np.ndarray | None,
+    soft: np.ndarray | None,
+    class_weight: np.ndarray | None,
+    label_smoothing: float,
+) -> SigmoidRows:
+    """Return the statistics of the entries of one block as two-class rows, flattened."""
+    if soft is not None:
+        positive = soft.astype(np.float64).ravel()
+        soft = np.stack([1.0 - positive, positive], axis=-1)
+    weight = None
+    if class_weight is not None:
+        weight = np.broadcast_to(class_weight.T, (*logits.shape, 2)).reshape(-1, 2)
+    target = Target(
+        2,
+        labels=None if labels is None else np.maximum(labels, 0).astype(np.int64).ravel(),
+        soft=soft,
+        class_weight=weight,
+        label_smoothing=label_smoothing,
+    )
+    return SigmoidRows(logits.astype(np.float64).ravel(), target)
+
+
+def _take(array: np.ndarray | None, rows: slice) -> np.ndarray | None:
+    return None if array is None else array[rows]
+
+
+def _weigh(gradient: Any, scale: float, weight: np.ndarray | None, excluded: np.ndarray | None) -> np.ndarray:
+    """Return scale·weight·gradient, and 0 where a row (or entry) is excluded or weighs nothing."""
+    if weight is not None:
+        gradient = np.where(weight[:, None] == 0, 0.0, (scale * weight)[:, None] * gradient)
+    else:
+        gradient = scale * gradient
+    return gradient if excluded is None else np.where(excluded, 0.0, gradient)
+
+
+def softmax_value_grad(
+    logits: np.ndarray,
+    labels: np.ndarray | None,
+    soft: np.ndarray | None,
+    class_weight: np.ndarray | None,
+    label_smoothing: float,
+    terms: np.ndarray,
+    scale: float,
+    row_weight: np.ndarray | None,
+    grad: np.ndarray | None,
+) -> np.ndarray:
+    """Return the loss of each row; fill `grad` with scale · row_weight · ∂loss/∂z. `grad` may be `logits`."""
+    loss = loss_from_table(terms)
+    values = np.empty(len(logits))
+    with np.errstate(all="ignore"):
+        for block in blocks(*logits.shape):
+            rows = softmax_rows(logits[block], _take(labels, block), _take(soft, block), class_weight, label_smoothing)
+            excluded = None if labels is None else labels[block] < 0
+            block_values = composition.value(loss, rows)
+            values[block] = block_values if excluded is None else np.where(excluded, 0.0, block_values)
+            if grad is not None:
+                gradient = composition.gradient(loss, rows)
+                excluded = None if excluded is None else excluded[:, None]
+                grad[block] = _weigh(gradient, scale, _take(row_weight, block), excluded)
+    return values
+
+
+def softmax_statistics(
+    logits: np.ndarray,
+    labels: np.ndarray | None,
+    soft: np.ndarray | None,
+    class_weight: np.ndarray | None,
+    label_smoothing: float,
+) -> dict[str, np.ndarray]:
+    """Return every row statistic, each (N,)."""
+    names = ["maximum", "tail", "lse", "nll", "mass", "miss", "hit", "entropy", "brier"]
+    if labels is not None:
+        names.append("plain")
+    collected: dict[str, np.ndarray] = {name: np.zeros(len(logits)) for name in names}
+    collected["argmax"] = np.zeros(len(logits), dtype=np.int64)
+    with np.errstate(all="ignore"):
+        for block in blocks(*logits.shape):
+            rows = softmax_rows(logits[block], _take(labels, block), _take(soft, block), class_weight, label_smoothing)
+            for name, values in collected.items():
+                values[block] = getattr(rows, name)
+    return collected
+
+
+def softmax_pullback(
+    logits: np.ndarray,
+    labels: np.ndarray | None,
+    soft: np.ndarray | None,
+    class_weight: np.ndarray | None,
+    label_smoothing: float,
+    statistics: dict[str, np.ndarray],
+    partials: dict[str, np.ndarray],
+    out: np.ndarray,
+) -> None:
+    """Fill `out` with Σ_s partials_s · ∂s/∂z; the statistics are computed anew here."""
+    with np.errstate(all="ignore"):
+        for block in blocks(*logits.shape):
+            rows = softmax_rows(logits[block], _take(labels, block), _take(soft, block), class_weight, label_smoothing)
+            total: Any = 0.0
+            for name, partial in partials.items():
+                total = total + partial[block][:, None] * rows.gradient_row(name)
+            out[block] = total if labels is None else np.where(labels[block][:, None] < 0, 0.0, total)
+
+
+def sigmoid_value_grad(
+    logits: np.ndarray,
+    labels: np.ndarray | None,
+    soft: np.ndarray | None,
+    class_weight: np.ndarray | None,
+    label_smoothing: float,
+    terms: np.ndarray,
+    scale: float,
+    row_weight: np.ndarray | None,
+    grad: np.ndarray | None,
+    entry_loss: np.ndarray | None,
+) -> np.ndarray:
+    """Return each row's summed entry losses; fill `grad` and, per entry, `entry_loss`."""
+    loss = loss_from_table(terms)
+    row_loss = np.empty(len(logits))
+    with np.errstate(all="ignore"):
+        for block in blocks(logits.shape[0], 2 * logits.shape[1]):
+            shape = logits[block].shape
+            rows = sigmoid_rows(logits[block], _take(labels, block), _take(soft, block), class_weight, label_smoothing)
+            excluded = np.zeros(shape, dtype=bool) if labels is None else labels[block] < 0
+            values = np.where(excluded, 0.0, composition.value(loss, rows).reshape(shape))
+            row_loss[block] = values.sum(axis=1)
+            if entry_loss is not None:
+                entry_loss[block] = values
+            if grad is not None:
+                gradient = composition.gradient(loss, rows)[:, 1].reshape(shape)
+                grad[block] = _weigh(gradient, scale, _take(row_weight, block), excluded)
+    return row_loss

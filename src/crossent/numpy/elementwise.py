@@ -1,0 +1,144 @@
+"""softmax, sigmoid and their logarithms on NumPy arrays, each digit right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from crossent.core.links import SigmoidRows
+from crossent.core.statistics import Rows, Target
+from crossent.errors import refuse
+from crossent.kernels.reference import blocks
+from crossent.numpy.arrays import compute_dtype, real_array
+
+
+def _by_rows(logits: Any, axis: int, compute: Callable[[Rows], np.ndarray], *, reduces: bool) -> Any:
+    array = real_array(logits, "logits")
+    dtype = np.dtype(np.float64) if array.dtype.kind in "iu" else array.dtype
+    compute_dtype(array.dtype)
+    if array.ndim == 0 or not -array.ndim <= axis < array.ndim:
+        raise ValueError(refuse("axis must be an axis of the logits", f"axis={axis}, shape {array.shape}"))
+    moved = np.moveaxis(array, axis, -1)
+    num_classes = moved.shape[-1]
+    if num_classes == 0:
+        raise ValueError(refuse("logits must have at least one class", f"shape {array.shape}"))
+    rows = moved.reshape(-1, num_classes)
+    out = np.empty(rows.shape[:1] if reduces else rows.shape, dtype=dtype)
+    with np.errstate(all="ignore"):
+        for block in blocks(*rows.shape):
+            out[block] = compute(Rows(rows[block].astype(np.float64), Target(num_classes)))
+    if reduces:
+        return out.reshape(moved.shape[:-1])[()]
+    return np.moveaxis(out.reshape(moved.shape), -1, axis)
+
+
+def softmax(logits: Any, *, axis: int = -1) -> np.ndarray:
+    """Return ``p_k = e^{z_k} / Σ_j e^{z_j}`` along an axis.
+
+    Parameters
+    ----------
+    logits : array
+        ``-inf`` is probability 0. A NaN, a +inf or only -inf along the axis gives NaN there.
+    axis : int
+
+    Returns
+    -------
+    array of the logits' shape and dtype (float64 for integers)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If logits are no numbers or the axis is not theirs.
+
+    Examples
+    --------
+    >>> softmax([0.0, 0.0])
+    array([0.5, 0.5])
+    """
+    return _by_rows(logits, axis, lambda rows: rows.probability, reduces=False)
+
+
+def log_softmax(logits: Any, *, axis: int = -1) -> np.ndarray:
+    """Return ``log p_k = z_k - LSE(z)`` along an axis, in nats; the largest one is ``-log1p(Σ of the others)``.
+
+    Parameters, result and errors as :func:`softmax`.
+
+    Examples
+    --------
+    >>> float(log_softmax([30.0, 0.0, -1.0])[0])
+    -1.280024...e-13
+    """
+    return _by_rows(logits, axis, lambda rows: -rows.surprisal, reduces=False)
+
+
+def logsumexp(logits: Any, *, axis: int = -1) -> Any:
+    """Return ``LSE(z) = log Σ e^{z_k} = m + log1p(Σ_{k≠argmax} e^{z_k - m})`` along an axis.
+
+    Parameters and errors as :func:`softmax`; the result lacks the axis.
+
+    Examples
+    --------
+    >>> round(float(logsumexp([0.0, 0.0])), 6)
+    0.693147
+    """
+    return _by_rows(logits, axis, lambda rows: rows.lse, reduces=True)
+
+
+def _entrywise(logits: Any, compute: Callable[[SigmoidRows], np.ndarray]) -> Any:
+    array = real_array(logits, "logits")
+    compute_dtype(array.dtype)
+    dtype = np.dtype(np.float64) if array.dtype.kind in "iu" else array.dtype
+    flat = array.reshape(-1)
+    out = np.empty(flat.shape, dtype=dtype)
+    with np.errstate(all="ignore"):
+        for block in blocks(flat.size, 2):
+            out[block] = compute(SigmoidRows(flat[block].astype(np.float64), Target(2)))
+    return out.reshape(array.shape)[()]
+
+
+def sigmoid(logits: Any) -> Any:
+    """Return ``σ(z) = 1 / (1 + e^{-z})``, entry by entry.
+
+    Parameters
+    ----------
+    logits : array, ±inf allowed
+
+    Returns
+    -------
+    array of the logits' shape and dtype (float64 for integers)
+
+    Raises
+    ------
+    TypeError
+        If logits are no numbers.
+
+    Examples
+    --------
+    >>> float(sigmoid(0.0))
+    0.5
+    """
+    return _entrywise(logits, lambda rows: rows.probability[:, 1])
+
+
+def log_sigmoid(logits: Any) -> Any:
+    """Return ``log σ(z) = -softplus(-z)``, entry by entry, in nats; arguments as :func:`sigmoid`.
+
+    Examples
+    --------
+    >>> round(float(log_sigmoid(0.0)), 6)
+    -0.693147
+    """
+    return _entrywise(logits, lambda rows: -rows.surprisal[:, 1])
+
+
+def softplus(logits: Any) -> Any:
+    """Return ``log(1 + e^z)``, entry by entry; arguments as :func:`sigmoid`.
+
+    Examples
+    --------
+    >>> round(float(softplus(0.0)), 6)
+    0.693147
+    """
+    return _entrywise(logits, lambda rows: rows.lse)

@@ -1,0 +1,81 @@
+"""A head is a target with its weights and reduction, able to turn blocks of logits into losses and gradients."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from crossent.core.losses import Loss
+from crossent.core.reduction import Reduction
+from crossent.core.statistics import Rows
+from crossent.numpy.arrays import weights
+from crossent.numpy.options import DEFAULT_LOSS, Options
+
+
+@lru_cache(maxsize=256)
+def terms_table(loss: Loss) -> np.ndarray:
+    """Return the loss's terms as the float64 table (n, 3) that kernels read."""
+    table = np.array(loss.table(), dtype=np.float64)
+    table.flags.writeable = False
+    return table
+
+
+def is_bool(target: Any) -> bool:
+    """Return whether target is boolean, which as labels only the sigmoid link takes."""
+    return getattr(target, "dtype", None) == np.bool_ or isinstance(target, bool)
+
+
+class Head:
+    """A target with its weights and reduction, able to turn blocks of logits (n, K) into losses and gradients.
+
+    Attributes
+    ----------
+    scale : float
+        Factor of a row's loss in the reduced value: 1 / denominator for a mean.
+    slope : float
+        A constant slope of the logits' map: a further factor of the gradient that `evaluate` writes.
+    """
+
+    scale: float
+    offset: float
+    slope: float = 1.0
+
+    def __init__(self, options: Options, shape: tuple[int, ...], num_classes: int, dtype: np.dtype):
+        self.options = options
+        self.shape = shape  # of the rows, before they were flattened
+        self.num_rows = int(np.prod(shape, dtype=np.int64))
+        self.num_classes = num_classes
+        self.dtype = dtype
+        self.loss = options.loss or DEFAULT_LOSS
+        self.row_weight: np.ndarray | None = None
+        if options.sample_weight is not None:
+            self.row_weight = weights(options.sample_weight, "sample_weight", shape, "one weight a row").ravel()
+        self.reduction = Reduction(options.reduction, options.normalizer, options.on_empty)  # type: ignore[arg-type]
+
+    def _resolve(self, count: float, weighted: float) -> None:
+        self.scale, self.offset = self.reduction.resolve(count, weighted)
+
+    def reduce(self, row_losses: np.ndarray) -> Any:
+        """Return the reduced value of the weighted row losses (all rows), float64."""
+        if self.reduction.kind == "none":
+            return row_losses.reshape(self.shape)
+        if self.scale == 0.0:
+            return np.float64(self.offset)
+        return np.sum(row_losses) * self.scale if self.reduction.kind == "mean" else np.sum(row_losses)
+
+    def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
+        """Return the weighted loss of each row of a block; fill `grad` (which may be `logits`) with its gradient."""
+        raise NotImplementedError
+
+    def reference_rows(self, logits: np.ndarray, rows: slice) -> Rows:
+        """Return the block's statistics in float64, for what only `core` computes."""
+        raise NotImplementedError
+
+    def second_order(self, logits: np.ndarray, rows: slice, vector: np.ndarray | None) -> tuple[Any, Any, Any]:
+        """Return weighted losses, gradient and (Hessian diagonal, or Hessian · vector) of a block, float64."""
+        raise NotImplementedError
+
+    def _row_factor(self, rows: slice) -> Any:
+        return self.scale if self.row_weight is None else self.scale * self.row_weight[rows, None]

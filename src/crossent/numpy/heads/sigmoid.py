@@ -1,0 +1,152 @@
+"""The sigmoid head: rows of K logits, each a yes-or-no question of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from crossent.core import composition
+from crossent.core.losses import Distillation
+from crossent.core.statistics import Rows
+from crossent.errors import describe, refuse
+from crossent.kernels import reference, registry
+from crossent.numpy.arrays import real_array, weights
+from crossent.numpy.heads.base import Head, is_bool, terms_table
+from crossent.numpy.options import Options
+
+
+class SigmoidHead(Head):
+    """Rows of K logits, each a yes-or-no question of its own."""
+
+    def __init__(self, target: Any, options: Options, shape: tuple[int, ...], num_classes: int, dtype: np.dtype):
+        super().__init__(options, shape, num_classes, dtype)
+        if isinstance(self.loss, Distillation):
+            raise TypeError(refuse("distillation needs the softmax link", 'link="sigmoid"'))
+        self.twin = registry.find(dtype)
+        self.terms = terms_table(self.loss)
+        self.label_smoothing = float(options.label_smoothing)
+        self.class_weight = self._class_weight()
+        self.labels: np.ndarray | None = None
+        self.soft: np.ndarray | None = None
+        self.factor: np.ndarray | None = None
+        full = (*shape, num_classes)
+        if options.weight is not None:
+            self.factor = weights(options.weight, "weight", full, "a shape that broadcasts to the logits'")
+            self.factor = self.factor.reshape(self.num_rows, num_classes)
+        target = np.asarray(target) if is_bool(target) else real_array(target, "target")
+        if target.shape != full:
+            raise ValueError(
+                refuse(f"with the sigmoid link target must have the logits' shape {full}", describe(target))
+            )
+        target = target.reshape(self.num_rows, num_classes)
+        if target.dtype.kind in "biu":
+            self._take_labels(target)
+        else:
+            self._take_probabilities(target)
+
+    def _class_weight(self) -> np.ndarray | None:
+        options = self.options
+        if options.pos_weight is None and options.alpha is None:
+            return None
+        table = np.ones((2, self.num_classes))
+        if options.alpha is not None:
+            alpha = float(options.alpha)
+            if not 0 <= alpha <= 1:
+                raise ValueError(refuse("alpha must lie between 0 and 1 with the sigmoid link", alpha))
+            table[0], table[1] = 1 - alpha, alpha
+        if options.pos_weight is not None:
+            table[1] *= weights(options.pos_weight, "pos_weight", (self.num_classes,), "one weight a label")
+        return table
+
+    def _take_labels(self, target: np.ndarray) -> None:
+        ignore_index = int(self.options.ignore_index)
+        counted = target != ignore_index
+        bad = counted & (target != 0) & (target != 1)
+        if bad.any():
+            row, column = (int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(
+                refuse(
+                    f"integer targets must be 0, 1 or ignore_index={ignore_index}",
+                    f"{target[row, column]} in row {row}, label {column}",
+                )
+            )
+        self.labels = np.where(counted, target, -1).astype(np.int8)
+        self._resolve(count := int(np.count_nonzero(counted)), count)
+
+    def _take_probabilities(self, target: np.ndarray) -> None:
+        if self.loss.needs_hard_target:
+            raise ValueError(refuse(f"{self.loss!r} needs integer or bool targets", describe(target)))
+        if self.options.ignore_index != -100:
+            raise ValueError(
+                refuse("ignore_index applies to integer targets", describe(target), "use weight with floating targets")
+            )
+        if target.size and not (np.min(target) >= 0 and np.max(target) <= 1):
+            row, column = (int(i) for i in np.argwhere(~((target >= 0) & (target <= 1)))[0])
+            raise ValueError(
+                refuse("floating targets must lie in [0, 1]", f"{target[row, column]} in row {row}, label {column}")
+            )
+        self.soft = np.ascontiguousarray(target, dtype=self.dtype)
+        self._resolve(target.size, target.size)
+
+    def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
+        if entries is None and self.factor is not None:
+            entries = np.empty(logits.shape)
+        twin = self.twin if logits.dtype == self.dtype else registry.find(logits.dtype)
+        row_weight = None if self.row_weight is None else self.row_weight[rows]
+        losses = twin.sigmoid_value_grad(
+            logits,
+            None if self.labels is None else self.labels[rows],
+            None if self.soft is None else self.soft[rows].astype(logits.dtype, copy=False),
+            self.class_weight,
+            self.label_smoothing,
+            self.terms,
+            self.scale * self.slope,
+            row_weight,
+            grad,
+            entries,
+        )
+        if self.factor is not None:
+            factor = self.factor[rows]
+            nothing = factor == 0
+            np.copyto(entries, 0.0, where=nothing)
+            entries *= factor  # type: ignore[operator]
+            losses = np.sum(entries, axis=1)  # type: ignore[arg-type]
+            if grad is not None:
+                np.multiply(grad, factor, out=grad, casting="same_kind")
+                grad[nothing] = 0.0
+        if row_weight is not None:
+            losses = np.where(row_weight == 0, 0.0, losses * row_weight)
+            if entries is not None:
+                entries *= row_weight[:, None]
+                entries[row_weight == 0] = 0.0
+        return losses
+
+    def reference_rows(self, logits: np.ndarray, rows: slice) -> Rows:
+        return reference.sigmoid_rows(
+            logits,
+            None if self.labels is None else self.labels[rows],
+            None if self.soft is None else self.soft[rows],
+            self.class_weight,
+            self.label_smoothing,
+        )
+
+    def second_order(self, logits: np.ndarray, rows: slice, vector: np.ndarray | None) -> tuple[Any, Any, Any]:
+        statistics = self.reference_rows(logits, rows)
+        losses = composition.value(self.loss, statistics).reshape(logits.shape)
+        gradient = composition.gradient(self.loss, statistics)[:, 1].reshape(logits.shape)
+        second = composition.hessian_diagonal(self.loss, statistics)[:, 1].reshape(logits.shape)
+        if vector is not None:
+            second = second * vector
+        weight = np.ones(logits.shape) if self.factor is None else self.factor[rows]
+        if self.row_weight is not None:
+            weight = weight * self.row_weight[rows, None]
+        excluded = weight == 0
+        if self.labels is not None:
+            excluded = excluded | (self.labels[rows] < 0)
+        factor = self.scale * weight
+        return (
+            np.where(excluded, 0.0, losses * weight),
+            np.where(excluded, 0.0, factor * gradient),
+            np.where(excluded, 0.0, factor * second),
+        )

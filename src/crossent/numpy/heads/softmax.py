@@ -1,0 +1,276 @@
+"""The softmax head: rows of K logits with one class, a distribution or a teacher each."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from crossent.core import composition
+from crossent.core.links import TopKRows, TopKTarget
+from crossent.core.losses import Distillation, Loss
+from crossent.core.statistics import Rows
+from crossent.errors import describe, refuse
+from crossent.kernels import reference, registry
+from crossent.numpy.arrays import real_array, weights
+from crossent.numpy.heads.base import Head, is_bool, terms_table
+from crossent.numpy.options import Options
+
+_MASS_TOLERANCE = {2: 1e-2, 4: 1e-4, 8: 1e-6}  # by the item size of the targets' dtype
+
+
+class TopK(NamedTuple):
+    """A teacher known on its k most likely classes: the target of a distillation loss.
+
+    Attributes
+    ----------
+    indices : (..., k) integer array
+        Distinct classes of each row.
+    probabilities : (..., k) floating array
+        The teacher's probabilities of these classes (at the temperature of the loss), with row sums ≤ 1. What is
+        missing to 1 is one bucket, compared with the student's summed probability of all other classes.
+    """
+
+    indices: Any
+    probabilities: Any
+
+
+def _check_distributions(target: np.ndarray, loss: Loss) -> None:
+    if target.size == 0:
+        return
+    lowest = float(np.min(target))
+    if not lowest >= 0:
+        row = int(np.argmax(~(np.min(target, axis=1) >= 0)))
+        raise ValueError(refuse("a target distribution must be non-negative", f"{np.min(target[row])} in row {row}"))
+    if not np.isfinite(np.max(target)):
+        row = int(np.argmax(~np.isfinite(target).all(axis=1)))
+        raise ValueError(refuse("a target distribution must be finite", f"inf in row {row}"))
+    if loss.needs_unit_mass:
+        mass = np.sum(target, axis=1, dtype=np.float64)
+        off = np.abs(mass - 1) > _MASS_TOLERANCE.get(target.dtype.itemsize, 1e-6)
+        if off.any():
+            row = int(np.argmax(off))
+            raise ValueError(refuse(f"{loss!r} needs targets that sum to 1", f"a sum of {mass[row]} in row {row}"))
+
+
+class SoftmaxHead(Head):
+    """Rows of K logits with one class, a distribution or a teacher each."""
+
+    def __init__(self, target: Any, options: Options, shape: tuple[int, ...], num_classes: int, dtype: np.dtype):
+        super().__init__(options, shape, num_classes, dtype)
+        self.labels: np.ndarray | None = None
+        self.soft: np.ndarray | None = None
+        self.top_k: TopK | None = None
+        self.constant: np.ndarray | None = None
+        self.class_weight: np.ndarray | None = None
+        self.label_smoothing = float(options.label_smoothing)
+        if options.weight is not None:
+            self.class_weight = weights(options.weight, "weight", (num_classes,), "one weight a class")
+        self.twin = registry.find(dtype)
+        self.terms = terms_table(self.loss)
+        if isinstance(self.loss, Distillation):
+            self._take_teacher(target, self.loss)
+        else:
+            if isinstance(target, TopK):
+                raise TypeError(
+                    refuse("a TopK target needs a distillation loss", repr(self.loss), "use distillation_loss")
+                )
+            target = real_array(target, "target") if not is_bool(target) else np.asarray(target)
+            if target.dtype.kind in "iu":
+                self._take_labels(target)
+            else:
+                self._take_distributions(target)
+
+    def _take_labels(self, target: np.ndarray) -> None:
+        if target.shape != self.shape:
+            hint = ""
+            if target.shape == (*self.shape, self.num_classes):
+                hint = "integers are class indices: give one-hot targets as floats"
+            raise ValueError(refuse(f"labels must have shape {self.shape}, one a row", describe(target), hint))
+        labels = np.ascontiguousarray(target).reshape(-1)
+        if labels.dtype != np.int64:
+            if labels.dtype == np.uint64 and labels.size and labels.max() > np.iinfo(np.int64).max:
+                labels = np.minimum(labels, np.uint64(np.iinfo(np.int64).max))
+            labels = labels.astype(np.int64)
+        self.labels = np.empty(labels.size, dtype=np.int64)
+        ignore_index = int(self.options.ignore_index)
+        bad, count, weighted = self.twin.scan_labels(
+            labels, self.num_classes, ignore_index, self.class_weight, self.row_weight, self.labels
+        )
+        if bad >= 0:
+            raise ValueError(
+                refuse(
+                    f"labels must lie in 0..{self.num_classes - 1} or equal ignore_index={ignore_index}",
+                    f"{target.reshape(-1)[bad]} in row {bad}",
+                )
+            )
+        if self.row_weight is not None:
+            self.labels[self.row_weight == 0] = -1
+        self._resolve(count, weighted)
+
+    def _take_distributions(self, target: np.ndarray) -> None:
+        if target.dtype.kind == "b":
+            raise TypeError(refuse("target must be integer labels or floating distributions", describe(target)))
+        expected = (*self.shape, self.num_classes)
+        if target.shape != expected:
+            raise ValueError(
+                refuse(
+                    f"a floating target must have the logits' shape {expected}",
+                    describe(target),
+                    "class labels must be integers" if target.shape == self.shape else "",
+                )
+            )
+        if self.loss.needs_hard_target:
+            raise ValueError(refuse(f"{self.loss!r} needs integer labels", describe(target)))
+        if self.options.ignore_index != -100:
+            raise ValueError(
+                refuse(
+                    "ignore_index applies to integer labels", describe(target), "use sample_weight with soft targets"
+                )
+            )
+        if self.options.margin is not None:
+            raise ValueError(refuse("margin needs integer labels", describe(target)))
+        target = target.reshape(self.num_rows, self.num_classes)
+        _check_distributions(target, self.loss)
+        self._set_soft(np.ascontiguousarray(target, dtype=self.dtype))
+
+    def _set_soft(self, soft: np.ndarray | None) -> None:
+        self.soft = soft
+        weighted = float(self.num_rows) if self.row_weight is None else float(np.sum(self.row_weight))
+        self._resolve(self.num_rows, weighted)
+
+    def _take_teacher(self, teacher: Any, loss: Distillation) -> None:
+        for name in ("weight", "margin"):
+            if getattr(self.options, name) is not None:
+                raise TypeError(refuse(f"{name} does not apply to distillation", repr(getattr(self.options, name))))
+        if self.label_smoothing:
+            raise TypeError(refuse("label_smoothing does not apply to distillation", self.label_smoothing))
+        if isinstance(teacher, TopK):
+            self._take_top_k(teacher)
+            return
+        logits = real_array(teacher, "teacher")
+        if logits.dtype.kind in "iu" or logits.shape != (*self.shape, self.num_classes):
+            raise ValueError(
+                refuse(
+                    f"a teacher must be floating logits of the student's shape {(*self.shape, self.num_classes)}",
+                    describe(logits),
+                    "or a TopK(indices, probabilities)",
+                )
+            )
+        logits = logits.reshape(self.num_rows, self.num_classes)
+        soft = np.empty(logits.shape, dtype=self.dtype)
+        self.constant = np.empty(self.num_rows)
+        for block in reference.blocks(*logits.shape):
+            with np.errstate(all="ignore"):
+                rows = reference.softmax_rows(logits[block] / np.float64(loss.temperature), None, None, None, 0.0)
+                soft[block] = rows.probability
+                self.constant[block] = loss.strength * rows.entropy
+        bad = ~np.isfinite(self.constant)
+        if bad.any():
+            raise ValueError(refuse("a teacher's logits must define a softmax", f"NaN in row {int(np.argmax(bad))}"))
+        self._set_soft(soft)
+
+    def _take_top_k(self, teacher: TopK) -> None:
+        indices, probabilities = np.asarray(teacher.indices), real_array(teacher.probabilities, "probabilities")
+        if indices.shape != probabilities.shape or indices.shape[:-1] != self.shape or indices.dtype.kind not in "iu":
+            raise ValueError(
+                refuse(
+                    f"TopK needs integer indices and floating probabilities, both of shape {(*self.shape, 'k')}",
+                    f"{describe(indices)} and {describe(probabilities)}",
+                )
+            )
+        k = indices.shape[-1]
+        indices = indices.reshape(self.num_rows, k).astype(np.int64)
+        probabilities = probabilities.reshape(self.num_rows, k).astype(np.float64)
+        ordered = np.sort(indices, axis=1)
+        bad = (ordered < 0).any(1) | (ordered >= self.num_classes).any(1) | (np.diff(ordered, axis=1) == 0).any(1)
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise ValueError(
+                refuse(
+                    f"TopK indices must be distinct classes in 0..{self.num_classes - 1}",
+                    f"{indices[row]} in row {row}",
+                )
+            )
+        total = probabilities.sum(1)
+        bad = ~(probabilities >= 0).all(1) | ~(total <= 1 + 1e-4)
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise ValueError(
+                refuse("TopK probabilities must be non-negative with sums ≤ 1", f"{probabilities[row]} in row {row}")
+            )
+        left = np.maximum(1 - total, 0.0)
+        parts = np.concatenate([probabilities, left[:, None]], axis=1)
+        logs = np.log(np.where(parts > 0, parts, 1.0))
+        self.constant = -self.loss.strength * np.sum(parts * logs, axis=1)
+        self.top_k = TopK(indices, probabilities)
+        self._set_soft(None)
+
+    def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
+        row_weight = None if self.row_weight is None else self.row_weight[rows]
+        if self.top_k is not None:
+            losses = self._evaluate_top_k(logits, rows, grad)
+        else:
+            twin = self.twin if logits.dtype == self.dtype else registry.find(logits.dtype)
+            losses = twin.softmax_value_grad(
+                logits,
+                None if self.labels is None else self.labels[rows],
+                None if self.soft is None else self.soft[rows].astype(logits.dtype, copy=False),
+                self.class_weight,
+                self.label_smoothing,
+                self.terms,
+                self.scale * self.slope,
+                row_weight,
+                grad,
+            )
+        if self.constant is not None:
+            losses -= self.constant[rows]
+        if row_weight is not None:
+            losses = np.where(row_weight == 0, 0.0, losses * row_weight)
+        return losses
+
+    def _evaluate_top_k(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None) -> np.ndarray:
+        losses = np.empty(len(logits))
+        first = rows.start or 0
+        with np.errstate(all="ignore"):
+            for block in reference.blocks(*logits.shape):
+                here = slice(first + block.start, first + block.stop)
+                statistics = self.reference_rows(logits[block], here)
+                losses[block] = composition.value(self.loss, statistics)
+                if grad is not None:
+                    grad[block] = self.slope * self._row_factor(here) * composition.gradient(self.loss, statistics)
+        return losses
+
+    def reference_rows(self, logits: np.ndarray, rows: slice) -> Rows:
+        if self.top_k is not None:
+            target = TopKTarget(self.num_classes, self.top_k.indices[rows], self.top_k.probabilities[rows])
+            return TopKRows(logits.astype(np.float64), target)
+        return reference.softmax_rows(
+            logits,
+            None if self.labels is None else self.labels[rows],
+            None if self.soft is None else self.soft[rows],
+            self.class_weight,
+            self.label_smoothing,
+        )
+
+    def second_order(self, logits: np.ndarray, rows: slice, vector: np.ndarray | None) -> tuple[Any, Any, Any]:
+        statistics = self.reference_rows(logits, rows)
+        losses = composition.value(self.loss, statistics)
+        if self.constant is not None:
+            losses = losses - self.constant[rows]
+        gradient = composition.gradient(self.loss, statistics)
+        if vector is None:
+            second = composition.hessian_diagonal(self.loss, statistics)
+        else:
+            second = composition.hessian_product(self.loss, statistics, vector)
+        weight = np.ones(len(logits)) if self.row_weight is None else self.row_weight[rows]
+        excluded = weight == 0
+        if self.labels is not None:
+            excluded = excluded | (self.labels[rows] < 0)
+        factor = self._row_factor(rows)
+        column = excluded[:, None]
+        return (
+            np.where(excluded, 0.0, losses * weight),
+            np.where(column, 0.0, factor * gradient),
+            np.where(column, 0.0, factor * second),
+        )

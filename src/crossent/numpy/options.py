@@ -1,0 +1,118 @@
+"""The keywords that every loss function shares, said once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+from crossent.core.losses import CrossEntropy, Loss
+from crossent.errors import refuse
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_LOSS = CrossEntropy()
+
+# Each link and the kind of target it takes: one class among K, or a yes or no per entry.
+LINKS = {
+    "softmax": "softmax",
+    "sigmoid": "sigmoid",
+    "probability": "softmax",
+    "log_probability": "softmax",
+    "binary_probability": "sigmoid",
+}
+
+
+@dataclass(slots=True)
+class Options:
+    """The options of a loss; the order is that of the public signatures.
+
+    Each field's metadata names the links it applies to.
+    """
+
+    link: str = "softmax"
+    loss: Loss | None = None
+    weight: Any = None
+    pos_weight: Any = field(default=None, metadata={"links": ("sigmoid",)})
+    alpha: Any = field(default=None, metadata={"links": ("sigmoid",)})
+    sample_weight: Any = None
+    label_smoothing: float = 0.0
+    ignore_index: int = -100
+    reduction: str = "mean"
+    normalizer: Any = None
+    on_empty: str = "nan"
+    temperature: Any = None
+    prior: Any = None
+    prior_strength: float = 1.0
+    margin: Any = field(default=None, metadata={"links": ("softmax",)})
+    softcap: Any = None
+    axis: int = -1
+
+    @property
+    def kind(self) -> str:
+        """ "softmax" for one class among K, "sigmoid" for a yes or no per entry."""
+        return LINKS[self.link]
+
+    def check(self) -> None:
+        """Refuse options that do not go together.
+
+        Raises
+        ------
+        TypeError, ValueError
+        """
+        if self.link not in LINKS:
+            raise ValueError(refuse(f"link must be one of {', '.join(LINKS)}", repr(self.link)))
+        if self.loss is not None and not isinstance(self.loss, Loss):
+            raise TypeError(refuse("loss must be a loss such as crossent.Focal(2.0)", repr(self.loss)))
+        for option in fields(self):
+            links = option.metadata.get("links")
+            if links and self.kind not in links and getattr(self, option.name) is not None:
+                raise TypeError(refuse(f"{option.name} applies to the {links[0]} link", f'link="{self.link}"'))
+        if not 0 <= self.label_smoothing <= 1:
+            raise ValueError(refuse("label_smoothing must lie between 0 and 1", repr(self.label_smoothing)))
+
+
+KEYWORDS = {option.name: option.default for option in fields(Options)}
+
+
+def takes_options(*, without: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Show the shared keywords in the signature of a function that passes ``**options`` on, and refuse others by name.
+
+    Parameters
+    ----------
+    without : names of options the function does not take
+    """
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        names = {p.name for p in own}
+        shared = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+            for name, default in KEYWORDS.items()
+            if name not in names and name not in without
+        ]
+        function.__signature__ = signature.replace(parameters=own + shared)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def collect(function_name: str, options: dict[str, Any], *, without: tuple[str, ...] = (), **given: Any) -> Options:
+    """Return checked Options.
+
+    Raises
+    ------
+    TypeError
+        If a keyword is not one of the shared ones.
+    """
+    for name in options:
+        if name not in KEYWORDS or name in without:
+            known = ", ".join(k for k in KEYWORDS if k not in without)
+            raise TypeError(
+                refuse(f"{function_name}() takes no keyword {name!r}", repr(options[name]), f"it takes {known}")
+            )
+    collected = Options(**options, **given)
+    collected.check()
+    return collected

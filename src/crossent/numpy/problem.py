@@ -1,0 +1,229 @@
+"""One evaluation of a loss on NumPy logits: the arguments of a public function, checked and in canonical form."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from crossent.core.logit_maps import LogitMap
+from crossent.core.losses import Distillation
+from crossent.errors import describe, refuse
+from crossent.kernels import reference
+from crossent.numpy.arrays import FLOAT64, compute_dtype, positive_number, real_array, weights
+from crossent.numpy.heads import Head, make_head
+from crossent.numpy.options import Options
+
+WORK_ELEMENTS = 1 << 20  # logits converted or mapped at a time
+
+
+def make_map(options: Options, num_classes: int) -> LogitMap:
+    """Return the logits' map that the options ask for.
+
+    Raises
+    ------
+    ValueError
+    """
+    if options.temperature is None and options.prior is None and options.margin is None and options.softcap is None:
+        return _IDENTITY
+    offset = margin = None
+    if options.prior is not None:
+        prior = weights(options.prior, "prior", (num_classes,), "one probability a class")
+        if not (prior > 0).all():
+            raise ValueError(
+                refuse(
+                    "prior must be positive", f"0 for class {int(np.argmin(prior))}", "give rare classes a small mass"
+                )
+            )
+        if options.kind == "sigmoid":
+            if not (prior < 1).all():
+                raise ValueError(refuse("prior must be below 1 with the sigmoid link", float(prior.max())))
+            offset = float(options.prior_strength) * (np.log(prior) - np.log1p(-prior))
+        else:
+            offset = float(options.prior_strength) * np.log(prior)
+    if options.margin is not None:
+        margin = real_array(options.margin, "margin").astype(np.float64)
+        if margin.shape not in ((), (num_classes,)) or not np.isfinite(margin).all():
+            raise ValueError(refuse("margin must be a finite number or one a class", describe(margin)))
+    return LogitMap(
+        softcap=None if options.softcap is None else positive_number(options.softcap, "softcap"),
+        temperature=None if options.temperature is None else positive_number(options.temperature, "temperature"),
+        offset=offset,
+        margin=margin,
+    )
+
+
+_IDENTITY = LogitMap()
+
+
+def with_teacher_temperature(options: Options) -> Options:
+    """Return options whose map divides by a distillation loss's temperature."""
+    if not isinstance(options.loss, Distillation):
+        return options
+    if options.temperature is not None:
+        raise TypeError(refuse("a distillation loss has its own temperature", f"temperature={options.temperature!r}"))
+    return replace(options, temperature=options.loss.temperature)
+
+
+class Evaluator:
+    """A head behind a map: losses and gradients of blocks of unmapped logits.
+
+    Parameters
+    ----------
+    head : Head
+    logit_map : LogitMap
+    """
+
+    def __init__(self, head: Head, logit_map: LogitMap):
+        self.head, self.map = head, logit_map
+        head.slope = logit_map.constant_slope
+
+    def _labels(self, rows: slice) -> np.ndarray | None:
+        labels = getattr(self.head, "labels", None)
+        return None if labels is None or self.map.margin is None else np.maximum(labels[rows], 0)
+
+    def mapped(self, logits: np.ndarray, rows: slice) -> np.ndarray:
+        """Return the mapped logits in float64, rounded to the dtype that the head computes in."""
+        with np.errstate(all="ignore"):
+            return self.map.forward(logits.astype(np.float64), self._labels(rows)).astype(self.head.dtype)
+
+    def evaluate(self, logits: np.ndarray, rows: slice, with_grad: bool, entries: np.ndarray | None) -> np.ndarray:
+        """Return the block's weighted row losses; with `with_grad`, overwrite `logits` with the gradient."""
+        if self.map.is_identity:
+            return self.head.evaluate(logits, rows, logits if with_grad else None, entries)
+        losses = np.empty(len(logits))
+        first = rows.start
+        step = max(1, WORK_ELEMENTS // max(1, logits.shape[1]))
+        for start in range(0, len(logits), step):
+            part = slice(start, min(start + step, len(logits)))
+            here = slice(first + part.start, first + part.stop)
+            part_entries = None if entries is None else entries[part]
+            raw = logits[part]
+            work = self.mapped(raw, here)
+            if self.map.softcap is not None:
+                # The slope is a factor per entry: in float64 it costs no digit of a float32 gradient.
+                work = work.astype(np.float64)
+            losses[part] = self.head.evaluate(work, here, work if with_grad else None, part_entries)
+            if with_grad and self.map.softcap is not None:
+                with np.errstate(all="ignore"):
+                    slope = self.map.cap_slope(raw.astype(np.float64))
+                    work *= np.where(work == 0, 0.0, slope)
+            if with_grad:
+                logits[part] = work
+        return losses
+
+
+class Problem:
+    """Logits, target and options in canonical form: logits (N, K) contiguous, their axis last."""
+
+    def __init__(self, logits: Any, target: Any, options: Options):
+        array = real_array(logits, "logits")
+        self.dtype = compute_dtype(array.dtype)
+        if array.dtype.kind in "iu":
+            array = array.astype(np.float64)
+        self.is_single_label = options.kind == "sigmoid" and array.ndim <= 1
+        if self.is_single_label:
+            array, target = array[..., None], np.asarray(target)[..., None]
+            if options.weight is not None and np.ndim(options.weight):
+                options.weight = np.asarray(options.weight)[..., None]
+        elif array.ndim == 0:
+            raise ValueError(refuse("logits must have a class axis", "a number"))
+        self.axis = self._axis(options.axis, array.ndim)
+        if self.axis != array.ndim - 1:
+            if getattr(target, "ndim", 0) == array.ndim:
+                target = np.moveaxis(target, self.axis, -1)
+            if options.kind == "sigmoid" and np.ndim(options.weight) == array.ndim:
+                options.weight = np.moveaxis(np.asarray(options.weight), self.axis, -1)
+            array = np.moveaxis(array, self.axis, -1)
+        self.shape = array.shape
+        num_classes = array.shape[-1]
+        if num_classes == 0:
+            raise ValueError(refuse("logits must have at least one class", describe(array)))
+        options = with_teacher_temperature(options)
+        self.head = make_head(target, options, array.shape[:-1], num_classes, self.dtype)
+        self.evaluator = Evaluator(self.head, make_map(options, num_classes))
+        array = array.reshape(-1, num_classes) if array.ndim != 2 else array
+        self.logits = array if array.flags.c_contiguous else np.ascontiguousarray(array)
+        self.result_dtype = np.float64 if self.dtype == FLOAT64 else np.float32
+
+    @staticmethod
+    def _axis(axis: Any, ndim: int) -> int:
+        if isinstance(axis, bool) or not isinstance(axis, int | np.integer) or not -ndim <= axis < ndim:
+            raise ValueError(refuse(f"axis must be an integer between {-ndim} and {ndim - 1}", repr(axis)))
+        return int(axis) % ndim
+
+    @property
+    def wants_entries(self) -> bool:
+        return self.head.options.kind == "sigmoid" and self.head.reduction.kind == "none"
+
+    def _restore(self, array: np.ndarray) -> np.ndarray:
+        """Return (N, K) values in the shape of the logits as they came."""
+        array = array.reshape(self.shape)
+        if self.is_single_label:
+            return array[..., 0]
+        return array if self.axis == len(self.shape) - 1 else np.moveaxis(array, -1, self.axis)
+
+    def _value(self, losses: np.ndarray, entries: np.ndarray | None) -> Any:
+        if entries is not None:
+            return self._restore(entries.astype(self.result_dtype, copy=False))
+        value = self.head.reduce(losses)
+        if self.is_single_label and self.head.reduction.kind == "none":
+            value = value.reshape(self.shape[:-1])
+        return value.astype(self.result_dtype)
+
+    def solve(self, *, with_grad: bool) -> tuple[Any, np.ndarray | None]:
+        """Return the reduced value and, in the logits' shape and dtype, its gradient."""
+        logits = self.logits
+        entries = np.empty(logits.shape) if self.wants_entries else None
+        grad = np.empty(logits.shape, dtype=logits.dtype) if with_grad else None
+        if self.evaluator.map.is_identity and logits.dtype == self.dtype:
+            losses = self.head.evaluate(logits, slice(0, len(logits)), grad, entries)
+        else:
+            losses = np.empty(len(logits))
+            step = max(1, WORK_ELEMENTS // logits.shape[1])
+            for start in range(0, len(logits), step):
+                rows = slice(start, min(start + step, len(logits)))
+                work = logits[rows].astype(self.dtype)
+                part = None if entries is None else entries[rows]
+                losses[rows] = self.evaluator.evaluate(work, rows, with_grad, part)
+                if grad is not None:
+                    grad[rows] = work
+        value = self._value(losses, entries)
+        return value, None if grad is None else self._restore(grad)
+
+    def second_order(self, vector: Any = None) -> tuple[Any, np.ndarray, np.ndarray]:
+        """Return value, gradient and the Hessian's diagonal or, with a vector, the Hessian times the vector."""
+        logits, head, logit_map = self.logits, self.head, self.evaluator.map
+        if vector is not None:
+            vector = self._canonical_vector(vector)
+        losses = np.empty(len(logits))
+        entries = np.empty(logits.shape) if self.wants_entries else None
+        grad, second = np.empty(logits.shape, dtype=logits.dtype), np.empty(logits.shape, dtype=logits.dtype)
+        with np.errstate(all="ignore"):
+            for rows in reference.blocks(len(logits), 2 * logits.shape[1]):
+                raw = logits[rows].astype(np.float64)
+                work = self.evaluator.mapped(logits[rows], rows) if not logit_map.is_identity else raw
+                slope = logit_map.slope(raw)
+                along = None if vector is None else vector[rows] * slope
+                block_losses, gradient, hessian = head.second_order(work.astype(np.float64), rows, along)
+                if entries is not None:
+                    entries[rows] = block_losses
+                losses[rows] = block_losses.sum(axis=1) if block_losses.ndim == 2 else block_losses
+                curvature = gradient * logit_map.curvature(raw)
+                if vector is None:
+                    hessian = hessian * slope * slope + curvature
+                else:
+                    hessian = hessian * slope + curvature * vector[rows]
+                grad[rows], second[rows] = gradient * slope, hessian
+        return self._value(losses, entries), self._restore(grad), self._restore(second)
+
+    def _canonical_vector(self, vector: Any) -> np.ndarray:
+        vector = real_array(vector, "vector").astype(np.float64)
+        if self.is_single_label:
+            vector = vector[..., None]
+        elif self.axis != len(self.shape) - 1 and vector.ndim == len(self.shape):
+            vector = np.moveaxis(vector, self.axis, -1)
+        if vector.shape != self.shape:
+            raise ValueError(refuse("vector must have the logits' shape", describe(vector)))
+        return vector.reshape(self.logits.shape)

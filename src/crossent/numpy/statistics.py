@@ -1,0 +1,147 @@
+"""What one wants to know of a prediction beside its loss: log-sum-exp, entropy, log-probability, argmax."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from crossent.core.linear import evaluate
+from crossent.errors import refuse
+from crossent.kernels import registry
+from crossent.numpy.heads import SoftmaxHead
+from crossent.numpy.linear import LinearProblem
+from crossent.numpy.options import KEYWORDS, Options, collect, takes_options
+from crossent.numpy.problem import WORK_ELEMENTS, Problem
+
+_TAKEN = ("ignore_index", "temperature", "prior", "prior_strength", "softcap", "axis")
+_WITHOUT = tuple(name for name in KEYWORDS if name not in _TAKEN)
+
+
+class Statistics(NamedTuple):
+    """Statistics of each row, in nats; rows of ignored labels have log_prob 0 and are not correct."""
+
+    lse: np.ndarray
+    entropy: np.ndarray
+    log_prob: np.ndarray
+    argmax: np.ndarray
+    correct: np.ndarray
+
+
+class _Collector:
+    """Fills the five arrays block by block."""
+
+    def __init__(self, head: SoftmaxHead, evaluator: Any):
+        self.head, self.evaluator = head, evaluator
+        n = head.num_rows
+        self.columns = {name: np.empty(n) for name in ("lse", "entropy", "log_prob")}
+        self.argmax = np.empty(n, dtype=np.int64)
+
+    def add(self, logits: np.ndarray, rows: slice) -> None:
+        head = self.head
+        work = logits if self.evaluator.map.is_identity else self.evaluator.mapped(logits, rows)
+        labels = None if head.labels is None else head.labels[rows]
+        soft = None if head.soft is None else head.soft[rows]
+        found = registry.find(work.dtype).softmax_statistics(np.ascontiguousarray(work), labels, soft, None, 0.0)
+        self.columns["lse"][rows] = found["lse"]
+        self.columns["entropy"][rows] = found["entropy"]
+        log_prob = -(found["plain"] if labels is not None else found["nll"])
+        self.columns["log_prob"][rows] = log_prob if labels is None else np.where(labels < 0, 0.0, log_prob + 0.0)
+        self.argmax[rows] = found["argmax"]
+
+    def result(self, dtype: Any) -> Statistics:
+        head = self.head
+        if head.labels is not None:
+            correct = self.argmax == head.labels
+        else:
+            correct = self.argmax == np.argmax(head.soft, axis=1)  # type: ignore[arg-type]
+        columns = [column.astype(dtype).reshape(head.shape) for column in self.columns.values()]
+        return Statistics(*columns, self.argmax.reshape(head.shape), correct.reshape(head.shape))
+
+
+def _softmax_head(head: Any) -> SoftmaxHead:
+    if not isinstance(head, SoftmaxHead) or head.top_k is not None:
+        raise TypeError(refuse("statistics need labels or distributions", "another target"))
+    return head
+
+
+@takes_options(without=_WITHOUT)
+def statistics(logits: Any, target: Any, **options: Any) -> Statistics:
+    """Return per row: log-sum-exp, entropy of the prediction, log-probability of the target, argmax, correctness.
+
+    ``lse = log Σ e^{z_k}``, ``entropy = -Σ p_k log p_k``, ``log_prob = Σ t_k log p_k`` (log p_y for a label), all
+    in nats; ``correct`` is argmax = label (for a distribution, its own argmax). Ties go to the first class.
+
+    Parameters
+    ----------
+    logits : array (..., K)
+    target : integer array (...) or floating array (..., K)
+    ignore_index, temperature, prior, prior_strength, softcap, axis
+        As in :func:`cross_entropy`; the statistics are those of the mapped logits.
+
+    Returns
+    -------
+    Statistics
+        Named tuple of arrays (...): lse, entropy, log_prob in float32 or float64; argmax int64; correct bool.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> import crossent as ce
+    >>> s = ce.statistics([[0.0, 0.0]], [0])
+    >>> round(float(s.entropy[0]), 4), bool(s.correct[0])
+    (0.6931, True)
+    """
+    problem = Problem(logits, target, collect("statistics", options, without=_WITHOUT))
+    collector = _Collector(_softmax_head(problem.head), problem.evaluator)
+    step = max(1, WORK_ELEMENTS // problem.logits.shape[1])
+    for start in range(0, len(problem.logits), step):
+        rows = slice(start, min(start + step, len(problem.logits)))
+        collector.add(problem.logits[rows].astype(problem.dtype, copy=False), rows)
+    return collector.result(problem.result_dtype)
+
+
+@takes_options(without=(*_WITHOUT, "axis"))
+def linear_statistics(
+    input: Any, linear_weight: Any, target: Any, *, linear_bias: Any = None, **options: Any
+) -> Statistics:
+    """Return the statistics of the linear head ``z = X Wᵀ + b`` without holding N·K logits.
+
+    Parameters
+    ----------
+    input : array (..., D)
+    linear_weight : array (K, D)
+    target : integer array (...) or floating array (..., K)
+    linear_bias : array (K,), optional
+    options
+        As in :func:`statistics`, without axis.
+
+    Returns
+    -------
+    Statistics
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> import numpy as np, crossent as ce
+    >>> ce.linear_statistics(np.eye(2), np.eye(2), [0, 0]).argmax
+    array([0, 1])
+    """
+    collected: Options = collect("linear_statistics", options, without=(*_WITHOUT, "axis"))
+    problem = LinearProblem(input, linear_weight, linear_bias, target, collected)
+    collector = _Collector(_softmax_head(problem.head), problem.evaluator)
+
+    def collect_block(logits: np.ndarray, rows: slice) -> tuple[Any, Any]:
+        collector.add(logits, rows)
+        return 0.0, None
+
+    evaluate(problem.input, problem.weight, problem.bias, collect_block, with_gradients=False)
+    return collector.result(problem.result_dtype)
