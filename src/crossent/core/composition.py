@@ -54,7 +54,7 @@ class _JetStatistics:
     @property
     def miss(self) -> Jet:
         if self._rows.target.is_hard:
-            return -expm1(-self.plain)  # type: ignore[return-value]
+            return -expm1(-self.plain)
         return self._variable("miss")
 
     @property

@@ -20,13 +20,26 @@ from crossent.errors import refuse
 class Statistics(Protocol):
     """What a loss may look at: arrays or jets, one number per row."""
 
-    nll: Any
-    miss: Any
-    lse: Any
-    entropy: Any
-    brier: Any
-    mass: Any
-    plain: Any
+    @property
+    def nll(self) -> Any: ...
+
+    @property
+    def miss(self) -> Any: ...
+
+    @property
+    def lse(self) -> Any: ...
+
+    @property
+    def entropy(self) -> Any: ...
+
+    @property
+    def brier(self) -> Any: ...
+
+    @property
+    def mass(self) -> Any: ...
+
+    @property
+    def plain(self) -> Any: ...
 
 
 class Loss:

@@ -70,11 +70,8 @@ class LinearProblem:
             value = self.head.reduce(losses).astype(self.result_dtype)
         if gradients is None:
             return value, None
-        restored = [
-            None if gradient is None else self._restore(gradient, argument)
-            for gradient, argument in zip(gradients, [*self.arguments, None][:3], strict=True)
-        ]
-        return value, LinearGradients(*restored)
+        restored = [self._restore(g, argument) for g, argument in zip(gradients, self.arguments, strict=False)]
+        return value, LinearGradients(restored[0], restored[1], restored[2] if self.bias is not None else None)
 
     @staticmethod
     def _restore(gradient: np.ndarray, argument: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from crossent.core.losses import CrossEntropy, Loss
@@ -23,19 +23,18 @@ LINKS = {
     "binary_probability": "sigmoid",
 }
 
+_OF_ONE_KIND = (("pos_weight", "sigmoid"), ("alpha", "sigmoid"), ("margin", "softmax"))
+
 
 @dataclass(slots=True)
 class Options:
-    """The options of a loss; the order is that of the public signatures.
-
-    Each field's metadata names the links it applies to.
-    """
+    """The options of a loss; the order is that of the public signatures."""
 
     link: str = "softmax"
     loss: Loss | None = None
     weight: Any = None
-    pos_weight: Any = field(default=None, metadata={"links": ("sigmoid",)})
-    alpha: Any = field(default=None, metadata={"links": ("sigmoid",)})
+    pos_weight: Any = None
+    alpha: Any = None
     sample_weight: Any = None
     label_smoothing: float = 0.0
     ignore_index: int = -100
@@ -45,7 +44,7 @@ class Options:
     temperature: Any = None
     prior: Any = None
     prior_strength: float = 1.0
-    margin: Any = field(default=None, metadata={"links": ("softmax",)})
+    margin: Any = None
     softcap: Any = None
     axis: int = -1
 
@@ -65,10 +64,9 @@ class Options:
             raise ValueError(refuse(f"link must be one of {', '.join(LINKS)}", repr(self.link)))
         if self.loss is not None and not isinstance(self.loss, Loss):
             raise TypeError(refuse("loss must be a loss such as crossent.Focal(2.0)", repr(self.loss)))
-        for option in fields(self):
-            links = option.metadata.get("links")
-            if links and self.kind not in links and getattr(self, option.name) is not None:
-                raise TypeError(refuse(f"{option.name} applies to the {links[0]} link", f'link="{self.link}"'))
+        for name, kind in _OF_ONE_KIND:
+            if getattr(self, name) is not None and self.kind != kind:
+                raise TypeError(refuse(f"{name} applies to the {kind} link", f'link="{self.link}"'))
         if not 0 <= self.label_smoothing <= 1:
             raise ValueError(refuse("label_smoothing must lie between 0 and 1", repr(self.label_smoothing)))
 

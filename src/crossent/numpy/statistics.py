@@ -55,8 +55,8 @@ class _Collector:
             correct = self.argmax == head.labels
         else:
             correct = self.argmax == np.argmax(head.soft, axis=1)  # type: ignore[arg-type]
-        columns = [column.astype(dtype).reshape(head.shape) for column in self.columns.values()]
-        return Statistics(*columns, self.argmax.reshape(head.shape), correct.reshape(head.shape))
+        columns = {name: column.astype(dtype).reshape(head.shape) for name, column in self.columns.items()}
+        return Statistics(**columns, argmax=self.argmax.reshape(head.shape), correct=correct.reshape(head.shape))
 
 
 def _softmax_head(head: Any) -> SoftmaxHead:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -17,9 +18,16 @@ from crossent.numpy.options import DEFAULT_LOSS, Options
 @lru_cache(maxsize=256)
 def terms_table(loss: Loss) -> np.ndarray:
     """Return the loss's terms as the float64 table (n, 3) that kernels read."""
-    table = np.array(loss.table(), dtype=np.float64)
-    table.flags.writeable = False
-    return table
+    return np.array(loss.table(), dtype=np.float64)
+
+
+_DEFAULT_REDUCTION = Reduction()
+
+
+def _reduction(kind: Any, normalizer: Any, on_empty: Any) -> Reduction:
+    if kind == "mean" and normalizer is None and on_empty == "nan":
+        return _DEFAULT_REDUCTION
+    return Reduction(kind, normalizer, on_empty)
 
 
 def is_bool(target: Any) -> bool:
@@ -45,14 +53,14 @@ class Head:
     def __init__(self, options: Options, shape: tuple[int, ...], num_classes: int, dtype: np.dtype):
         self.options = options
         self.shape = shape  # of the rows, before they were flattened
-        self.num_rows = int(np.prod(shape, dtype=np.int64))
+        self.num_rows = math.prod(shape)
         self.num_classes = num_classes
         self.dtype = dtype
         self.loss = options.loss or DEFAULT_LOSS
         self.row_weight: np.ndarray | None = None
         if options.sample_weight is not None:
             self.row_weight = weights(options.sample_weight, "sample_weight", shape, "one weight a row").ravel()
-        self.reduction = Reduction(options.reduction, options.normalizer, options.on_empty)  # type: ignore[arg-type]
+        self.reduction = _reduction(options.reduction, options.normalizer, options.on_empty)
 
     def _resolve(self, count: float, weighted: float) -> None:
         self.scale, self.offset = self.reduction.resolve(count, weighted)
@@ -61,9 +69,9 @@ class Head:
         """Return the reduced value of the weighted row losses (all rows), float64."""
         if self.reduction.kind == "none":
             return row_losses.reshape(self.shape)
-        if self.scale == 0.0:
+        if self.scale == 0.0:  # an empty mean
             return np.float64(self.offset)
-        return np.sum(row_losses) * self.scale if self.reduction.kind == "mean" else np.sum(row_losses)
+        return np.add.reduce(row_losses) * self.scale
 
     def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
         """Return the weighted loss of each row of a block; fill `grad` (which may be `logits`) with its gradient."""

@@ -106,21 +106,18 @@ class SigmoidHead(Head):
             grad,
             entries,
         )
+        if entries is None:
+            return losses if row_weight is None else np.where(row_weight == 0, 0.0, losses * row_weight)
+        weight = np.ones((len(logits), 1)) if row_weight is None else row_weight[:, None]
         if self.factor is not None:
             factor = self.factor[rows]
-            nothing = factor == 0
-            np.copyto(entries, 0.0, where=nothing)
-            entries *= factor  # type: ignore[operator]
-            losses = np.sum(entries, axis=1)  # type: ignore[arg-type]
+            weight = weight * factor
             if grad is not None:
                 np.multiply(grad, factor, out=grad, casting="same_kind")
-                grad[nothing] = 0.0
-        if row_weight is not None:
-            losses = np.where(row_weight == 0, 0.0, losses * row_weight)
-            if entries is not None:
-                entries *= row_weight[:, None]
-                entries[row_weight == 0] = 0.0
-        return losses
+                grad[factor == 0] = 0.0
+        # A weight of 0 silences an infinite or NaN entry, which a product would not.
+        np.copyto(entries, np.where(weight == 0, 0.0, entries * weight))
+        return np.sum(entries, axis=1)
 
     def reference_rows(self, logits: np.ndarray, rows: slice) -> Rows:
         return reference.sigmoid_rows(

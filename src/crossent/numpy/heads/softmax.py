@@ -38,9 +38,8 @@ class TopK(NamedTuple):
 def _check_distributions(target: np.ndarray, loss: Loss) -> None:
     if target.size == 0:
         return
-    lowest = float(np.min(target))
-    if not lowest >= 0:
-        row = int(np.argmax(~(np.min(target, axis=1) >= 0)))
+    if not np.min(target) >= 0:
+        row = int(np.argmax(~np.all(target >= 0, axis=1)))
         raise ValueError(refuse("a target distribution must be non-negative", f"{np.min(target[row])} in row {row}"))
     if not np.isfinite(np.max(target)):
         row = int(np.argmax(~np.isfinite(target).all(axis=1)))

@@ -1,0 +1,70 @@
+# Two targets do everything on a fresh machine with Python >= 3.11: `make run` and `make test`.
+# Both install pinned versions (requirements/*.txt) into .venv with plain pip; stamp files make a second run quick.
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out
+DATA ?= digits
+PYTEST_ARGS ?= -n auto -q
+# Tests that reach the compiled kernels run a second time without numba: the reference must carry every public function.
+KERNEL_TESTS ?= $(wildcard tests/core tests/numpy tests/kernels tests/laws tests/sklearn tests/metrics tests/test_*.py)
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format bench lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.created:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+		echo "crossent needs Python 3.11 or newer, and there is no command '$(PYTHON)': set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "crossent needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1): set PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "Creating $(VENV) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.created requirements/run.txt pyproject.toml
+	@echo "Installing what crossent needs (requirements/run.txt) ..."
+	@$(PIP) install -r requirements/run.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run requirements/test.txt requirements/torch.txt
+	@echo "Installing what the tests need (requirements/test.txt, torch.txt) ..."
+	@$(PIP) install -r requirements/test.txt
+	@$(PIP) install -r requirements/torch.txt
+	@touch $@
+
+run: $(VENV)/.run  ## train on DATA (digits) and write the model and the report into OUT (out/)
+	@$(BIN)/crossent fit $(DATA) --output $(OUT) $(ARGS)
+
+test: $(VENV)/.test  ## run every test, those that touch kernels twice (with and without numba)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	CROSSENT_DISABLE_NUMBA=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(KERNEL_TESTS)
+
+check: $(VENV)/.test  ## ruff (lint and format) and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.test  ## let ruff mend what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.test  ## time and memory beside the peers (minutes; JSON out)
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+# --universal: one lock for every platform; fewest: one version of each package for every Python.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-annotate \
+	--custom-compile-command "make lock"
+lock: $(VENV)/.test  ## resolve the pins again (ARGS=--upgrade for newer versions)
+	$(LOCK) pyproject.toml requirements/build.in --extra cli --output-file requirements/run.txt $(ARGS)
+	$(LOCK) pyproject.toml requirements/build.in requirements/torch.in --extra dev --constraint requirements/run.txt \
+		--output-file requirements/test.txt $(ARGS)
+
+clean:  ## remove the environment, outputs and caches
+	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

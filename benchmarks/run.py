@@ -1,0 +1,68 @@
+"""Run every benchmark beside its peers, write results/speed.json and the tables of docs/performance.md.
+
+python benchmarks/run.py [--quick] [dense] [small] [linear] [startup]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results" / "speed.json"
+PARTS = ("startup", "small", "dense", "linear")
+
+
+def _machine() -> dict[str, Any]:
+    import numba
+    import numpy
+    import sklearn
+    import torch
+
+    model = "unknown"
+    if Path("/proc/cpuinfo").exists():
+        lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].split(":", 1)[1].strip() if lines else model
+    versions = {module.__name__: module.__version__ for module in (numpy, numba, sklearn, torch)}
+    return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
+
+
+def main() -> None:
+    """Measure the parts named (all by default) and keep the others' earlier results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=[], help=f"of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--quick", action="store_true", help="few repeats, for a look")
+    chosen = parser.parse_args()
+    unknown = set(chosen.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"unknown parts {sorted(unknown)}; choose from {', '.join(PARTS)}")
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results["machine"], results["date"] = _machine(), date.today().isoformat()
+    for part in chosen.parts or PARTS:
+        if part == "startup":
+            import startup
+
+            results[part] = startup.run(3 if chosen.quick else 7)
+        elif part == "linear":
+            import linear
+
+            results[part] = linear.run(1 if chosen.quick else 3)
+        else:
+            import dense
+
+            run = dense.run if part == "dense" else dense.run_small
+            results[part] = run(3 if chosen.quick else 15)
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    import tables
+
+    tables.write(results)
+    print(f"wrote {RESULTS} and the tables")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,279 @@
+"""The command line: parse, call, print. What it does lives in `crossent.tabular` and `crossent.report`.
+
+A mistake in the input ends with one sentence on stderr and status 2. Files appear whole or not at all: everything is
+computed first, written beside its destination, and then renamed. Heavy imports wait until a command runs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+try:
+    import typer
+except ModuleNotFoundError as error:  # pragma: no cover
+    raise SystemExit("the command line needs more packages: pip install 'crossent[cli]'") from error
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train, apply and judge classifiers by cross-entropy.",
+)
+
+MODEL_FILE, JSON_FILE, HTML_FILE = "model.safetensors", "report.json", "report.html"
+
+
+@app.command()
+def fit(
+    data: Annotated[
+        str, typer.Argument(help="CSV, TSV, Parquet, Arrow or NPZ file; or digits, wine, breast_cancer.")
+    ] = "digits",
+    target: Annotated[str | None, typer.Option(help="Column of labels (built-in data and NPZ name their own).")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model and the report.")] = Path("out"),
+    drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
+    test_size: Annotated[float, typer.Option(help="Share of the rows to hold out.")] = 0.25,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split.")] = 0,
+    strength: Annotated[float, typer.Option("--C", help="Weight of the losses beside the penalty ½‖W‖².")] = 1.0,
+    tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = 1e-4,
+    max_iter: Annotated[int, typer.Option(help="Most iterations of the optimiser.")] = 1000,
+) -> None:
+    """Train a softmax regression on a table; write a model file and a report."""
+    with _clean_endings():
+        from rich.console import Console
+
+        from .report import render_terminal, summarize_fit
+        from .tabular import InputError, default_target, fit_table, read_table
+
+        _check_folder(output)
+        for name, value in (("--C", strength), ("--tol", tol), ("--max-iter", max_iter)):
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"{name} must be a positive number, and is {value}")
+        frame = read_table(data)
+        column = target if target is not None else default_target(data)
+        if column is None:
+            raise InputError(_which_target(frame.columns))
+        with _progress(tol) as callback:
+            result = fit_table(
+                frame,
+                data,
+                column,
+                drop=drop,
+                test_size=test_size,
+                seed=seed,
+                strength=strength,
+                tolerance=tol,
+                max_iter=max_iter,
+                callback=callback,
+            )
+        report = summarize_fit(result)
+        files = {output / MODEL_FILE: result.model.to_bytes(), **_report_files(report, output)}
+        _write_files(files)
+        console = Console()
+        render_terminal(report, console)
+        _print_files(console, [output / name for name in (MODEL_FILE, JSON_FILE, HTML_FILE)])
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="Model file written by fit.")],
+    data: Annotated[str, typer.Argument(help="Table with the columns the model was trained on.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="CSV or Parquet file. [default: DATA.predictions.csv]")
+    ] = None,
+) -> None:
+    """Write one probability per row and class."""
+    with _clean_endings():
+        from rich.console import Console
+
+        from .tabular import InputError, prediction_table, read_model, read_table
+
+        path = Path(f"{Path(data).stem}.predictions.csv") if output is None else output
+        if path.suffix.lower() not in (".csv", ".parquet"):
+            raise InputError(f"predictions are written as .csv or .parquet, and {str(path)!r} ends in neither")
+        if path.is_dir() or (path.exists() and Path(data).exists() and path.samefile(data)):
+            raise InputError(f"predictions cannot be written over {str(path)!r}")
+        trained = read_model(model)
+        table = prediction_table(trained, read_table(data), data)
+        _write_files({path: _table_bytes(table, path.suffix.lower())})
+        _print_files(Console(), [path])
+
+
+@app.command()
+def report(
+    predictions: Annotated[
+        list[str], typer.Argument(help="Table with the labels and one column of numbers per class, called after it.")
+    ],
+    target: Annotated[str | None, typer.Option(help="Column of true labels.")] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="The numbers are probabilities.")] = False,
+    logits: Annotated[bool, typer.Option("--logits", help="The numbers are logits (scores before softmax).")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")] = Path("out"),
+) -> None:
+    """Judge anyone's predictions: the report that fit writes, without the training."""
+    with _clean_endings():
+        from rich.console import Console
+
+        from .report import render_terminal, summarize_predictions
+        from .tabular import InputError, default_target, read_predictions, read_table
+
+        if len(predictions) > 1:
+            raise InputError(f"report takes one file of predictions for now, and was given {len(predictions)}")
+        if probabilities == logits:
+            raise InputError("say what the numbers are: pass one of --probabilities and --logits")
+        _check_folder(output)
+        frame = read_table(predictions[0])
+        column = target if target is not None else default_target(predictions[0])
+        if column is None:
+            raise InputError(_which_target(frame.columns))
+        judged = read_predictions(frame, predictions[0], column, "logits" if logits else "probabilities")
+        summary = summarize_predictions(judged)
+        _write_files(_report_files(summary, output))
+        errors = Console(stderr=True)
+        for warning in summary["warnings"]:
+            errors.print(f"crossent: warning: {warning}", markup=False, highlight=False)
+        console = Console()
+        render_terminal(summary, console)
+        _print_files(console, [output / name for name in (JSON_FILE, HTML_FILE)])
+
+
+def main() -> None:
+    """Run the command line; `crossent` calls this."""
+    app()
+
+
+@contextmanager
+def _clean_endings() -> Iterator[None]:
+    """Turn what a person can mend into one sentence and status 2, and Ctrl-C into status 130."""
+    try:
+        from .tabular import InputError
+
+        try:
+            yield
+        except InputError as error:
+            sys.stderr.write(f"crossent: {_one_line(str(error))}\n")
+            raise typer.Exit(2) from error
+    except KeyboardInterrupt as error:
+        sys.stderr.write("crossent: interrupted\n")
+        raise typer.Exit(130) from error
+
+
+def _one_line(text: str) -> str:
+    """Return text on one line and without control characters, which a cell of the data may hold."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in text)
+
+
+def _which_target(columns: list[str]) -> str:
+    from .tabular.errors import name_list
+
+    return f"which column holds the labels? Pass --target COLUMN; the columns are {name_list(columns)}"
+
+
+@contextmanager
+def _progress(tolerance: float) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Show how far the duality gap has come, on a logarithmic scale, while the optimiser runs."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("Training"), BarColumn(30), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("starting", total=1.0)
+        first: list[float] = []
+        best = [0.0]
+
+        def callback(entry: dict[str, Any]) -> None:
+            gap = entry.get("duality_gap")
+            text = f"iteration {entry['iteration']}, objective {entry['objective']:.5g}"
+            if gap is not None and gap > 0 and math.isfinite(gap):
+                first.append(gap)
+                text += f", gap {gap:.0e} (goal {tolerance:.0e})"
+                if first[0] > tolerance:
+                    best[0] = max(best[0], math.log(first[0] / gap) / math.log(first[0] / tolerance))
+            progress.update(task, completed=min(1.0, best[0]), description=text)
+
+        yield callback
+
+
+def _report_files(summary: dict[str, Any], folder: Path) -> dict[Path, bytes]:
+    from .report import render_html
+
+    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
+    return {
+        folder / JSON_FILE: (text + "\n").encode("utf-8", "replace"),
+        folder / HTML_FILE: render_html(summary).encode("utf-8", "replace"),
+    }
+
+
+def _table_bytes(table: Any, suffix: str) -> bytes:
+    import io
+
+    file = io.BytesIO()
+    if suffix == ".csv":
+        table.write_csv(file)
+    else:
+        table.write_parquet(file)
+    return file.getvalue()
+
+
+def _check_folder(folder: Path) -> None:
+    from .tabular import InputError
+
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{str(folder)!r} is a file, and the report needs a folder")
+
+
+def _write_files(files: dict[Path, bytes]) -> None:
+    """Write all files or none: beside their destinations first, then renamed."""
+    from .tabular import InputError
+
+    created: list[Path] = []
+    temporary: dict[Path, Path] = {}
+    try:
+        for path, content in files.items():
+            _make_folder(path.parent, created)
+            beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            temporary[path] = beside
+            beside.write_bytes(content)
+        for path, beside in temporary.items():
+            beside.replace(path)
+    except BaseException as error:
+        for beside in temporary.values():
+            beside.unlink(missing_ok=True)
+        for folder in reversed(created):
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise InputError(f"cannot write {str(error.filename or '')!r}: {error.strerror}") from error
+        raise
+
+
+def _make_folder(folder: Path, created: list[Path]) -> None:
+    if folder.exists():
+        return
+    _make_folder(folder.parent, created)
+    folder.mkdir()
+    created.append(folder)
+
+
+def _print_files(console: Console, paths: list[Path]) -> None:
+    from rich.text import Text
+
+    from .report.words import plain
+
+    console.print()
+    for path in paths:
+        name = {".html": "report", ".json": "numbers", ".safetensors": "model"}.get(path.suffix, "predictions")
+        console.print(Text(f"{name:<12}{plain(str(path.resolve()))}"), soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""Kernel for the sigmoid link: every entry is a row ``(0, z)`` of two classes, whose loss runs inside the compiled block.
+
+Entries are taken `LANES` at a time, whatever the row length, and computed in double precision. With ``e = e^-|z|``,
+``p1 = sigmoid(z)``, ``p0 = 1 - p1`` (both formed without cancellation), target ``t' = (1 - epsilon) t + epsilon/2`` and class weights ``w0``, ``w1``::
+
+    nll     w0 (1 - t') softplus(z) + w1 t' softplus(-z)      d/dz  w0 (1 - t') p1 - w1 t' p0
+    miss    t' p0 + (1 - t') p1                               d/dz  (1 - 2 t') p0 p1
+    lse     softplus(z)                                       d/dz  p1
+    H       log(1 + e) + |z| e / (1 + e)                      d/dz  -z p0 p1
+    brier   2 (p1 - t')^2                                     d/dz  4 (p1 - t') p0 p1
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._compile import helper, kernel
+from .closed_forms import (
+    BRIER,
+    D_BRIER,
+    D_ENTROPY,
+    D_LSE,
+    D_MISS,
+    D_NLL,
+    ENTROPY,
+    FIELDS,
+    LANES,
+    LOSS,
+    LSE,
+    MASS,
+    MISS,
+    NLL,
+    PLAIN,
+    PLAIN_LOW,
+    block_terms,
+)
+from .exp import exp_sum, log1p, maximum, pairwise_sum
+from .rows import add_two_sum
+
+__all__ = ["sigmoid_rows"]
+
+# More fields of a block, behind those of the closed forms.
+LOGIT, TARGET, W0, W1, FACTOR, ACTIVE, P0, P1, GRADIENT = range(FIELDS, FIELDS + 9)
+BLOCK_FIELDS = FIELDS + 9
+
+
+@helper
+def _block_statistics(f: Any) -> None:
+    for i in range(LANES):
+        z = f[LOGIT * LANES + i]
+        e = exp_sum(-abs(z), 0.0)
+        log_sum = log1p(e)
+        large = 1.0 / (1.0 + e)
+        small = e * large
+        p1 = large if z >= 0.0 else small
+        p0 = small if z >= 0.0 else large
+        t = f[TARGET * LANES + i]
+        positive = maximum(z, 0.0) + log_sum
+        negative = maximum(-z, 0.0) + log_sum
+        # 0 times an infinite logit is 0: what has no weight adds nothing.
+        a0 = f[W0 * LANES + i] * (1.0 - t)
+        a1 = f[W1 * LANES + i] * t
+        f[NLL * LANES + i] = (a0 * positive if a0 != 0.0 else 0.0) + (a1 * negative if a1 != 0.0 else 0.0)
+        f[MASS * LANES + i] = a0 + a1
+        f[PLAIN * LANES + i] = negative if t > 0.5 else positive
+        f[PLAIN_LOW * LANES + i] = 0.0
+        f[MISS * LANES + i] = t * p0 + (1.0 - t) * p1
+        f[LSE * LANES + i] = positive
+        f[ENTROPY * LANES + i] = log_sum + (abs(z) * small if e != 0.0 else 0.0)
+        d = (1.0 - t) * p1 - t * p0
+        f[BRIER * LANES + i] = 2.0 * d * d
+        f[P0 * LANES + i] = p0
+        f[P1 * LANES + i] = p1
+
+
+@helper
+def _block_gradient(f: Any, scale: Any) -> None:
+    for i in range(LANES):
+        z = f[LOGIT * LANES + i]
+        t = f[TARGET * LANES + i]
+        p0 = f[P0 * LANES + i]
+        p1 = f[P1 * LANES + i]
+        both = p0 * p1
+        g = f[D_NLL * LANES + i] * (
+            f[W0 * LANES + i] * (1.0 - t) * p1 - f[W1 * LANES + i] * t * p0
+        )
+        g += f[D_MISS * LANES + i] * (1.0 - 2.0 * t) * both
+        g += f[D_LSE * LANES + i] * p1 if p1 != 0.0 else 0.0
+        g -= f[D_ENTROPY * LANES + i] * (z * both if both != 0.0 else 0.0)
+        g += f[D_BRIER * LANES + i] * 4.0 * ((1.0 - t) * p1 - t * p0) * both
+        f[GRADIENT * LANES + i] = scale * f[FACTOR * LANES + i] * g if f[ACTIVE * LANES + i] != 0.0 else 0.0
+
+
+@helper
+def _add_to_rows(f: Any, lanes: Any, row: Any, k: Any, classes: Any, high: Any, low: Any, loss: Any, work: Any) -> Any:
+    """Add a block's entries, of which the first is (row, k), to their rows; the open row's sum is carried in (high, low)."""
+    if classes == 1:
+        for i in range(lanes):
+            loss[row + i] = f[LOSS * LANES + i]
+        return 0.0, 0.0
+    done = 0
+    while done < lanes:
+        take = min(classes - k, lanes - done)
+        for i in range(take):
+            work[i] = f[LOSS * LANES + done + i]
+        high, low = add_two_sum(high, low, pairwise_sum(work[:take]))
+        done += take
+        k += take
+        if k == classes:
+            # An infinite loss leaves NaN in the low part.
+            loss[row] = high + low if abs(high) < np.inf else high
+            high, low = 0.0, 0.0
+            row += 1
+            k = 0
+    return high, low
+
+
+@helper
+def _load(source: Any, f: Any, field: Any) -> None:
+    values = f[field * LANES : field * LANES + len(source)]
+    for i in range(len(values)):
+        values[i] = np.float64(source[i])
+
+
+@helper
+def _load_targets(f: Any, kept: Any, half: Any) -> None:
+    """Smooth the targets and decide which entries count; the others are computed as harmless ones and dropped later."""
+    for i in range(LANES):
+        given = f[TARGET * LANES + i]
+        t = kept * given + half
+        mass = f[W0 * LANES + i] * (1.0 - t) + f[W1 * LANES + i] * t
+        active = 0.0 if given < 0.0 or mass == 0.0 or f[FACTOR * LANES + i] == 0.0 else 1.0
+        f[ACTIVE * LANES + i] = active
+        f[TARGET * LANES + i] = t if active != 0.0 else 0.0
+        f[LOGIT * LANES + i] = f[LOGIT * LANES + i] if active != 0.0 else 0.0
+
+
+@helper
+def _load_factors(f: Any, lanes: Any, row: Any, k: Any, classes: Any, class_weight: Any, row_weight: Any) -> None:
+    """Class weights of the entries' columns and weights of their rows."""
+    for i in range(lanes):
+        if len(class_weight) > 0:
+            f[W0 * LANES + i] = class_weight[0, k]
+            f[W1 * LANES + i] = class_weight[1, k]
+        if len(row_weight) > 0:
+            f[FACTOR * LANES + i] = row_weight[row]
+        k += 1
+        if k == classes:
+            k = 0
+            row += 1
+
+
+@helper
+def _store(f: Any, field: Any, out: Any, convert: Any) -> None:
+    values = f[field * LANES : field * LANES + len(out)]
+    for i in range(len(out)):
+        out[i] = convert(values[i])
+
+
+@kernel
+def sigmoid_rows(
+    logits: Any,
+    labels: Any,
+    soft: Any,
+    class_weight: Any,
+    smoothing: Any,
+    terms: Any,
+    scale: Any,
+    row_weight: Any,
+    grad: Any,
+    entry_loss: Any,
+    loss: Any,
+    start: Any,
+    stop: Any,
+) -> None:
+    """Rows ``start:stop`` of entries; unused arrays are empty."""
+    classes = logits.shape[1]
+    number = logits.dtype.type
+    flat_logits, flat_labels, flat_soft = logits.reshape(-1), labels.reshape(-1), soft.reshape(-1)
+    flat_grad, flat_loss = grad.reshape(-1), entry_loss.reshape(-1)
+    f = np.zeros(BLOCK_FIELDS * LANES)
+    f[W0 * LANES : (W1 + 1) * LANES] = 1.0
+    f[FACTOR * LANES : (FACTOR + 1) * LANES] = 1.0
+    work = np.empty(LANES)
+    high, low = 0.0, 0.0
+    end = stop * classes
+    for first in range(start * classes, end, LANES):
+        last = min(first + LANES, end)
+        row = first // classes
+        k = first - row * classes
+        _load(flat_logits[first:last], f, LOGIT)
+        if len(flat_labels) > 0:
+            _load(flat_labels[first:last], f, TARGET)
+        else:
+            _load(flat_soft[first:last], f, TARGET)
+        if len(class_weight) > 0 or len(row_weight) > 0:
+            _load_factors(f, last - first, row, k, classes, class_weight, row_weight)
+        _load_targets(f, 1.0 - smoothing, 0.5 * smoothing)
+        _block_statistics(f)
+        block_terms(f, terms)
+        for i in range(LANES):
+            f[LOSS * LANES + i] = f[LOSS * LANES + i] if f[ACTIVE * LANES + i] != 0.0 else 0.0
+        if len(flat_loss) > 0:
+            _store(f, LOSS, flat_loss[first:last], np.float64)
+        if len(flat_grad) > 0:
+            _block_gradient(f, scale)
+            _store(f, GRADIENT, flat_grad[first:last], number)
+        high, low = _add_to_rows(f, last - first, row, k, classes, high, low, loss, work)

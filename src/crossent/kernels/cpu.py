@@ -1,0 +1,236 @@
+"""The reference's twin for NumPy arrays on the CPU: Numba kernels in float32 and float64.
+
+The same functions as `crossent.kernels.reference`, on arrays that were validated before: C-contiguous, native byte order,
+logits of shape ``(N, K)``, labels int64 with -1 where a row does not count. This module chooses a compiled driver and nothing more:
+short rows go to `narrow`, which works across rows; long rows with hard labels to `wide`; the rest to `general`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import binary, general, wide
+from . import labels as _labels
+from .closed_forms import BRIER_TERM, ENTROPY_PENALTY
+from .threads import run_rows
+
+__all__ = ["scan_labels", "sigmoid_value_grad", "softmax_pullback", "softmax_statistics", "softmax_value_grad"]
+
+Array = NDArray[Any]
+Float64 = NDArray[np.float64]
+
+_NO_DOUBLES = np.empty(0)
+_NO_LABELS = np.empty(0, np.int64)
+_NO_ROWS = {np.dtype(t): np.empty((0, 0), t) for t in (np.float32, np.float64)}
+_NO_DOUBLE_ROWS = _NO_ROWS[np.dtype(np.float64)]
+_NO_ENTRIES = np.empty((0, 0), np.int8)
+_PARTIALS = ("nll", "miss", "lse", "entropy", "brier")
+
+
+class _Exposed:
+    """An array's memory as a writable array, for arguments that are only read."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+        interface = dict(array.__array_interface__)
+        interface["data"] = (interface["data"][0], False)
+        self.__array_interface__ = interface
+
+
+def _plain(array: Array) -> Array:
+    """The array as the one type that the kernels are compiled for: Numba would compile them again for a read-only one."""
+    if array.flags.carray:
+        return array
+    if not array.flags.aligned:
+        return array.copy()
+    return np.asarray(_Exposed(array))
+
+
+@lru_cache(maxsize=16)
+def _unit_weight(classes: int, dtype: np.dtype[Any]) -> tuple[Float64, Array, float]:
+    double = np.ones(classes)
+    typed = double.astype(dtype)
+    return double, typed, float(classes)
+
+
+def _weights(class_weight: Float64 | None, classes: int, dtype: np.dtype[Any]) -> tuple[Float64, Array, float]:
+    """Class weights in double and in the logits' precision, and their sum; ones for None."""
+    if class_weight is None:
+        return _unit_weight(classes, dtype)
+    class_weight = _plain(class_weight)
+    return class_weight, class_weight.astype(dtype, copy=False), float(np.sum(class_weight))
+
+
+def softmax_value_grad(
+    logits: Array,
+    labels: NDArray[np.int64] | None,
+    soft: Array | None,
+    class_weight: Float64 | None,
+    label_smoothing: float,
+    terms: Float64,
+    scale: float,
+    row_weight: Float64 | None,
+    grad: Array | None,
+) -> Float64:
+    """Loss of each row, and ``scale * row_weight_i * d(loss_i)/dz`` into ``grad`` (which may be ``logits`` itself)."""
+    rows, classes = logits.shape
+    loss = np.empty(rows)
+    if rows == 0:
+        return loss
+    logits = _plain(logits)
+    weight, typed_weight, weight_sum = _weights(class_weight, classes, logits.dtype)
+    factors = _NO_DOUBLES if row_weight is None else _plain(row_weight)
+    terms = _plain(terms)
+    out = _NO_ROWS[logits.dtype] if grad is None else grad
+    codes = terms[:, 0]
+    with_entropy = bool((codes == ENTROPY_PENALTY).any())
+    with_brier = bool((codes == BRIER_TERM).any())
+    arguments: tuple[Any, ...]
+    if labels is not None and not with_entropy and not with_brier:
+        arguments = (
+            logits, _plain(labels), weight, typed_weight, weight_sum, float(label_smoothing), terms, float(scale), factors,
+            out, loss,
+        )  # fmt: skip
+        run_rows(wide.hard_rows, rows, classes, arguments)
+    else:
+        arguments = (
+            _plain(logits),
+            _NO_LABELS if labels is None else _plain(labels),
+            _NO_ROWS[logits.dtype] if soft is None else _plain(soft),
+            weight,
+            weight_sum,
+            float(label_smoothing),
+            terms,
+            float(scale),
+            factors,
+            with_entropy,
+            with_brier,
+            out,
+            loss,
+        )
+        run_rows(general.general_rows, rows, classes, arguments)
+    return loss
+
+
+def softmax_statistics(
+    logits: Array,
+    labels: NDArray[np.int64] | None,
+    soft: Array | None,
+    class_weight: Float64 | None,
+    label_smoothing: float,
+) -> dict[str, Array]:
+    """Every row statistic: `general.STATISTICS` in float64 and ``argmax`` in int64, each of shape (N,)."""
+    rows, classes = logits.shape
+    out = np.empty((len(general.STATISTICS), rows))
+    argmax = np.empty(rows, np.int64)
+    if rows:
+        weight, _, weight_sum = _weights(class_weight, classes, logits.dtype)
+        arguments = (
+            _plain(logits),
+            _NO_LABELS if labels is None else _plain(labels),
+            _NO_ROWS[logits.dtype] if soft is None else _plain(soft),
+            weight,
+            weight_sum,
+            float(label_smoothing),
+            out,
+            argmax,
+        )
+        run_rows(general.statistics_rows, rows, classes, arguments)
+    statistics: dict[str, Array] = dict(zip(general.STATISTICS, out, strict=True))
+    statistics["argmax"] = argmax
+    return statistics
+
+
+def softmax_pullback(
+    logits: Array,
+    labels: NDArray[np.int64] | None,
+    soft: Array | None,
+    class_weight: Float64 | None,
+    label_smoothing: float,
+    statistics: dict[str, Array],
+    partials: dict[str, Float64],
+    out: Array,
+) -> None:
+    """``sum_s partials[s] * (gradient row of s)`` into ``out``; the statistics are cheap enough to be computed anew."""
+    rows, classes = logits.shape
+    if rows == 0:
+        return
+    table = np.zeros((len(_PARTIALS), rows))
+    for row, name in zip(table, _PARTIALS, strict=True):
+        if name in partials:
+            row[:] = partials[name]
+    weight, _, weight_sum = _weights(class_weight, classes, logits.dtype)
+    arguments = (
+        _plain(logits),
+        _NO_LABELS if labels is None else _plain(labels),
+        _NO_ROWS[logits.dtype] if soft is None else _plain(soft),
+        weight,
+        weight_sum,
+        float(label_smoothing),
+        table,
+        "entropy" in partials,
+        "brier" in partials,
+        out,
+    )
+    run_rows(general.pullback_rows, rows, classes, arguments)
+
+
+def sigmoid_value_grad(
+    logits: Array,
+    labels: NDArray[np.int8] | None,
+    soft: Array | None,
+    class_weight: Float64 | None,
+    label_smoothing: float,
+    terms: Float64,
+    scale: float,
+    row_weight: Float64 | None,
+    grad: Array | None,
+    entry_loss: Float64 | None,
+) -> Float64:
+    """Summed loss of each row of entries, each entry's own into ``entry_loss``, and the gradient into ``grad``."""
+    rows, classes = logits.shape
+    if rows == 0 or classes == 0:
+        return np.zeros(rows)
+    loss = np.empty(rows)
+    arguments = (
+        _plain(logits),
+        _NO_ENTRIES if labels is None else _plain(labels),
+        _NO_ROWS[logits.dtype] if soft is None else _plain(soft),
+        _NO_DOUBLE_ROWS if class_weight is None else _plain(class_weight),
+        float(label_smoothing),
+        _plain(terms),
+        float(scale),
+        _NO_DOUBLES if row_weight is None else _plain(row_weight),
+        _NO_ROWS[logits.dtype] if grad is None else grad,
+        _NO_DOUBLE_ROWS if entry_loss is None else entry_loss,
+        loss,
+    )
+    run_rows(binary.sigmoid_rows, rows, classes, arguments)
+    return loss
+
+
+def scan_labels(
+    labels: Array,
+    num_classes: int,
+    ignore_index: int,
+    class_weight: Float64 | None,
+    row_weight: Float64 | None,
+    out: NDArray[np.int64],
+) -> tuple[int, int, float]:
+    """Copy labels to ``out``, -1 where ignored: (first row whose label is out of range or -1, rows that count, their summed weight)."""
+    if labels.dtype != np.int64:
+        if labels.dtype == np.uint64:
+            labels = np.minimum(labels, np.uint64(np.iinfo(np.int64).max))  # no wrapping to a valid or ignored label
+        labels = labels.astype(np.int64)
+    return _labels.scan(
+        _plain(labels),
+        num_classes,
+        ignore_index,
+        _NO_DOUBLES if class_weight is None else _plain(class_weight),
+        _NO_DOUBLES if row_weight is None else _plain(row_weight),
+        out,
+    )

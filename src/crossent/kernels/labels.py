@@ -1,0 +1,48 @@
+"""One cheap pass over integer labels: which rows count, how many they are, what they weigh, and the first one that is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._compile import kernel
+from .exp import pairwise_sum
+from .rows import add_two_sum
+
+__all__ = ["scan"]
+
+_BLOCK = 256
+
+
+@kernel
+def scan(
+    labels: Any, num_classes: Any, ignore_index: Any, weight: Any, row_weight: Any, out: Any
+) -> tuple[int, int, float]:
+    """``(first bad row or -1, rows that count, their summed weight)``; empty weights stand for none."""
+    weighted = len(weight) > 0 or len(row_weight) > 0
+    count = 0
+    for i in range(len(labels)):
+        y = labels[i]
+        if y == ignore_index:
+            out[i] = -1
+        elif y < 0 or y >= num_classes:
+            return i, count, 0.0
+        else:
+            out[i] = y
+            count += 1
+    if not weighted:
+        return -1, count, float(count)
+
+    work = np.empty(_BLOCK)
+    high, low = 0.0, 0.0
+    for start in range(0, len(labels), _BLOCK):
+        stop = min(start + _BLOCK, len(labels))
+        for i in range(start, stop):
+            y = out[i]
+            w = (weight[y] if len(weight) > 0 else 1.0) if y >= 0 else 0.0
+            if len(row_weight) > 0 and y >= 0:
+                w *= row_weight[i]
+            work[i - start] = w
+        high, low = add_two_sum(high, low, pairwise_sum(work[: stop - start]))
+    return -1, count, high + low

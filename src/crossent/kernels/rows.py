@@ -1,0 +1,162 @@
+"""One long row at a time: maximum, exponentials, sums and gradient, in pieces that stay in the first-level cache.
+
+Every function takes contiguous slices and loops over ``range(len(...))``: an index with an unknown lower bound costs Numba's
+check for negative indices in every step and with it the vector code. Functions work in place on one array where they can,
+because LLVM cannot vectorise a loop whose input and output may overlap.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from ._compile import helper
+from .exp import add_in_any_order, exp_difference, maximum, multiply_add, pairwise_sum
+
+__all__ = ["CHUNK", "add_two_sum", "copy_maximum", "copy_row", "exp_tail", "fill_row", "row_maximum", "scale_row", "scale_row_minus", "weighted_gap"]
+
+CHUNK = 1024
+
+
+@helper
+def row_maximum(z: Any) -> Any:
+    """The maximum; NaN where the row holds one."""
+    m = z[0]
+    for i in range(len(z)):
+        m = maximum(m, z[i])
+    return m
+
+
+@helper
+def copy_maximum(z: Any, out: Any) -> Any:
+    """The maximum, and a copy of the row where the exponentials will be computed in place."""
+    m = z[0]
+    for i in range(len(z)):
+        v = z[i]
+        out[i] = v
+        m = maximum(m, v)
+    return m
+
+
+@helper
+def copy_row(z: Any, out: Any) -> None:
+    for i in range(len(z)):
+        out[i] = z[i]
+
+
+@helper
+def fill_row(x: Any, value: Any) -> None:
+    for i in range(len(x)):
+        x[i] = value
+
+
+@helper
+def exp_in_place(x: Any, m: Any) -> None:
+    for i in range(len(x)):
+        x[i] = exp_difference(x[i], m)
+
+
+@helper
+def add_two_sum(high: Any, low: Any, x: Any) -> Any:
+    """``(high, low) + x`` where ``low`` gathers the rounding errors (compensated summation)."""
+    total = high + x
+    shifted = total - high
+    return total, low + ((high - (total - shifted)) + (x - shifted))
+
+
+@helper
+def _count_ones(e: Any, one: Any) -> Any:
+    # In the operands' own precision (exact below 2^24), so that the vectors stay as wide as they can be.
+    count = one - one
+    for i in range(len(e)):
+        count = add_in_any_order(count, one if e[i] == one else one - one)
+    return count
+
+
+@helper
+def _tail_of_floats(e: Any, one: Any, work: Any) -> Any:
+    # Doubles have 29 bits to spare here: the order of the sum does not matter.
+    total = 0.0
+    for i in range(len(e)):
+        total = add_in_any_order(total, np.float64(one - one if e[i] == one else e[i]))
+    return total
+
+
+@helper
+def _tail_of_doubles(e: Any, one: Any, work: Any) -> Any:
+    n = len(e)
+    half = n >> 1
+    out = work[: n - half]
+    lower = e[:half]
+    upper = e[half : half + half]
+    for i in range(len(upper)):
+        a = lower[i]
+        b = upper[i]
+        out[i] = (0.0 if a == 1.0 else a) + (0.0 if b == 1.0 else b)
+    if n & 1:
+        last = e[n - 1]
+        out[half] = 0.0 if last == 1.0 else last
+    return pairwise_sum(out)
+
+
+def _tail(e: Any, one: Any, work: Any) -> Any:
+    """Sum in double precision of the ``e`` below 1 (or NaN)."""
+    raise NotImplementedError("runs only inside compiled code")
+
+
+@overload(_tail, jit_options={"error_model": "numpy", "nogil": True})
+def _typed_tail(e, one, work):  # type: ignore[no-untyped-def]  # Numba compares these names with the lambdas' below
+    if e.dtype == types.float32:
+        return lambda e, one, work: _tail_of_floats(e, one, work)
+    return lambda e, one, work: _tail_of_doubles(e, one, work)
+
+
+@helper
+def exp_tail(x: Any, m: Any, work: Any) -> Any:
+    """Turn logits into ``e^(z - m)`` in place; their sum without the maximum's own 1.
+
+    Summing the tail apart keeps ``log1p(tail)`` and ``1 - p`` exact for a confident row: ones (the maximum, its ties) are
+    counted, the rest is added up, and one is taken off the count.
+    """
+    one = x.dtype.type(1)
+    ones = 0.0
+    tail, lost = 0.0, 0.0
+    for start in range(0, len(x), CHUNK):
+        piece = x[start : min(start + CHUNK, len(x))]
+        exp_in_place(piece, m)
+        tail, lost = add_two_sum(tail, lost, _tail(piece, one, work))
+        ones += _count_ones(piece, one)
+    return (ones - 1.0) + (tail + lost)
+
+
+@helper
+def scale_row(x: Any, a: Any) -> None:
+    for i in range(len(x)):
+        x[i] *= a
+
+
+@helper
+def scale_row_minus(x: Any, a: Any, b: Any, w: Any) -> None:
+    """``x <- a x - b w``."""
+    for i in range(len(x)):
+        x[i] = multiply_add(x[i], a, -(b * w[i]))
+
+
+@helper
+def weighted_gap(z: Any, m: Any, w: Any, work: Any) -> Any:
+    """``sum w_k (m - z_k)``, where a class of weight 0 adds 0 even if it is masked."""
+    top = np.float64(m)
+    high, low = 0.0, 0.0
+    for start in range(0, len(z), CHUNK):
+        stop = min(start + CHUNK, len(z))
+        piece = z[start:stop]
+        weights = w[start:stop]
+        out = work[: stop - start]
+        for i in range(len(out)):
+            v = weights[i] * (top - np.float64(piece[i]))
+            out[i] = 0.0 if weights[i] == 0.0 else v
+        high, low = add_two_sum(high, low, pairwise_sum(out))
+    return high + low

@@ -1,0 +1,124 @@
+"""Kernel for rows of many classes and hard labels: cross-entropy, focal, Poly-1, generalised CE, z-penalty; smoothing and weights.
+
+One pass per row, which stays in the cache: maximum (and copy to the gradient's row), exponentials in place and their sums
+piece by piece, a handful of scalars, the loss, and the gradient ``A e_k - B w_k`` in place; the true class is written apart.
+With ``u = epsilon/K``, ``t'_k = u`` (``t'_y = 1 - epsilon + u``) and ``W = sum w_k t'_k``::
+
+    g_k = phi_nll (W p_k - w_k u) + phi_miss p_k (1 - epsilon) p_y + phi_lse p_k
+    g_y = phi_nll ((W - w_y t'_y) p_y - w_y t'_y (1 - p_y)) - phi_miss (1 - epsilon) p_y (1 - p_y) + phi_lse p_y
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._compile import helper, kernel
+from .closed_forms import (
+    D_LSE,
+    D_MISS,
+    D_NLL,
+    FIELDS,
+    LOSS,
+    LSE,
+    MASS,
+    MISS,
+    NLL,
+    PLAIN,
+    PLAIN_LOW,
+    row_terms,
+)
+from .exp import difference, exp_difference, log1p
+from .rows import CHUNK, copy_maximum, copy_row, exp_tail, fill_row, row_maximum, scale_row, scale_row_minus, weighted_gap
+
+__all__ = ["hard_rows"]
+
+
+@helper
+def plain_nll(m: Any, zy: Any, log_sum: Any) -> Any:
+    """``(m - z_y) + log_sum`` as an unevaluated sum of two doubles."""
+    gap, gap_low = difference(m, zy)
+    n = gap + log_sum
+    # gap is 0 or at least as large as what log_sum's rounding can notice, so this two-sum is Knuth's general one.
+    shifted = n - gap
+    low = (gap - (n - shifted)) + (log_sum - shifted)
+    return n, (low + gap_low if n < np.inf else 0.0)
+
+
+@kernel
+def hard_rows(
+    logits: Any,
+    labels: Any,
+    weight: Any,
+    typed_weight: Any,
+    weight_sum: Any,
+    smoothing: Any,
+    terms: Any,
+    scale: Any,
+    row_weight: Any,
+    grad: Any,
+    loss: Any,
+    start: Any,
+    stop: Any,
+) -> None:
+    """Rows ``start:stop``. An empty ``row_weight`` or ``grad`` stands for none."""
+    classes = logits.shape[1]
+    number = logits.dtype.type
+    with_grad = grad.shape[0] > 0
+    in_place = with_grad and grad.ctypes.data == logits.ctypes.data
+    f = np.empty(FIELDS)
+    work = np.empty(CHUNK)
+    buffer = np.empty(0 if with_grad else classes, logits.dtype)
+    share = smoothing / classes
+    kept = 1.0 - smoothing
+    for i in range(start, stop):
+        z = logits[i]
+        e = grad[i] if with_grad else buffer
+        y = labels[i]
+        factor = scale * (row_weight[i] if len(row_weight) > 0 else 1.0)
+        wy = weight[y] if y >= 0 else 0.0
+        mass = kept * wy + share * weight_sum
+        if y < 0 or mass == 0.0 or (len(row_weight) > 0 and row_weight[i] == 0.0):
+            loss[i] = 0.0
+            if with_grad:
+                fill_row(e, number(0))
+            continue
+
+        m = row_maximum(z) if in_place else copy_maximum(z, e)
+        zy = z[y]
+        ey = np.float64(exp_difference(zy, m))
+        gap = weighted_gap(e, m, weight, work) if smoothing > 0.0 else 0.0
+        tail = exp_tail(e, m, work)
+        total = 1.0 + tail
+        log_sum = log1p(tail)
+        # The sum without y: no cancellation, because a maximum is left in it or y is a maximum itself.
+        miss = (tail if zy == m else 1.0 + (tail - ey)) / total
+        py = ey / total
+        n, n_low = plain_nll(np.float64(m), np.float64(zy), log_sum)
+
+        f[MASS] = mass
+        f[PLAIN] = n
+        f[PLAIN_LOW] = n_low
+        f[LSE] = np.float64(m) + log_sum
+        if smoothing > 0.0:
+            f[NLL] = (kept * wy * n if kept * wy > 0.0 else 0.0) + share * (gap + weight_sum * log_sum)
+            f[MISS] = kept * miss + (smoothing - share)
+        else:
+            f[NLL] = wy * n
+            f[MISS] = miss
+        row_terms(f, terms)
+        loss[i] = f[LOSS]
+
+        if with_grad:
+            d_nll = factor * f[D_NLL]
+            d_miss = factor * f[D_MISS] * kept * py
+            d_lse = factor * f[D_LSE]
+            a = (d_nll * mass + d_miss + d_lse) / total
+            if smoothing > 0.0:
+                scale_row_minus(e, number(a), number(d_nll * share), typed_weight)
+            else:
+                scale_row(e, number(a))
+            own = wy * (kept + share)
+            rest = share * (weight_sum - wy)
+            e[y] = (d_nll * rest + d_lse) * py - (d_nll * own + d_miss) * miss

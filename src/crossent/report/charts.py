@@ -1,0 +1,118 @@
+"""The report's two charts as SVG, once for light and once for dark pages. Only drawing: the numbers come in."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+
+class Theme(NamedTuple):
+    """Colours that stand on the page's background."""
+
+    text: str
+    grid: str
+    main: str
+    second: str
+
+
+LIGHT = Theme(text="#3d4858", grid="#d8dee7", main="#2563c9", second="#c2570c")
+DARK = Theme(text="#b6c0ce", grid="#343c49", main="#74a9ff", second="#ffa262")
+
+
+class Chart(NamedTuple):
+    """The same picture twice, as data URIs."""
+
+    light: str
+    dark: str
+
+
+def reliability_chart(report: dict[str, Any]) -> Chart:
+    """Draw accuracy against confidence, above the number of rows in each bin."""
+    bins = report["reliability"]["bins"]
+    filled = [b for b in bins if b["rows"]]
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3.2, 1]})
+        upper.plot([0, 1], [0, 1], color=theme.text, linewidth=1, linestyle=(0, (4, 3)))
+        # No line through the points: between two bins there is nothing. A bin of few rows has a small point.
+        confidence, hits = [b["confidence"] for b in filled], [b["accuracy"] for b in filled]
+        upper.vlines(confidence, confidence, hits, color=theme.second, linewidth=1.2)
+        most = max(b["rows"] for b in filled)
+        sizes = [14 + 60 * (b["rows"] / most) ** 0.5 for b in filled]
+        upper.scatter(confidence, hits, s=sizes, color=theme.main, zorder=3, clip_on=False)
+        upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+        lower.bar(
+            [b["lower"] for b in bins],
+            [b["rows"] for b in bins],
+            width=[0.94 * (b["upper"] - b["lower"]) for b in bins],
+            align="edge",
+            color=theme.main,
+        )
+        lower.set(ylabel="rows", xlabel="confidence in the predicted class")
+        lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        for axes in (upper, lower):
+            _style(axes, theme)
+
+    return _both(draw, (4.3, 3.9))
+
+
+def learning_chart(report: dict[str, Any]) -> Chart:
+    """Draw the objective and, on a logarithmic scale, the duality gap against the iteration."""
+    history = report["optimiser"]["history"]
+    gaps = [entry for entry in history if entry["duality_gap"]]
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [1.6, 1.6]})
+        upper.plot(
+            [entry["iteration"] for entry in history],
+            [entry["objective"] for entry in history],
+            color=theme.main,
+            linewidth=1.5,
+        )
+        upper.set(ylabel="objective", yscale="log")
+        lower.plot(
+            [entry["iteration"] for entry in gaps],
+            [entry["duality_gap"] for entry in gaps],
+            color=theme.second,
+            linewidth=1.5,
+            marker="o",
+            markersize=3,
+        )
+        lower.axhline(report["optimiser"]["tolerance"], color=theme.text, linewidth=1, linestyle=(0, (4, 3)))
+        lower.set(ylabel="duality gap", xlabel="iteration", yscale="log")
+        lower.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        for axes in (upper, lower):
+            _style(axes, theme)
+
+    return _both(draw, (4.3, 3.9))
+
+
+def _style(axes: Axes, theme: Theme) -> None:
+    axes.set_facecolor("none")
+    axes.grid(color=theme.grid, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=theme.text, which="both", labelsize=9, length=0)
+    axes.xaxis.label.set(color=theme.text, fontsize=10)
+    axes.yaxis.label.set(color=theme.text, fontsize=10)
+    axes.spines[:].set_visible(False)
+
+
+def _both(draw: Any, size: tuple[float, float]) -> Chart:
+    return Chart(*(_svg(draw, theme, size) for theme in (LIGHT, DARK)))
+
+
+def _svg(draw: Any, theme: Theme, size: tuple[float, float]) -> str:
+    # A fixed salt and no date: the same report gives the same bytes.
+    with mpl.rc_context({"svg.hashsalt": "crossent", "svg.fonttype": "path", "font.family": "DejaVu Sans"}):
+        figure = Figure(figsize=size, facecolor="none", layout="constrained")
+        draw(figure, theme)
+        file = io.BytesIO()
+        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode("ascii")

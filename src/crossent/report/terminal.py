@@ -1,0 +1,199 @@
+"""The report in a terminal of 80 columns or more. Only layout: every number comes from the dict."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.console import Console
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from .words import found, loss, optimiser, percent, plain, probability
+
+Report = dict[str, Any]
+
+# What fits a screen; report.json and report.html hold the rest.
+_CLASS_LINES = 20
+_MATRIX_COLUMNS = 12
+_LABEL_WIDTH = 18
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def render_terminal(report: Report, console: Console) -> None:
+    """Print the report."""
+    console.print(Rule(Text(f" {plain(report['source'])} → {plain(report['target'])} ", style="bold"), style="dim"))
+    for warning in report["warnings"]:
+        console.print(Text(f"Warning: {plain(warning)}", style="bold red"))
+    for sentence in found(report):
+        console.print(Text(sentence))
+    for note in report["notes"]:
+        console.print(Text(f"Note: {plain(note)}", style="yellow"))
+    _loss(report, console)
+    _per_class(report, console)
+    _confusion(report, console)
+    _reliability(report, console)
+    _surprising(report, console)
+    _learning_curve(report, console)
+
+
+def _title(console: Console, text: str) -> None:
+    console.print()
+    console.print(Text(text, style="bold cyan"))
+
+
+def _table(*columns: str) -> Table:
+    """Return a table whose columns marked with > stand to the right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(Text(column.removeprefix(">")), justify="right" if right else "left", no_wrap=right)
+    return table
+
+
+def _label(text: str) -> Text:
+    label = Text(plain(text))
+    label.truncate(_LABEL_WIDTH, overflow="ellipsis")
+    return label
+
+
+def _bar(share: float, width: int, style: str) -> Text:
+    return Text("━" * round(share * width), style=style)
+
+
+def _loss(report: Report, console: Console) -> None:
+    state = report["loss"]
+    _title(console, f"Loss, mean −log p of the label ({report['rows_judged']})")
+    table = _table("", ">nats", ">bits", "")
+    name = "model" if report["kind"] == "fit" else "predictions"
+    table.add_row(Text(name, style="bold"), Text(loss(state["nats"]), style="bold"), loss(state["bits"]), "")
+    baseline = state["baseline"]
+    table.add_row("baseline", loss(baseline["nats"]), loss(baseline["bits"]), Text(baseline["is"], style="dim"))
+    table.add_row("perfect", "0", "0", Text("probability 1 for every label", style="dim"))
+    if report["training_loss"]:
+        training = report["training_loss"]
+        table.add_row("training", loss(training["nats"]), loss(training["bits"]), Text("rows trained on", style="dim"))
+    console.print(table)
+    if state["impossible_rows"]:
+        text = f"{state['impossible_rows']} rows have a label that was given probability 0: the mean is infinite."
+        console.print(Text(text, style="bold red"))
+    elif state["explained"] is not None:
+        console.print(Text(f"{percent(state['explained'])} of the baseline's loss is explained."))
+    score = report["accuracy"]
+    console.print(
+        Text(
+            f"Accuracy {percent(score['value'])} ({score['right']:,} of {score['rows']:,} rows; always the most common "
+            f"class: {percent(score['most_common_class'])}). Brier score {report['brier_score']:.4g}."
+        )
+    )
+    ending = optimiser(report)
+    if ending:
+        style = "bold red" if report["optimiser"]["converged"] is False else ""
+        console.print(Text(ending, style=style))
+
+
+def _per_class(report: Report, console: Console) -> None:
+    _title(console, "Per class")
+    table = _table("class", ">rows", ">nats", ">bits", ">recall", ">precision")
+    entries = report["per_class"]
+    for entry in entries[:_CLASS_LINES]:
+        value = entry["loss"] or {"nats": None, "bits": None}
+        table.add_row(
+            _label(entry["label"]),
+            f"{entry['rows']:,}",
+            loss(value["nats"]),
+            loss(value["bits"]),
+            percent(entry["recall"]),
+            percent(entry["precision"]),
+        )
+    console.print(table)
+    if len(entries) > _CLASS_LINES:
+        console.print(Text(f"… and {len(entries) - _CLASS_LINES:,} more classes in the report files", style="dim"))
+
+
+def _confusion(report: Report, console: Console) -> None:
+    labels = [plain(entry["label"]) for entry in report["per_class"]]
+    matrix = report["confusion"]["matrix"]
+    if matrix and len(labels) <= _MATRIX_COLUMNS:
+        _title(console, "Confusion (lines: labels, columns: predictions)")
+        width = max(4, min(10, (console.width - _LABEL_WIDTH - 2) // len(labels) - 2))
+        table = _table("", *[f">{label[:width]}" for label in labels])
+        for i, row in enumerate(matrix):
+            cells = [
+                Text(str(n), style="bold green" if i == j else "bold yellow") if n else Text("·", style="dim")
+                for j, n in enumerate(row)
+            ]
+            table.add_row(_label(labels[i]), *cells)
+        console.print(table)
+        return
+    _title(console, "Most often confused")
+    table = _table("label", "taken for", ">rows")
+    for pair in report["confusion"]["most_confused"]:
+        table.add_row(_label(pair["label"]), _label(pair["prediction"]), f"{pair['rows']:,}")
+    console.print(table)
+
+
+def _reliability(report: Report, console: Console) -> None:
+    state = report["reliability"]
+    _title(console, f"Reliability (calibration error {percent(state['calibration_error'])})")
+    table = _table("confidence in", ">rows", ">confidence", ">accuracy", "")
+    for entry in state["bins"]:
+        if not entry["rows"]:
+            continue
+        gap = entry["accuracy"] - entry["confidence"]
+        verdict = Text(f"{100 * gap:+.1f} points", style="dim")
+        table.add_row(
+            f"{entry['lower']:.1f} to {entry['upper']:.1f}",
+            f"{entry['rows']:,}",
+            percent(entry["confidence"]),
+            percent(entry["accuracy"]),
+            Text.assemble(_bar(entry["accuracy"], 20, "green"), " ", verdict),
+        )
+    console.print(table)
+
+
+def _surprising(report: Report, console: Console) -> None:
+    _title(console, "Most surprising rows (counted from 0): wrong labels are often among them")
+    table = _table(">row", "label", "prediction", ">p(label)", ">p(pred.)", ">nats", ">bits")
+    for entry in report["surprising"]:
+        table.add_row(
+            str(entry["row"]),
+            _label(entry["label"]),
+            _label(entry["prediction"]),
+            probability(entry["label_probability"]),
+            probability(entry["prediction_probability"]),
+            loss(entry["loss"]["nats"]),
+            loss(entry["loss"]["bits"]),
+        )
+    console.print(table)
+
+
+def _learning_curve(report: Report, console: Console) -> None:
+    if not report["optimiser"]:
+        return
+    history = report["optimiser"]["history"]
+    objective = [entry["objective"] for entry in history if entry["objective"] is not None]
+    gap = [math.log(entry["duality_gap"]) for entry in history if entry["duality_gap"]]
+    if len(objective) < 2:
+        return
+    _title(console, "Learning curve of the optimiser")
+    console.print(
+        Text.assemble(
+            f"objective    {objective[0]:>9.4g} ", _sparkline(objective, console.width - 36), f" {objective[-1]:.5g}"
+        )
+    )
+    if len(gap) > 1:
+        line = _sparkline(gap, console.width - 36)
+        console.print(
+            Text.assemble(f"duality gap  {math.exp(gap[0]):>9.0e} ", line, f" {math.exp(gap[-1]):.1e}  (log)")
+        )
+
+
+def _sparkline(values: list[float], width: int) -> Text:
+    """Return a line of blocks: the first value, the last and evenly spaced ones between."""
+    width = min(len(values), max(2, width))
+    shown = [values[round(i * (len(values) - 1) / (width - 1))] for i in range(width)]
+    low, high = min(shown), max(shown)
+    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0
+    return Text("".join(_BLOCKS[round((value - low) * scale)] for value in shown), style="cyan")

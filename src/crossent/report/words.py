@@ -1,0 +1,122 @@
+"""How the report writes its numbers and words, the same in the terminal and in HTML."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def loss(value: Any) -> str:
+    """Return a loss with four decimals, or with an exponent where those would say nothing.
+
+    Examples
+    --------
+    >>> loss(0.0912345), loss(0.0), loss("inf"), loss(None), loss(6.2e-8)
+    ('0.0912', '0', '∞', '–', '6.2e-08')
+    """
+    if value is None:
+        return "–"
+    if value == "inf":
+        return "∞"
+    if value == 0:
+        return "0"
+    return f"{value:.4f}" if 0.001 <= value < 10_000 else f"{value:.1e}"
+
+
+def percent(value: float | None) -> str:
+    """Return a share in percent with one decimal, never rounded up to 100 or down to 0.
+
+    Examples
+    --------
+    >>> percent(0.9714), percent(1.0), percent(0.99999), percent(None)
+    ('97.1 %', '100 %', '>99.9 %', '–')
+    """
+    if value is None:
+        return "–"
+    if value in (0, 1):
+        return f"{value:.0%}".replace("%", " %")
+    if 0.9995 <= value < 1:
+        return ">99.9 %"
+    if 0 < value < 0.0005:
+        return "<0.1 %"
+    return f"{100 * value:.1f} %"
+
+
+def probability(value: float) -> str:
+    """Return a probability: three decimals, or the exponent where those would say 0 or 1.
+
+    Examples
+    --------
+    >>> probability(0.25), probability(3.2e-7), probability(1.0), probability(0.99999)
+    ('0.250', '3.2e-07', '1', '>0.999')
+    """
+    if value in (0, 1):
+        return f"{value:.0f}"
+    if value < 0.0005:
+        return f"{value:.1e}"
+    return ">0.999" if value >= 0.9995 else f"{value:.3f}"
+
+
+def count(value: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun.
+
+    Examples
+    --------
+    >>> count(1, "row"), count(1797, "row"), count(2, "class", "classes")
+    ('1 row', '1,797 rows', '2 classes')
+    """
+    return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
+
+
+def found(report: dict[str, Any]) -> list[str]:
+    """Return what was read, in sentences."""
+    data, imbalance = report["data"], report["imbalance"]
+    most, least = imbalance["most_common"], imbalance["least_common"]
+    classes = count(len(report["classes"]), "class", "classes")
+    if report["kind"] == "fit":
+        kinds = []
+        if data["number_columns"]:
+            kinds.append(f"{data['number_columns']:,} of numbers")
+        if data["category_columns"]:
+            kinds.append(f"{data['category_columns']:,} of categories")
+        lines = [
+            f"{count(data['rows'], 'row')}, {count(data['columns'], 'column')} ({', '.join(kinds)}), {classes}, "
+            f"{count(data['missing_cells'], 'missing cell')}.",
+            f"{count(data['training_rows'], 'row')} to train and {data['test_rows']:,} to test "
+            f"(stratified, seed {data['seed']}).",
+        ]
+    else:
+        lines = [f"{count(data['rows'], 'row')} of {report['declared']}, {classes}."]
+    if imbalance["ratio"] == 1:
+        lines.append(f"Balanced: {count(most['rows'], 'row')} of every class.")
+    else:
+        lines.append(
+            f"Most common class {plain(most['label'])} ({count(most['rows'], 'row')}), least common "
+            f"{plain(least['label'])} ({least['rows']:,}): {imbalance['ratio']:.3g} to 1."
+        )
+    return lines
+
+
+def optimiser(report: dict[str, Any]) -> str | None:
+    """Return how the optimiser ended, in one sentence."""
+    state = report["optimiser"]
+    if state is None:
+        return None
+    iterations = count(state["iterations"], "iteration")
+    if state["duality_gap"] is None:
+        return f"{iterations}; no duality gap is known for this loss."
+    verdict = "reached" if state["converged"] else "NOT reached: raise --max-iter"
+    return (
+        f"Duality gap {state['duality_gap']:.1e} after {iterations} (goal {state['tolerance']:.0e}, {verdict}): "
+        "no weights lower the training objective by more than this share of it."
+    )
+
+
+def plain(text: str) -> str:
+    """Return text without control characters: a cell of a table must not steer a terminal.
+
+    Examples
+    --------
+    >>> plain("red\\x1b[2J")
+    'red�[2J'
+    """
+    return "".join(character if character.isprintable() else "�" for character in text)

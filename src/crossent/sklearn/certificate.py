@@ -1,0 +1,140 @@
+"""How far from the optimum a softmax regression can be, at most: the duality gap, from one gradient.
+
+**The dual.** Let ``f(W, b) = Σ_i c_i (τ_i LSE(z_i) - <u_i, z_i>) + (λ/2)‖W‖²`` with ``z_i = W x_i + b`` and
+``τ_i = Σ_k u_ik``: hard labels (u one-hot), soft and smoothed targets, class weights (inside u) and row weights (c) are all of this form.
+Write ``a_i = c_i τ_i``, ``A = Σ a_i``. LSE is the conjugate of negative entropy, ``LSE(z) = max_q <q, z> + H(q)`` over
+distributions q, so for *any* choice of q_i
+
+    f(W, b) ≥ Σ_i a_i H(q_i) + <Q, W> + <Σ_i (a_i q_i - c_i u_i), b> + (λ/2)‖W‖²,   Q = Σ_i (a_i q_i - c_i u_i) x_iᵀ.
+
+Minimise the right-hand side over (W, b). Over a free b it is -∞ unless ``Σ a_i q_i = ȳ := Σ c_i u_i``: the predicted class
+masses must be the observed ones, *exactly*. Then, at ``W = -Q/λ``,
+
+    f* ≥ D(q) = Σ_i a_i H(q_i) - ‖Q‖² / (2λ).
+
+**A feasible q from any (W, b).** The predictions p_i are the natural choice, but ``p̄ = Σ a_i p_i`` equals ȳ only where the
+intercept's gradient ``p̄ - ȳ`` vanishes; using them regardless "proves" falsehoods. Mix them with one distribution r:
+
+    q_i = (1 - s) p_i + s r,    s = max(0, max_k 1 - ȳ_k / p̄_k),    r = (ȳ - (1 - s) p̄) / (s A) ≥ 0,
+
+which is feasible, with the least s for which r is a distribution. Without an intercept s = 0.
+
+**The gap without cancellation.** For any feasible q, by the equality case of the conjugate,
+
+    f(W, b) - D(q) = Σ_i a_i KL(q_i ‖ p_i) + ‖λW + Q‖² / (2λ)
+
+(expand both sides; <Σ a_i q_i - c_i u_i, b> = 0 is used). KL is convex, so ``KL(q_i ‖ p_i) ≤ s KL(r ‖ p_i)``, and
+
+    gap = s Σ_i a_i KL(r ‖ p_i) + ‖λW + (1 - s)(G + M) + s r x̄ᵀ - M‖² / (2λ),
+
+with the data's part of the gradient ``G = Σ (a_i p_i - c_i u_i) x_iᵀ``, ``M = Σ c_i u_i x_iᵀ`` and ``x̄ = Σ a_i x_i``. Finally
+``Σ a_i KL(r ‖ p_i) = Σ a_i LSE(z_i) - <r, W x̄ + A b> - A H(r)`` and ``Σ a_i LSE(z_i) = (data loss) + <M, W> + <ȳ, b>``: *the
+certificate costs nothing beyond the gradient*. When s = 0 the gap is ``‖∇_W f‖² / (2λ)``, the bound of strong convexity.
+The first term is of first order in p̄ - ȳ, the second of second order in ∇_W: polish b before asking for a proof.
+
+**The sigmoid link** is the same with binary entropies: label k of row i has ``a_ik = c_i τ_ik`` and
+``τ softplus(z) - u z``, ``softplus(z) = max_q q z + h(q)``; the conditions are ``Σ_i a_ik q_ik = ȳ_k`` and, for the other side
+of each label, the same with A_k - ȳ_k; x̄ and A gain an index k, and one s serves all labels.
+
+There is no such bound for λ = 0 (the dual is then infeasible but at the optimum), nor for losses other than cross-entropy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .objective import Array, Evaluation, LinearObjective
+
+
+@dataclass(frozen=True)
+class Gap:
+    """An upper bound of f - f*, in two parts.
+
+    `weights` is what the gradient of W accounts for, `intercept` what the mismatch of class masses adds to it.
+    """
+
+    weights: float
+    intercept: float
+
+    @property
+    def total(self) -> float:
+        """The duality gap f - D."""
+        return self.weights + self.intercept
+
+
+class Certificate:
+    """The constants of the dual of a data set, and the gap at any point.
+
+    One pass over the data at construction.
+    """
+
+    def __init__(self, objective: LinearObjective) -> None:
+        if objective.penalty <= 0 or not objective.is_cross_entropy:
+            raise ValueError("a duality gap exists for cross-entropy with an L2 penalty only")
+        self._softmax = objective.target.link == "softmax"
+        self._penalty = objective.penalty
+        self._fit_intercept = objective.fit_intercept
+        k, d = objective.num_outputs, objective.num_features
+        moments = np.zeros((k, d))
+        totals = np.zeros(d) if self._softmax else np.zeros((k, d))
+        observed, mass = np.zeros(k), np.zeros(1 if self._softmax else k)
+        for rows in objective.blocks:
+            columns = objective.columns(rows)
+            weight = objective.row_weight[rows]
+            u, tau = objective.target.dense(rows)
+            u *= weight[:, None]
+            a = weight * tau if self._softmax else weight[:, None] * tau
+            moments += u.T @ columns
+            totals += a.T @ columns
+            observed += u.sum(axis=0)
+            mass += a.sum(axis=0)
+        self.moments, self.totals, self.observed = moments, totals, observed  # M, x̄, ȳ
+        self.mass = float(mass[0]) if self._softmax else mass  # A
+
+    def gap(self, at: Evaluation) -> Gap:
+        """Return the gap of f at an evaluated point."""
+        weight, bias = at.theta[:, :-1], at.theta[:, -1]
+        gradient = at.data_gradient[:, :-1]
+        share, excess = self._mixing(at.data_gradient[:, -1]) if self._fit_intercept else (0.0, np.zeros(len(bias)))
+        if share == 0:
+            return Gap(_square(self._penalty * weight + gradient) / (2 * self._penalty), 0.0)
+        mixture = excess / (share * self.mass)
+        spread = np.outer(mixture, self.totals) if self._softmax else mixture[:, None] * self.totals
+        full = self._penalty * weight + (1 - share) * gradient + share * (spread - self.moments)
+        log_normalizers = at.data_loss + float(np.vdot(self.moments, weight)) + float(self.observed @ bias)
+        mean_logits = (weight @ self.totals if self._softmax else np.sum(weight * self.totals, axis=1)) + self.mass * bias
+        divergence = log_normalizers - float(mixture @ mean_logits) - self._entropy(mixture)
+        weights = _square(self._penalty * weight + gradient) / (2 * self._penalty)
+        total = share * max(divergence, 0.0) + _square(full) / (2 * self._penalty)
+        return Gap(weights, total - weights)
+
+    def _mixing(self, bias_gradient: Array) -> tuple[float, Array]:
+        """Return s and s A r = ȳ - (1 - s) p̄."""
+        predicted = bias_gradient + self.observed
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares = 1 - self.observed / predicted
+            if not self._softmax:
+                shares = np.maximum(shares, 1 - (self.mass - self.observed) / (self.mass - predicted))
+        share = float(np.clip(np.nanmax(shares), 0.0, 1.0))
+        excess = np.maximum(self.observed - (1 - share) * predicted, 0.0)
+        if not self._softmax:
+            return share, np.minimum(excess, share * self.mass)
+        total = float(excess.sum())
+        if total == 0:
+            return 0.0, excess
+        return share, excess * (share * self.mass / total)  # differs from `excess` by rounding only
+
+    def _entropy(self, mixture: Array) -> float:
+        """Return A H(r), or Σ_k A_k h(r_k)."""
+        entropy = -_xlogx(mixture) if self._softmax else -_xlogx(mixture) - _xlogx(1 - mixture)
+        return float(np.sum(self.mass * entropy))
+
+
+def _square(array: Array) -> float:
+    return float(np.vdot(array, array))
+
+
+def _xlogx(x: Array) -> Array:
+    return x * np.log(np.where(x > 0, x, 1.0))

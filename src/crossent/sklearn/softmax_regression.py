@@ -1,0 +1,402 @@
+"""Softmax regression as a scikit-learn classifier."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from crossent.core.losses import CrossEntropy, Distillation, Loss
+from crossent.errors import describe, refuse
+from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softmax
+
+from .certificate import Certificate
+from .objective import CROSS_ENTROPY_TERMS, Array, LinearObjective
+from .solvers import Monitor, Result, minimize
+from .targets import EncodedTarget, class_weights, encode_target
+
+
+class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Softmax regression that says how far from the optimum it can be.
+
+    Minimises scikit-learn's objective
+
+        f(W, b) = C · Σ_i s_i ℓ(W x_i + b, y_i) + ½ ‖W‖²
+
+    (s: sample weights times class weights; the intercept b is not penalised; ℓ in nats) by truncated Newton steps, and
+    stops when the *duality gap* proves ``(f - f*) / f ≤ tol``.
+
+    Parameters
+    ----------
+    C : float, default 1.0
+        Weight of the losses beside the penalty, positive. ``math.inf`` drops the penalty (and with it the certificate;
+        the data may then have no optimum).
+    link : {"softmax", "sigmoid"}, default "softmax"
+        "softmax": exclusive classes. "sigmoid": one binary cross-entropy per label, for two classes or for label sets.
+    loss : loss, optional
+        A loss of the family, such as ``crossent.Focal(2.0)``; None is cross-entropy. Other losses than cross-entropy
+        have no certificate, and those that are not convex (focal, generalised cross-entropy, Brier) can have more than
+        one minimum.
+    label_smoothing : float, default 0.0
+        ε: the target becomes ``(1-ε) t + ε/K`` (sigmoid: ``(1-ε) t + ε/2``).
+    fit_intercept : bool, default True
+        Whether to fit b.
+    class_weight : dict, "balanced" or None
+        Weights of the classes, ``{class: weight}``; "balanced" is scikit-learn's rule. For label sets, the weights of
+        0 and of 1.
+    tol : float, default 1e-4
+        The relative duality gap ``(f - D) / f`` at which to stop. Where no certificate exists (another loss, or
+        ``C=inf``): the norm of the gradient relative to its norm at ``W = 0, b = 0``.
+    max_iter : int, default 1000
+        The most iterations.
+    dtype : {None, "float32", "float64"}
+        What the matrix products run in. None keeps float32 or float64 data as they are and takes float64 otherwise.
+        Sums over rows and the parameters are float64 in any case, and products of float32 data change to float64,
+        block by block, when their rounding is what stands in the way.
+    warm_start : bool, default False
+        Start from the last fit's coefficients where their shapes agree.
+    callback : callable, optional
+        Called with every entry of the history as it comes; a true result stops the fit.
+    verbose : int, default 0
+        1 prints one line per iteration.
+
+    Attributes
+    ----------
+    classes_ : ndarray (K,)
+        The classes; for label sets and for distributions as targets, 0 to K-1.
+    coef_ : ndarray (K, D)
+        W; one row for two classes with the sigmoid link.
+    intercept_ : ndarray (K,)
+        b. A class (or label value) with no weight at all in the data is predicted with probability 0, which is where
+        the infimum of f lies: its entry is -inf (a label that is always present: +inf).
+    n_features_in_, feature_names_in_
+        As scikit-learn sets them.
+    n_iter_ : int
+        Iterations.
+    objective_ : float
+        f at the returned coefficients, in nats (for ``C=inf`` the sum of the weighted losses).
+    duality_gap_ : float
+        ``(f - D) / f`` with D ≤ f* the best dual bound found: the relative excess of `objective_` over the optimum is
+        at most this, up to float64's rounding. NaN without a certificate.
+    certificate_ : str
+        What `duality_gap_` proves, or why there is no proof.
+    history_ : list of dict
+        One entry per iteration: iteration, objective, gradient_norm, duality_gap (None without a certificate),
+        evaluations (of f with its gradient, so far), hessian_products (so far), seconds (so far).
+
+    Notes
+    -----
+    For two classes `decision_function` returns one column, the difference of the two logits, as scikit-learn's
+    classifiers do; `logits` always has a column per class. ``SoftmaxRegression(C)`` with two classes predicts what
+    scikit-learn's ``LogisticRegression(2 * C)`` and ``link="sigmoid"`` at ``2 * C`` predict: the difference of two rows
+    of W costs half of what a single row would.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from crossent.sklearn import SoftmaxRegression
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = SoftmaxRegression(C=0.01).fit(X, y)
+    >>> bool(model.duality_gap_ <= 1e-4)
+    True
+    """
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        link: str = "softmax",
+        loss: Loss | None = None,
+        label_smoothing: float = 0.0,
+        fit_intercept: bool = True,
+        class_weight: dict[Any, float] | str | None = None,
+        tol: float = 1e-4,
+        max_iter: int = 1000,
+        dtype: str | None = None,
+        warm_start: bool = False,
+        callback: Callable[[dict[str, Any]], Any] | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.C = C
+        self.link = link
+        self.loss = loss
+        self.label_smoothing = label_smoothing
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+        self.dtype = dtype
+        self.warm_start = warm_start
+        self.callback = callback
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = self.link == "sigmoid"
+        tags.classifier_tags.multi_class = self.link != "sigmoid"
+        return tags
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SoftmaxRegression:
+        """Fit to labels, distributions or label sets.
+
+        Parameters
+        ----------
+        X : array-like (N, D)
+            Finite numbers.
+        y : array-like
+            Labels (N,). With the softmax link also distributions, a *floating* (N, K) array whose rows sum to 1; with
+            the sigmoid link label sets, (N, K) of 0 and 1 or of probabilities.
+        sample_weight : array-like (N,), optional
+            Non-negative weights. A weight of k counts a row k times; 0 leaves it out.
+
+        Returns
+        -------
+        SoftmaxRegression
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data cannot be used, with the reason.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `tol` was not reached, with the gap reached and the argument to change, or if the fit was interrupted.
+        """
+        loss = self._check_parameters()
+        X, y = validate_data(
+            self, X, y, dtype=self._accepted_dtypes(), order="C", multi_output=True, y_numeric=False
+        )
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        target = self._encode(y, weight, loss)
+        self.classes_ = target.classes
+        self._multilabel = target.multilabel
+        outputs, edge = self._active_outputs(target, weight, loss)
+        counted = weight > 0
+        if not counted.all():
+            X, weight, target = X[counted], weight[counted], target.take(counted)
+        restricted = target if len(outputs) == target.num_outputs else target.restrict(outputs)
+        monitor, scale = self._monitor(X, restricted, weight, loss)
+        result = minimize(monitor, self._start(monitor.objective, outputs, target.num_outputs))
+        self._store(result, monitor, outputs, edge, scale)
+        self._explain(result, monitor)
+        return self
+
+    # -- the fit, step by step ------------------------------------------------------------------------------------
+
+    def _check_parameters(self) -> Loss:
+        if not _is_number(self.C) or not self.C > 0:
+            raise ValueError(refuse("C must be a positive number (or math.inf)", repr(self.C)))
+        if self.link not in ("softmax", "sigmoid"):
+            raise ValueError(refuse("link must be 'softmax' or 'sigmoid'", repr(self.link)))
+        if not _is_number(self.tol) or not 0 < self.tol < math.inf:
+            raise ValueError(refuse("tol must be a positive number", repr(self.tol)))
+        if not isinstance(self.max_iter, int | np.integer) or isinstance(self.max_iter, bool) or self.max_iter < 1:
+            raise ValueError(refuse("max_iter must be a positive integer", repr(self.max_iter)))
+        if not _is_number(self.label_smoothing) or not 0 <= self.label_smoothing <= 1:
+            raise ValueError(refuse("label_smoothing must lie in [0, 1]", repr(self.label_smoothing)))
+        if self.loss is None:
+            return CrossEntropy()
+        if not isinstance(self.loss, Loss) or isinstance(self.loss, Distillation):
+            raise ValueError(
+                refuse(
+                    "loss must be None or a loss of labels such as crossent.Focal(2.0)",
+                    describe(self.loss),
+                    "to distil, pass the teacher's probabilities as y",
+                )
+            )
+        if any(isinstance(part, CrossEntropy) and scale < 0 for scale, part in self.loss.terms):
+            raise ValueError(refuse("a loss to minimise must not hold cross-entropy negatively", repr(self.loss)))
+        return self.loss
+
+    def _accepted_dtypes(self) -> Any:
+        if self.dtype is None:
+            return [np.float64, np.float32]
+        try:
+            dtype = np.dtype(self.dtype)
+        except TypeError:
+            dtype = np.dtype(object)
+        if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+            raise ValueError(refuse("dtype must be None, 'float32' or 'float64'", repr(self.dtype)))
+        return dtype
+
+    def _encode(self, y: Any, weight: Array, loss: Loss) -> EncodedTarget:
+        target = encode_target(y, self.link, float(self.label_smoothing))
+        if loss.needs_hard_target and not target.hard:
+            raise ValueError(
+                refuse(f"{loss!r} takes labels only", "soft or smoothed targets", "set label_smoothing=0 and pass labels")
+            )
+        return target.weighted(class_weights(target, self.class_weight, weight))
+
+    def _active_outputs(self, target: EncodedTarget, weight: Array, loss: Loss) -> tuple[NDArray[np.intp], Array]:
+        """Return the outputs that take part, and the intercepts of the others.
+
+        Cross-entropy with a free intercept sends a class without mass to probability 0, so that no finite b is optimal.
+        """
+        edge = np.zeros(target.num_outputs)
+        mass, total = target.total_mass(weight)
+        if target.link == "softmax":
+            active = mass > 0
+            edge[~active] = -math.inf
+            if np.count_nonzero(active) < 2:
+                raise ValueError(
+                    refuse("at least two classes must have positive weight", f"{np.count_nonzero(active)} such class(es)")
+                )
+        else:
+            active = (mass > 0) & (mass < total)
+            edge[~active] = np.where(mass[~active] > 0, math.inf, -math.inf)
+            if not active.any():
+                raise ValueError(refuse("at least one label must hold both classes, 0 and 1", "constant labels"))
+        is_cross_entropy = all(isinstance(part, CrossEntropy) for _, part in loss.terms)
+        if not (self.fit_intercept and is_cross_entropy):
+            return np.arange(target.num_outputs), np.zeros(target.num_outputs)
+        return np.flatnonzero(active), edge
+
+    def _monitor(self, X: Any, target: EncodedTarget, weight: Array, loss: Loss) -> tuple[Monitor, float]:
+        """Return the normalised problem, in which row weights sum to 1 and the penalty is 1 / (C Σ s)."""
+        total = float(weight.sum())
+        terms = np.array(loss.table(), dtype=np.float64).reshape(-1, 3)
+        factor = 1.0
+        if (terms[:, 0] == 0).all():  # a scaled cross-entropy is cross-entropy with other row weights
+            factor = float(terms[:, 1].sum())
+            terms = CROSS_ENTROPY_TERMS
+        scale = total if math.isinf(self.C) else float(self.C) * total
+        penalty = 0.0 if math.isinf(self.C) else 1.0 / scale
+        objective = LinearObjective(
+            X, target, weight * (factor / total), penalty, terms, bool(self.fit_intercept)
+        )
+        certified = objective.is_cross_entropy and penalty > 0
+        certificate = Certificate(objective) if certified else None
+        report = self._report if self.verbose or self.callback is not None else None
+        return Monitor(objective, certificate, float(self.tol), int(self.max_iter), scale, report), scale
+
+    def _report(self, entry: dict[str, Any]) -> bool:
+        if self.verbose:
+            gap = "" if entry["duality_gap"] is None else f"  gap {entry['duality_gap']:.2e}"
+            print(
+                f"iteration {entry['iteration']:4d}  objective {entry['objective']:.8g}  "
+                f"gradient {entry['gradient_norm']:.2e}{gap}  {entry['seconds']:.2f} s",
+                flush=True,
+            )
+        return self.callback is not None and bool(self.callback(entry))
+
+    def _start(self, objective: LinearObjective, outputs: NDArray[np.intp], num_outputs: int) -> Array:
+        """Return W = 0 with the best b for it, or the last fit's parameters, in the centred coordinates."""
+        theta = np.zeros((objective.num_outputs, objective.num_features + 1))
+        shape = (num_outputs, objective.num_features)
+        if self.warm_start and hasattr(self, "coef_") and self.coef_.shape == shape:
+            theta[:, :-1] = self.coef_[outputs]
+            if self.fit_intercept and np.isfinite(self.intercept_[outputs]).all():
+                theta[:, -1] = self.intercept_[outputs] + theta[:, :-1] @ objective.mean
+                return theta
+        if self.fit_intercept:
+            mass, total = objective.target.total_mass(objective.row_weight)
+            tiny = np.finfo(np.float64).tiny
+            logits = np.log(np.maximum(mass, tiny))
+            if self.link == "sigmoid":
+                theta[:, -1] = logits - np.log(np.maximum(total - mass, tiny))
+            else:
+                theta[:, -1] = logits - logits.mean()
+        return theta
+
+    def _store(
+        self, result: Result, monitor: Monitor, outputs: NDArray[np.intp], edge: Array, scale: float
+    ) -> None:
+        """Keep the coefficients in the data's dtype, and what is true of them as they were rounded."""
+        objective = monitor.objective
+        theta = result.at.theta
+        dtype = objective.X.dtype
+        coef = np.zeros((len(edge), objective.num_features), dtype=dtype)
+        coef[outputs] = theta[:, :-1]
+        intercept = edge.astype(dtype)
+        if self.fit_intercept:
+            intercept[outputs] = theta[:, -1] - theta[:, :-1] @ objective.mean
+        if dtype != np.float64:
+            rounded = np.zeros_like(theta)
+            rounded[:, :-1] = coef[outputs]
+            if self.fit_intercept:
+                rounded[:, -1] = intercept[outputs] + rounded[:, :-1] @ objective.mean
+            result.at = objective.evaluate(rounded)
+            result.gap = monitor.relative_gap(result.at)
+        self.coef_, self.intercept_ = coef, intercept
+        self.n_iter_ = result.iterations
+        self.objective_ = result.at.value * scale
+        self.duality_gap_ = result.gap
+        self.history_ = result.history
+
+    def _explain(self, result: Result, monitor: Monitor) -> None:
+        """Set `certificate_`; warn where the fit is not what was asked for."""
+        if monitor.certificate is not None:
+            self.certificate_ = f"(f - f*) / f is at most {result.gap:.2g}"
+            reached = f"relative duality gap {result.gap:.2e}, asked for {self.tol:.2e}"
+        else:
+            why = "C=inf leaves no penalty" if math.isinf(self.C) else f"{self.loss!r} is not cross-entropy"
+            self.certificate_ = f"none: {why}; stopped by the norm of the gradient"
+            relative = result.at.gradient_norm / monitor.reference if monitor.reference > 0 else 0.0
+            reached = f"relative gradient norm {relative:.2e}, asked for {self.tol:.2e}"
+        if result.status in ("converged", "callback"):
+            return
+        reason = {
+            "max_iter": f"max_iter={self.max_iter} was reached ({reached}): raise max_iter, raise tol, or scale the columns "
+            "of X",
+            "rounding": f"rounding lets no step reduce the objective any more ({reached}): raise tol"
+            + (", scale the columns of X" if monitor.certificate is not None else " or lower C"),
+            "interrupted": f"interrupted after {result.iterations} iterations: the best coefficients so far are kept ({reached})",
+            "not_finite": "the objective is not finite at the starting point: scale the columns of X, or set "
+            "warm_start=False",
+        }[result.status]
+        warnings.warn(f"SoftmaxRegression: {reason}", ConvergenceWarning, stacklevel=3)
+
+    # -- predictions ------------------------------------------------------------------------------------------------
+
+    def logits(self, X: Any) -> NDArray[Any]:
+        """Return ``X Wᵀ + b``, (N, K): a column per class (per label; one for two classes with the sigmoid link)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], order="C", reset=False)
+        return X @ self.coef_.T.astype(X.dtype, copy=False) + self.intercept_.astype(X.dtype, copy=False)
+
+    def decision_function(self, X: Any) -> NDArray[Any]:
+        """Return logits (N, K); for two classes the evidence for the second, (N,): a difference of logits."""
+        logits = self.logits(X)
+        if self._multilabel or len(self.classes_) > 2:
+            return logits
+        return logits[:, 0] if self.link == "sigmoid" else logits[:, 1] - logits[:, 0]
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the most probable class, (N,), or for label sets the labels with probability above ½, (N, K)."""
+        decision = self.decision_function(X)
+        if self._multilabel:
+            return (decision > 0).astype(np.int64)
+        if decision.ndim == 1:
+            return self.classes_[(decision > 0).astype(np.intp)]
+        return self.classes_[decision.argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> NDArray[Any]:
+        """Return probabilities (N, K) of the classes, or of each label."""
+        logits = self.logits(X)
+        if self.link == "softmax":
+            return softmax(logits)
+        if self._multilabel:
+            return sigmoid(logits)
+        return np.concatenate([sigmoid(-logits), sigmoid(logits)], axis=1)
+
+    def predict_log_proba(self, X: Any) -> NDArray[Any]:
+        """Return log-probabilities (N, K) in nats, exact where a probability would underflow."""
+        logits = self.logits(X)
+        if self.link == "softmax":
+            return log_softmax(logits)
+        if self._multilabel:
+            return log_sigmoid(logits)
+        return np.concatenate([log_sigmoid(-logits), log_sigmoid(logits)], axis=1)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_) and not math.isnan(value)

@@ -1,0 +1,328 @@
+"""The optimisers: truncated Newton for cross-entropy, preconditioned L-BFGS for every other loss.
+
+Both take their steps in the metric of :class:`~crossent.sklearn.curvature.KroneckerMetric`. Only NumPy's matrix products are
+called: SciPy brings a BLAS of its own, whose threads would fight with NumPy's.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .certificate import Certificate
+from .curvature import Hessian, KroneckerMetric
+from .objective import Array, Evaluation, LinearObjective
+
+ARMIJO = 1e-4
+MAX_BACKTRACKS = 30
+MAX_INNER = 1000
+MAX_POLISH = 8
+MEMORY = 20
+METRIC_AGE = 10
+ROUNDING = 1e-5
+"""A relative decrease below this is within reach of float32's rounding: time for float64."""
+INNER_ROUNDING = 3e-3
+"""Conjugate gradients on float32 products are not asked to shrink a residual further than this in one step."""
+
+
+@dataclass
+class Result:
+    """Where an optimiser stopped, and why.
+
+    `status` is "converged", "max_iter", "rounding" (no step reduces the objective any more), "callback",
+    "interrupted" or "not_finite".
+    """
+
+    at: Evaluation
+    gap: float  # relative: (f - D)/f; NaN without a certificate
+    status: str
+    iterations: int
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Monitor:
+    """Watches a run: certifies, records, reports, and remembers the best point.
+
+    Parameters
+    ----------
+    objective : LinearObjective
+    certificate : Certificate or None
+        None stops by the gradient norm, relative to that at ``W = 0, b = 0``.
+    tol : float
+    max_iter : int
+    scale : float
+        What turns the solver's normalised objective into the user's.
+    report : callable or None
+        Called with every history entry; a true result stops the run.
+    """
+
+    def __init__(
+        self,
+        objective: LinearObjective,
+        certificate: Certificate | None,
+        tol: float,
+        max_iter: int,
+        scale: float = 1.0,
+        report: Callable[[dict[str, Any]], Any] | None = None,
+    ) -> None:
+        self.objective = objective
+        self.certificate = certificate
+        self.tol = tol
+        self.max_iter = max_iter
+        self._scale = scale
+        self._report = report
+        self._started = time.perf_counter()
+        self.history: list[dict[str, Any]] = []
+        self.best: Evaluation | None = None
+        self.dual = -math.inf
+        self.reference = math.nan
+        if certificate is None:
+            zero = np.zeros((objective.num_outputs, objective.num_features + 1))
+            self.reference = objective.evaluate(zero).gradient_norm
+
+    def relative_gap(self, at: Evaluation) -> float:
+        """Return (f - D)/f with the best dual bound seen so far; NaN without a certificate."""
+        if self.certificate is None:
+            return math.nan
+        gap = self.certificate.gap(at).total
+        if math.isfinite(gap):
+            self.dual = max(self.dual, at.value - gap)
+        return max(0.0, (at.value - self.dual) / at.value) if at.value > 0 else 0.0
+
+    def is_done(self, at: Evaluation) -> bool:
+        """Whether `at` meets the tolerance."""
+        if self.certificate is None:
+            return at.gradient_norm <= self.tol * self.reference
+        return self.relative_gap(at) <= self.tol
+
+    def record(self, at: Evaluation) -> bool:
+        """Add a point to the history; return whether the callback asks to stop."""
+        if self.best is None or at.value <= self.best.value:
+            self.best = at
+        gap = self.relative_gap(at)
+        entry = {
+            "iteration": len(self.history),
+            "objective": at.value * self._scale,
+            "gradient_norm": at.gradient_norm * self._scale,
+            "duality_gap": None if math.isnan(gap) else gap,
+            "evaluations": self.objective.evaluations,
+            "hessian_products": self.objective.hessian_products,
+            "seconds": time.perf_counter() - self._started,
+        }
+        self.history.append(entry)
+        return self._report is not None and bool(self._report(dict(entry)))
+
+    def promote(self, at: Evaluation) -> Evaluation:
+        """Change to float64 and return the point evaluated anew; what float32 proved counts no longer."""
+        self.objective.promote()
+        self.best, self.dual = None, -math.inf
+        return self.objective.evaluate(at.theta)
+
+    def finish(self, at: Evaluation, status: str) -> Result:
+        """Return the result at the last point, or at the best one if the run was cut short."""
+        if status != "converged" and self.best is not None and self.best.value < at.value:
+            at = self.best
+        if self.objective.can_promote:
+            at = self.promote(at)
+        return Result(at, self.relative_gap(at), status, max(1, len(self.history) - 1), self.history)
+
+
+def minimize(monitor: Monitor, theta: Array) -> Result:
+    """Minimise the monitored objective from `theta`; KeyboardInterrupt ends it at the best point so far.
+
+    Products of float32 data change to float64 when a step gains no more than rounding could, and before the end: what
+    is reported is always evaluated in float64.
+    """
+    objective = monitor.objective
+    step = _NewtonStep(monitor) if objective.is_cross_entropy else _QuasiNewtonStep(monitor)
+    at = objective.evaluate(theta)
+    if not math.isfinite(at.value):
+        return monitor.finish(at, "not_finite")
+    status = ""
+    try:
+        status = "callback" if monitor.record(at) else ""
+        while not status:
+            if monitor.is_done(at):
+                if not objective.can_promote:
+                    status = "converged"
+                else:
+                    at = monitor.promote(at)
+                continue
+            if len(monitor.history) > monitor.max_iter:
+                status = "max_iter"
+                break
+            following = step(at)
+            if following is None and not objective.can_promote:
+                status = "rounding"
+                break
+            gained = 0.0 if following is None else at.value - following.value
+            at = following or at
+            if gained <= ROUNDING * abs(at.value) and objective.can_promote:
+                at = monitor.promote(at)
+                step.forget()
+            if following is not None and monitor.record(at):
+                status = "callback"
+    except KeyboardInterrupt:
+        status = "interrupted"
+    return monitor.finish(at, status)
+
+
+def line_search(
+    objective: LinearObjective, at: Evaluation, direction: Array, first: float = 1.0
+) -> Evaluation | None:
+    """Return a point that decreases F enough along a descent direction, or None if rounding lets none be found.
+
+    Backtracking by interpolation under Armijo's rule. Near the optimum, where differences of F drown in rounding, a
+    step is also taken if the slope has shrunk and F has not grown by more than its rounding (Hager and Zhang 2005).
+    """
+    slope = float(np.vdot(at.gradient, direction))
+    if not slope < 0:
+        return None
+    slack = 4 * float(np.finfo(objective.dtype).eps) * abs(at.value)
+    length = first
+    for _ in range(MAX_BACKTRACKS):
+        trial = objective.evaluate(at.theta + length * direction)
+        change = trial.value - at.value
+        if change <= ARMIJO * length * slope:
+            return trial
+        if change <= slack and abs(float(np.vdot(trial.gradient, direction))) <= 0.9 * abs(slope):
+            return trial
+        shrink = 0.1
+        if math.isfinite(change):
+            shrink = min(0.5, max(0.1, -slope * length / (2 * (change - slope * length))))
+        length *= shrink
+    return None
+
+
+class _NewtonStep:
+    """Truncated Newton: conjugate gradients on the exact Hessian, preconditioned by the Kronecker model."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._objective = monitor.objective
+        self._first_norm: float | None = None
+        size = max(self._objective.num_outputs, self._objective.num_features)
+        self._sample = max(4096, 8 * size)
+
+    def forget(self) -> None:
+        """Nothing is carried from one step to the next."""
+
+    def __call__(self, at: Evaluation) -> Evaluation | None:
+        objective = self._objective
+        metric = KroneckerMetric.at(objective, at.theta, self._sample)
+        direction = self._direction(at, metric)
+        following = line_search(objective, at, direction)
+        if following is None:
+            return None
+        return self._polish(following, metric)
+
+    def _target_norm(self, at: Evaluation) -> float:
+        """How small the residual of the Newton equation should be: loose early, and never beyond what tol needs."""
+        norm = at.gradient_norm
+        if self._first_norm is None:
+            self._first_norm = norm
+        forcing = min(0.25, math.sqrt(norm / self._first_norm) if self._first_norm > 0 else 0.25)
+        needed = 0.0
+        if self._monitor.certificate is not None:
+            # ‖ρ‖²/(2λ) is what a residual ρ leaves of the gap after the step; aim at a tenth of what is allowed.
+            needed = math.sqrt(0.2 * self._objective.penalty * self._monitor.tol * abs(at.value))
+        attainable = INNER_ROUNDING if self._objective.can_promote else 0.0
+        return max(forcing * norm, min(needed, 0.5 * norm), attainable * norm)
+
+    def _direction(self, at: Evaluation, metric: KroneckerMetric) -> Array:
+        """Solve ∇²F d = -∇F approximately."""
+        hessian = Hessian(self._objective, at.theta)
+        limit = self._target_norm(at)
+        solution = np.zeros_like(at.gradient)
+        residual = -at.gradient
+        search = preconditioned = metric.solve(residual)
+        product = float(np.vdot(residual, preconditioned))
+        for _ in range(min(MAX_INNER, 10 + 2 * at.gradient.size)):
+            applied = hessian @ search
+            curvature = float(np.vdot(search, applied))
+            if not curvature > 0:
+                break
+            length = product / curvature
+            solution = solution + length * search
+            residual = residual - length * applied
+            if np.sqrt(np.vdot(residual, residual)) <= limit:
+                break
+            preconditioned = metric.solve(residual)
+            previous, product = product, float(np.vdot(residual, preconditioned))
+            if not product > 0:
+                break
+            search = preconditioned + (product / previous) * search
+        return solution if np.any(solution) else preconditioned
+
+    def _polish(self, at: Evaluation, metric: KroneckerMetric) -> Evaluation:
+        """Move b alone while it is b that stands between W and a proof."""
+        certificate = self._monitor.certificate
+        if certificate is None or not self._objective.fit_intercept:
+            return at
+        allowed = self._monitor.tol * abs(at.value)
+        for _ in range(MAX_POLISH):
+            gap = certificate.gap(at)
+            if gap.total <= allowed or gap.weights > allowed:
+                break
+            theta = at.theta.copy()
+            theta[:, -1] -= metric.solve_intercept(at.gradient[:, -1])
+            trial = self._objective.evaluate(theta)
+            if not certificate.gap(trial).total < gap.total:
+                break
+            at = trial
+        return at
+
+
+class _QuasiNewtonStep:
+    """L-BFGS whose initial matrix is the inverse of the Kronecker model of cross-entropy, scaled to the loss at hand."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._objective = monitor.objective
+        size = max(self._objective.num_outputs, self._objective.num_features)
+        self._sample = max(4096, 8 * size)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the history of steps and the metric."""
+        self._pairs: deque[tuple[Array, Array, float]] = deque(maxlen=MEMORY)
+        self._metric: KroneckerMetric | None = None
+        self._age = 0
+
+    def __call__(self, at: Evaluation) -> Evaluation | None:
+        if self._metric is None or self._age >= METRIC_AGE:
+            self._metric = KroneckerMetric.at(self._objective, at.theta, self._sample)
+            self._age = 0
+        self._age += 1
+        following = line_search(self._objective, at, self._direction(at.gradient))
+        if following is None and self._pairs:
+            self._pairs.clear()
+            following = line_search(self._objective, at, self._direction(at.gradient))
+        if following is None:
+            return None
+        step, change = following.theta - at.theta, following.gradient - at.gradient
+        curvature = float(np.vdot(step, change))
+        if curvature > 1e-10 * float(np.sqrt(np.vdot(step, step) * np.vdot(change, change))):
+            self._pairs.append((step, change, curvature))
+        return following
+
+    def _direction(self, gradient: Array) -> Array:
+        assert self._metric is not None
+        direction = -gradient
+        factors = []
+        for step, change, curvature in reversed(self._pairs):
+            factor = float(np.vdot(step, direction)) / curvature
+            factors.append(factor)
+            direction = direction - factor * change
+        direction = self._metric.solve(direction)
+        if self._pairs:
+            _, change, curvature = self._pairs[-1]
+            direction *= curvature / float(np.vdot(change, self._metric.solve(change)))
+        for (step, change, curvature), factor in zip(self._pairs, reversed(factors), strict=True):
+            direction = direction + (factor - float(np.vdot(change, direction)) / curvature) * step
+        return direction

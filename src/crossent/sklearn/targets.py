@@ -1,0 +1,226 @@
+"""What the estimators are fitted to: labels, distributions or label sets, with their class weights.
+
+Every target is read as two non-negative arrays. For the softmax link ``u_i = w ∘ t'_i`` (class weights w, smoothed
+target t') and its mass ``τ_i = Σ_k u_ik``; the loss of a row is ``τ_i LSE(z_i) - <u_i, z_i>``. For the sigmoid link, entry
+by entry, ``u = w₁ t'`` and ``τ = w₁ t' + w₀ (1 - t')``; the loss is ``τ softplus(z) - u z``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import column_or_1d
+
+from crossent.errors import describe, refuse
+
+
+@dataclass(frozen=True)
+class EncodedTarget:
+    """Targets as the kernels read them: labels or soft targets (one of them is None), N rows.
+
+    Softmax: `labels` (N,) int64, `soft` (N, K), `class_weight` (K,). Sigmoid: `labels` (N, K) int8, `soft` (N, K),
+    `class_weight` (2, K), the weights of 0 and of 1.
+    """
+
+    link: str
+    classes: NDArray[Any]
+    num_outputs: int
+    labels: NDArray[Any] | None
+    soft: NDArray[Any] | None
+    class_weight: NDArray[np.float64] | None = None
+    label_smoothing: float = 0.0
+    multilabel: bool = False
+
+    @property
+    def hard(self) -> bool:
+        return self.labels is not None and self.label_smoothing == 0
+
+    def weighted(self, class_weight: NDArray[np.float64] | None) -> EncodedTarget:
+        """Return the target with class weights."""
+        return replace(self, class_weight=class_weight)
+
+    def total_mass(self, row_weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], Any]:
+        """Return ``Σ c_i u_i`` (K,) and ``Σ c_i τ_i``, a number or for the sigmoid link (K,)."""
+        total = float(row_weight.sum())
+        if self.soft is not None or self.link == "sigmoid":
+            mass = row_weight @ (self.soft if self.soft is not None else self.labels)
+        else:
+            mass = np.bincount(self.labels, weights=row_weight, minlength=self.num_outputs)  # type: ignore[arg-type]
+        epsilon = self.label_smoothing
+        if self.link == "sigmoid":
+            zero, one = (1.0, 1.0) if self.class_weight is None else self.class_weight
+            mass = (1 - epsilon) * mass + epsilon * total / 2
+            return one * mass, one * mass + zero * (total - mass)
+        mass = (1 - epsilon) * mass + epsilon * total / self.num_outputs
+        if self.class_weight is not None:
+            mass = mass * self.class_weight
+        return mass, float(mass.sum())
+
+    def take(self, rows: Any) -> EncodedTarget:
+        """Return the target of some rows (a slice, or an index array)."""
+        return replace(
+            self,
+            labels=None if self.labels is None else self.labels[rows],
+            soft=None if self.soft is None else self.soft[rows],
+        )
+
+    def restrict(self, outputs: NDArray[np.intp]) -> EncodedTarget:
+        """Return the problem without the other outputs, which hold no mass."""
+        weight = None if self.class_weight is None else np.ascontiguousarray(self.class_weight[..., outputs])
+        labels, soft = self.labels, self.soft
+        if labels is not None and self.link == "softmax":
+            position = np.zeros(self.num_outputs, dtype=np.int64)
+            position[outputs] = np.arange(len(outputs))
+            labels = position[labels]
+        elif labels is not None:
+            labels = np.ascontiguousarray(labels[:, outputs])
+        if soft is not None:
+            soft = np.ascontiguousarray(soft[:, outputs])
+        return replace(self, num_outputs=len(outputs), labels=labels, soft=soft, class_weight=weight)
+
+    def dense(self, rows: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return u (n, K) and τ, (n,) or for the sigmoid link (n, K), of a block of rows."""
+        if self.soft is not None:
+            target = self.soft[rows].astype(np.float64)
+        elif self.link == "sigmoid":
+            target = self.labels[rows].astype(np.float64)  # type: ignore[index]
+        else:
+            labels = self.labels[rows]  # type: ignore[index]
+            target = np.zeros((len(labels), self.num_outputs))
+            target[np.arange(len(labels)), labels] = 1.0
+        epsilon = self.label_smoothing
+        if self.link == "sigmoid":
+            target = (1 - epsilon) * target + epsilon / 2
+            zero, one = (1.0, 1.0) if self.class_weight is None else self.class_weight
+            return one * target, one * target + zero * (1 - target)
+        target = (1 - epsilon) * target + epsilon / self.num_outputs
+        if self.class_weight is not None:
+            target *= self.class_weight
+        return target, target.sum(axis=1)
+
+
+def encode_target(y: Any, link: str, label_smoothing: float = 0.0) -> EncodedTarget:
+    """Read `y`: labels (N,), distributions (N, K) of floats with rows summing to 1, or, for the sigmoid link, label sets.
+
+    Raises
+    ------
+    ValueError
+        If `y` is none of these for the link, or holds one class only.
+    """
+    array = np.asarray(y)
+    if array.ndim == 2 and array.shape[1] > 1:
+        kind = type_of_target(y, input_name="y")
+        encoded = _encode_label_sets(array, kind) if link == "sigmoid" else _encode_distributions(array, kind)
+    else:
+        encoded = _encode_labels(y, link)
+    return replace(encoded, label_smoothing=label_smoothing)
+
+
+def _encode_labels(y: Any, link: str) -> EncodedTarget:
+    labels = column_or_1d(y, warn=True)
+    check_classification_targets(labels)
+    classes, codes = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(refuse("y must hold at least two classes", f"one class, {classes[0]!r}"))
+    if link == "softmax":
+        return EncodedTarget(link, classes, len(classes), codes.astype(np.int64), None)
+    if len(classes) > 2:
+        raise ValueError(
+            "Only binary classification is supported by link='sigmoid' with 1-D labels. The type of the target is "
+            f"{type_of_target(labels)}; for {len(classes)} exclusive classes use link='softmax', for label sets pass y as "
+            "an (N, K) array of 0 and 1"
+        )
+    return EncodedTarget(link, classes, 1, codes.astype(np.int8)[:, None], None)
+
+
+def _encode_label_sets(array: NDArray[Any], kind: str) -> EncodedTarget:
+    classes = np.arange(array.shape[1])
+    if kind == "multilabel-indicator":
+        return EncodedTarget(
+            "sigmoid", classes, len(classes), np.ascontiguousarray(array, dtype=np.int8), None, multilabel=True
+        )
+    soft = _floating(array, kind, "label sets must be 0 and 1, or probabilities between them")
+    if not ((soft >= 0) & (soft <= 1)).all():
+        raise ValueError(refuse("label probabilities must lie in [0, 1]", f"{soft.min():g} to {soft.max():g}"))
+    return EncodedTarget("sigmoid", classes, len(classes), None, soft, multilabel=True)
+
+
+def _encode_distributions(array: NDArray[Any], kind: str) -> EncodedTarget:
+    soft = _floating(
+        array, kind, "with link='softmax', y must be labels (N,) or a floating (N, K) array whose rows sum to 1"
+    )
+    if not (soft >= 0).all():
+        raise ValueError(refuse("target distributions must not be negative", f"a least entry of {soft.min():g}"))
+    sums = soft.sum(axis=1, dtype=np.float64)
+    wrong = np.abs(sums - 1) > 64 * np.finfo(soft.dtype).eps * np.sqrt(soft.shape[1])
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            refuse(
+                "each row of a floating y must sum to 1",
+                f"a sum of {sums[row]:.9g} in row {row}",
+                "for label sets, whose labels do not exclude each other, use link='sigmoid'",
+            )
+        )
+    return EncodedTarget("softmax", np.arange(soft.shape[1]), soft.shape[1], None, soft)
+
+
+def _floating(array: NDArray[Any], kind: str, asked: str) -> NDArray[Any]:
+    if array.dtype.kind != "f" or kind not in ("continuous-multioutput", "multilabel-indicator", "multiclass-multioutput"):
+        raise ValueError(refuse(asked, f"{describe(array)} (target type {kind!r})"))
+    if not np.isfinite(array).all():
+        raise ValueError(refuse("y must be finite", "NaN or infinity"))
+    dtype = np.float32 if array.dtype == np.float32 else np.float64
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def class_weights(
+    target: EncodedTarget, class_weight: Any, row_weight: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """Return the class weights as the kernels read them: (K,), or (2, K) for the sigmoid link.
+
+    "balanced" is scikit-learn's rule, ``Σ_i s_i / (K · Σ_i s_i t_ik)``; for the sigmoid link per label, with K = 2.
+
+    Raises
+    ------
+    ValueError
+        If `class_weight` is no dict or "balanced", names unknown classes or leaves some out, or holds a negative weight.
+    """
+    if class_weight is None:
+        return None
+    if isinstance(class_weight, dict):
+        weight = _weights_by_name(target, class_weight)
+    elif isinstance(class_weight, str) and class_weight == "balanced":
+        weight = _balanced(target, row_weight)
+    else:
+        raise ValueError(refuse("class_weight must be None, a dict or 'balanced'", repr(class_weight)))
+    if not (np.isfinite(weight).all() and (weight >= 0).all()):
+        raise ValueError(refuse("class weights must be finite and not negative", class_weight))
+    return np.ascontiguousarray(weight)
+
+
+def _weights_by_name(target: EncodedTarget, class_weight: dict[Any, float]) -> NDArray[np.float64]:
+    if not target.multilabel:
+        weight = compute_class_weight(class_weight, classes=target.classes, y=target.classes).astype(np.float64)
+        return weight if target.link == "softmax" else weight[:, None]
+    unknown = [key for key in class_weight if key not in (0, 1)]
+    if unknown:
+        raise ValueError(refuse("for label sets class_weight has the keys 0 and 1", f"the key {unknown[0]!r}"))
+    pair = [[float(class_weight.get(key, 1.0))] for key in (0, 1)]
+    return np.repeat(pair, target.num_outputs, axis=1)
+
+
+def _balanced(target: EncodedTarget, row_weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    total = row_weight.sum()
+    if target.soft is not None or target.link == "sigmoid":
+        mass = row_weight @ (target.soft if target.soft is not None else target.labels)
+        counts = np.stack([total - mass, mass]) if target.link == "sigmoid" else mass
+    else:
+        counts = np.bincount(target.labels, weights=row_weight, minlength=target.num_outputs)
+    with np.errstate(divide="ignore"):
+        return np.where(counts > 0, total / (len(counts) * counts), 1.0)

@@ -1,0 +1,23 @@
+"""Tables in, models and predictions out: what the command line does, without printing."""
+
+from .errors import InputError
+from .model import Model, read_model
+from .predictions import Predictions, prediction_table, read_predictions
+from .preprocessing import Preprocessing
+from .reading import BUILT_IN, default_target, read_table
+from .training import TrainedTable, fit_table
+
+__all__ = [
+    "BUILT_IN",
+    "InputError",
+    "Model",
+    "Predictions",
+    "Preprocessing",
+    "TrainedTable",
+    "default_target",
+    "fit_table",
+    "prediction_table",
+    "read_model",
+    "read_predictions",
+    "read_table",
+]

@@ -1,0 +1,143 @@
+"""The model file: safetensors for the numbers, JSON in its header for the words. Reading one runs no code.
+
+Tensors (float64): ``coef`` (K, D), ``intercept`` (K,), ``number.median``, ``number.mean``, ``number.scale`` (one per
+column of numbers). The header's ``crossent`` entry is a JSON object: classes, target, the columns with their
+categories, how it was trained. ``format_version`` is a number that grows when an older crossent could misread the file.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+import crossent as ce
+
+from .._version import __version__
+from .errors import InputError
+from .preprocessing import CategoryColumn, NumberColumn, Preprocessing
+
+FORMAT = "crossent.model"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained softmax regression on a table: ``p = softmax(coef · x + intercept)``, x the preprocessed row."""
+
+    preprocessing: Preprocessing
+    coef: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+    classes: tuple[str, ...]
+    target: str
+    training: dict[str, Any]  # how it came about, as plain JSON values; for people, never read back by the model
+
+    def predict_logits(self, frame: pl.DataFrame, source: str = "the table") -> NDArray[np.float64]:
+        """Return the logits (N, K) of the rows of a table."""
+        return self.logits_of(self.preprocessing.transform(frame, source))
+
+    def logits_of(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the logits (N, K) of rows that are preprocessed already."""
+        return matrix @ self.coef.T + self.intercept
+
+    def predict_probabilities(self, frame: pl.DataFrame, source: str = "the table") -> NDArray[np.float64]:
+        """Return the probabilities (N, K) of the rows of a table; column k belongs to ``classes[k]``."""
+        return np.asarray(ce.softmax(self.predict_logits(frame, source)))
+
+    def to_bytes(self) -> bytes:
+        """Return the content of a model file."""
+        numbers = self.preprocessing.numbers
+        tensors = {
+            "coef": self.coef,
+            "intercept": self.intercept,
+            "number.median": np.array([column.median for column in numbers]),
+            "number.mean": np.array([column.mean for column in numbers]),
+            "number.scale": np.array([column.scale for column in numbers]),
+        }
+        content = {
+            "classes": list(self.classes),
+            "target": self.target,
+            "link": "softmax",
+            "numbers": [column.name for column in numbers],
+            "categories": [
+                {"name": c.name, "fill": c.fill, "categories": list(c.categories), "other": c.other}
+                for c in self.preprocessing.categories
+            ],
+            "training": self.training,
+        }
+        header = {
+            "format": FORMAT,
+            "format_version": str(FORMAT_VERSION),
+            "crossent_version": __version__,
+            "crossent": json.dumps(content, ensure_ascii=False, allow_nan=False),
+        }
+        return save({name: np.ascontiguousarray(tensor, dtype=np.float64) for name, tensor in tensors.items()}, header)
+
+
+def read_model(path: str) -> Model:
+    """Read a model file.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is no crossent model, it is damaged or cut short, or a newer crossent wrote it.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"there is no model file {path!r}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            _check_header(header, path)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping: keys() only)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"cannot read {path!r} as a model file: it is damaged, cut short or not safetensors"
+        ) from error
+    try:
+        return _model(json.loads(header["crossent"]), tensors)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"the model file {path!r} is damaged: its parts do not fit together ({error})") from error
+
+
+def _check_header(header: dict[str, str], path: str) -> None:
+    if header.get("format") != FORMAT:
+        raise InputError(f"{path!r} is a safetensors file, but not a crossent model")
+    version = header.get("format_version", "")
+    if not version.isdecimal():
+        raise InputError(f"the model file {path!r} is damaged: its format version is {version!r}")
+    if int(version) > FORMAT_VERSION:
+        raise InputError(
+            f"{path!r} was written by a newer crossent ({header.get('crossent_version', 'unknown')}, model format "
+            f"{version}; "
+            f"this is {__version__}, which reads up to format {FORMAT_VERSION}): upgrade crossent to use it"
+        )
+
+
+def _model(content: dict[str, Any], tensors: dict[str, NDArray[np.float64]]) -> Model:
+    names = [str(name) for name in content["numbers"]]
+    learned = [tensors["number.median"], tensors["number.mean"], tensors["number.scale"]]
+    preprocessing = Preprocessing(
+        tuple(
+            NumberColumn(name, float(median), float(mean), float(scale))
+            for name, median, mean, scale in zip(names, *learned, strict=True)
+        ),
+        tuple(
+            CategoryColumn(str(c["name"]), str(c["fill"]), tuple(map(str, c["categories"])), bool(c["other"]))
+            for c in content["categories"]
+        ),
+    )
+    classes = tuple(map(str, content["classes"]))
+    coef, intercept = tensors["coef"], tensors["intercept"]
+    expected = (len(classes), len(preprocessing.input_names))
+    if coef.shape != expected or intercept.shape != expected[:1]:
+        raise ValueError(f"coef has shape {coef.shape} where {expected} is needed")
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise ValueError("it holds a number that is not finite")
+    return Model(preprocessing, coef, intercept, classes, str(content["target"]), dict(content["training"]))

@@ -1,0 +1,172 @@
+"""From columns to a matrix: fill in what is missing, standardise numbers, one-hot encode the rest.
+
+scikit-learn's transformers are fitted on the training rows; what they learned is kept as plain numbers and words, which
+say the same thing in a file that runs no code when it is read. `Preprocessing.transform` is exactly what those
+transformers do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from sklearn.impute import SimpleImputer
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from .errors import InputError
+from .reading import as_numbers, as_text, check_finite, require_column
+
+# A column with more categories keeps the most common ones; the others share one input.
+MAX_CATEGORIES = 100
+
+
+@dataclass(frozen=True)
+class NumberColumn:
+    """x becomes (x - mean) / scale, and a missing x the median first."""
+
+    name: str
+    median: float
+    mean: float
+    scale: float
+
+
+@dataclass(frozen=True)
+class CategoryColumn:
+    """One input per category, and one for all the others where `other`; a missing cell counts as `fill`."""
+
+    name: str
+    fill: str
+    categories: tuple[str, ...]
+    other: bool
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The columns that are read and what is done to them. Number columns come first in the matrix."""
+
+    numbers: tuple[NumberColumn, ...]
+    categories: tuple[CategoryColumn, ...]
+
+    @property
+    def input_names(self) -> list[str]:
+        """One name per column of the matrix."""
+        names = [column.name for column in self.numbers]
+        for column in self.categories:
+            names += [f"{column.name}={category}" for category in column.categories]
+            names += [f"{column.name}=(other)"] * column.other
+        return names
+
+    @classmethod
+    def fit(cls, frame: pl.DataFrame, training: NDArray[np.intp]) -> Preprocessing:
+        """Learn from the training rows of `frame`, all of whose columns are features.
+
+        What kind a column is (numbers or categories) is read off the whole table; everything else, off the training
+        rows alone.
+        """
+        numbers: list[pl.Series] = []
+        categories: list[pl.Series] = []
+        for series in frame.iter_columns():
+            _refuse_type(series)
+            converted = as_numbers(series)
+            if converted is None:
+                categories.append(as_text(series))
+            else:
+                check_finite(converted)
+                numbers.append(converted)
+        return cls(
+            _fit_numbers([series.gather(training) for series in numbers]),
+            tuple(_fit_category(series.gather(training)) for series in categories),
+        )
+
+    def transform(self, frame: pl.DataFrame, source: str = "the table") -> NDArray[np.float64]:
+        """Return the matrix (N, D) of a table that has at least the columns this was fitted on.
+
+        Raises
+        ------
+        InputError
+            If a column is missing, or a column of numbers holds text, NaN or an infinity.
+        """
+        matrix = np.zeros((frame.height, len(self.input_names)))
+        for position, number in enumerate(self.numbers):
+            series = require_column(frame, number.name, source)
+            converted = as_numbers(series)
+            if converted is None:
+                raise InputError(_not_a_number(series))
+            check_finite(converted)
+            matrix[:, position] = (converted.fill_null(number.median).to_numpy() - number.mean) / number.scale
+        position = len(self.numbers)
+        for column in self.categories:
+            series = require_column(frame, column.name, source)
+            _refuse_type(series)
+            width = len(column.categories) + column.other
+            matrix[:, position : position + width] = _one_hot(as_text(series).fill_null(column.fill), column)
+            position += width
+        _refuse_overflow(matrix, self.input_names)
+        return matrix
+
+
+def _fit_numbers(columns: list[pl.Series]) -> tuple[NumberColumn, ...]:
+    if not columns:
+        return ()
+    matrix = np.column_stack([series.to_numpy() for series in columns]).astype(np.float64)  # null becomes NaN
+    imputer = SimpleImputer(strategy="median", keep_empty_features=True)
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers whose square overflows are refused below, by name
+        scaler = StandardScaler().fit(imputer.fit_transform(matrix))
+    for series, mean, scale in zip(columns, scaler.mean_, scaler.scale_, strict=True):
+        if not (np.isfinite(mean) and np.isfinite(scale)):
+            raise InputError(f"column {series.name!r} holds numbers too large to standardise")
+    return tuple(
+        NumberColumn(series.name, float(median), float(mean), float(scale))
+        for series, median, mean, scale in zip(columns, imputer.statistics_, scaler.mean_, scaler.scale_, strict=True)
+    )
+
+
+def _fit_category(series: pl.Series) -> CategoryColumn:
+    if series.null_count() == len(series):
+        return CategoryColumn(series.name, "", (), False)
+    cells = np.array(series.to_list(), dtype=object).reshape(-1, 1)
+    imputer = SimpleImputer(missing_values=None, strategy="most_frequent")
+    encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=False)
+    encoder.fit(imputer.fit_transform(cells))
+    infrequent = encoder.infrequent_categories_[0]
+    rare = set() if infrequent is None else set(infrequent)
+    kept = tuple(str(category) for category in encoder.categories_[0] if category not in rare)
+    return CategoryColumn(series.name, str(imputer.statistics_[0]), kept, bool(rare))
+
+
+def _one_hot(cells: pl.Series, column: CategoryColumn) -> NDArray[np.float64]:
+    block = np.zeros((len(cells), len(column.categories) + column.other))
+    if not block.shape[1]:
+        return block
+    codes = cells.cast(pl.Enum(column.categories), strict=False).to_physical()  # a category not seen in training: null
+    if column.other:
+        codes = codes.cast(pl.Int64).fill_null(len(column.categories))
+    known = codes.is_not_null().to_numpy()
+    block[np.flatnonzero(known), codes.drop_nulls().to_numpy()] = 1.0
+    return block
+
+
+def _refuse_type(series: pl.Series) -> None:
+    if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object):
+        raise InputError(
+            f"column {series.name!r} holds values of type {series.dtype}, which crossent cannot use: leave it out "
+            "with --drop"
+        )
+
+
+def _not_a_number(series: pl.Series) -> str:
+    if series.dtype != pl.String:
+        return f"column {series.name!r} held numbers in training and is of type {series.dtype} here"
+    cells = [None if as_numbers(series.slice(row, 1)) is not None else row for row in range(len(series))]
+    row = next(row for row in cells if row is not None)
+    return f"column {series.name!r} held numbers in training and holds {series[row]!r} in row {row} (counted from 0)"
+
+
+def _refuse_overflow(matrix: NDArray[np.float64], names: list[str]) -> None:
+    if not np.isfinite(matrix).all():
+        row, column = np.argwhere(~np.isfinite(matrix))[0]
+        raise InputError(
+            f"column {names[column]!r} holds a number too large to standardise in row {row} (counted from 0)"
+        )

@@ -1,0 +1,194 @@
+"""Tables from files: CSV, Parquet, Arrow, NPZ and three data sets that scikit-learn ships.
+
+A cell that is null or empty is *missing* and may be filled in later. NaN and infinity are values, and bad ones: a
+number that was computed wrongly should not be papered over. `check_finite` names the first.
+"""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from .errors import InputError, name_list
+
+BUILT_IN = ("digits", "wine", "breast_cancer")
+SUFFIXES = (".csv", ".tsv", ".parquet", ".arrow", ".ipc", ".feather", ".npz")
+# Spellings of "no value" that turn a column of numbers into text; in a column of text they stay categories.
+_MISSING_NUMBERS = ("NA", "N/A", "n/a", "null", "NULL", "None", "?", "-")
+
+
+def read_table(source: str) -> pl.DataFrame:
+    """Return the table that `source` names: a built-in data set, or a file by its suffix.
+
+    An NPZ file holds `X` of shape (N, D) and, where labels are known, `y` of shape (N,); its columns are called
+    "0", "1", …, and "y".
+
+    Raises
+    ------
+    InputError
+        If there is no such file, its format is unknown, or it is damaged, cut short or empty.
+
+    Examples
+    --------
+    >>> read_table("wine").shape
+    (178, 14)
+    """
+    if source in BUILT_IN:
+        return _built_in(source)
+    path = Path(source)
+    if not path.exists():
+        raise InputError(f"there is no file {source!r}, and the built-in data sets are {', '.join(BUILT_IN)}")
+    if not path.is_file():
+        raise InputError(f"{source!r} is not a file")
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"cannot tell the format of {source!r}: its name should end in {', '.join(SUFFIXES)}")
+    try:
+        frame = _read(path, suffix)
+    except InputError:
+        raise
+    except PermissionError as error:
+        raise InputError(f"cannot read {source!r}: permission denied") from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(f"cannot read {source!r} as {suffix[1:]}: it is damaged or cut short ({reason})") from error
+    except zipfile.BadZipFile as error:
+        raise InputError(f"cannot read {source!r} as npz: it is damaged or cut short") from error
+    if frame.height == 0:
+        raise InputError(f"{source!r} has no rows")
+    return frame
+
+
+def _read(path: Path, suffix: str) -> pl.DataFrame:
+    if suffix in (".csv", ".tsv"):
+        return _read_csv(path, "," if suffix == ".csv" else "\t")
+    if suffix == ".parquet":
+        return pl.read_parquet(path)
+    if suffix == ".npz":
+        return _read_npz(path)
+    with path.open("rb") as file:
+        is_file_format = file.read(6) == b"ARROW1"
+    return pl.read_ipc(path) if is_file_format else pl.read_ipc_stream(path)
+
+
+def _read_csv(path: Path, separator: str) -> pl.DataFrame:
+    try:
+        frame = pl.read_csv(path, separator=separator, infer_schema_length=None)
+    except pl.exceptions.NoDataError as error:
+        raise InputError(f"{str(path)!r} is empty") from error
+    except pl.exceptions.ComputeError as error:
+        _refuse_ragged(path, separator)
+        raise error
+    if frame.width and frame[:, -1].null_count():  # polars fills short lines with nulls and does not tell
+        _refuse_ragged(path, separator)
+    return frame
+
+
+def _refuse_ragged(path: Path, separator: str) -> None:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        reader = csv.reader(file, delimiter=separator)
+        width = len(next(reader, []))
+        for fields in reader:
+            if fields and len(fields) != width:
+                raise InputError(
+                    f"line {reader.line_num} of {str(path)!r} has {len(fields)} fields where the header has {width}: "
+                    "the file is damaged or cut short"
+                )
+
+
+def _read_npz(path: Path) -> pl.DataFrame:
+    with np.load(path, allow_pickle=False) as archive:
+        if "X" not in archive.files:
+            raise InputError(f"{str(path)!r} must hold the arrays 'X' and 'y'; it holds {name_list(archive.files)}")
+        features = archive["X"]
+        labels = archive["y"] if "y" in archive.files else None
+    if features.ndim != 2 or features.dtype.kind not in "fiub":
+        raise InputError(
+            f"'X' in {str(path)!r} must be a two-dimensional array of real numbers; "
+            f"it has shape {features.shape} and dtype {features.dtype}"
+        )
+    if features.dtype.kind == "f" and features.dtype.itemsize not in (4, 8):
+        features = features.astype(np.float64)
+    frame = pl.DataFrame(features, schema=[str(k) for k in range(features.shape[1])], orient="row")
+    if labels is None:
+        return frame
+    if labels.shape != features.shape[:1]:
+        raise InputError(
+            f"'y' in {str(path)!r} must have one label for each of the {features.shape[0]} rows of 'X'; "
+            f"it has shape {labels.shape}"
+        )
+    if labels.dtype.kind not in "fiubU":
+        raise InputError(f"'y' in {str(path)!r} must hold numbers or text; its dtype is {labels.dtype}")
+    return frame.with_columns(pl.Series("y", labels.tolist() if labels.dtype.kind == "U" else labels))
+
+
+def _built_in(name: str) -> pl.DataFrame:
+    from sklearn import datasets
+
+    bunch = getattr(datasets, f"load_{name}")()
+    # digits names its classes 0 … 9 already; the others have words for them.
+    labels = [str(bunch.target_names[code]) for code in bunch.target]
+    frame = pl.DataFrame(bunch.data, schema=[str(column) for column in bunch.feature_names], orient="row")
+    target = pl.Series("target", [int(label) for label in labels] if name == "digits" else labels)
+    return frame.with_columns(target)
+
+
+def default_target(source: str) -> str | None:
+    """Return the target column that `source` itself names: built-in data sets and NPZ files have one."""
+    if source in BUILT_IN:
+        return "target"
+    return "y" if Path(source).suffix.lower() == ".npz" else None
+
+
+def require_column(frame: pl.DataFrame, column: str, source: str) -> pl.Series:
+    """Return a column, or say which columns there are."""
+    if column not in frame.columns:
+        raise InputError(f"there is no column {column!r} in {source!r}; its columns are {name_list(frame.columns)}")
+    return frame[column]
+
+
+def as_text(series: pl.Series) -> pl.Series:
+    """Return the column as text, with null where the cell is null or blank."""
+    if series.dtype == pl.Boolean:
+        text = pl.select(pl.when(series).then(pl.lit("true")).when(~series).then(pl.lit("false"))).to_series()
+        return text.alias(series.name)
+    text = series.cast(pl.String)
+    return text.set(text.str.strip_chars() == "", None)
+
+
+def as_numbers(series: pl.Series) -> pl.Series | None:
+    """Return the column as Float64 with null where it is missing, or None if it is not a column of numbers.
+
+    Text counts as numbers when every cell is a number, blank, or one of the usual spellings of "no value".
+
+    Examples
+    --------
+    >>> as_numbers(pl.Series(["1.5", "NA", ""])).to_list()
+    [1.5, None, None]
+    >>> as_numbers(pl.Series(["1.5", "red"])) is None
+    True
+    """
+    if series.dtype.is_numeric() or series.dtype == pl.Null:
+        return series.cast(pl.Float64)
+    if series.dtype != pl.String:
+        return None
+    text = series.str.strip_chars()
+    text = text.set(text.is_in(["", *_MISSING_NUMBERS]), None)
+    numbers = text.cast(pl.Float64, strict=False)
+    return numbers if numbers.null_count() == text.null_count() else None
+
+
+def check_finite(numbers: pl.Series) -> None:
+    """Refuse NaN and infinity, naming the first."""
+    bad = (~numbers.is_finite()).fill_null(False)
+    if bad.any():
+        row = int(bad.arg_max() or 0)
+        value = "NaN" if np.isnan(numbers[row]) else "infinity" if numbers[row] > 0 else "-infinity"
+        raise InputError(
+            f"column {numbers.name!r} holds {value} in row {row} (counted from 0); "
+            "a missing value is an empty cell, and is filled in"
+        )

@@ -1,0 +1,229 @@
+"""Train on a table: hold out a stratified test part, preprocess, fit, and keep what a report needs."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+import crossent as ce
+
+from ..sklearn import SoftmaxRegression
+from .errors import InputError
+from .model import Model
+from .preprocessing import Preprocessing
+from .reading import as_text, require_column
+
+
+@dataclass(frozen=True)
+class TrainedTable:
+    """A model beside everything that was seen on the way to it. Rows are counted from 0 in the table as read."""
+
+    model: Model
+    source: str
+    frame: pl.DataFrame
+    codes: NDArray[np.intp]  # class index of every row
+    training: NDArray[np.intp]  # row numbers
+    test: NDArray[np.intp]
+    test_logits: NDArray[np.float64]
+    training_losses: NDArray[np.float64]  # nats, one per training row
+    history: list[dict[str, Any]]
+    duality_gap: float | None
+    tolerance: float
+    iterations: int
+    seed: int
+    notes: list[str]
+
+
+def fit_table(
+    frame: pl.DataFrame,
+    source: str,
+    target: str,
+    *,
+    drop: list[str] | None = None,
+    test_size: float = 0.25,
+    seed: int = 0,
+    strength: float = 1.0,
+    tolerance: float = 1e-4,
+    max_iter: int = 1000,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+) -> TrainedTable:
+    """Train a softmax regression on a table.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+        One column holds the labels, the others are features.
+    source : str
+        Where the table came from, for messages and the report.
+    target : str
+        The column of labels.
+    drop : list of str, optional
+        Columns to leave out.
+    test_size : float
+        Share of the rows to hold out, each class in proportion.
+    seed : int
+        Seed of the split. The same seed gives the same model.
+    strength : float
+        The estimator's C: the weight of the losses beside ½‖W‖².
+    tolerance, max_iter : float, int
+        When the optimiser stops: relative duality gap, iterations.
+    callback : callable, optional
+        Called with every entry of the optimiser's history.
+
+    Raises
+    ------
+    InputError
+        If the table cannot be learned from, with the reason in one sentence.
+    """
+    labels = require_column(frame, target, source)
+    for column in drop or []:
+        require_column(frame, column, source)
+    features = frame.drop([target, *(drop or [])])
+    if features.width == 0:
+        raise InputError(f"{source!r} has no column beside {target!r} to learn from")
+    classes, codes = encode_labels(labels)
+    _check_classes(classes, codes, labels)
+    training, test = _split(codes, len(classes), test_size, seed)
+    preprocessing = Preprocessing.fit(features, training)
+    if not preprocessing.input_names:
+        raise InputError(f"no column of {source!r} holds a value in the training part")
+    matrix = preprocessing.transform(features, source)
+
+    estimator = SoftmaxRegression(C=strength, tol=tolerance, max_iter=max_iter, callback=callback)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            estimator.fit(matrix[training], codes[training])
+        except ValueError as error:
+            raise InputError(str(error)) from error
+    model = Model(
+        preprocessing,
+        np.asarray(estimator.coef_, dtype=np.float64),
+        np.asarray(estimator.intercept_, dtype=np.float64),
+        tuple(classes),
+        target,
+        {
+            "source": source,
+            "training_rows": len(training),
+            "class_counts": np.bincount(codes[training], minlength=len(classes)).tolist(),
+            "C": strength,
+            "tolerance": tolerance,
+            "seed": seed,
+            "test_size": test_size,
+        },
+    )
+    logits = model.logits_of(matrix)
+    losses = np.asarray(ce.cross_entropy(logits[training], codes[training], reduction="none"))
+    gap = getattr(estimator, "duality_gap_", None)
+    return TrainedTable(
+        model=model,
+        source=source,
+        frame=frame,
+        codes=codes,
+        training=training,
+        test=test,
+        test_logits=logits[test],
+        training_losses=losses,
+        history=[dict(entry) for entry in estimator.history_],
+        duality_gap=None if gap is None or not math.isfinite(gap) else float(gap),
+        tolerance=tolerance,
+        iterations=int(np.max(estimator.n_iter_)),
+        seed=seed,
+        notes=[*_notes(frame, features, preprocessing, training), *(str(w.message).splitlines()[0] for w in caught)],
+    )
+
+
+def encode_labels(labels: pl.Series) -> tuple[list[str], NDArray[np.intp]]:
+    """Return the classes, as text in the order of their own type (2 before 10), and each row's class index.
+
+    Raises
+    ------
+    InputError
+        If a label is missing, NaN or infinite, or of a type that names no class.
+    """
+    if labels.dtype.is_nested() or labels.dtype in (pl.Binary, pl.Object, pl.Null):
+        raise InputError(f"the target column {labels.name!r} holds values of type {labels.dtype}, which name no class")
+    if labels.dtype.is_float() and not labels.is_finite().fill_null(True).all():
+        row = int((~labels.is_finite()).fill_null(False).arg_max() or 0)
+        raise InputError(f"the target column {labels.name!r} holds {labels[row]} in row {row} (counted from 0)")
+    text = as_text(labels)
+    if text.null_count():
+        row = int(text.is_null().arg_max() or 0)
+        raise InputError(f"the target column {labels.name!r} has no label in row {row} (counted from 0)")
+    in_order = pl.DataFrame({"value": labels, "text": text}).unique("text").sort("value")["text"].to_list()
+    codes = text.cast(pl.Enum(in_order)).to_physical().to_numpy().astype(np.intp)
+    return in_order, codes
+
+
+def _check_classes(classes: list[str], codes: NDArray[np.intp], labels: pl.Series) -> None:
+    if len(classes) < 2:
+        raise InputError(
+            f"the target column {labels.name!r} is constant ({classes[0]!r}): there is nothing to tell apart"
+        )
+    counts = np.bincount(codes, minlength=len(classes))
+    single = [name for name, count in zip(classes, counts, strict=True) if count == 1]
+    if not single:
+        return
+    if labels.dtype.is_numeric() and 2 * len(single) > len(classes):
+        raise InputError(
+            f"the target column {labels.name!r} has {len(classes)} different numbers in {len(codes)} rows, most of "
+            "them once: "
+            "it looks like a quantity, and crossent predicts classes"
+        )
+    others = f" (and {len(single) - 1} more such classes)" if len(single) > 1 else ""
+    raise InputError(
+        f"class {single[0]!r} of column {labels.name!r} has one row{others}: each class needs at least 2, to train "
+        "and to test"
+    )
+
+
+def _split(
+    codes: NDArray[np.intp], num_classes: int, test_size: float, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    if not 0 < test_size < 1:
+        raise InputError(f"the test part must be a share of the rows between 0 and 1, and is {test_size}")
+    held_out = math.ceil(len(codes) * test_size)
+    if min(held_out, len(codes) - held_out) < num_classes:
+        raise InputError(
+            f"holding out {test_size:.0%} of {len(codes)} rows leaves {len(codes) - held_out} to train and "
+            f"{held_out} to test, "
+            f"which is too few for {num_classes} classes"
+        )
+    training, test = train_test_split(np.arange(len(codes)), test_size=held_out, stratify=codes, random_state=seed)
+    if len(np.unique(codes[training])) < num_classes:
+        raise InputError(
+            f"holding out {test_size:.0%} of the rows leaves a class without training rows: hold out fewer"
+        )
+    return np.sort(training), np.sort(test)
+
+
+def _notes(
+    frame: pl.DataFrame, features: pl.DataFrame, preprocessing: Preprocessing, training: NDArray[np.intp]
+) -> list[str]:
+    notes = []
+    for column in preprocessing.categories:
+        distinct = features[column.name].n_unique()
+        if distinct > 0.9 * frame.height and frame.height > 20:
+            notes.append(
+                f"column {column.name!r} has {distinct} different values in {frame.height} rows: if it is an "
+                "identifier, "
+                "leave it out with --drop"
+            )
+        elif column.other:
+            notes.append(
+                f"column {column.name!r} has many categories: the {len(column.categories)} most common have an "
+                "input of "
+                "their own, the others share one"
+            )
+    empty = [c.name for c in preprocessing.categories if not c.categories]
+    empty += [c.name for c in preprocessing.numbers if features[c.name].gather(training).null_count() == len(training)]
+    notes += [f"column {name!r} has no value in the training part and has no influence" for name in empty]
+    return notes

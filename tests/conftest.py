@@ -1,0 +1,38 @@
+"""Fixtures: the array libraries that core runs on, the twins that everything public is tested with."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from libraries import LIBRARIES, Library
+
+from crossent.kernels import registry
+
+DISABLED = os.environ.get("CROSSENT_DISABLE_NUMBA", "0") not in ("", "0")
+TWINS = {"numba": "crossent.kernels.cpu", "reference": "crossent.kernels.reference"}
+
+
+@pytest.fixture(params=LIBRARIES)
+def library(request: pytest.FixtureRequest) -> Library:
+    """An array library, imported when first asked for."""
+    return LIBRARIES[request.param]()
+
+
+@pytest.fixture(params=TWINS)
+def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Makes the public functions compute with one twin, and makes sure that they do; its value is the twin's name."""
+    name = request.param
+    if name == "numba" and (DISABLED or importlib.util.find_spec("numba") is None):
+        pytest.skip("numba is not installed or disabled")
+    if name == "reference":
+        monkeypatch.setenv("CROSSENT_DISABLE_NUMBA", "1")
+    registry._forget()
+    for dtype in (np.float32, np.float64):
+        found = registry.find(np.dtype(dtype)).__name__
+        assert found == TWINS[name], f"{found} computes, not {TWINS[name]}: {registry.why_refused()}"
+    yield name
+    registry._forget()

@@ -1,0 +1,88 @@
+"""Runs the Python in Markdown files: fenced `python` and `pycon` blocks, in order, in one namespace per file.
+
+A block with `>>>` prompts is a doctest: what it prints must be what is shown. A block without prompts is executed; if
+a `text` block follows it directly, what it printed must be that text. A comment ``<!-- skip: reason -->`` directly
+above a block leaves it out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import io
+import re
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,}) *(?P<language>[\w+-]*)[^`\n]*$")
+OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@dataclass
+class Block:
+    language: str
+    text: str
+    line: int  # of the first line inside the fence, from 1
+    before: str  # the last line before the fence that is not blank
+    follows_a_block: bool  # nothing but blank lines since the previous block
+
+
+def blocks(markdown: str) -> list[Block]:
+    """The fenced blocks of a text."""
+    found: list[Block] = []
+    lines = markdown.splitlines()
+    before, since_block, number = "", False, 0
+    while number < len(lines):
+        opening = FENCE.match(lines[number])
+        if not opening:
+            if lines[number].strip():
+                before, since_block = lines[number].strip(), False
+            number += 1
+            continue
+        start, indent = number + 1, len(opening["indent"])
+        number = start
+        while number < len(lines) and not lines[number].strip().startswith(opening["ticks"]):
+            number += 1
+        if number == len(lines):
+            raise ValueError(f"line {start}: a fence that is never closed")
+        body = "\n".join(line[indent:] for line in lines[start:number])
+        found.append(Block(opening["language"].lower(), body + "\n", start + 1, before, since_block))
+        since_block, before = True, ""
+        number += 1
+    return found
+
+
+def run_document(path: Path) -> int:
+    """Execute a file's blocks; return how many there were. AssertionError names the line of the first wrong one."""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    all_blocks = blocks(path.read_text(encoding="utf-8"))
+    count = 0
+    for block, after in zip_longest(all_blocks, all_blocks[1:]):
+        if block.language not in ("python", "py", "pycon") or block.before.startswith("<!-- skip:"):
+            continue
+        count += 1
+        if re.search(r"^\s*>>> ", block.text, re.MULTILINE):
+            _run_doctest(block, path, namespace)
+            continue
+        printed = io.StringIO()
+        code = compile("\n" * (block.line - 1) + block.text, str(path), "exec")
+        with contextlib.redirect_stdout(printed):
+            exec(code, namespace)
+        if after is not None and after.language == "text" and after.follows_a_block:
+            _compare(printed.getvalue(), after.text, f"{path.name}:{block.line}")
+    return count
+
+
+def _run_doctest(block: Block, path: Path, namespace: dict[str, Any]) -> None:
+    test = doctest.DocTestParser().get_doctest(block.text, {}, path.name, str(path), block.line - 1)
+    test.globs = namespace
+    report = io.StringIO()
+    result = doctest.DocTestRunner(optionflags=OPTIONS).run(test, out=report.write, clear_globs=False)
+    assert result.failed == 0, report.getvalue()
+
+
+def _compare(got: str, want: str, where: str) -> None:
+    if not doctest.OutputChecker().check_output(want, got, OPTIONS):
+        raise AssertionError(f"{where} printed\n{got}\nand not\n{want}")

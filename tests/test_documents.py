@@ -1,0 +1,61 @@
+"""README.md and docs/*.md: their code runs and prints what they show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from documents import blocks, run_document
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_document(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    run_document(path)
+
+
+def test_the_readme_shows_code() -> None:
+    assert any(block.language in ("python", "pycon") for block in blocks((ROOT / "README.md").read_text("utf-8")))
+
+
+WRONG = [
+    "```python\n>>> 1 + 1\n3\n```\n",
+    "```pycon\n>>> 1 + 1\n3\n```\n",
+    "```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n",
+    "- a list\n  ```python\n  assert False\n  ```\n",
+    "```python\nx = 1\n```\n\ntext\n\n```python\n>>> x\n2\n```\n",
+]
+RIGHT = [
+    "```python\n>>> 1 + 1\n2\n```\n",
+    "```python\nprint(1 + 1)\n```\n\n```text\n2\n```\n",
+    "```python\nprint(1 + 1)\n```\n\nand another text:\n\n```text\n3\n```\n",
+    "```python\nx = 1\n```\n\ntext\n\n```python\n>>> x\n1\n```\n",
+    "<!-- skip: needs a GPU -->\n```python\nassert False\n```\n",
+    "```sh\nfalse\n```\n",
+]
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_wrong_document_is_found(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.md"
+    path.write_text(text)
+    with pytest.raises(AssertionError):
+        run_document(path)
+
+
+@pytest.mark.parametrize("text", RIGHT)
+def test_a_right_document_is_not(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "right.md"
+    path.write_text(text)
+    run_document(path)
+
+
+def test_an_open_fence_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "open.md"
+    path.write_text("```python\nx = 1\n")
+    with pytest.raises(ValueError, match="never closed"):
+        run_document(path)

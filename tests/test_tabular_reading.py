@@ -1,0 +1,136 @@
+"""Tables from files: what each format gives, and one sentence for each way a file can be wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from crossent.tabular import InputError, read_table
+from crossent.tabular.reading import as_numbers, as_text, check_finite
+
+FRAME = pl.DataFrame({"size": [1.5, 2.0, None], "colour": ["red", None, "blue"], "label": ["a", "b", "a"]})
+
+
+def write(frame: pl.DataFrame, path: Path) -> str:
+    writers = {
+        ".csv": frame.write_csv,
+        ".parquet": frame.write_parquet,
+        ".arrow": frame.write_ipc,
+        ".ipc": frame.write_ipc,
+    }
+    if path.suffix == ".tsv":
+        frame.write_csv(path, separator="\t")
+    elif path.suffix == ".feather":
+        frame.write_ipc_stream(path)
+    else:
+        writers[path.suffix](path)
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".arrow", ".ipc", ".feather"])
+def test_formats_give_the_same_table(tmp_path: Path, suffix: str) -> None:
+    assert read_table(write(FRAME, tmp_path / f"t{suffix}")).equals(FRAME)
+
+
+def test_npz(tmp_path: Path) -> None:
+    features = np.arange(6, dtype=np.float32).reshape(3, 2)
+    np.savez(tmp_path / "t.npz", X=features, y=np.array(["a", "b", "a"]))
+    frame = read_table(str(tmp_path / "t.npz"))
+    assert frame.columns == ["0", "1", "y"]
+    assert frame["1"].to_list() == [1, 3, 5]
+    assert frame["y"].to_list() == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"Z": np.ones((2, 2))}, "must hold the arrays 'X' and 'y'; it holds 'Z'"),
+        ({"X": np.ones(2), "y": np.ones(2)}, "two-dimensional"),
+        ({"X": np.array([["a", "b"]]), "y": np.ones(1)}, "real numbers"),
+        ({"X": np.ones((2, 2), dtype=complex), "y": np.ones(2)}, "real numbers"),
+        ({"X": np.ones((2, 2)), "y": np.ones(3)}, "one label for each of the 2 rows"),
+        ({"X": np.ones((2, 2)), "y": np.array([1j, 2j])}, "must hold numbers or text"),
+        ({"X": np.zeros((0, 2)), "y": np.zeros(0)}, "no rows"),
+        ({"X": np.array([[None, 1]], dtype=object), "y": np.ones(1)}, "cannot read"),
+    ],
+)
+def test_npz_refusals(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+    np.savez(tmp_path / "t.npz", **arrays)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=message):
+        read_table(str(tmp_path / "t.npz"))
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".feather", ".npz"])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.9, 0.999])
+def test_a_file_cut_short_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    whole = tmp_path / f"whole{suffix}"
+    if suffix == ".npz":
+        np.savez_compressed(whole, X=np.random.default_rng(0).normal(size=(200, 3)), y=np.arange(200) % 2)
+    else:
+        write(pl.DataFrame({"x": np.random.default_rng(0).normal(size=200), "y": ["a", "b"] * 100}), whole)
+    content = whole.read_bytes()
+    cut = tmp_path / f"cut{suffix}"
+    cut.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match=f"cut{suffix}.*damaged or cut short"):
+        read_table(str(cut))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("a,b\n", "has no rows"),
+        ("a,b\n1,2\n3\n", "line 3 .* has 1 fields where the header has 2"),
+        ("a,b\n1,2\n3,4,5\n", "line 3 .* has 3 fields where the header has 2"),
+        ('a,b\n1,2\n3,"4\n', "t.csv"),
+    ],
+)
+def test_csv_refusals(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_table(str(path))
+
+
+def test_csv_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"a,b\n1,\xff\xfe\n")
+    with pytest.raises(InputError, match=r"cannot read .*t\.csv"):
+        read_table(str(path))
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no file 'nowhere.csv'.*digits, wine, breast_cancer"):
+        read_table("nowhere.csv")
+    with pytest.raises(InputError, match="not a file"):
+        read_table(str(tmp_path))
+    (tmp_path / "t.xlsx").write_text("x")
+    with pytest.raises(InputError, match="cannot tell the format"):
+        read_table(str(tmp_path / "t.xlsx"))
+
+
+def test_built_in_data() -> None:
+    assert read_table("digits").shape == (1797, 65)
+    assert read_table("digits")["target"].to_list()[:3] == [0, 1, 2]
+    assert read_table("wine").shape == (178, 14)
+    assert set(read_table("breast_cancer")["target"]) == {"malignant", "benign"}
+
+
+def test_text_that_is_numbers() -> None:
+    assert as_numbers(pl.Series([" 1 ", "NA", "2.5", None, ""])).to_list() == [1.0, None, 2.5, None, None]  # type: ignore[union-attr]
+    assert as_numbers(pl.Series(["NA", "Africa"])) is None
+    assert as_numbers(pl.Series([True, False])) is None
+    assert as_text(pl.Series([True, None, False])).to_list() == ["true", None, "false"]
+    assert as_text(pl.Series(["a", " ", "", None, "NA"])).to_list() == ["a", None, None, None, "NA"]
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [(float("nan"), "NaN"), (float("inf"), "infinity"), (-float("inf"), "-infinity")]
+)
+def test_check_finite_names_the_first(value: float, word: str) -> None:
+    check_finite(pl.Series("x", [1.0, None, 2.0]))
+    with pytest.raises(InputError, match=f"column 'x' holds {word} in row 2 "):
+        check_finite(pl.Series("x", [1.0, None, value, value]))
