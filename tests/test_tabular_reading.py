@@ -64,7 +64,7 @@ def test_npz_refusals(tmp_path: Path, arrays: dict[str, np.ndarray], message: st
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".feather", ".npz"])
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.9, 0.999])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.9])
 def test_a_file_cut_short_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
     whole = tmp_path / f"whole{suffix}"
     if suffix == ".npz":
@@ -103,7 +103,7 @@ def test_csv_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no file 'nowhere.csv'.*digits, wine, breast_cancer"):
+    with pytest.raises(InputError, match=r"no file 'nowhere.csv'.*digits, wine, breast_cancer"):
         read_table("nowhere.csv")
     with pytest.raises(InputError, match="not a file"):
         read_table(str(tmp_path))

@@ -139,7 +139,7 @@ def report(
         _write_files(_report_files(summary, output))
         errors = Console(stderr=True)
         for warning in summary["warnings"]:
-            errors.print(f"crossent: warning: {warning}", markup=False, highlight=False)
+            errors.print(f"crossent: warning: {_one_line(warning)}", markup=False, highlight=False, soft_wrap=True)
         console = Console()
         render_terminal(summary, console)
         _print_files(console, [output / name for name in (JSON_FILE, HTML_FILE)])

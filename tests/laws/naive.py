@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
 from .tables import LossCase, Problem
+
+torch.set_num_threads(1)  # the tensors are tiny, and test processes share the machine
 
 
 def _softmax_rows(z: Any, target: Any, problem: Problem, case: LossCase, weight: Any) -> Any:
@@ -56,7 +59,7 @@ def row_losses(z: Any, problem: Problem, case: LossCase) -> Any:
         soft = problem.target.dtype.kind == "f"
         target = torch.tensor(labels if soft else np.eye(k)[labels], dtype=torch.float64)
         if "margin" in o:
-            z = z - torch.tensor(o["margin"]) * target
+            z = z - torch.tensor(o["margin"], dtype=torch.float64) * target
         target = (1 - epsilon) * target + epsilon / k
         weight = torch.tensor(o.get("weight", np.ones(k)))
         losses = _softmax_rows(z, target, problem, case, weight)
@@ -79,25 +82,36 @@ def _leaf(problem: Problem) -> Any:
     return torch.tensor(problem.logits.astype(np.float64), requires_grad=True)
 
 
+@cache
 def values(problem: Problem, case: LossCase) -> np.ndarray:
     return row_losses(_leaf(problem), problem, case).detach().numpy()
 
 
+@cache
 def gradient(problem: Problem, case: LossCase) -> np.ndarray:
     z = _leaf(problem)
     (g,) = torch.autograd.grad(row_losses(z, problem, case).sum(), z)
     return torch.where(torch.isinf(z), 0.0, g).numpy()
 
 
+@cache
 def hessian(problem: Problem, case: LossCase) -> np.ndarray:
-    """(N, K, N, K) of the summed loss; masked classes have no curvature."""
+    """(N, K, K), the Hessian of each row; rows do not see one another, so K backward passes make all of them."""
     z = _leaf(problem)
     (g,) = torch.autograd.grad(row_losses(z, problem, case).sum(), z, create_graph=True)
-    rows = []
-    for entry in torch.where(torch.isinf(z), 0.0, g).ravel():
-        if entry.requires_grad and not torch.isinf(z).ravel()[len(rows)]:
-            (row,) = torch.autograd.grad(entry, z, retain_graph=True, allow_unused=True)
-        else:
-            row = None
-        rows.append(torch.zeros_like(z) if row is None else torch.where(torch.isinf(z), 0.0, row))
-    return torch.stack(rows).reshape(*z.shape, *z.shape).detach().numpy()
+    g = torch.where(torch.isinf(z), 0.0, g)
+    columns = []
+    for k in range(z.shape[1]):
+        column = torch.zeros_like(z)
+        if g.requires_grad:  # else the loss is linear in what is not masked
+            (column,) = torch.autograd.grad(g[:, k].sum(), z, retain_graph=True)
+        columns.append(torch.where(torch.isinf(z), 0.0, column))
+    return torch.stack(columns, dim=1).detach().numpy()
+
+
+def hessian_diagonal(problem: Problem, case: LossCase) -> np.ndarray:
+    return np.einsum("nkk->nk", hessian(problem, case))
+
+
+def hessian_vector_product(problem: Problem, case: LossCase, vector: np.ndarray) -> np.ndarray:
+    return np.einsum("nij,nj->ni", hessian(problem, case), vector.astype(np.float64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ ROUNDING = {np.float64: 1e-13, np.float32: 1e-6, np.float16: 1e-3}
 VALUE_ROUNDING = {np.float64: 1e-13, np.float32: 1e-6, np.float16: 1e-6}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Setting:
     """What a problem's target is and which options are on; `options` maps (N, K, generator) to keywords."""
 
@@ -105,7 +106,7 @@ HARD, SOFT = SETTINGS[0], SETTINGS[1]
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Read-only inputs of one call: whoever writes to an argument gets an error."""
 
@@ -138,6 +139,7 @@ def applies(case: LossCase, setting: Setting, link: str) -> bool:
     return not (case.hard_only and (setting.target == "soft" or "label_smoothing" in setting.options))
 
 
+@cache
 def problem(setting: Setting, link: str, dtype: Any = np.float64, *, seed: int = 0, shape: Any = (6, 5)) -> Problem:
     """Draw logits of moderate size (so that naive code in float64 is right), a target and options."""
     rng = np.random.default_rng([seed, *setting.name.encode()])

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from .laws import LAWS, Law
+from .catalogue import LAWS, Law
 from .tables import LOSSES
 from .twins import DAMAGES, BrokenTwin, Damage, Twin
 

@@ -6,8 +6,9 @@ With φ the loss as a function of the statistics s::
     ∂L/∂z       = Σ_s φ_s · ∂s/∂z
     ∇²L         = Σ_s φ_s · ∇²s + Σ_{s,u} φ_su · (∂s/∂z)(∂u/∂z)ᵀ
 
-φ_s and φ_su come from evaluating the loss's one line on jets. For hard targets the variables are ``plain, lse, entropy,
-brier`` (``miss = -expm1(-plain)`` is a function of ``plain``); for soft ones ``nll, miss, lse, entropy, brier``.
+φ_s and φ_su come from evaluating the loss's one line on jets. For hard targets the variables are ``nll_plain, lse,
+entropy, brier`` (``miss = -expm1(-nll_plain)`` is a function of ``nll_plain``); for soft ones ``nll, miss, lse,
+entropy, brier``.
 """
 
 from __future__ import annotations
@@ -39,22 +40,22 @@ class _JetStatistics:
         return self._rows.mass
 
     @property
-    def plain(self) -> Jet:
-        xp, plain = self._rows.xp, self._rows.plain
+    def nll_plain(self) -> Jet:
+        xp, plain = self._rows.xp, self._rows.nll_plain
         finite = xp.where(xp.isinf(plain), xp.full_like(plain, LARGE), plain)
-        return Jet.variable("plain", finite, order=self._order)
+        return Jet.variable("nll_plain", finite, order=self._order)
 
     @property
     def nll(self) -> Jet:
         if self._rows.target.is_hard:
-            return self.plain * self.mass
+            return self.nll_plain * self.mass
         xp, nll = self._rows.xp, self._rows.nll
         return Jet.variable("nll", xp.where(xp.isinf(nll), xp.zeros_like(nll), nll), order=self._order)
 
     @property
     def miss(self) -> Jet:
         if self._rows.target.is_hard:
-            return -expm1(-self.plain)
+            return -expm1(-self.nll_plain)
         return self._variable("miss")
 
     @property

@@ -39,7 +39,7 @@ class Statistics(Protocol):
     def mass(self) -> Any: ...
 
     @property
-    def plain(self) -> Any: ...
+    def nll_plain(self) -> Any: ...
 
 
 class Loss:
@@ -224,7 +224,7 @@ class GeneralizedCrossEntropy(Loss):
         return float(self.q)
 
     def of(self, s: Statistics) -> Any:
-        return expm1(s.plain * -self.q) * (s.mass * (-1 / self.q))
+        return expm1(s.nll_plain * -self.q) * (s.mass * (-1 / self.q))
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,22 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from crossent.core.arrays import Array
 from crossent.errors import refuse
 
 REDUCTIONS = ("mean", "sum", "none")
 ON_EMPTY = ("nan", "zero", "raise")
+
+
+def is_silent(mass: Array, labels: Array | None = None, weight: Array | None = None) -> Array:
+    """Return which rows contribute nothing, penalties and NaN included: no loss, no gradient.
+
+    They are the rows whose target has no (weighted) mass, whose label is marked as ignored (-1), or that weigh 0.
+    """
+    silent = mass == 0
+    if labels is not None:
+        silent = silent | (labels < 0)
+    return silent if weight is None else silent | (weight == 0)
 
 
 @dataclass(frozen=True)

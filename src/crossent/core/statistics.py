@@ -5,16 +5,16 @@ This file holds those numbers, the *row statistics*, in the array-API standard: 
 is tested against. For a row of logits z with target t, class weights w and label smoothing ε, let
 ``t' = (1-ε) t + ε/K``, ``q = w∘t'``, ``mass = Σ q_k``, ``p = softmax(z)``. All logarithms are natural (nats).
 
-==========  ==============================  =============================  ==========================================
-statistic   value                           gradient row                   Hessian
-==========  ==============================  =============================  ==========================================
-``nll``     ``Σ q_k (LSE - z_k)``           ``mass·p - q``                 ``mass (diag p - ppᵀ)``
-``plain``   ``LSE - z_y`` (hard targets)    ``p - onehot``                 ``diag p - ppᵀ``
-``lse``     ``LSE(z)``                      ``p``                          ``diag p - ppᵀ``
-``miss``    ``Σ (1 - t'_k) p_k``            ``g = p∘(hit - t')``           ``diag g - g pᵀ - p gᵀ``
-``entropy`` ``Σ p_k (LSE - z_k)``           ``-p∘a, a = log p + H``        ``-diag(p∘(a+1)) + ppᵀ∘(a1ᵀ + 1aᵀ + 1)``
-``brier``   ``Σ (p_k - t'_k)²``             ``g = 2p∘(r - <p,r>)``         see :meth:`Rows.hessian_product`
-==========  ==============================  =============================  ==========================================
+=============  ============================  =======================  ========================================
+statistic      value                         gradient row             Hessian
+=============  ============================  =======================  ========================================
+``nll``        ``Σ q_k (LSE - z_k)``         ``mass·p - q``           ``mass (diag p - ppᵀ)``
+``nll_plain``  ``LSE - z_y`` (hard targets)  ``p - onehot``           ``diag p - ppᵀ``
+``lse``        ``LSE(z)``                    ``p``                    ``diag p - ppᵀ``
+``miss``       ``Σ (1 - t'_k) p_k``          ``g = p∘(hit - t')``     ``diag g - g pᵀ - p gᵀ``
+``entropy``    ``Σ p_k (LSE - z_k)``         ``-p∘a, a = log p + H``  ``-diag(p∘(a+1)) + ppᵀ∘(a1ᵀ + 1aᵀ + 1)``
+``brier``      ``Σ (p_k - t'_k)²``           ``g = 2p∘(r - <p,r>)``   see :meth:`Rows.hessian_product`
+=============  ============================  =======================  ========================================
 
 with ``r = p - t'`` and ``hit = Σ t'_k p_k``.
 
@@ -32,7 +32,7 @@ from functools import cached_property
 
 from crossent.core.arrays import Array, array_namespace, guarded_product, one_hot, two_difference
 
-STATISTICS = ("plain", "nll", "miss", "lse", "entropy", "brier")
+STATISTICS = ("nll_plain", "nll", "miss", "lse", "entropy", "brier")
 
 
 class Target:
@@ -66,7 +66,7 @@ class Target:
 
     @property
     def is_hard(self) -> bool:
-        """Whether every row's target is one class, so that every target statistic is a function of ``plain``."""
+        """Whether every row's target is one class, so that every target statistic is a function of ``nll_plain``."""
         return self.labels is not None and self.label_smoothing == 0
 
     @cached_property
@@ -174,13 +174,13 @@ class Rows:
     # The statistics.
 
     @cached_property
-    def plain(self) -> Array:
+    def nll_plain(self) -> Array:
         return self._of_true_class(self.below) + self.log1p_tail
 
     @cached_property
     def nll(self) -> Array:
         if self.target.is_hard:
-            return guarded_product(self.mass, self.plain)
+            return guarded_product(self.mass, self.nll_plain)
         return self.mass * self.log1p_tail + self.xp.sum(guarded_product(self.weighted, self.below), axis=-1)
 
     @cached_property
@@ -215,7 +215,7 @@ class Rows:
     def gradient_row(self, name: str) -> Array:
         """Return ∂(statistic `name`)/∂z, (N, K)."""
         p = self.probability
-        if name == "plain":
+        if name == "nll_plain":
             return self.residual
         if name == "nll":
             if self.target.is_hard:
@@ -242,7 +242,7 @@ class Rows:
         p = self.probability
         mean = self._dot(p, vector)
         covariance = p * (vector - mean)  # (diag p - ppᵀ) v
-        if name in ("plain", "lse"):
+        if name in ("nll_plain", "lse"):
             return covariance
         if name == "nll":
             return self.mass[:, None] * covariance
@@ -260,7 +260,7 @@ class Rows:
         """Return the diagonal of ∇²(statistic `name`), (N, K)."""
         p = self.probability
         variance = p * self.complement
-        if name in ("plain", "lse"):
+        if name in ("nll_plain", "lse"):
             return variance
         if name == "nll":
             return self.mass[:, None] * variance

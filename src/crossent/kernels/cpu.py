@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import binary, general, wide
+from . import binary, general, narrow, wide
 from . import labels as _labels
-from .closed_forms import BRIER_TERM, ENTROPY_PENALTY
+from .closed_forms import BRIER_TERM, ENTROPY_PENALTY, LANES
 from .threads import run_rows
 
 __all__ = ["scan_labels", "sigmoid_value_grad", "softmax_pullback", "softmax_statistics", "softmax_value_grad"]
@@ -95,7 +95,10 @@ def softmax_value_grad(
             logits, _plain(labels), weight, typed_weight, weight_sum, float(label_smoothing), terms, float(scale), factors,
             out, loss,
         )  # fmt: skip
-        run_rows(wide.hard_rows, rows, classes, arguments)
+        if classes <= narrow.MAX_CLASSES:
+            run_rows(narrow.narrow_hard_rows, rows, classes, arguments, LANES)
+        else:
+            run_rows(wide.hard_rows, rows, classes, arguments)
     else:
         arguments = (
             _plain(logits),
@@ -112,7 +115,10 @@ def softmax_value_grad(
             out,
             loss,
         )
-        run_rows(general.general_rows, rows, classes, arguments)
+        if classes <= narrow.MAX_CLASSES:
+            run_rows(narrow.narrow_general_rows, rows, classes, arguments, LANES)
+        else:
+            run_rows(general.general_rows, rows, classes, arguments)
     return loss
 
 

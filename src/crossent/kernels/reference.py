@@ -23,6 +23,7 @@ from crossent.core.losses import (
     Poly1,
     ZPenalty,
 )
+from crossent.core.reduction import is_silent
 from crossent.core.statistics import Rows, Target
 
 NAME = "reference"
@@ -120,13 +121,12 @@ def _take(array: np.ndarray | None, rows: slice) -> np.ndarray | None:
     return None if array is None else array[rows]
 
 
-def _weigh(gradient: Any, scale: float, weight: np.ndarray | None, excluded: np.ndarray | None) -> np.ndarray:
-    """Return scale·weight·gradient, and 0 where a row (or entry) is excluded or weighs nothing."""
-    if weight is not None:
-        gradient = np.where(weight[:, None] == 0, 0.0, (scale * weight)[:, None] * gradient)
-    else:
-        gradient = scale * gradient
-    return gradient if excluded is None else np.where(excluded, 0.0, gradient)
+def _weigh(gradient: Any, scale: float, weight: np.ndarray | None, silent: np.ndarray) -> np.ndarray:
+    """Return scale·weight·gradient, and 0 where silent or weighing nothing."""
+    if weight is None:
+        return np.where(silent, 0.0, scale * gradient)
+    column = weight[:, None]
+    return np.where(silent | (column == 0), 0.0, scale * column * gradient)
 
 
 def softmax_value_grad(
@@ -146,13 +146,11 @@ def softmax_value_grad(
     with np.errstate(all="ignore"):
         for block in blocks(*logits.shape):
             rows = softmax_rows(logits[block], _take(labels, block), _take(soft, block), class_weight, label_smoothing)
-            excluded = None if labels is None else labels[block] < 0
-            block_values = composition.value(loss, rows)
-            values[block] = block_values if excluded is None else np.where(excluded, 0.0, block_values)
+            silent = is_silent(rows.mass, _take(labels, block))
+            values[block] = np.where(silent, 0.0, composition.value(loss, rows))
             if grad is not None:
                 gradient = composition.gradient(loss, rows)
-                excluded = None if excluded is None else excluded[:, None]
-                grad[block] = _weigh(gradient, scale, _take(row_weight, block), excluded)
+                grad[block] = _weigh(gradient, scale, _take(row_weight, block), silent[:, None])
     return values
 
 
@@ -166,7 +164,7 @@ def softmax_statistics(
     """Return every row statistic, each (N,)."""
     names = ["maximum", "tail", "lse", "nll", "mass", "miss", "hit", "entropy", "brier"]
     if labels is not None:
-        names.append("plain")
+        names.append("nll_plain")
     collected: dict[str, np.ndarray] = {name: np.zeros(len(logits)) for name in names}
     collected["argmax"] = np.zeros(len(logits), dtype=np.int64)
     with np.errstate(all="ignore"):
@@ -216,12 +214,12 @@ def sigmoid_value_grad(
         for block in blocks(logits.shape[0], 2 * logits.shape[1]):
             shape = logits[block].shape
             rows = sigmoid_rows(logits[block], _take(labels, block), _take(soft, block), class_weight, label_smoothing)
-            excluded = np.zeros(shape, dtype=bool) if labels is None else labels[block] < 0
-            values = np.where(excluded, 0.0, composition.value(loss, rows).reshape(shape))
+            silent = is_silent(rows.mass.reshape(shape), _take(labels, block))
+            values = np.where(silent, 0.0, composition.value(loss, rows).reshape(shape))
             row_loss[block] = values.sum(axis=1)
             if entry_loss is not None:
                 entry_loss[block] = values
             if grad is not None:
                 gradient = composition.gradient(loss, rows)[:, 1].reshape(shape)
-                grad[block] = _weigh(gradient, scale, _take(row_weight, block), excluded)
+                grad[block] = _weigh(gradient, scale, _take(row_weight, block), silent)
     return row_loss

@@ -63,7 +63,8 @@ def check_predictions(
     unknown = (codes == known.shape[0]) | (known[np.minimum(codes, known.shape[0] - 1)] != truth)
     if unknown.any():
         row = int(np.argmax(unknown))
-        raise ValueError(refuse("every label of y_true must be one of labels", f"{truth[row : row + 1].tolist()[0]!r} in row {row}"))
+        label = truth[row : row + 1].tolist()[0]
+        raise ValueError(refuse("every label of y_true must be one of labels", f"{label!r} in row {row}"))
     _check_rows(prob, tolerance)
     if sample_weight is None:
         weights = np.ones(truth.shape[0])

@@ -45,7 +45,7 @@ class _Collector:
         found = registry.find(work.dtype).softmax_statistics(np.ascontiguousarray(work), labels, soft, None, 0.0)
         self.columns["lse"][rows] = found["lse"]
         self.columns["entropy"][rows] = found["entropy"]
-        log_prob = -(found["plain"] if labels is not None else found["nll"])
+        log_prob = -(found["nll_plain"] if labels is not None else found["nll"])
         self.columns["log_prob"][rows] = log_prob if labels is None else np.where(labels < 0, 0.0, log_prob + 0.0)
         self.argmax[rows] = found["argmax"]
 

@@ -10,7 +10,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from .words import found, loss, optimiser, percent, plain, probability
+from .words import found, impossible, loss, optimiser, percent, plain, probability
 
 Report = dict[str, Any]
 
@@ -75,9 +75,9 @@ def _loss(report: Report, console: Console) -> None:
         training = report["training_loss"]
         table.add_row("training", loss(training["nats"]), loss(training["bits"]), Text("rows trained on", style="dim"))
     console.print(table)
-    if state["impossible_rows"]:
-        text = f"{state['impossible_rows']} rows have a label that was given probability 0: the mean is infinite."
-        console.print(Text(text, style="bold red"))
+    infinite = impossible(report)
+    if infinite:
+        console.print(Text(infinite, style="bold red"))
     elif state["explained"] is not None:
         console.print(Text(f"{percent(state['explained'])} of the baseline's loss is explained."))
     score = report["accuracy"]

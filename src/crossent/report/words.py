@@ -96,6 +96,15 @@ def found(report: dict[str, Any]) -> list[str]:
     return lines
 
 
+def impossible(report: dict[str, Any]) -> str | None:
+    """Return what is to be said about labels that were given probability 0."""
+    rows = report["loss"]["impossible_rows"]
+    if not rows:
+        return None
+    verb = "has" if rows == 1 else "have"
+    return f"{count(rows, 'row')} {verb} a label that was given probability 0: the mean loss is infinite."
+
+
 def optimiser(report: dict[str, Any]) -> str | None:
     """Return how the optimiser ended, in one sentence."""
     state = report["optimiser"]

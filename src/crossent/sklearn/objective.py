@@ -95,7 +95,10 @@ class LinearObjective:
         self.blocks = [slice(i, min(i + rows, self.num_rows)) for i in range(0, self.num_rows, rows)]
         self.mean: Array | None = None
         if fit_intercept:
-            self.mean = X.mean(axis=0, dtype=np.float64)
+            total = np.zeros(self.num_features)
+            for block in self.blocks:
+                total += row_weight[block] @ X[block]
+            self.mean = total / row_weight.sum()
         self._set_precision(X.dtype)
 
     def _set_precision(self, dtype: Any) -> None:

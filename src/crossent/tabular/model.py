@@ -1,7 +1,7 @@
 """The model file: safetensors for the numbers, JSON in its header for the words. Reading one runs no code.
 
 Tensors (float64): ``coef`` (K, D), ``intercept`` (K,), ``number.median``, ``number.mean``, ``number.scale`` (one per
-column of numbers). The header's ``crossent`` entry is a JSON object: classes, target, the columns with their
+column of numbers). The header's ``crossent.model`` entry is a JSON object: classes, target, the columns with their
 categories, how it was trained. ``format_version`` is a number that grows when an older crossent could misread the file.
 """
 
@@ -24,7 +24,7 @@ from .._version import __version__
 from .errors import InputError
 from .preprocessing import CategoryColumn, NumberColumn, Preprocessing
 
-FORMAT = "crossent.model"
+HEADER_ENTRY = "crossent.model"
 FORMAT_VERSION = 1
 
 
@@ -62,6 +62,8 @@ class Model:
             "number.scale": np.array([column.scale for column in numbers]),
         }
         content = {
+            "format_version": FORMAT_VERSION,
+            "crossent_version": __version__,
             "classes": list(self.classes),
             "target": self.target,
             "link": "softmax",
@@ -72,12 +74,8 @@ class Model:
             ],
             "training": self.training,
         }
-        header = {
-            "format": FORMAT,
-            "format_version": str(FORMAT_VERSION),
-            "crossent_version": __version__,
-            "crossent": json.dumps(content, ensure_ascii=False, allow_nan=False),
-        }
+        # One entry: safetensors writes several in an order that changes from call to call.
+        header = {HEADER_ENTRY: json.dumps(content, ensure_ascii=False, allow_nan=False)}
         return save({name: np.ascontiguousarray(tensor, dtype=np.float64) for name, tensor in tensors.items()}, header)
 
 
@@ -93,30 +91,33 @@ def read_model(path: str) -> Model:
         raise InputError(f"there is no model file {path!r}")
     try:
         with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            _check_header(header, path)
+            text = (file.metadata() or {}).get(HEADER_ENTRY)
+            if text is None:
+                raise InputError(f"{path!r} is a safetensors file, but not a crossent model")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping: keys() only)
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"cannot read {path!r} as a model file: it is damaged, cut short or not safetensors"
         ) from error
     try:
-        return _model(json.loads(header["crossent"]), tensors)
+        content = json.loads(text)
+        _check_version(content, path)
+        return _model(content, tensors)
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"the model file {path!r} is damaged: its parts do not fit together ({error})") from error
 
 
-def _check_header(header: dict[str, str], path: str) -> None:
-    if header.get("format") != FORMAT:
-        raise InputError(f"{path!r} is a safetensors file, but not a crossent model")
-    version = header.get("format_version", "")
-    if not version.isdecimal():
-        raise InputError(f"the model file {path!r} is damaged: its format version is {version!r}")
-    if int(version) > FORMAT_VERSION:
+def _check_version(content: dict[str, Any], path: str) -> None:
+    version = content["format_version"]
+    if not isinstance(version, int) or version < 1:
+        raise ValueError(f"its format version is {version!r}")
+    if version > FORMAT_VERSION:
         raise InputError(
-            f"{path!r} was written by a newer crossent ({header.get('crossent_version', 'unknown')}, model format "
-            f"{version}; "
-            f"this is {__version__}, which reads up to format {FORMAT_VERSION}): upgrade crossent to use it"
+            f"{path!r} was written by a newer crossent ({content.get('crossent_version', 'unknown')}, "
+            f"model format {version}; this is {__version__}, which reads up to format {FORMAT_VERSION}): "
+            "upgrade crossent to use it"
         )
 
 

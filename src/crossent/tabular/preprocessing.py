@@ -95,7 +95,8 @@ class Preprocessing:
             if converted is None:
                 raise InputError(_not_a_number(series))
             check_finite(converted)
-            matrix[:, position] = (converted.fill_null(number.median).to_numpy() - number.mean) / number.scale
+            with np.errstate(over="ignore"):  # refused below, by name
+                matrix[:, position] = (converted.fill_null(number.median).to_numpy() - number.mean) / number.scale
         position = len(self.numbers)
         for column in self.categories:
             series = require_column(frame, column.name, source)

@@ -101,7 +101,8 @@ def _refuse_ragged(path: Path, separator: str) -> None:
 
 
 def _read_npz(path: Path) -> pl.DataFrame:
-    with np.load(path, allow_pickle=False) as archive:
+    # Opened here: np.load leaves a damaged file open.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         if "X" not in archive.files:
             raise InputError(f"{str(path)!r} must hold the arrays 'X' and 'y'; it holds {name_list(archive.files)}")
         features = archive["X"]

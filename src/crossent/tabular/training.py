@@ -104,6 +104,8 @@ def fit_table(
             estimator.fit(matrix[training], codes[training])
         except ValueError as error:
             raise InputError(str(error)) from error
+    if any("interrupted after" in str(warning.message) for warning in caught):
+        raise KeyboardInterrupt  # the estimator keeps its best coefficients; a file of half a training is not wanted
     model = Model(
         preprocessing,
         np.asarray(estimator.coef_, dtype=np.float64),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from crossent.core.losses import Loss
-from crossent.core.reduction import Reduction
+from crossent.core.reduction import Reduction, is_silent
 from crossent.core.statistics import Rows
 from crossent.numpy.arrays import weights
 from crossent.numpy.options import DEFAULT_LOSS, Options
@@ -49,6 +49,7 @@ class Head:
     scale: float
     offset: float
     slope: float = 1.0
+    labels: np.ndarray | None = None
 
     def __init__(self, options: Options, shape: tuple[int, ...], num_classes: int, dtype: np.dtype):
         self.options = options
@@ -85,5 +86,19 @@ class Head:
         """Return weighted losses, gradient and (Hessian diagonal, or Hessian · vector) of a block, float64."""
         raise NotImplementedError
 
-    def _row_factor(self, rows: slice) -> Any:
-        return self.scale if self.row_weight is None else self.scale * self.row_weight[rows, None]
+    def _weights(self, rows: slice) -> np.ndarray:
+        """Return the weights of the block's losses: (n,), or (n, K) where every entry has one."""
+        return np.ones(rows.stop - rows.start) if self.row_weight is None else self.row_weight[rows]
+
+    def _weigh(
+        self, rows: slice, mass: np.ndarray, losses: np.ndarray, gradient: np.ndarray, second: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return losses times weights, derivatives times weights and scale; 0 where silent."""
+        weight = self._weights(rows)
+        silent = is_silent(mass, None if self.labels is None else self.labels[rows], weight)
+        entry_weight, entry_silent = (a if a.ndim == 2 else a[:, None] for a in (self.scale * weight, silent))
+        return (
+            np.where(silent, 0.0, losses * weight),
+            np.where(entry_silent, 0.0, entry_weight * gradient),
+            np.where(entry_silent, 0.0, entry_weight * second),
+        )

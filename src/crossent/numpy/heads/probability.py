@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from crossent.core.arrays import guarded_product
 from crossent.core.losses import CrossEntropy
 from crossent.errors import refuse
 from crossent.kernels.reference import blocks
@@ -52,18 +53,12 @@ class _CategoricalHead(SoftmaxHead):
         values = logits.astype(np.float64)
         surprisal, slope, curvature = self._surprisal(values, rows)
         weighted = self.reference_rows(np.zeros_like(values), rows).weighted
-        weight = np.ones(len(values)) if self.row_weight is None else self.row_weight[rows]
-        excluded = weight == 0
-        if self.labels is not None:
-            excluded = excluded | (self.labels[rows] < 0)
-        nothing = (weighted == 0) | excluded[:, None]
-        factor = np.where(nothing, 0.0, weighted * weight[:, None])
         with np.errstate(invalid="ignore"):
-            entries = np.where(nothing & ~np.isnan(values), 0.0, factor * surprisal)
-            losses = np.where(excluded, 0.0, np.sum(entries, axis=1))
-            gradient = np.where(nothing, 0.0, self.scale * factor * slope)
-            hessian = np.where(nothing, 0.0, self.scale * factor * curvature)
-        return losses, gradient, hessian if vector is None else hessian * vector
+            losses = np.sum(np.where((weighted == 0) & ~np.isnan(values), 0.0, weighted * surprisal), axis=1)
+            gradient = guarded_product(weighted, slope)
+            hessian = guarded_product(weighted, curvature)
+        second = hessian if vector is None else hessian * vector
+        return self._weigh(rows, np.sum(weighted, axis=1), losses, gradient, second)
 
     def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
         losses = np.empty(len(logits))
@@ -107,23 +102,17 @@ class BinaryProbabilityHead(SigmoidHead):
         _refuse_entry(p, (p < 0) | (p > 1), rows, "probabilities must lie in [0, 1]")
         two_class = self.reference_rows(np.zeros_like(p), rows)
         negative, positive = np.moveaxis(two_class.weighted.reshape(*p.shape, 2), -1, 0)
-        weight = np.ones(p.shape) if self.factor is None else self.factor[rows]
-        if self.row_weight is not None:
-            weight = weight * self.row_weight[rows, None]
-        excluded = weight == 0
-        if self.labels is not None:
-            excluded = excluded | (self.labels[rows] < 0)
+
+        def total(of_positive: np.ndarray, of_negative: np.ndarray) -> np.ndarray:
+            terms = guarded_product(positive, of_positive) + guarded_product(negative, of_negative)
+            return np.where(np.isnan(p), np.nan, terms)
+
         with np.errstate(divide="ignore", invalid="ignore"):
-
-            def total(of_positive: np.ndarray, of_negative: np.ndarray) -> np.ndarray:
-                terms = np.where(positive == 0, 0.0, positive * of_positive)
-                terms = terms + np.where(negative == 0, 0.0, negative * of_negative)
-                return np.where(excluded, 0.0, weight * np.where(np.isnan(p), np.nan, terms))
-
             losses = total(-np.log(p), -np.log1p(-p))
-            gradient = self.scale * total(-1 / p, 1 / (1 - p))
-            hessian = self.scale * total(1 / p**2, 1 / (1 - p) ** 2)
-        return losses, gradient, hessian if vector is None else hessian * vector
+            gradient = total(-1 / p, 1 / (1 - p))
+            hessian = total(1 / p**2, 1 / (1 - p) ** 2)
+        second = hessian if vector is None else hessian * vector
+        return self._weigh(rows, positive + negative, losses, gradient, second)
 
     def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
         losses = np.empty(len(logits))

@@ -27,7 +27,6 @@ class SigmoidHead(Head):
         self.terms = terms_table(self.loss)
         self.label_smoothing = float(options.label_smoothing)
         self.class_weight = self._class_weight()
-        self.labels: np.ndarray | None = None
         self.soft: np.ndarray | None = None
         self.factor: np.ndarray | None = None
         full = (*shape, num_classes)
@@ -119,6 +118,10 @@ class SigmoidHead(Head):
         np.copyto(entries, np.where(weight == 0, 0.0, entries * weight))
         return np.sum(entries, axis=1)
 
+    def _weights(self, rows: slice) -> np.ndarray:
+        weight = np.ones((rows.stop - rows.start, self.num_classes)) if self.factor is None else self.factor[rows]
+        return weight if self.row_weight is None else weight * self.row_weight[rows, None]
+
     def reference_rows(self, logits: np.ndarray, rows: slice) -> Rows:
         return reference.sigmoid_rows(
             logits,
@@ -135,15 +138,4 @@ class SigmoidHead(Head):
         second = composition.hessian_diagonal(self.loss, statistics)[:, 1].reshape(logits.shape)
         if vector is not None:
             second = second * vector
-        weight = np.ones(logits.shape) if self.factor is None else self.factor[rows]
-        if self.row_weight is not None:
-            weight = weight * self.row_weight[rows, None]
-        excluded = weight == 0
-        if self.labels is not None:
-            excluded = excluded | (self.labels[rows] < 0)
-        factor = self.scale * weight
-        return (
-            np.where(excluded, 0.0, losses * weight),
-            np.where(excluded, 0.0, factor * gradient),
-            np.where(excluded, 0.0, factor * second),
-        )
+        return self._weigh(rows, statistics.mass.reshape(logits.shape), losses, gradient, second)

@@ -45,7 +45,7 @@ def _check_distributions(target: np.ndarray, loss: Loss) -> None:
         row = int(np.argmax(~np.isfinite(target).all(axis=1)))
         raise ValueError(refuse("a target distribution must be finite", f"inf in row {row}"))
     if loss.needs_unit_mass:
-        mass = np.sum(target, axis=1, dtype=np.float64)
+        mass: np.ndarray = np.sum(target, axis=1, dtype=np.float64)
         off = np.abs(mass - 1) > _MASS_TOLERANCE.get(target.dtype.itemsize, 1e-6)
         if off.any():
             row = int(np.argmax(off))
@@ -57,7 +57,6 @@ class SoftmaxHead(Head):
 
     def __init__(self, target: Any, options: Options, shape: tuple[int, ...], num_classes: int, dtype: np.dtype):
         super().__init__(options, shape, num_classes, dtype)
-        self.labels: np.ndarray | None = None
         self.soft: np.ndarray | None = None
         self.top_k: TopK | None = None
         self.constant: np.ndarray | None = None
@@ -237,7 +236,8 @@ class SoftmaxHead(Head):
                 statistics = self.reference_rows(logits[block], here)
                 losses[block] = composition.value(self.loss, statistics)
                 if grad is not None:
-                    grad[block] = self.slope * self._row_factor(here) * composition.gradient(self.loss, statistics)
+                    gradient = composition.gradient(self.loss, statistics)
+                    grad[block] = self.slope * self._weigh(here, statistics.mass, losses[block], gradient, gradient)[1]
         return losses
 
     def reference_rows(self, logits: np.ndarray, rows: slice) -> Rows:
@@ -262,14 +262,4 @@ class SoftmaxHead(Head):
             second = composition.hessian_diagonal(self.loss, statistics)
         else:
             second = composition.hessian_product(self.loss, statistics, vector)
-        weight = np.ones(len(logits)) if self.row_weight is None else self.row_weight[rows]
-        excluded = weight == 0
-        if self.labels is not None:
-            excluded = excluded | (self.labels[rows] < 0)
-        factor = self._row_factor(rows)
-        column = excluded[:, None]
-        return (
-            np.where(excluded, 0.0, losses * weight),
-            np.where(column, 0.0, factor * gradient),
-            np.where(column, 0.0, factor * second),
-        )
+        return self._weigh(rows, statistics.mass, losses, gradient, second)

@@ -1,0 +1,319 @@
+"""The command line end to end: files, exit statuses, one sentence for every mistake, nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from safetensors.numpy import save
+from typer.testing import CliRunner, Result
+
+import crossent.tabular
+from crossent.cli import app
+from crossent.tabular import read_model, read_table
+
+MODEL = "good/model.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def in_a_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def table(rows: int = 60, **columns: object) -> pl.DataFrame:
+    rng = np.random.default_rng(0)
+    kind = np.arange(rows) % 3
+    frame = {
+        "size": rng.normal(size=rows) + 2 * kind,
+        "colour": [["red", "green", "blue"][k] for k in rng.permutation(kind)],
+        "kind": [["ant", "bee", "cat"][k] for k in kind],
+    }
+    return pl.DataFrame({**frame, **columns})
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_fit_writes_a_model_and_a_report(tmp_path: Path) -> None:
+    table().write_csv("t.csv")
+    result = run("fit", "t.csv", "--target", "kind")
+    assert result.exit_code == 0
+    assert files(tmp_path) == {"t.csv", "out", "out/model.safetensors", "out/report.json", "out/report.html"}
+    assert result.stderr == ""
+    for words in ("60 rows, 2 columns (1 of numbers, 1 of categories), 3 classes", "Duality gap", "Most surprising"):
+        assert words in result.stdout
+    assert str(tmp_path / "out" / "report.html") in result.stdout
+    assert max(len(line) for line in result.stdout.splitlines() if str(tmp_path) not in line) <= 80
+    report = json.loads(Path("out/report.json").read_text())
+    assert report["schema"] == "crossent.report/1"
+    assert read_model("out/model.safetensors").classes == ("ant", "bee", "cat")
+
+
+def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
+    table().write_csv("t.csv")
+    for name in ("one", "two"):
+        assert run("fit", "t.csv", "--target", "kind", "-o", name).exit_code == 0
+    for name in ("model.safetensors", "report.json", "report.html"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_fit_predict_report(tmp_path: Path, suffix: str) -> None:
+    table().write_parquet("t.parquet")
+    assert run("fit", "t.parquet", "--target", "kind", "--seed", "3").exit_code == 0
+    result = run("predict", "out/model.safetensors", "t.parquet", "--output", f"p{suffix}")
+    assert result.exit_code == 0
+    assert str(tmp_path / f"p{suffix}") in result.stdout
+    predicted = read_table(f"p{suffix}")
+    names = ["probability_ant", "probability_bee", "probability_cat"]
+    assert predicted.columns == ["kind", "prediction", *names]
+    expected = read_model("out/model.safetensors").predict_probabilities(table())
+    np.testing.assert_array_equal(predicted.select(names).to_numpy(), expected)
+    result = run("report", f"p{suffix}", "--target", "kind", "--probabilities", "-o", "judged")
+    assert result.exit_code == 0
+    judged = json.loads(Path("judged/report.json").read_text())
+    truth = np.arange(60) % 3
+    assert judged["loss"]["nats"] == pytest.approx(float(np.mean(-np.log(expected[np.arange(60), truth]))), rel=1e-12)
+    # The report of fit is the report of predict's own numbers, restricted to the test rows.
+    fitted = json.loads(Path("out/report.json").read_text())
+    surprising = [entry["row"] for entry in fitted["surprising"]]
+    order = np.argsort(expected[np.arange(60), truth], kind="stable")
+    assert [row for row in order if row in surprising] == surprising
+
+
+def test_predict_names_its_output(tmp_path: Path) -> None:
+    table().write_csv("t.csv")
+    run("fit", "t.csv", "--target", "kind")
+    assert run("predict", "out/model.safetensors", "t.csv").exit_code == 0
+    assert (tmp_path / "t.predictions.csv").exists()
+
+
+def test_fit_runs_on_digits_by_default() -> None:
+    result = run("fit")
+    assert result.exit_code == 0
+    assert "1,797 rows, 64 columns" in result.stdout
+    assert json.loads(Path("out/report.json").read_text())["accuracy"]["value"] > 0.95
+
+
+def test_logits_and_the_warning_that_they_look_like_probabilities() -> None:
+    frame = pl.DataFrame({"y": ["a", "b", "b"], "a": [0.25, 0.5, 0.1], "b": [0.75, 0.5, 0.9]})
+    frame.write_csv("p.csv")
+    result = run("report", "p.csv", "--target", "y", "--logits")
+    assert result.exit_code == 0
+    assert "use --probabilities" in result.stderr
+    assert "use --probabilities" in " ".join(result.stdout.split())
+    assert "use --probabilities" in Path("out/report.html").read_text()
+    result = run("report", "p.csv", "--target", "y", "--probabilities")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "use --probabilities" not in result.stdout
+
+
+def test_an_infinite_loss_is_said() -> None:
+    pl.DataFrame({"y": ["a", "b"], "a": [0.0, 0.5], "b": [1.0, 0.5]}).write_csv("p.csv")
+    result = run("report", "p.csv", "--target", "y", "--probabilities")
+    assert result.exit_code == 0
+    assert "1 row has a label that was given probability 0" in " ".join(result.stdout.split())
+    report = json.loads(Path("out/report.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert report["loss"]["nats"] == "inf"
+    assert "∞" in Path("out/report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def good_model() -> bytes:
+    return crossent.tabular.fit_table(table(), "good.csv", "kind").model.to_bytes()
+
+
+def write_bad_inputs(folder: Path, model: bytes) -> None:
+    good = table()
+    Path("good").mkdir()
+    Path(MODEL).write_bytes(model)
+    good.write_csv("good.csv")
+    good.with_columns(kind=pl.lit("ant")).write_csv("constant.csv")
+    good.with_columns(size=pl.lit("nan")).write_csv("nan.csv")
+    good.with_columns(
+        size=pl.when(pl.int_range(pl.len()) == 7).then(pl.lit(float("inf"))).otherwise("size")
+    ).write_parquet("inf.parquet")
+    table(kind=["ant", "bee"] * 29 + ["ant", "cat"]).write_csv("single.csv")
+    Path("empty.csv").write_text("")
+    Path("short.csv").write_text("size,colour,kind\n1,red,ant\n2,re")
+    good.write_parquet("whole.parquet")
+    content = Path("whole.parquet").read_bytes()
+    Path("cut.parquet").write_bytes(content[: len(content) // 2])
+    np.savez("nan.npz", X=np.array([[1.0, np.nan]] * 8), y=np.arange(8) % 2)
+    Path("cut.safetensors").write_bytes(model[:-9])
+    Path("new.safetensors").write_bytes(
+        save({"coef": np.ones(1)}, {"crossent.model": json.dumps({"format_version": 99, "crossent_version": "9.0"})})
+    )
+    good.drop("size").write_csv("lacking.csv")
+    pl.DataFrame({"y": ["a", "b"], "a": [3.0, 0.5], "b": [-1.0, 0.5]}).write_csv("logits.csv")
+    pl.DataFrame({"y": ["a", "b"], "a": [0.1, 0.5], "b": [0.1, 0.5]}).write_csv("sums.csv")
+    assert (folder / "good.csv").exists()
+
+
+BAD_COMMANDS = {
+    "no such file": (["fit", "nowhere.csv", "--target", "y"], "there is no file 'nowhere.csv'"),
+    "no such column": (["fit", "good.csv", "--target", "kin"], "no column 'kin' in 'good.csv'; its columns are 'size'"),
+    "no target": (["fit", "good.csv"], "Pass --target COLUMN; the columns are 'size', 'colour', 'kind'"),
+    "unknown format": (["fit", MODEL + ".xlsx", "--target", "y"], "there is no file"),
+    "constant target": (["fit", "constant.csv", "--target", "kind"], "'kind' is constant ('ant')"),
+    "nan in text": (["fit", "nan.csv", "--target", "kind"], "column 'size' holds NaN in row 0"),
+    "infinity": (["fit", "inf.parquet", "--target", "kind"], "column 'size' holds infinity in row 7"),
+    "nan in npz": (["fit", "nan.npz"], "column '1' holds NaN in row 0"),
+    "class with one row": (["fit", "single.csv", "--target", "kind"], "class 'cat' of column 'kind' has one row"),
+    "empty file": (["fit", "empty.csv", "--target", "kind"], "'empty.csv' is empty"),
+    "cut short": (
+        ["fit", "short.csv", "--target", "kind"],
+        "line 3 of 'short.csv' has 2 fields where the header has 3",
+    ),
+    "damaged": (["fit", "cut.parquet", "--target", "kind"], "'cut.parquet' as parquet: it is damaged or cut short"),
+    "bad C": (["fit", "good.csv", "--target", "kind", "--C", "-1"], "--C must be a positive number"),
+    "bad tol": (["fit", "good.csv", "--target", "kind", "--tol", "nan"], "--tol must be a positive number"),
+    "bad test size": (["fit", "good.csv", "--target", "kind", "--test-size", "1.5"], "between 0 and 1"),
+    "output is a file": (["fit", "good.csv", "--target", "kind", "-o", "good.csv"], "'good.csv' is a file"),
+    "output inside a file": (["fit", "good.csv", "--target", "kind", "-o", "good.csv/x"], "cannot write"),
+    "no model": (["predict", "none.safetensors", "good.csv"], "no model file 'none.safetensors'"),
+    "not a model": (["predict", "good.csv", "good.csv"], "damaged, cut short or not safetensors"),
+    "model cut short": (["predict", "cut.safetensors", "good.csv"], "damaged, cut short or not safetensors"),
+    "newer model": (["predict", "new.safetensors", "good.csv"], "written by a newer crossent (9.0"),
+    "column lacking": (["predict", MODEL, "lacking.csv"], "no column 'size' in 'lacking.csv'"),
+    "bad suffix": (["predict", MODEL, "good.csv", "-o", "p.txt"], "written as .csv or .parquet"),
+    "over its data": (["predict", MODEL, "good.csv", "-o", "good.csv"], "cannot be written over 'good.csv'"),
+    "not declared": (["report", "sums.csv", "--target", "y"], "pass one of --probabilities and --logits"),
+    "both declared": (["report", "sums.csv", "--target", "y", "--logits", "--probabilities"], "pass one of"),
+    "two files": (
+        ["report", "sums.csv", "sums.csv", "--target", "y", "--logits"],
+        "takes one file of predictions for now",
+    ),
+    "are logits": (["report", "logits.csv", "--target", "y", "--probabilities"], "holds 3 in row 0"),
+    "sums": (["report", "sums.csv", "--target", "y", "--probabilities"], "row 0 (counted from 0) sums to 0.2"),
+    "no class column": (["report", "good.csv", "--target", "kind", "--logits"], "no column for label 'ant'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_COMMANDS)
+def test_bad_input_is_one_sentence_and_status_2(tmp_path: Path, good_model: bytes, name: str) -> None:
+    write_bad_inputs(tmp_path, good_model)
+    before = files(tmp_path)
+    arguments, sentence = BAD_COMMANDS[name]
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("crossent: ")
+    assert result.stderr.count("\n") == 1
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    assert files(tmp_path) == before
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
+    table().rename({"kind": "ki\x1b[2Jnd"}).write_csv("t.csv")
+    result = run("fit", "t.csv", "--target", "kind")
+    assert result.exit_code == 2
+    assert "\x1b" not in result.stderr
+    labels = [f"{name}\x1b[31m" for name in table()["kind"]]
+    table(kind=labels).write_csv("t.csv")
+    result = run("fit", "t.csv", "--target", "kind")
+    assert result.exit_code == 0
+    assert "\x1b" not in result.stdout
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table().write_csv("t.csv")
+    whole = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if "report.html" in path.name:
+            whole(path, content[:10])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return whole(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    result = run("fit", "t.csv", "--target", "kind", "-o", "deep/out")
+    assert result.exit_code == 2
+    assert "No space left on device" in result.stderr
+    assert files(tmp_path) == {"t.csv"}
+
+
+def test_an_older_report_survives_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table().write_csv("t.csv")
+    run("fit", "t.csv", "--target", "kind")
+    before = Path("out/report.html").read_bytes()
+
+    def broken(path: Path, content: bytes) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", broken)
+    assert run("fit", "t.csv", "--target", "kind", "--C", "0.01").exit_code == 2
+    assert Path("out/report.html").read_bytes() == before
+    assert files(tmp_path) == {"t.csv", "out", "out/model.safetensors", "out/report.json", "out/report.html"}
+
+
+def test_an_interruption_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table().write_csv("t.csv")
+    whole = crossent.tabular.fit_table
+
+    def interrupted(*arguments: object, **options: object) -> object:
+        def callback(entry: dict) -> None:
+            raise KeyboardInterrupt
+
+        return whole(*arguments, **{**options, "callback": callback})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(crossent.tabular, "fit_table", interrupted)
+    result = run("fit", "t.csv", "--target", "kind")
+    assert result.exit_code == 130
+    assert result.stderr == "crossent: interrupted\n"
+    assert files(tmp_path) == {"t.csv"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_in_a_real_process_is_clean(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez("t.npz", X=rng.normal(size=(4000, 300)), y=rng.integers(40, size=4000))
+    script = (
+        "import crossent.tabular.training as t, crossent.cli, os, signal\n"
+        "fit = t.SoftmaxRegression.fit\n"
+        "def stop(self, X, y):\n"
+        "    self.callback = lambda entry: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return fit(self, X, y)\n"
+        "t.SoftmaxRegression.fit = stop\n"
+        "crossent.cli.main()\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script, "fit", "t.npz"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert process.returncode in (130, -signal.SIGINT)
+    assert process.stderr == "crossent: interrupted\n"
+    assert files(tmp_path) == {"t.npz"}
+
+
+def test_help_is_quick_and_names_the_commands() -> None:
+    process = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "from crossent.cli import main; main()", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    for word in ("fit", "predict", "report"):
+        assert re.search(rf"\b{word}\b", process.stdout)
+    imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
+    assert imported.isdisjoint({"sklearn", "polars", "matplotlib", "numba", "torch"})

@@ -1,0 +1,277 @@
+"""Training on a table, the model file, and predictions from it."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from safetensors.numpy import load, save
+
+import crossent as ce
+from crossent.tabular import (
+    InputError,
+    Model,
+    TrainedTable,
+    fit_table,
+    prediction_table,
+    read_model,
+    read_predictions,
+    read_table,
+)
+from crossent.tabular.training import encode_labels
+
+
+def mixed_table(rows: int = 120) -> pl.DataFrame:
+    """Numbers, words, missing cells and three classes that they tell apart."""
+    rng = np.random.default_rng(7)
+    kind = rng.integers(3, size=rows)
+    size = rng.normal(size=rows) + kind
+    colour = (kind + rng.integers(2, size=rows)) % 3
+    return pl.DataFrame(
+        {
+            "size": [None if rng.random() < 0.1 else float(v) for v in size],
+            "colour": [None if rng.random() < 0.1 else ["red", "green", "blue"][k] for k in colour],
+            "kind": [["ant", "bee", "cat"][k] for k in kind],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def trained() -> TrainedTable:
+    return fit_table(mixed_table(), "mixed", "kind")
+
+
+def test_file_and_back_is_the_same_model(trained: TrainedTable, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(trained.model.to_bytes())
+    again = read_model(str(path))
+    assert again.preprocessing == trained.model.preprocessing
+    assert (again.classes, again.target, again.training) == (
+        trained.model.classes,
+        trained.model.target,
+        trained.model.training,
+    )
+    assert again.coef.tobytes() == trained.model.coef.tobytes()
+    assert again.intercept.tobytes() == trained.model.intercept.tobytes()
+    assert again.to_bytes() == trained.model.to_bytes()
+
+
+def test_predictions_are_those_of_the_test_part(trained: TrainedTable, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(trained.model.to_bytes())
+    table = prediction_table(read_model(str(path)), trained.frame, "mixed")
+    names = [f"probability_{name}" for name in ("ant", "bee", "cat")]
+    assert table.columns == ["kind", "prediction", *names]
+    found = table.select(names).to_numpy()[trained.test]
+    np.testing.assert_allclose(found, ce.softmax(trained.test_logits), rtol=1e-12)
+    best = table.select(names).to_numpy().argmax(axis=1)
+    assert table["prediction"].to_list() == [("ant", "bee", "cat")[k] for k in best]
+    unlabelled = prediction_table(read_model(str(path)), trained.frame.drop("kind"), "mixed")
+    assert unlabelled.equals(table.drop("kind"))
+
+
+def test_the_model_has_learned_and_is_at_the_optimum(trained: TrainedTable) -> None:
+    codes = trained.codes[trained.test]
+    assert ce.cross_entropy(trained.test_logits, codes) < 0.8
+    assert trained.duality_gap is not None
+    assert trained.duality_gap <= 1e-4
+    matrix = trained.model.preprocessing.transform(trained.frame)[trained.training]
+    truth = trained.codes[trained.training]
+    _, gradient = ce.linear_value_and_grad(
+        matrix, trained.model.coef, truth, linear_bias=trained.model.intercept, reduction="sum"
+    )
+    # First-order condition of Σ ℓ + ½‖W‖², at the size of the gradient at W = 0.
+    _, start = ce.linear_value_and_grad(matrix, np.zeros_like(trained.model.coef), truth, reduction="sum")
+    excess = np.linalg.norm(gradient.weight + trained.model.coef)
+    assert excess < 0.02 * np.linalg.norm(start.weight)
+
+
+def test_split_is_stratified_seeded_and_disjoint(trained: TrainedTable) -> None:
+    assert sorted([*trained.training, *trained.test]) == list(range(120))
+    assert len(trained.test) == 30
+    shares = np.bincount(trained.codes) / 120
+    np.testing.assert_allclose(np.bincount(trained.codes[trained.test]) / 30, shares, atol=1 / 30)
+    assert np.array_equal(fit_table(mixed_table(), "mixed", "kind").test, trained.test)
+    assert not np.array_equal(fit_table(mixed_table(), "mixed", "kind", seed=1).test, trained.test)
+
+
+def test_labels_keep_the_order_of_their_type() -> None:
+    classes, codes = encode_labels(pl.Series("y", [10, 9, 2, 10]))
+    assert classes == ["2", "9", "10"]
+    assert codes.tolist() == [2, 1, 0, 2]
+    assert encode_labels(pl.Series("y", [True, False]))[0] == ["false", "true"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a"] * 8, "constant \\('a'\\)"),
+        (["a"] * 7 + ["b"], "class 'b' of column 'y' has one row: each class needs at least 2"),
+        (["a"] * 6 + ["b", "c"], "class 'b' of column 'y' has one row \\(and 1 more"),
+        (["a", "b"] * 3 + ["a", None], "no label in row 7"),
+        (["a", "b"] * 3 + ["a", " "], "no label in row 7"),
+        ([0.1, 0.7, 0.5, 0.4, 0.3, 0.2, 0.9, 0.8], "looks like a quantity"),
+        ([1.0, float("nan")] * 4, "holds nan in row 1"),
+        ([[1], [2]] * 4, "name no class"),
+        (["a", "b", "c", "d"] * 2, "leaves 6 to train and 2 to test"),
+    ],
+)
+def test_targets_that_cannot_be_learned(labels: list, message: str) -> None:
+    frame = pl.DataFrame({"x": np.arange(8.0), "y": labels}, strict=False)
+    with pytest.raises(InputError, match=message):
+        fit_table(frame, "t", "y")
+
+
+def test_other_refusals_of_training() -> None:
+    frame = pl.DataFrame({"x": np.arange(8.0), "y": ["a", "b"] * 4})
+    with pytest.raises(InputError, match="no column 'z' in 't'; its columns are 'x', 'y'"):
+        fit_table(frame, "t", "z")
+    with pytest.raises(InputError, match="no column 'z'"):
+        fit_table(frame, "t", "y", drop=["z"])
+    with pytest.raises(InputError, match="no column beside 'y'"):
+        fit_table(frame, "t", "y", drop=["x"])
+    with pytest.raises(InputError, match="between 0 and 1"):
+        fit_table(frame, "t", "y", test_size=1.0)
+    with pytest.raises(InputError, match="NaN in row 3"):
+        fit_table(frame.with_columns(x=pl.Series([0.0, 1.0, 2.0, float("nan"), 4.0, 5.0, 6.0, 7.0])), "t", "y")
+
+
+def test_an_identifier_is_pointed_out() -> None:
+    frame = mixed_table().with_columns(name=pl.Series([f"n{k}" for k in range(120)]))
+    assert any("'name' has 120 different values" in note for note in fit_table(frame, "t", "kind").notes)
+
+
+def header(content: bytes) -> dict:
+    length = struct.unpack("<Q", content[:8])[0]
+    return json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["crossent.model"])
+
+
+def rewrite(content: bytes, **change: object) -> bytes:
+    """The model file with other entries in its header."""
+    return save(load(content), {"crossent.model": json.dumps({**header(content), **change})})
+
+
+def test_model_files_that_cannot_be_read(trained: TrainedTable, tmp_path: Path) -> None:
+    whole = trained.model.to_bytes()
+    path = tmp_path / "m.safetensors"
+    with pytest.raises(InputError, match="no model file"):
+        read_model(str(path))
+    for size in (0, 4, 8, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(InputError, match="damaged, cut short or not safetensors"):
+            read_model(str(path))
+    path.write_bytes(save({"coef": np.ones(2)}))
+    with pytest.raises(InputError, match="not a crossent model"):
+        read_model(str(path))
+    path.write_bytes(rewrite(whole, format_version=2, crossent_version="9.1"))
+    with pytest.raises(InputError, match=r"newer crossent \(9.1, model format 2; .*upgrade"):
+        read_model(str(path))
+    for version in (None, 0, "1"):
+        path.write_bytes(rewrite(whole, format_version=version))
+        with pytest.raises(InputError, match="its format version is"):
+            read_model(str(path))
+    for text in ("", "{}", "[]", '{"format_version": 1}'):
+        path.write_bytes(save(load(whole), {"crossent.model": text}))
+        with pytest.raises(InputError, match="do not fit together"):
+            read_model(str(path))
+
+
+@pytest.mark.parametrize("change", ["coef shape", "missing tensor", "nan", "class added"])
+def test_model_files_whose_parts_disagree(trained: TrainedTable, tmp_path: Path, change: str) -> None:
+    whole = trained.model.to_bytes()
+    tensors = load(whole)
+    content = header(whole)
+    if change == "coef shape":
+        tensors["coef"] = tensors["coef"][:, :-1].copy()
+    elif change == "missing tensor":
+        del tensors["number.scale"]
+    elif change == "nan":
+        tensors["intercept"] = tensors["intercept"] * np.nan
+    else:
+        content["classes"].append("dog")
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(save(tensors, {"crossent.model": json.dumps(content)}))
+    with pytest.raises(InputError, match="do not fit together"):
+        read_model(str(path))
+
+
+def test_data_to_predict_on_must_have_the_columns(trained: TrainedTable) -> None:
+    model: Model = trained.model
+    with pytest.raises(InputError, match="no column 'size' in 'new'; its columns are 'colour', 'kind'"):
+        model.predict_logits(trained.frame.drop("size"), "new")
+    with pytest.raises(InputError, match="holds 'huge' in row 1"):
+        model.predict_logits(pl.DataFrame({"size": ["1", "huge"], "colour": ["red", "red"]}))
+    shuffled = trained.frame.select("colour", pl.lit("x").alias("extra"), "size")
+    np.testing.assert_array_equal(model.predict_logits(shuffled), model.predict_logits(trained.frame))
+
+
+def predictions(**columns: list) -> pl.DataFrame:
+    return pl.DataFrame(columns)
+
+
+def test_predictions_by_prefix_or_by_name() -> None:
+    frame = predictions(y=["b", "a"], id=[7, 8], p_a=[0.25, 0.5], p_b=[0.25, 0.5], p_c=[0.5, 0.0])
+    judged = read_predictions(frame, "t", "y", "probabilities")
+    assert judged.classes == ("a", "b", "c")
+    assert judged.codes.tolist() == [1, 0]
+    np.testing.assert_allclose(judged.losses, [np.log(4), np.log(2)])
+    plain = read_predictions(frame.drop("id").rename({"p_a": "a", "p_b": "b", "p_c": "c"}), "t", "y", "probabilities")
+    np.testing.assert_array_equal(plain.probabilities, judged.probabilities)
+
+
+def test_logits_keep_the_digits_that_probabilities_lose() -> None:
+    frame = predictions(y=["a", "b"], a=[40.0, 0.0], b=[0.0, 40.0])
+    judged = read_predictions(frame, "t", "y", "logits")
+    np.testing.assert_allclose(judged.losses, np.exp(-40.0), rtol=1e-14)
+    assert judged.warnings == []
+
+
+def test_impossible_label_costs_infinity() -> None:
+    frame = predictions(y=["a", "b"], a=[0.0, 0.0], b=[1.0, 1.0])
+    assert read_predictions(frame, "t", "y", "probabilities").losses.tolist() == [np.inf, 0.0]
+    frame = predictions(y=["a", "b"], a=[-np.inf, -np.inf], b=[1.0, 1.0])
+    assert read_predictions(frame, "t", "y", "logits").losses.tolist() == [np.inf, 0.0]
+
+
+def test_rounded_probabilities_are_rescaled_and_it_is_said() -> None:
+    frame = predictions(y=["a", "b", "c"], a=[0.33, 0.2, 0.1], b=[0.33, 0.7, 0.1], c=[0.33, 0.1, 0.8])
+    judged = read_predictions(frame, "t", "y", "probabilities")
+    np.testing.assert_allclose(judged.probabilities.sum(axis=1), 1)
+    assert judged.losses[0] == pytest.approx(np.log(3))
+    assert "sums to 0.99" in judged.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "scale", "message"),
+    [
+        ({"a": [2.0, 0.5], "b": [-1.0, 0.5]}, "probabilities", "column 'a' holds 2 in row 0 .*use --logits"),
+        ({"a": [0.5, 0.5], "b": [0.5, 0.1]}, "probabilities", "row 1 .*sums to 0.6, not 1.*'a', 'b'"),
+        ({"a": [0.5, 0.5], "b": [0.5, 0.5], "age": [30, 40]}, "probabilities", "column 'age' holds 30"),
+        ({"a": [0.5, 0.5]}, "probabilities", "no column for label 'b'.*'probability_b'"),
+        ({"a": [0.5, None], "b": [0.5, 0.5]}, "logits", "column 'a' has no value in row 1"),
+        ({"a": [0.5, float("nan")], "b": [0.5, 0.5]}, "logits", "column 'a' holds nan in row 1"),
+        ({"a": ["x", "y"], "b": [0.5, 0.5]}, "logits", "column 'a' should hold logits"),
+        ({"a": [1.0, -np.inf], "b": [0.5, -np.inf]}, "logits", "row 1 .*-infinity for every class"),
+    ],
+)
+def test_predictions_that_are_refused(columns: dict, scale: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_predictions(predictions(y=["a", "b"], **columns), "t", "y", scale)  # type: ignore[arg-type]
+
+
+def test_probabilities_declared_as_logits_are_noticed() -> None:
+    frame = predictions(y=["a", "b"], a=[0.25, 0.5], b=[0.75, 0.5])
+    assert "use --probabilities" in read_predictions(frame, "t", "y", "logits").warnings[0]
+    almost = predictions(y=["a", "b"], a=[0.25, 0.5], b=[0.75, 1.5])
+    assert read_predictions(almost, "t", "y", "logits").warnings == []
+
+
+def test_built_in_digits_reach_a_good_accuracy() -> None:
+    result = fit_table(read_table("digits"), "digits", "target")
+    hits = result.test_logits.argmax(axis=1) == result.codes[result.test]
+    assert hits.mean() > 0.95
+    assert len(result.history) == result.iterations + 1 or len(result.history) == result.iterations
