@@ -162,7 +162,7 @@ def numerics() -> Figure:
     figure, axes = plt.subplots()
     for name, program, colour in programs:
         error = np.abs(program(rows).astype(np.float64) / exact - 1)
-        # A dot per row; 1e-8 stands for an error of 0. Three decimals of the logarithm are plenty for a picture.
+        # A dot per row; 1e-8 stands for an error of 0. Two decimals of the logarithm are plenty for a picture.
         axes.plot(margins, 10 ** np.round(np.log10(np.maximum(error, 1e-8)), 2), ".", color=colour, label=name, ms=3)
     axes.set(yscale="log", ylim=(5e-9, 3), xlim=(0, 30), xlabel="lead of the true class (logits)")
     axes.set(ylabel="relative error of the loss")

@@ -282,6 +282,8 @@ def hard_term(name: str, parameter: float, n: Any, sign: Any = lambda x: x) -> t
     a = mpf(parameter)
     if name == "cross_entropy" or (name == "focal" and a == 0):
         return n, mpf(1), mpf(0)
+    if name == "focal" and miss == 0:
+        return mpf(0), mpf(0), mpf(0)  # a single class: what these multiply is 0
     if name == "focal":
         first = a * miss ** (a - 1) * p * n + miss**a
         second = sign(a * (a - 1) * miss ** (a - 2) * p**2 * n) + sign(-a * miss ** (a - 1) * p * n)
@@ -373,6 +375,8 @@ def add_magnitudes(row: Row, z: Sequence[Any], target: Any, options: Options) ->
             return nll, nll_row, nll_second
         if name == "poly1":
             return nll + a * mass * miss, nll_row + a * mass * miss_row, nll_second + a * mass * miss_second
+        if name == "focal" and miss == 0:
+            return mpf(0), 0 * p, 0 * p
         if name == "focal":
             m0, m1, m2 = miss**a, a * miss ** (a - 1), abs(a * (a - 1)) * miss ** (a - 2)
             curvature = m0 * nll_second + 2 * m1 * nll_row * miss_row + nll * (m2 * miss_row**2 + m1 * miss_second)

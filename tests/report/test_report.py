@@ -60,7 +60,8 @@ def test_schema_of_fit() -> None:
     report = fitted()
     assert set(report) == {
         "schema", "crossent_version", "kind", "source", "target", "rows_judged", "data", "classes", "imbalance", "loss",
-        "accuracy", "brier_score", "per_class", "confusion", "reliability", "surprising", "training_loss", "optimiser",
+        "accuracy", "brier_score", "per_class", "costliest_classes",
+        "confusion", "reliability", "surprising", "training_loss", "optimiser",
         "notes", "warnings",
     }  # fmt: skip
     assert report["schema"] == "crossent.report/1"
@@ -151,7 +152,10 @@ def test_many_classes_have_no_matrix_but_the_pairs_confused() -> None:
     report = summarize_predictions(judged(random_predictions(300, MATRIX_CLASSES + 1)))
     assert report["confusion"]["matrix"] is None
     assert len(report["confusion"]["most_confused"]) == 10
+    means = [entry["loss"]["nats"] for entry in report["per_class"]]
+    assert report["costliest_classes"] == sorted(range(len(means)), key=lambda k: -means[k])[:20]
     shown = terminal(report)
+    assert "The 20 classes of highest loss" in shown
     assert "… and 21 more classes" in shown
     assert "Most often confused" in shown
     render_html(report)

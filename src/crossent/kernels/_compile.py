@@ -7,6 +7,9 @@ two-sums that the accuracy of the kernels rests on. Where a loop needs it, one s
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -15,8 +18,9 @@ from typing import Any
 
 import numba
 from numba.core import event
+from numba.core.caching import IndexDataCacheFile
 
-__all__ = ["helper", "kernel"]
+__all__ = ["helper", "inlined", "kernel"]
 
 logger = logging.getLogger("crossent")
 _kernels: dict[int, str] = {}
@@ -64,15 +68,59 @@ def inlined(function: Callable[..., Any]) -> Any:
     return numba.njit(error_model="numpy", nogil=True, forceinline=True)(function)
 
 
+class _CacheFile(IndexDataCacheFile):
+    """Numba's index of compiled functions, with data files named after what they hold.
+
+    Numba numbers the files. Two processes that compile at the same time for different dtypes then both choose number 1,
+    and the index of one comes to point at the machine code of the other, which runs and returns nonsense.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        identity = repr((key, self._source_stamp, self._version))
+        name = f"{self._base}.{hashlib.sha256(identity.encode()).hexdigest()[:24]}.nbc"
+        try:
+            overloads = self._load_index()
+            if not overloads:
+                self._remove_outdated()
+            self._save_data(name, data)
+            overloads[key] = name
+            self._save_index(overloads)
+        except OSError as error:
+            logger.info("a compiled kernel could not be kept on disk: %s", error)
+
+    def load(self, key: Any) -> Any:
+        try:
+            return super().load(key)
+        except Exception as error:  # a truncated file must only cost the time to compile again
+            logger.info("a kept kernel could not be read: %s", error)
+            return None
+
+    @property
+    def _base(self) -> str:
+        return str(self._index_name).removesuffix(".nbi")
+
+    def _remove_outdated(self) -> None:
+        for path in Path(self._cache_path).glob(f"{glob.escape(self._base)}.*.nbc"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _cached(function: Callable[..., Any]) -> Any:
+    compiled = numba.njit(error_model="numpy", nogil=True, cache=True)(function)
+    cache = compiled._cache
+    cache._cache_file = _CacheFile(
+        cache_path=cache._cache_path,
+        filename_base=cache._impl.filename_base,
+        source_stamp=(cache._impl.locator.get_source_stamp(), _DIGEST),
+    )
+    return compiled
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile an entry point: it releases the GIL and is cached on disk where the disk allows it."""
     try:
-        compiled = numba.njit(error_model="numpy", nogil=True, cache=True)(function)
-        # The stamp lives in a private attribute: without it the cache still works, only less carefully.
-        cache_file = getattr(compiled._cache, "_cache_file", None)
-        if hasattr(cache_file, "_source_stamp"):
-            cache_file._source_stamp = (cache_file._source_stamp, _DIGEST)
-    except RuntimeError as error:
+        compiled = _cached(function)
+    except (RuntimeError, AttributeError, TypeError) as error:  # no place to write to, or another Numba's internals
         logger.info("compiled kernels are not kept on disk: %s", error)
         compiled = numba.njit(error_model="numpy", nogil=True)(function)
     _kernels[id(compiled)] = function.__name__

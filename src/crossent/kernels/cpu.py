@@ -86,9 +86,9 @@ def softmax_value_grad(
     factors = _NO_DOUBLES if row_weight is None else _plain(row_weight)
     terms = _plain(terms)
     out = _NO_ROWS[logits.dtype] if grad is None else grad
-    codes = terms[:, 0]
-    with_entropy = bool((codes == ENTROPY_PENALTY).any())
-    with_brier = bool((codes == BRIER_TERM).any())
+    codes = terms[:, 0].tolist()
+    with_entropy = ENTROPY_PENALTY in codes
+    with_brier = BRIER_TERM in codes
     arguments: tuple[Any, ...]
     if labels is not None and not with_entropy and not with_brier:
         arguments = (

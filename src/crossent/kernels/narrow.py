@@ -10,8 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from ._compile import helper, inlined, kernel
 from .closed_forms import (
@@ -110,42 +108,38 @@ def _block_exp(x: Any, m: Any) -> None:
             z[i] = exp_difference(z[i], m[i])
 
 
-@helper
-def _tail_of_floats(e: Any, f: Any) -> None:
-    for i in range(LANES):
-        v = np.float64(e[i])
-        f[TAIL * LANES + i] += 0.0 if v == 1.0 else v
-        f[ONES * LANES + i] += 1.0 if v == 1.0 else 0.0
+@inlined
+def _below_one(v: Any) -> Any:
+    return 0.0 if v == 1.0 else v
 
 
-@helper
-def _tail_of_doubles(e: Any, f: Any) -> None:
-    for i in range(LANES):
-        v = e[i]
-        _add_compensated(f, TAIL, i, 0.0 if v == 1.0 else v)
-        f[ONES * LANES + i] += 1.0 if v == 1.0 else 0.0
-
-
-def _add_tail(e: Any, f: Any) -> None:
-    """Add the exponentials of one class below 1 to each row's tail, and count those that are 1."""
-    raise NotImplementedError("runs only inside compiled code")
-
-
-@overload(_add_tail, jit_options={"error_model": "numpy", "nogil": True})
-def _typed_add_tail(e, f):  # type: ignore[no-untyped-def]  # Numba compares these names with the lambdas' below
-    if e.dtype == types.float32:
-        return lambda e, f: _tail_of_floats(e, f)
-    return lambda e, f: _tail_of_doubles(e, f)
+@inlined
+def _is_one(v: Any) -> Any:
+    return 1.0 if v == 1.0 else 0.0
 
 
 @helper
 def _block_tail(x: Any, f: Any) -> None:
-    """The sums of the exponentials without the maximum's own 1."""
+    """The sums of the exponentials without the maximum's own 1: ones are counted, the rest is added up, four classes at a time."""
     _clear(f, TAIL)
     for i in range(LANES):
         f[ONES * LANES + i] = -1.0
-    for start in range(0, len(x), LANES):
-        _add_tail(x[start : start + LANES], f)
+    classes = len(x) // LANES
+    for k in range(0, classes - 3, 4):
+        e = x[k * LANES : (k + 4) * LANES]
+        for i in range(LANES):
+            e0 = np.float64(e[i])
+            e1 = np.float64(e[i + LANES])
+            e2 = np.float64(e[i + 2 * LANES])
+            e3 = np.float64(e[i + 3 * LANES])
+            _add_compensated(f, TAIL, i, (_below_one(e0) + _below_one(e1)) + (_below_one(e2) + _below_one(e3)))
+            f[ONES * LANES + i] += (_is_one(e0) + _is_one(e1)) + (_is_one(e2) + _is_one(e3))
+    for k in range(classes - classes % 4, classes):
+        e = x[k * LANES : (k + 1) * LANES]
+        for i in range(LANES):
+            v = np.float64(e[i])
+            _add_compensated(f, TAIL, i, _below_one(v))
+            f[ONES * LANES + i] += _is_one(v)
     for i in range(LANES):
         f[TAIL * LANES + i] = f[ONES * LANES + i] + (f[TAIL * LANES + i] + f[LOW * LANES + i])
 

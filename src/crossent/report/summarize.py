@@ -25,6 +25,7 @@ SCHEMA = "crossent.report/1"
 RELIABILITY_BINS = 10
 SURPRISING_ROWS = 10
 MOST_CONFUSED = 10
+COSTLIEST_CLASSES = 20
 # A table of more classes than this is no table a person reads; the pairs most often confused are.
 MATRIX_CLASSES = 40
 # Cells are shown beside a surprising row where the table is narrow enough to read.
@@ -149,6 +150,7 @@ def _evaluation(
         },
         "brier_score": brier_score(codes, probabilities, labels=indices),
         "per_class": _per_class(classes, codes, losses, matrix),
+        "costliest_classes": _costliest(classes, codes, losses),
         "confusion": {
             "rows_are": "labels",
             "columns_are": "predictions",
@@ -219,6 +221,14 @@ def _per_class(
         }
         for k, label in enumerate(classes)
     ]
+
+
+def _costliest(classes: tuple[str, ...], codes: NDArray[np.intp], losses: NDArray[np.float64]) -> list[int]:
+    """Return positions in `per_class`: the classes of highest mean loss first, as many as a screen shows."""
+    rows = np.bincount(codes, minlength=len(classes))
+    present = np.flatnonzero(rows)
+    mean = np.bincount(codes, weights=losses, minlength=len(classes))[present] / rows[present]
+    return [int(k) for k in present[np.argsort(-mean, kind="stable")[:COSTLIEST_CLASSES]]]
 
 
 def _most_confused(classes: tuple[str, ...], matrix: NDArray[np.int64]) -> list[dict[str, Any]]:

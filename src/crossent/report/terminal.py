@@ -94,10 +94,11 @@ def _loss(report: Report, console: Console) -> None:
 
 
 def _per_class(report: Report, console: Console) -> None:
-    _title(console, "Per class")
-    table = _table("class", ">rows", ">nats", ">bits", ">recall", ">precision")
     entries = report["per_class"]
-    for entry in entries[:_CLASS_LINES]:
+    shown = [entries[k] for k in report["costliest_classes"]] if len(entries) > _CLASS_LINES else entries
+    _title(console, "Per class" if shown is entries else f"The {len(shown)} classes of highest loss")
+    table = _table("class", ">rows", ">nats", ">bits", ">recall", ">precision")
+    for entry in shown:
         value = entry["loss"] or {"nats": None, "bits": None}
         table.add_row(
             _label(entry["label"]),
@@ -108,8 +109,8 @@ def _per_class(report: Report, console: Console) -> None:
             percent(entry["precision"]),
         )
     console.print(table)
-    if len(entries) > _CLASS_LINES:
-        console.print(Text(f"… and {len(entries) - _CLASS_LINES:,} more classes in the report files", style="dim"))
+    if len(entries) > len(shown):
+        console.print(Text(f"… and {len(entries) - len(shown):,} more classes in the report files", style="dim"))
 
 
 def _confusion(report: Report, console: Console) -> None:

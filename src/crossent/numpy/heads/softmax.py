@@ -45,7 +45,7 @@ def _check_distributions(target: np.ndarray, loss: Loss) -> None:
         row = int(np.argmax(~np.isfinite(target).all(axis=1)))
         raise ValueError(refuse("a target distribution must be finite", f"inf in row {row}"))
     if loss.needs_unit_mass:
-        mass: np.ndarray = np.sum(target, axis=1, dtype=np.float64)
+        mass = target.sum(axis=1, dtype=np.float64)
         off = np.abs(mass - 1) > _MASS_TOLERANCE.get(target.dtype.itemsize, 1e-6)
         if off.any():
             row = int(np.argmax(off))

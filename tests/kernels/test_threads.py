@@ -1,0 +1,266 @@
+"""The thread pool: limits, forks, many callers, errors, interruption; and that nobody can see how many threads there are."""
+
+from __future__ import annotations
+
+import _thread
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from crossent.kernels import threads
+
+
+@pytest.fixture(autouse=True)
+def _restore():
+    yield
+    threads.set_num_threads(None)
+
+
+def fill(out, start, stop):
+    """A row function: says who computed which row."""
+    out[start:stop] += 1
+
+
+def run_in_child(code, **environment):
+    clean = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "CROSSENT_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    return done.returncode, done.stdout.strip(), done.stderr
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize(("rows", "columns", "multiple"), [(1, 100_000, 1), (1001, 100, 1), (5000, 10, 64), (3, 9000, 1)])
+def test_every_row_is_computed_once(count, rows, columns, multiple):
+    threads.set_num_threads(count)
+    out = np.zeros(rows, int)
+    starts = []
+
+    def function(out, start, stop):
+        starts.append(start)
+        fill(out, start, stop)
+
+    threads.run_rows(function, rows, columns, (out,), multiple)
+    assert (out == 1).all()
+    assert all(start % multiple == 0 for start in starts)
+
+
+def test_small_problems_stay_in_the_calling_thread():
+    threads.set_num_threads(4)
+    seen = []
+    threads.run_rows(lambda start, stop: seen.append((threading.get_ident(), start, stop)), 32, 10, ())
+    assert seen == [(threading.get_ident(), 0, 32)]
+
+
+def test_large_problems_use_several_threads():
+    threads.set_num_threads(3)
+    seen = set()
+    barrier = threading.Barrier(3, timeout=30)  # passes only if three threads are inside at the same time
+
+    def function(start, stop):
+        if threading.get_ident() not in seen:
+            seen.add(threading.get_ident())
+            barrier.wait()
+
+    threads.run_rows(function, 3000, 1000, ())
+    assert len(seen) == 3
+
+
+def test_set_and_get():
+    threads.set_num_threads(5)
+    assert threads.get_num_threads() == 5
+    threads.set_num_threads(np.int64(2))
+    assert threads.get_num_threads() == 2
+    threads.set_num_threads(None)
+    assert threads.get_num_threads() >= 1
+
+
+@pytest.mark.parametrize("wrong", [0, -3])
+def test_less_than_one_thread_is_refused(wrong):
+    with pytest.raises(ValueError, match=f"at least 1, got {wrong}"):
+        threads.set_num_threads(wrong)
+
+
+@pytest.mark.parametrize("wrong", [2.0, "2", True])
+def test_a_number_of_threads_is_an_integer(wrong):
+    with pytest.raises(TypeError, match=type(wrong).__name__):
+        threads.set_num_threads(wrong)
+
+
+REPORT = "from crossent.kernels import threads; print(threads.get_num_threads())"
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"CROSSENT_NUM_THREADS": "7"}, "7"),
+        ({"OMP_NUM_THREADS": "1"}, "1"),
+        ({"OMP_NUM_THREADS": "1,4"}, "1"),
+        ({"OMP_NUM_THREADS": "1", "CROSSENT_NUM_THREADS": "3"}, "3"),
+        ({"OMP_NUM_THREADS": "nonsense", "CROSSENT_NUM_THREADS": "2"}, "2"),
+    ],
+)
+def test_the_environment_is_honoured(environment, expected):
+    assert run_in_child(REPORT, **environment)[:2] == (0, expected)
+
+
+def test_a_wrong_limit_is_an_error():
+    code, _, error = run_in_child(REPORT, CROSSENT_NUM_THREADS="many")
+    assert code != 0
+    assert "CROSSENT_NUM_THREADS must be a positive integer, got 'many'" in error
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no processor affinity")
+def test_affinity_is_honoured():
+    pin = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+    assert run_in_child(pin + REPORT)[:2] == (0, "1")
+
+
+def test_joblib_workers_are_limited():
+    joblib = pytest.importorskip("joblib")
+    with joblib.parallel_config(backend="loky", inner_max_num_threads=1, n_jobs=2):
+        assert joblib.Parallel()(joblib.delayed(threads.get_num_threads)() for _ in range(2)) == [1, 1]
+
+
+def test_many_callers_at_once():
+    threads.set_num_threads(4)
+    results = [np.zeros(2000, int) for _ in range(16)]
+    callers = [
+        threading.Thread(target=threads.run_rows, args=(fill, 2000, 1000, (out,))) for out in results for _ in range(1)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=60)
+    assert all((out == 1).all() for out in results)
+
+
+def test_a_call_from_inside_a_call_does_not_wait_for_itself():
+    threads.set_num_threads(2)
+    out = np.zeros(200, int)
+
+    def outer(start, stop):
+        inner = np.zeros(200, int)
+        threads.run_rows(fill, 200, 1000, (inner,))
+        out[start:stop] += inner[start:stop]
+
+    threads.run_rows(outer, 200, 1000, ())
+    assert (out == 1).all()
+
+
+def test_an_error_reaches_the_caller_and_the_pool_goes_on():
+    threads.set_num_threads(3)
+
+    def broken(start, stop):
+        raise ZeroDivisionError(f"row {start}")
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            threads.run_rows(broken, 1000, 1000, ())
+    out = np.zeros(1000, int)
+    threads.run_rows(fill, 1000, 1000, (out,))
+    assert (out == 1).all()
+
+
+def test_an_error_in_a_helper_alone_reaches_the_caller():
+    threads.set_num_threads(2)
+    caller = threading.get_ident()
+
+    def broken_elsewhere(start, stop):
+        if threading.get_ident() != caller:
+            raise KeyError("helper")
+        time.sleep(0.02)  # leaves the helper time to take a piece
+
+    with pytest.raises(KeyError, match="helper"):
+        threads.run_rows(broken_elsewhere, 1000, 1000, ())
+
+
+def test_an_interrupted_caller_waits_for_its_helpers_and_the_pool_goes_on():
+    threads.set_num_threads(2)
+    caller = threading.get_ident()
+    inside = []
+
+    def slow(start, stop):
+        inside.append(start)
+        if threading.get_ident() == caller:
+            _thread.interrupt_main()
+            for _ in range(100):
+                time.sleep(0.01)
+        else:
+            time.sleep(0.05)
+        inside.remove(start)
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.run_rows(slow, 1000, 1000, ())
+    assert len(inside) <= 1  # the caller's own piece; no helper is still writing
+    out = np.zeros(1000, int)
+    threads.run_rows(fill, 1000, 1000, (out,))
+    assert (out == 1).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_the_pool_works_in_a_forked_child():
+    # In a fresh process: Python warns about forks of a process with threads, and those warnings are errors here.
+    code = """
+import os, warnings
+warnings.simplefilter("ignore")
+import numpy as np
+from crossent.kernels import threads
+threads.set_num_threads(3)
+def fill(out, start, stop): out[start:stop] += 1
+def check():
+    out = np.zeros(1000, int)
+    threads.run_rows(fill, 1000, 1000, (out,))
+    return (out == 1).all() and threads.get_num_threads() == 3
+assert check()
+child = os.fork()
+if child == 0:
+    os._exit(0 if check() else 1)
+assert os.waitpid(child, 0)[1] == 0 and check()
+print("both")
+"""
+    assert run_in_child(code)[:2] == (0, "both")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("rows", "classes"), [(4001, 10), (301, 1000)])
+@pytest.mark.parametrize("soft", [False, True])
+def test_bits_do_not_depend_on_the_number_of_threads(dtype, rows, classes, soft):
+    pytest.importorskip("numba")
+    from crossent.kernels import cpu
+
+    rng = np.random.default_rng(11)
+    logits = (rng.normal(size=(rows, classes)) * 4).astype(dtype)
+    labels = None if soft else rng.integers(0, classes, rows)
+    target = rng.dirichlet(np.ones(classes), rows).astype(dtype) if soft else None
+    weight = rng.uniform(0.5, 2, classes)
+    terms = np.array([[1.0, 1.0, 2.0], [4.0, 0.01, 0.0]])
+    results = []
+    for count in (1, 2, 3, 5):
+        threads.set_num_threads(count)
+        grad = np.empty_like(logits)
+        loss = cpu.softmax_value_grad(logits, labels, target, weight, 0.1, terms, 0.3, None, grad)
+        results.append((loss, grad))
+    # ... nor on where in a block a row comes to lie.
+    grad = np.empty_like(logits[13:])
+    loss = cpu.softmax_value_grad(
+        logits[13:].copy(),
+        None if soft else labels[13:].copy(),
+        target[13:].copy() if soft else None,
+        weight,
+        0.1,
+        terms,
+        0.3,
+        None,
+        grad,
+    )
+    np.testing.assert_array_equal(loss, results[0][0][13:])
+    np.testing.assert_array_equal(grad, results[0][1][13:])
+    for other_loss, other_grad in results[1:]:
+        np.testing.assert_array_equal(other_loss, results[0][0])
+        np.testing.assert_array_equal(other_grad, results[0][1])

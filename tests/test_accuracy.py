@@ -1,0 +1,278 @@
+"""Every value, every gradient component and every entry of the Hessian's diagonal against the oracle, in ulps.
+
+==========================  =======  =======
+bar, in ulps                float32  float64
+==========================  =======  =======
+value                       2        4
+gradient component          4        8
+entry of the diagonal       16       16
+==========================  =======  =======
+
+Values and gradients of hard-target cross-entropy, focal and generalised cross-entropy are judged relative to
+themselves, all else relative to the summed magnitudes of the formula's terms; focal's bars are multiplied by 1 + γ; an
+absolute error of K smallest normal numbers times the largest multiplier is free, since terms may underflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import adversarial
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from laws.tables import LOSSES, LossCase
+from oracle import Options, Row
+
+import crossent as ce
+
+VALUE_BAR = {np.float32: 2, np.float64: 4}
+GRADIENT_BAR = {np.float32: 4, np.float64: 8}
+HESSIAN_BAR = 16
+DTYPES = [np.float32, np.float64]
+BOTH_DTYPES = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+
+
+def factor(terms: tuple[oracle.Term, ...]) -> float:
+    return 1 + max((parameter for name, _, parameter in terms if name == "focal"), default=0.0)
+
+
+def largest_multiplier(case: LossCase, weight: Any) -> float:
+    """What a term that underflows may have been multiplied by."""
+    scales = [abs(scale) * max(1.0, abs(parameter)) for _, scale, parameter in case.terms]
+    return max(scales) * max(1.0, float(np.max(weight, initial=0.0)))
+
+
+def judge(results: tuple[Any, ...], rows: list[Row], case: LossCase, dtype: Any, slack: float) -> None:
+    """Assert that (values, gradients, diagonals) meet the bars; say which row is the worst."""
+    bars = (VALUE_BAR[dtype], GRADIENT_BAR[dtype], HESSIAN_BAR)
+    wanted = (
+        [([row.value], [row.value_scale]) for row in rows],
+        [(row.gradient, row.gradient_scale) for row in rows],
+        [(row.hessian, row.hessian_scale) for row in rows],
+    )
+    names = ("value", "gradient", "diagonal")
+    for result, bar, pairs, name in zip(results, bars, wanted, names, strict=False):
+        result = np.asarray(result).reshape(len(rows), -1)
+        for i, (exact, scale) in enumerate(pairs):
+            for k, (e, s) in enumerate(zip(exact, scale, strict=True)):
+                error = oracle.error_in_ulps(result[i, k], e, s, dtype, slack)
+                assert error <= bar * factor(case.terms), (
+                    f"{name} of row {i}, entry {k}: {error:.3g} ulps, allowed {bar * factor(case.terms):g}; "
+                    f"got {result[i, k]!r}, exact {float(e)!r}, judged at {float(s):.3g}"
+                )
+
+
+def slack_of(num_classes: int, dtype: Any, multiplier: float) -> float:
+    return num_classes * float(np.finfo(dtype).smallest_normal) * multiplier
+
+
+@cache
+def exact_rows(case: LossCase, kind: str, num_classes: int, dtype: Any) -> tuple[list[Row], np.ndarray, Any, dict]:
+    """Oracle rows, logits, target and options of one kind of problem; both twins are judged by them."""
+    z, y = adversarial.rows(num_classes, dtype)
+    rng = np.random.default_rng(1)
+    options: dict[str, Any] = {}
+    target: Any = y
+    if "weighted" in kind:
+        options["weight"] = rng.uniform(0.1, 5.0, num_classes)
+    if "smoothed" in kind:
+        options["label_smoothing"] = 0.1
+    if "soft" in kind:
+        target = rng.dirichlet(np.full(num_classes, 0.5), len(z)).astype(dtype)
+        target[rng.random(target.shape) < 0.2] = 0
+        target = (target / target.sum(axis=1, keepdims=True)).astype(dtype)
+    given_options = Options(terms=case.terms, **options)
+    hard = kind in ("hard", "weighted") and all(name in HARD_TERMS for name, _, _ in case.terms)
+    exact = oracle.tail_row if hard else oracle.softmax_row
+    return [exact(row, t, given_options) for row, t in zip(z, list(target), strict=True)], z, target, options
+
+
+HARD_TERMS = {"cross_entropy", "focal", "poly1", "gce"}
+KINDS = ["hard", "weighted", "smoothed", "soft", "weighted-soft", "weighted-smoothed"]
+
+
+@BOTH_DTYPES
+@pytest.mark.parametrize("case", LOSSES, ids=str)
+def test_softmax(twin: str, case: LossCase, dtype: Any) -> None:
+    for kind in KINDS if case in SEVERAL_KINDS else KINDS[: 1 if case.hard_only else 3]:
+        rows, z, target, options = exact_rows(case, kind, 5, dtype)
+        results = ce.value_grad_hess(z, target, loss=case.loss, reduction="none", **options)
+        slack = slack_of(5, dtype, largest_multiplier(case, options.get("weight", 1.0)))
+        fast = ce.value_and_grad(z, target, loss=case.loss, reduction="none", **options)
+        judge(fast, rows, case, dtype, slack)
+        judge(results, rows, case, dtype, slack)
+        assert fast[1].dtype == results[2].dtype == dtype
+
+
+BY_LOSS = {str(case): case for case in LOSSES}
+SEVERAL_KINDS = [BY_LOSS["CrossEntropy()"], BY_LOSS["Focal(gamma=2.0)"]]
+"""The losses that are tried with every kind of target; the others with hard, weighted and smoothed ones."""
+
+
+@BOTH_DTYPES
+@pytest.mark.parametrize("num_classes", [1, 2, 3, 10, 16, 17, 33, 65, 257, 1000, 4099])
+def test_number_of_classes(twin: str, num_classes: int, dtype: Any) -> None:
+    """Kernels change their loops with K; here each of them meets the same rows."""
+    for case in (BY_LOSS["CrossEntropy()"], BY_LOSS["Focal(gamma=2.0)"])[: 2 if num_classes < 100 else 1]:
+        z, y = adversarial.rows(num_classes, dtype, repeats=1)
+        if num_classes >= 1000:
+            z, y = z[::4], y[::4]
+        rows = [oracle.tail_row(row, label, Options(terms=case.terms)) for row, label in zip(z, y, strict=True)]
+        results = ce.value_and_grad(z, y, loss=case.loss, reduction="none")
+        judge(results, rows, case, dtype, slack_of(num_classes, dtype, 1.0))
+
+
+@BOTH_DTYPES
+@pytest.mark.parametrize("case", [case for case in LOSSES if case.looks_at_target or case.z_penalty], ids=str)
+@pytest.mark.parametrize("pos_weight", [None, 3.5], ids=["", "pos_weight"])
+def test_sigmoid(twin: str, case: LossCase, dtype: Any, pos_weight: float | None) -> None:
+    z = adversarial.entries(dtype)
+    soft = np.random.default_rng(2).random(z.size).astype(dtype)
+    targets = [np.zeros(z.size, dtype=int), np.ones(z.size, dtype=int)]
+    for target in targets if case.hard_only else [*targets, soft]:
+        options = Options(terms=case.terms, weight=None if pos_weight is None else [1.0, pos_weight])
+        rows = [oracle.sigmoid_row(x, t, options) for x, t in zip(z, target.tolist(), strict=True)]
+        settings = {"loss": case.loss, "link": "sigmoid", "reduction": "none", "pos_weight": pos_weight}
+        slack = slack_of(2, dtype, largest_multiplier(case, pos_weight or 1.0))
+        judge(ce.value_and_grad(z, target, **settings), rows, case, dtype, slack)
+        judge(ce.value_grad_hess(z, target, **settings), rows, case, dtype, slack)
+
+
+@BOTH_DTYPES
+def test_maps_are_judged_on_their_rounded_output(twin: str, dtype: Any) -> None:
+    """The mapped logits rounded to the dtype are taken as exact; what follows keeps the bars."""
+    case = BY_LOSS["CrossEntropy()"]
+    z, y = adversarial.rows(4, dtype)
+    wide = z.astype(np.float64)
+    prior = np.array([0.1, 0.2, 0.3, 0.4])
+    one_hot = np.eye(4)[y]
+    maps: list[tuple[dict[str, Any], np.ndarray, float]] = [
+        ({"temperature": 0.7}, wide / 0.7, 1 / 0.7),
+        ({"prior": prior}, wide + np.log(prior), 1.0),
+        ({"margin": 0.3}, wide - 0.3 * one_hot, 1.0),
+    ]
+    for options, mapped, slope in maps:
+        rows = [oracle.tail_row(row, label) for row, label in zip(mapped.astype(dtype), y, strict=True)]
+        value, grad = ce.value_and_grad(z, y, reduction="none", **options)
+        # the slope 1/T is one more rounding: its half ulp, and that of the product, are the map's
+        judge((value, grad.astype(np.float64) / slope), rows, case, dtype, slack_of(4, dtype, 2.0))
+
+
+@BOTH_DTYPES
+def test_distillation(twin: str, dtype: Any) -> None:
+    case = BY_LOSS["CrossEntropy()"]
+    rng = np.random.default_rng(3)
+    z, _ = adversarial.rows(4, dtype, repeats=1)
+    for temperature in (1.0, 2.0):
+        teacher = rng.normal(scale=3, size=z.shape).astype(dtype)
+        rows = [oracle.distillation_row(row, t, temperature) for row, t in zip(z, teacher.tolist(), strict=True)]
+        results = ce.value_and_grad(z, teacher, loss=ce.Distillation(temperature), reduction="none")
+        judge(results, rows, case, dtype, slack_of(4, dtype, temperature**2))
+        indices = np.argsort(-teacher, axis=1)[:, :2]
+        t = np.array([[0.625, 0.25]] * len(z), dtype=dtype)
+        pairs = zip(z, zip(indices.tolist(), t.tolist(), strict=True), strict=True)
+        rows = [oracle.distillation_row(row, listed, temperature) for row, listed in pairs]
+        top_k = ce.value_and_grad(z, ce.TopK(indices, t), loss=ce.Distillation(temperature), reduction="none")
+        judge(top_k, rows, case, dtype, slack_of(4, dtype, temperature**2))
+
+
+def check_elementwise(got: np.ndarray, exact: list[list[Any]], scale: list[list[Any]], dtype: Any, bar: float) -> None:
+    assert got.dtype == dtype
+    for i, row in enumerate(np.atleast_2d(got.T).T):
+        for k, x in enumerate(row):
+            slack = slack_of(len(row), dtype, 1.0)
+            error = oracle.error_in_ulps(x, exact[i][k], scale[i][k], dtype, slack)
+            assert error <= bar, f"row {i}, entry {k}: {error} ulps; got {x!r}, exact {float(exact[i][k])!r}"
+
+
+@BOTH_DTYPES
+def test_softmax_and_its_logarithm(twin: str, dtype: Any) -> None:
+    z, _ = adversarial.rows(4, dtype)
+    surprisal = [[oracle.tail_row(row, k).value for k in range(4)] for row in z]
+    with oracle.mp.workdps(400):
+        probability = [[oracle.mp.exp(-x) for x in row] for row in surprisal]
+        lse = [[min(s) + oracle.mpf(float(max(row)))] for s, row in zip(surprisal, z, strict=True)]
+        lse_scale = [[min(s) + abs(oracle.mpf(float(max(row))))] for s, row in zip(surprisal, z, strict=True)]
+    check_elementwise(ce.softmax(z), probability, probability, dtype, GRADIENT_BAR[dtype])
+    check_elementwise(-ce.log_softmax(z), surprisal, surprisal, dtype, VALUE_BAR[dtype])
+    check_elementwise(ce.logsumexp(z), lse, lse_scale, dtype, VALUE_BAR[dtype])
+
+
+@BOTH_DTYPES
+def test_sigmoid_and_its_logarithms(twin: str, dtype: Any) -> None:
+    z = adversarial.entries(dtype)
+    softplus = [[oracle.sigmoid_row(x, 0).value] for x in z]
+    minus_log = [[oracle.sigmoid_row(x, 1).value] for x in z]
+    with oracle.mp.workdps(400):
+        probability = [[oracle.mp.exp(-x[0])] for x in minus_log]
+    check_elementwise(ce.sigmoid(z), probability, probability, dtype, GRADIENT_BAR[dtype])
+    check_elementwise(ce.softplus(z), softplus, softplus, dtype, VALUE_BAR[dtype])
+    check_elementwise(-ce.log_sigmoid(z), minus_log, minus_log, dtype, VALUE_BAR[dtype])
+
+
+def test_logits_as_far_apart_as_floats_go(twin: str) -> None:
+    """Beyond the oracle's reach, but not beyond arithmetic: the loss is the difference of two logits."""
+    for dtype in DTYPES:
+        big = np.finfo(dtype).max
+        z = np.array([[big, 0, -1], [0, big / 4, -big / 4], [big, big, 0]], dtype=dtype)
+        value, grad = ce.value_and_grad(z, [1, 2, 0], reduction="none")
+        np.testing.assert_array_equal(value, np.array([big, big / 2, np.log(2)], dtype=dtype))
+        np.testing.assert_array_equal(grad, np.array([[1, -1, 0], [0, 1, -1], [-0.5, 0.5, 0]], dtype=dtype))
+
+
+floats = st.one_of(
+    st.floats(-8, 8, width=32),
+    st.floats(-750, 750, width=32),
+    st.floats(-1e4, 1e4, width=32).map(lambda x: float(np.float32(x + 1e4))),
+    st.sampled_from([0.0, -0.0, 1.0, 1e-30, 88.75, -104.0]),
+)
+
+
+@st.composite
+def softmax_problems(draw: Callable) -> tuple[np.ndarray, np.ndarray, LossCase, dict[str, Any], Any]:
+    num_classes = draw(st.integers(1, 9))
+    num_rows = draw(st.integers(1, 3))
+    dtype = draw(st.sampled_from(DTYPES))
+    row = st.lists(floats, min_size=num_classes, max_size=num_classes)
+    z = np.array(draw(st.lists(row, min_size=num_rows, max_size=num_rows)), dtype=dtype)
+    label = st.integers(0, num_classes - 1)
+    y = np.array(draw(st.lists(label, min_size=num_rows, max_size=num_rows)))
+    case = draw(st.sampled_from(LOSSES))
+    options: dict[str, Any] = {}
+    if draw(st.booleans()):
+        entry = st.sampled_from([0.0, 0.5, 1.0, 3.0])
+        options["weight"] = np.array(draw(st.lists(entry, min_size=num_classes, max_size=num_classes)))
+    if draw(st.booleans()) and not case.hard_only:
+        options["label_smoothing"] = draw(st.sampled_from([0.1, 0.5, 1.0]))
+    return z, y, case, options, dtype
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(problem=softmax_problems())
+def test_any_shape_and_values(problem: tuple) -> None:
+    z, y, case, options, dtype = problem
+    rows = [
+        oracle.softmax_row(row, int(label), Options(case.terms, **options)) for row, label in zip(z, y, strict=True)
+    ]
+    results = ce.value_grad_hess(z, y, loss=case.loss, reduction="none", **options)
+    slack = slack_of(z.shape[1], dtype, largest_multiplier(case, options.get("weight", 1.0)))
+    judge(results, rows, case, dtype, slack)
+    judge(ce.value_and_grad(z, y, loss=case.loss, reduction="none", **options), rows, case, dtype, slack)
+
+
+@pytest.mark.parametrize(("what", "amount"), [("value", 9), ("gradient", 17), ("diagonal", 33)])
+def test_the_judge_has_teeth(what: str, amount: int) -> None:
+    """An error of a few ulps in one entry of one row fails."""
+    case = BY_LOSS["CrossEntropy()"]
+    rows, z, target, _ = exact_rows(case, "hard", 5, np.float64)
+    results = [np.array(x) for x in ce.value_grad_hess(z, target, reduction="none")]
+    judge(tuple(results), rows, case, np.float64, 0.0 + slack_of(5, np.float64, 1.0))
+    broken = results[["value", "gradient", "diagonal"].index(what)].reshape(len(z), -1)
+    broken[3, -1] += 2 * amount * np.spacing(broken[3, -1])
+    with pytest.raises(AssertionError, match=f"{what} of row 3"):
+        judge(tuple(results), rows, case, np.float64, slack_of(5, np.float64, 1.0))
