@@ -38,16 +38,26 @@ BOTH_DTYPES = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"
 
 
 def factor(terms: tuple[oracle.Term, ...]) -> float:
-    return 1 + max((parameter for name, _, parameter in terms if name == "focal"), default=0.0)
+    """1 + γ: a power multiplies relative errors. So does the square in the Brier score, judged relative to itself."""
+    powers = [parameter if name == "focal" else float(name == "brier") for name, _, parameter in terms]
+    return 1 + max(powers)
 
 
-def largest_multiplier(case: LossCase, weight: Any) -> float:
-    """What a term that underflows may have been multiplied by."""
-    scales = [abs(scale) * max(1.0, abs(parameter)) for _, scale, parameter in case.terms]
-    return max(scales) * max(1.0, float(np.max(weight, initial=0.0)))
+def largest_multiplier(case: LossCase, z: np.ndarray, weight: Any = 1.0) -> np.ndarray:
+    """For each row, what a probability that underflows may be multiplied by: the loss's slopes in its statistics."""
+    z = np.where(np.isinf(z), 0.0, z.astype(np.float64))
+    spread = 1 + np.ptp(z, axis=1) + np.log(z.shape[1])  # no -log p_k is larger
+    lse = 1 + np.abs(z).max(axis=1) + np.log(z.shape[1])
+    heaviest = max(1.0, float(np.max(weight, initial=0.0)))
+    slopes = {"z_penalty": 2 * lse, "entropy": spread, "focal": heaviest * spread}
+    parts = [
+        abs(scale) * max(1.0, abs(parameter)) * slopes.get(name, np.full(len(z), heaviest))
+        for name, scale, parameter in case.terms
+    ]
+    return np.max(parts, axis=0)
 
 
-def judge(results: tuple[Any, ...], rows: list[Row], case: LossCase, dtype: Any, slack: float) -> None:
+def judge(results: tuple[Any, ...], rows: list[Row], case: LossCase, dtype: Any, slack: Any) -> None:
     """Assert that (values, gradients, diagonals) meet the bars; say which row is the worst."""
     bars = (VALUE_BAR[dtype], GRADIENT_BAR[dtype], HESSIAN_BAR)
     wanted = (
@@ -56,18 +66,19 @@ def judge(results: tuple[Any, ...], rows: list[Row], case: LossCase, dtype: Any,
         [(row.hessian, row.hessian_scale) for row in rows],
     )
     names = ("value", "gradient", "diagonal")
+    slack = np.broadcast_to(slack, len(rows))
     for result, bar, pairs, name in zip(results, bars, wanted, names, strict=False):
         result = np.asarray(result).reshape(len(rows), -1)
         for i, (exact, scale) in enumerate(pairs):
             for k, (e, s) in enumerate(zip(exact, scale, strict=True)):
-                error = oracle.error_in_ulps(result[i, k], e, s, dtype, slack)
+                error = oracle.error_in_ulps(result[i, k], e, s, dtype, slack[i])
                 assert error <= bar * factor(case.terms), (
                     f"{name} of row {i}, entry {k}: {error:.3g} ulps, allowed {bar * factor(case.terms):g}; "
                     f"got {result[i, k]!r}, exact {float(e)!r}, judged at {float(s):.3g}"
                 )
 
 
-def slack_of(num_classes: int, dtype: Any, multiplier: float) -> float:
+def slack_of(num_classes: int, dtype: Any, multiplier: Any = 1.0) -> Any:
     return num_classes * float(np.finfo(dtype).smallest_normal) * multiplier
 
 
@@ -102,10 +113,14 @@ def test_softmax(twin: str, case: LossCase, dtype: Any) -> None:
     for kind in KINDS if case in SEVERAL_KINDS else KINDS[: 1 if case.hard_only else 3]:
         rows, z, target, options = exact_rows(case, kind, 5, dtype)
         results = ce.value_grad_hess(z, target, loss=case.loss, reduction="none", **options)
-        slack = slack_of(5, dtype, largest_multiplier(case, options.get("weight", 1.0)))
+        slack = slack_of(5, dtype, largest_multiplier(case, z, options.get("weight", 1.0)))
         fast = ce.value_and_grad(z, target, loss=case.loss, reduction="none", **options)
-        judge(fast, rows, case, dtype, slack)
-        judge(results, rows, case, dtype, slack)
+        try:
+            judge(fast, rows, case, dtype, slack)
+            judge(results, rows, case, dtype, slack)
+        except AssertionError as error:
+            error.add_note(f"target: {kind}")
+            raise
         assert fast[1].dtype == results[2].dtype == dtype
 
 
@@ -124,7 +139,7 @@ def test_number_of_classes(twin: str, num_classes: int, dtype: Any) -> None:
             z, y = z[::4], y[::4]
         rows = [oracle.tail_row(row, label, Options(terms=case.terms)) for row, label in zip(z, y, strict=True)]
         results = ce.value_and_grad(z, y, loss=case.loss, reduction="none")
-        judge(results, rows, case, dtype, slack_of(num_classes, dtype, 1.0))
+        judge(results, rows, case, dtype, slack_of(num_classes, dtype, largest_multiplier(case, z)))
 
 
 @BOTH_DTYPES
@@ -138,7 +153,7 @@ def test_sigmoid(twin: str, case: LossCase, dtype: Any, pos_weight: float | None
         options = Options(terms=case.terms, weight=None if pos_weight is None else [1.0, pos_weight])
         rows = [oracle.sigmoid_row(x, t, options) for x, t in zip(z, target.tolist(), strict=True)]
         settings = {"loss": case.loss, "link": "sigmoid", "reduction": "none", "pos_weight": pos_weight}
-        slack = slack_of(2, dtype, largest_multiplier(case, pos_weight or 1.0))
+        slack = slack_of(2, dtype, largest_multiplier(case, np.stack([0 * z, z], axis=1), pos_weight or 1.0))
         judge(ce.value_and_grad(z, target, **settings), rows, case, dtype, slack)
         judge(ce.value_grad_hess(z, target, **settings), rows, case, dtype, slack)
 
@@ -185,7 +200,7 @@ def check_elementwise(got: np.ndarray, exact: list[list[Any]], scale: list[list[
     assert got.dtype == dtype
     for i, row in enumerate(np.atleast_2d(got.T).T):
         for k, x in enumerate(row):
-            slack = slack_of(len(row), dtype, 1.0)
+            slack = slack_of(len(row), dtype)
             error = oracle.error_in_ulps(x, exact[i][k], scale[i][k], dtype, slack)
             assert error <= bar, f"row {i}, entry {k}: {error} ulps; got {x!r}, exact {float(exact[i][k])!r}"
 
@@ -252,7 +267,7 @@ def softmax_problems(draw: Callable) -> tuple[np.ndarray, np.ndarray, LossCase, 
     return z, y, case, options, dtype
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(problem=softmax_problems())
 def test_any_shape_and_values(problem: tuple) -> None:
     z, y, case, options, dtype = problem
@@ -260,7 +275,7 @@ def test_any_shape_and_values(problem: tuple) -> None:
         oracle.softmax_row(row, int(label), Options(case.terms, **options)) for row, label in zip(z, y, strict=True)
     ]
     results = ce.value_grad_hess(z, y, loss=case.loss, reduction="none", **options)
-    slack = slack_of(z.shape[1], dtype, largest_multiplier(case, options.get("weight", 1.0)))
+    slack = slack_of(z.shape[1], dtype, largest_multiplier(case, z, options.get("weight", 1.0)))
     judge(results, rows, case, dtype, slack)
     judge(ce.value_and_grad(z, y, loss=case.loss, reduction="none", **options), rows, case, dtype, slack)
 
@@ -271,8 +286,8 @@ def test_the_judge_has_teeth(what: str, amount: int) -> None:
     case = BY_LOSS["CrossEntropy()"]
     rows, z, target, _ = exact_rows(case, "hard", 5, np.float64)
     results = [np.array(x) for x in ce.value_grad_hess(z, target, reduction="none")]
-    judge(tuple(results), rows, case, np.float64, 0.0 + slack_of(5, np.float64, 1.0))
+    judge(tuple(results), rows, case, np.float64, slack_of(5, np.float64))
     broken = results[["value", "gradient", "diagonal"].index(what)].reshape(len(z), -1)
     broken[3, -1] += 2 * amount * np.spacing(broken[3, -1])
     with pytest.raises(AssertionError, match=f"{what} of row 3"):
-        judge(tuple(results), rows, case, np.float64, slack_of(5, np.float64, 1.0))
+        judge(tuple(results), rows, case, np.float64, slack_of(5, np.float64))

@@ -1,4 +1,4 @@
-"""The thread pool: limits, forks, many callers, errors, interruption; and that nobody can see how many threads there are."""
+"""The thread pool: limits, forks, many callers, errors, interruption; and results that do not show it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def run_in_child(code, **environment):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-@pytest.mark.parametrize(("rows", "columns", "multiple"), [(1, 100_000, 1), (1001, 100, 1), (5000, 10, 64), (3, 9000, 1)])
+@pytest.mark.parametrize(
+    ("rows", "columns", "multiple"), [(1, 100_000, 1), (1001, 100, 1), (5000, 10, 64), (3, 9000, 1)]
+)
 def test_every_row_is_computed_once(count, rows, columns, multiple):
     threads.set_num_threads(count)
     out = np.zeros(rows, int)

@@ -6,7 +6,7 @@ from typing import Any
 
 Array = Any  # an array of any library that follows the array-API standard
 
-__all__ = ["Array", "array_namespace", "as_array", "guarded_product", "one_hot", "two_difference"]
+__all__ = ["Array", "array_namespace", "as_array", "guarded_product", "one_hot", "two_product", "two_sum"]
 
 
 def array_namespace(*arrays: Any) -> Any:
@@ -47,13 +47,30 @@ def guarded_product(factor: Array, other: Array) -> Array:
     return factor * xp.where(factor == 0, zero, other)
 
 
-def two_difference(a: Array, b: Array) -> tuple[Array, Array]:
-    """Return ``a - b`` rounded and its rounding error (Knuth's two-sum): the two add up to a - b exactly.
+def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return ``a + b`` rounded and its rounding error (Knuth): the two add up to a + b exactly.
 
-    The error is 0 where the difference is not finite.
+    The error is 0 where the sum is not finite.
     """
     xp = array_namespace(a, b)
-    difference = a - b
-    virtual = difference - a
-    error = (a - (difference - virtual)) - (b + virtual)
-    return difference, xp.where(xp.isfinite(difference), error, xp.zeros_like(error))
+    total = a + b
+    virtual = total - a
+    error = (a - (total - virtual)) + (b - virtual)
+    return total, xp.where(xp.isfinite(total), error, xp.zeros_like(error))
+
+
+def two_product(a: Array, b: float) -> tuple[Array, Array]:
+    """Return ``a · b`` rounded and its rounding error (Dekker), for a number b; 0 where the product is not finite."""
+    xp = array_namespace(a)
+    splitter = 4097.0 if a.dtype == xp.float32 else 134217729.0
+    b = xp.full_like(a, b)
+
+    def split(x: Array) -> tuple[Array, Array]:
+        scaled = splitter * x
+        high = scaled - (scaled - x)
+        return high, x - high
+
+    product = a * b
+    (a_high, a_low), (b_high, b_low) = split(a), split(b)
+    error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+    return product, xp.where(xp.isfinite(error), error, xp.zeros_like(error))

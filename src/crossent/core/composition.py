@@ -7,7 +7,7 @@ With φ the loss as a function of the statistics s::
     ∇²L         = Σ_s φ_s · ∇²s + Σ_{s,u} φ_su · (∂s/∂z)(∂u/∂z)ᵀ
 
 φ_s and φ_su come from evaluating the loss's one line on jets. For hard targets the variables are ``nll_plain, lse,
-entropy, brier`` (``miss = -expm1(-nll_plain)`` is a function of ``nll_plain``); for soft ones ``nll, miss, lse,
+entropy, brier`` (``miss = 1 - e^{-nll_plain}`` is a function of ``nll_plain``); for soft ones ``nll, miss, lse,
 entropy, brier``.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from crossent.core.arrays import Array
-from crossent.core.jet import Jet, expm1
+from crossent.core.jet import Jet
 from crossent.core.losses import Loss
 from crossent.core.statistics import Rows
 
@@ -52,10 +52,15 @@ class _JetStatistics:
         xp, nll = self._rows.xp, self._rows.nll
         return Jet.variable("nll", xp.where(xp.isinf(nll), xp.zeros_like(nll), nll), order=self._order)
 
+    def lost_likelihood(self, q: float) -> Jet:
+        """1 - p_y^q as a function of nll_plain; its derivative there is q p_y^q."""
+        power = self._rows.likelihood_power(q)
+        return self.nll_plain.chain(self._rows.lost_likelihood(q), q * power, lambda: -q * q * power)
+
     @property
     def miss(self) -> Jet:
         if self._rows.target.is_hard:
-            return -expm1(-self.nll_plain)
+            return self.lost_likelihood(1.0)
         return self._variable("miss")
 
     @property

@@ -2,7 +2,7 @@
 
 A jet is a value together with its partial derivatives with respect to a few named variables (the row statistics).
 Arithmetic on jets applies the chain rule, so the one line that defines a loss also yields its gradient and Hessian
-in those variables. `power` and `expm1` below accept plain arrays and jets alike.
+in those variables. `power_product` below accepts plain arrays and jets alike.
 """
 
 from __future__ import annotations
@@ -14,10 +14,6 @@ from crossent.core.arrays import Array, array_namespace
 
 First = dict[str, Any]
 Second = dict[tuple[str, str], Any]
-
-
-def _ordered(a: str, b: str) -> tuple[str, str]:
-    return (a, b) if a <= b else (b, a)
 
 
 def _accumulate(into: dict, key: Any, amount: Any) -> None:
@@ -77,19 +73,7 @@ class Jet:
     def __mul__(self, other: Any) -> Jet:
         if not isinstance(other, Jet):
             return self.chain(self.value * other, other, lambda: 0.0)
-        first: First = {name: derivative * other.value for name, derivative in self.first.items()}
-        for name, derivative in other.first.items():
-            _accumulate(first, name, derivative * self.value)
-        if self.second is None or other.second is None:
-            return Jet(self.value * other.value, first, None)
-        second: Second = {pair: derivative * other.value for pair, derivative in self.second.items()}
-        for pair, derivative in other.second.items():
-            _accumulate(second, pair, derivative * self.value)
-        for a, left in self.first.items():
-            for b, right in other.first.items():
-                # The mixed term (a_i b_j + a_j b_i): the diagonal pair meets this loop once, the others twice.
-                _accumulate(second, _ordered(a, b), left * right * (2 if a == b else 1))
-        return Jet(self.value * other.value, first, second)
+        return _chain_of_two(self, other, self.value * other.value, other.value, self.value, lambda: {"xy": 1.0})
 
     __rmul__ = __mul__
 
@@ -97,32 +81,57 @@ class Jet:
         return self * -1.0
 
 
-def power(base: Array | Jet, exponent: float) -> Array | Jet:
-    """Return ``base**exponent`` for base ≥ 0.
+def _chain_of_two(
+    x: Jet, y: Jet, value: Array, slope_x: Array, slope_y: Array, curvature: Callable[[], dict[str, Array]]
+) -> Jet:
+    """Return f(x, y) from f, ∂f/∂x, ∂f/∂y and (called to second order only) those second derivatives that are not 0."""
+    first: First = {name: derivative * slope_x for name, derivative in x.first.items()}
+    for name, derivative in y.first.items():
+        _accumulate(first, name, derivative * slope_y)
+    if x.second is None or y.second is None:
+        return Jet(value, first, None)
+    second: Second = {pair: derivative * slope_x for pair, derivative in x.second.items()}
+    for pair, derivative in y.second.items():
+        _accumulate(second, pair, derivative * slope_y)
+    curves = curvature()
+    for which, (left, right) in {"xx": (x, x), "xy": (x, y), "yx": (y, x), "yy": (y, y)}.items():
+        curve = curves.get("xy" if which == "yx" else which)
+        if curve is None:
+            continue
+        for a, d_left in left.first.items():
+            for b, d_right in right.first.items():
+                if a <= b:  # the matrix is symmetric: its upper half is kept
+                    _accumulate(second, (a, b), curve * d_left * d_right)
+    return Jet(value, first, second)
 
-    At base = 0 the derivatives are given as 0. A fractional power's true slope is infinite there, but it only ever
-    multiplies gradient rows that vanish faster (∂miss = p_y·miss): 0 is the limit of the product.
+
+def power_product(x: Array | Jet, exponent: float, y: Array | Jet) -> Array | Jet:
+    """Return ``x^exponent · y`` for x ≥ 0 and a y that vanishes with x at least as fast (y/x stays bounded).
+
+    The derivatives are written with y/x, as ``x^(exponent-1) · y = x^exponent · (y/x)``: for exponents below 1 and x
+    near 0 the separate factors would be infinite. Where x underflows, the derivatives in x are given as their limit
+    in every use, 0: they multiply gradient rows that vanish as x does.
     """
-    if not isinstance(base, Jet):
-        return base**exponent
-    x = base.value
-    xp = array_namespace(x)
-    positive = xp.where(x > 0, x, xp.ones_like(x))
-
-    def scaled(factor: float, shifted: float) -> Array:
-        return xp.where(x > 0, factor * positive**shifted, xp.zeros_like(x))
-
-    return base.chain(
-        x**exponent,
-        scaled(exponent, exponent - 1),
-        lambda: scaled(exponent * (exponent - 1), exponent - 2),
-    )
-
-
-def expm1(x: Array | Jet) -> Array | Jet:
-    """Return ``e^x - 1``."""
-    if not isinstance(x, Jet):
-        return array_namespace(x).expm1(x)
+    if not (isinstance(x, Jet) and isinstance(y, Jet)):
+        values: Any = x
+        return values**exponent * y
     xp = array_namespace(x.value)
-    slope = xp.exp(x.value)
-    return x.chain(xp.expm1(x.value), slope, lambda: slope)
+    is_normal = x.value >= xp.finfo(x.value.dtype).smallest_normal
+    base = xp.where(is_normal, x.value, xp.ones_like(x.value))
+    ratio = xp.where(is_normal, y.value / base, xp.zeros_like(base))
+    powered = x.value**exponent
+
+    def lower() -> Array:
+        """exponent · x^(exponent-1)"""
+        if exponent == 0:
+            return xp.zeros_like(base)
+        return xp.where(is_normal, exponent * base ** (exponent - 1), xp.zeros_like(base))
+
+    return _chain_of_two(
+        x,
+        y,
+        powered * y.value,
+        exponent * powered * ratio,
+        powered,
+        lambda: {"xx": (exponent - 1) * lower() * ratio, "xy": lower()},
+    )

@@ -1,7 +1,7 @@
 """Every loss, once: a scalar function of the row statistics, one line of mathematics each.
 
-The line is written with ``+``, ``*``, :func:`~crossent.core.jet.power` and :func:`~crossent.core.jet.expm1` only, so it
-runs on plain arrays (values), on jets (derivatives) and on the arrays of a framework that differentiates by itself.
+The line is written with ``+``, ``*`` and :func:`~crossent.core.jet.power_product` only, so it runs on plain arrays
+(values), on jets (derivatives) and on the arrays of a framework that differentiates by itself.
 
 Class weights multiply the terms that look at the target (through ``nll`` and ``mass``); the penalties on the
 prediction alone, `ZPenalty` and `EntropyPenalty`, are not weighted by class.
@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from crossent.core.jet import expm1, power
+from crossent.core.jet import power_product
 from crossent.errors import refuse
 
 
@@ -38,8 +38,8 @@ class Statistics(Protocol):
     @property
     def mass(self) -> Any: ...
 
-    @property
-    def nll_plain(self) -> Any: ...
+    def lost_likelihood(self, q: float) -> Any:
+        """``1 - p_y^q``."""
 
 
 class Loss:
@@ -169,7 +169,7 @@ class Focal(Loss):
         return float(self.gamma)
 
     def of(self, s: Statistics) -> Any:
-        return power(s.miss, self.gamma) * s.nll
+        return power_product(s.miss, self.gamma, s.nll)
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ class GeneralizedCrossEntropy(Loss):
         return float(self.q)
 
     def of(self, s: Statistics) -> Any:
-        return expm1(s.nll_plain * -self.q) * (s.mass * (-1 / self.q))
+        return s.lost_likelihood(self.q) * (s.mass / self.q)
 
 
 @dataclass(frozen=True)

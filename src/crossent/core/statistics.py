@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from crossent.core.arrays import Array, array_namespace, guarded_product, one_hot, two_difference
+from crossent.core.arrays import Array, array_namespace, guarded_product, one_hot, two_product, two_sum
 
 STATISTICS = ("nll_plain", "nll", "miss", "lse", "entropy", "brier")
 
@@ -106,16 +106,24 @@ class Rows:
         return self.xp.argmax(self.logits, axis=-1)
 
     @cached_property
+    def _below_two_sum(self) -> tuple[Array, Array]:
+        return two_sum(self.maximum[:, None], -self.logits)
+
+    @property
     def below(self) -> Array:
         """``m - z_k ≥ 0``, rounded."""
-        return self.maximum[:, None] - self.logits
+        return self._below_two_sum[0]
+
+    @property
+    def below_error(self) -> Array:
+        """What rounding took from `below`."""
+        return self._below_two_sum[1]
 
     @cached_property
     def exponential(self) -> Array:
         """``e^{z_k - m}``; first order in the rounding error of the difference is all of it (error ≤ half an ulp)."""
-        difference, error = two_difference(self.logits, self.maximum[:, None])
-        exponential = self.xp.exp(difference)
-        return exponential + exponential * error
+        exponential = self.xp.exp(-self.below)
+        return exponential - exponential * self.below_error
 
     def _sum_without(self, excluded: Array) -> Array:
         return self.xp.sum(self.xp.where(excluded, self.xp.zeros_like(self.exponential), self.exponential), axis=-1)
@@ -176,6 +184,20 @@ class Rows:
     @cached_property
     def nll_plain(self) -> Array:
         return self._of_true_class(self.below) + self.log1p_tail
+
+    def likelihood_power(self, q: float) -> Array:
+        """``p_y^q = e^{-q · nll_plain}``; the rounding errors of nll_plain and of the product are carried."""
+        below = self._of_true_class(self.below)
+        low = self._of_true_class(self.below_error)
+        nll, nll_low = two_sum(below, self.log1p_tail)
+        product, product_low = two_product(nll, q)
+        correction = product_low + q * (nll_low + low)
+        power = self.xp.exp(-product)
+        return power - self.xp.where(power == 0, self.xp.zeros_like(power), power * correction)
+
+    def lost_likelihood(self, q: float) -> Array:
+        """``1 - p_y^q``."""
+        return -self.xp.expm1(-q * self.nll_plain)
 
     @cached_property
     def nll(self) -> Array:

@@ -106,7 +106,7 @@ class _CacheFile(IndexDataCacheFile):
 
 
 def _cached(function: Callable[..., Any]) -> Any:
-    compiled = numba.njit(error_model="numpy", nogil=True, cache=True)(function)
+    compiled: Any = numba.njit(error_model="numpy", nogil=True, cache=True)(function)
     cache = compiled._cache
     cache._cache_file = _CacheFile(
         cache_path=cache._cache_path,

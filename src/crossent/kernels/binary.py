@@ -1,7 +1,8 @@
-"""Kernel for the sigmoid link: every entry is a row ``(0, z)`` of two classes, whose loss runs inside the compiled block.
+"""Kernel for the sigmoid link: every entry is a row ``(0, z)`` of two classes.
 
 Entries are taken `LANES` at a time, whatever the row length, and computed in double precision. With ``e = e^-|z|``,
-``p1 = sigmoid(z)``, ``p0 = 1 - p1`` (both formed without cancellation), target ``t' = (1 - epsilon) t + epsilon/2`` and class weights ``w0``, ``w1``::
+``p1 = sigmoid(z)`` and ``p0 = 1 - p1`` (both formed without cancellation), the target
+``t' = (1 - epsilon) t + epsilon/2`` and the class weights ``w0``, ``w1``::
 
     nll     w0 (1 - t') softplus(z) + w1 t' softplus(-z)      d/dz  w0 (1 - t') p1 - w1 t' p0
     miss    t' p0 + (1 - t') p1                               d/dz  (1 - 2 t') p0 p1
@@ -83,9 +84,7 @@ def _block_gradient(f: Any, scale: Any) -> None:
         p0 = f[P0 * LANES + i]
         p1 = f[P1 * LANES + i]
         both = p0 * p1
-        g = f[D_NLL * LANES + i] * (
-            f[W0 * LANES + i] * (1.0 - t) * p1 - f[W1 * LANES + i] * t * p0
-        )
+        g = f[D_NLL * LANES + i] * (f[W0 * LANES + i] * (1.0 - t) * p1 - f[W1 * LANES + i] * t * p0)
         g += f[D_MISS * LANES + i] * (1.0 - 2.0 * t) * both
         g += f[D_LSE * LANES + i] * p1 if p1 != 0.0 else 0.0
         g -= f[D_ENTROPY * LANES + i] * (z * both if both != 0.0 else 0.0)
@@ -95,7 +94,7 @@ def _block_gradient(f: Any, scale: Any) -> None:
 
 @helper
 def _add_to_rows(f: Any, lanes: Any, row: Any, k: Any, classes: Any, high: Any, low: Any, loss: Any, work: Any) -> Any:
-    """Add a block's entries, of which the first is (row, k), to their rows; the open row's sum is carried in (high, low)."""
+    """Add a block's entries, the first of which is (row, k), to their rows; (high, low) is the open row's sum."""
     if classes == 1:
         for i in range(lanes):
             loss[row + i] = f[LOSS * LANES + i]

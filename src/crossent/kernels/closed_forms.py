@@ -1,10 +1,11 @@
 """The losses as compiled closed forms: the value and its derivative with respect to each row statistic.
 
-A loss is a sum of terms; a term is a row ``(code, scale, parameter)`` of a table. The statistics and the results of a block
-of rows lie in one flat float64 array of fields, ``lanes`` numbers each, so that the same source serves one row at a
-time (``lanes = 1``) and blocks of rows (``lanes = LANES``), where every loop becomes vector code.
+A loss is a sum of terms; a term is a row ``(code, scale, parameter)`` of a table. The statistics and the results of a
+block of rows lie in one flat float64 array of fields, ``lanes`` numbers each, so that the same source serves one row at
+a time (``lanes = 1``) and blocks of rows (``lanes = LANES``), where every loop becomes vector code.
 
-With ``nll`` the weighted negative log-likelihood, ``W`` the weighted mass of the target, ``n`` the plain ``LSE - z_y``, ``miss = 1 - p_y``::
+With ``nll`` the weighted negative log-likelihood, ``W`` the weighted mass of the target, ``n`` the plain
+``LSE - z_y`` and ``miss = 1 - p_y``::
 
     cross-entropy   nll                       d/dnll 1
     focal(g)        miss^g nll                d/dnll miss^g,     d/dmiss g miss^g (nll / miss)
@@ -14,8 +15,9 @@ With ``nll`` the weighted negative log-likelihood, ``W`` the weighted mass of th
     entropy         H                         d/dH 1
     Brier           W brier                   d/dbrier W
 
-At ``miss = 0`` the ratio ``nll / miss`` is its limit W; at ``nll = inf`` (the true class is masked) focal's ``d/dmiss``
-only ever multiplies ``p_y = 0``, whose limit ``p_y nll`` is 0, so it is set to 0. Both keep every gradient finite for every g >= 0.
+At ``miss = 0`` the ratio ``nll / miss`` is its limit W; at ``nll = inf`` (the true class is masked) focal's
+``d/dmiss`` only ever multiplies ``p_y = 0``, and the limit of ``p_y nll`` is 0, so it is set to 0. Both keep every
+gradient finite for every g >= 0.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import math
 from typing import Any
 
 from ._compile import helper
-from .exp import exp_sum, fused_multiply_add, half_power, power
+from .exp import exp_sum, fused_multiply_add, integer_power, power
 
 __all__ = ["FIELDS", "LANES", "block_terms", "row_terms"]
 
@@ -39,8 +41,7 @@ FIELDS = 15
 LANES = 64
 
 
-def _make_terms(lanes: int) -> Any:
-    @helper
+def _make_terms(lanes: int, name: str) -> Any:
     def evaluate(f: Any, terms: Any) -> None:
         for i in range((WORK - LOSS) * lanes):
             f[LOSS * lanes + i] = 0.0
@@ -50,7 +51,7 @@ def _make_terms(lanes: int) -> Any:
             a = terms[t, 2]
             if scale == 0.0:
                 continue
-            if code == CROSS_ENTROPY or code == POLY1:
+            if code in (CROSS_ENTROPY, POLY1):
                 for i in range(lanes):
                     f[LOSS * lanes + i] += scale * f[NLL * lanes + i]
                     f[D_NLL * lanes + i] += scale
@@ -60,10 +61,10 @@ def _make_terms(lanes: int) -> Any:
                         f[LOSS * lanes + i] += weight * f[MISS * lanes + i]
                         f[D_MISS * lanes + i] += weight
             elif code == FOCAL:
-                doubled = int(2.0 * a) if a <= 15.0 else 1
-                if doubled == 2.0 * a and doubled % 2 == 0:
+                n = int(a) if a <= 15.0 else -1
+                if n == a:
                     for i in range(lanes):
-                        f[WORK * lanes + i] = half_power(f[MISS * lanes + i], doubled)
+                        f[WORK * lanes + i] = integer_power(f[MISS * lanes + i], n)
                 else:
                     for i in range(lanes):
                         f[WORK * lanes + i] = power(f[MISS * lanes + i], a)
@@ -78,11 +79,12 @@ def _make_terms(lanes: int) -> Any:
                     f[D_MISS * lanes + i] += a * weight * ratio
             elif code == GENERALIZED:
                 for i in range(lanes):
-                    n = f[PLAIN * lanes + i]
-                    high = -a * n
-                    low = -a * f[PLAIN_LOW * lanes + i] + fused_multiply_add(-a, n, -high)
-                    likelihood = 0.0 if n == math.inf and a > 0.0 else exp_sum(high, low)
-                    loss = -math.expm1(high) / a if a > 0.0 else n
+                    plain = f[PLAIN * lanes + i]
+                    high = -a * plain
+                    low = -a * f[PLAIN_LOW * lanes + i] + fused_multiply_add(-a, plain, -high)
+                    # At an infinite loss the two parts are inf - inf.
+                    likelihood = 0.0 if plain == math.inf else exp_sum(high, low)
+                    loss = -math.expm1(high) / a
                     f[LOSS * lanes + i] += scale * f[MASS * lanes + i] * loss
                     f[D_NLL * lanes + i] += scale * likelihood
             elif code == Z_PENALTY:
@@ -100,8 +102,11 @@ def _make_terms(lanes: int) -> Any:
                     f[LOSS * lanes + i] += weight * f[BRIER * lanes + i]
                     f[D_BRIER * lanes + i] += weight
 
-    return evaluate
+    # Machine code is found by this name, also across kernels that different processes compiled and kept on disk:
+    # under one name, a kernel could be given the other's number of lanes.
+    evaluate.__name__ = evaluate.__qualname__ = name
+    return helper(evaluate)
 
 
-row_terms = _make_terms(1)
-block_terms = _make_terms(LANES)
+row_terms = _make_terms(1, "row_terms")
+block_terms = _make_terms(LANES, "block_terms")

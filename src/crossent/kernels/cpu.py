@@ -1,8 +1,9 @@
 """The reference's twin for NumPy arrays on the CPU: Numba kernels in float32 and float64.
 
-The same functions as `crossent.kernels.reference`, on arrays that were validated before: C-contiguous, native byte order,
-logits of shape ``(N, K)``, labels int64 with -1 where a row does not count. This module chooses a compiled driver and nothing more:
-short rows go to `narrow`, which works across rows; long rows with hard labels to `wide`; the rest to `general`.
+The same functions as `crossent.kernels.reference`, on arrays that were validated before: C-contiguous, native byte
+order, logits of shape ``(N, K)``, labels int64 with -1 where a row does not count. This module chooses a compiled
+driver and nothing more: short rows go to `narrow`, which works across rows; long rows with hard labels to `wide`; the
+rest to `general`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class _Exposed:
 
 
 def _plain(array: Array) -> Array:
-    """The array as the one type that the kernels are compiled for: Numba would compile them again for a read-only one."""
+    """The array as the one type that the kernels are compiled for; Numba takes a read-only one for another type."""
     if array.flags.carray:
         return array
     if not array.flags.aligned:
@@ -92,9 +93,18 @@ def softmax_value_grad(
     arguments: tuple[Any, ...]
     if labels is not None and not with_entropy and not with_brier:
         arguments = (
-            logits, _plain(labels), weight, typed_weight, weight_sum, float(label_smoothing), terms, float(scale), factors,
-            out, loss,
-        )  # fmt: skip
+            logits,
+            _plain(labels),
+            weight,
+            typed_weight,
+            weight_sum,
+            float(label_smoothing),
+            terms,
+            float(scale),
+            factors,
+            out,
+            loss,
+        )
         if classes <= narrow.MAX_CLASSES:
             run_rows(narrow.narrow_hard_rows, rows, classes, arguments, LANES)
         else:
@@ -227,7 +237,10 @@ def scan_labels(
     row_weight: Float64 | None,
     out: NDArray[np.int64],
 ) -> tuple[int, int, float]:
-    """Copy labels to ``out``, -1 where ignored: (first row whose label is out of range or -1, rows that count, their summed weight)."""
+    """Copy labels to ``out``, -1 where they are ignored.
+
+    Returns the first row whose label is out of range (or -1), the number of rows that count, and their summed weight.
+    """
     if labels.dtype != np.int64:
         if labels.dtype == np.uint64:
             labels = np.minimum(labels, np.uint64(np.iinfo(np.int64).max))  # no wrapping to a valid or ignored label

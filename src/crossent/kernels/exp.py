@@ -1,4 +1,4 @@
-"""Elementary functions for the Numba kernels: ``exp`` of a difference, ``log1p``, ``max``, half-integer powers.
+"""Elementary functions for the Numba kernels: ``exp`` of a difference, ``log1p``, ``max``, integer powers.
 
 All of them are written without branches, so that LLVM turns a loop over them into vector code, and in the operand's own
 precision.
@@ -22,12 +22,27 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic, overload
+from numba import extending, types
 
 from ._compile import helper, inlined
 
-__all__ = ["add_in_any_order", "exp_difference", "exp_sum", "half_power", "log1p", "maximum", "multiply_add", "pairwise_sum"]
+__all__ = [
+    "add_in_any_order",
+    "difference",
+    "exp_difference",
+    "exp_sum",
+    "fused_multiply_add",
+    "integer_power",
+    "log1p",
+    "maximum",
+    "multiply_add",
+    "pairwise_sum",
+    "power",
+]
+
+# Numba's own annotations do not know that an intrinsic is called without its typing context.
+intrinsic: Any = extending.intrinsic
+overload: Any = extending.overload
 
 _INLINED = {"error_model": "numpy", "forceinline": True, "nogil": True}
 
@@ -179,7 +194,10 @@ def _exp_sum_float(d: Any, err: Any) -> Any:
 def _exp_sum_double(d: Any, err: Any) -> Any:
     t = multiply_add(d, _D_LOG2E, _D_MAGIC)
     n = t - _D_MAGIC
-    r = multiply_add(n, -_D_LN2_HI, d) + multiply_add(n, -_D_LN2_LO, err)
+    high = multiply_add(n, -_D_LN2_HI, d)
+    low = multiply_add(n, -_D_LN2_LO, err)
+    r = high + low
+    r_low = (high - r) + low
     q = multiply_add(r, _D11, _D10)
     q = multiply_add(q, r, _D9)
     q = multiply_add(q, r, _D8)
@@ -189,8 +207,10 @@ def _exp_sum_double(d: Any, err: Any) -> Any:
     q = multiply_add(q, r, _D4)
     q = multiply_add(q, r, _D3)
     q = multiply_add(q, r, _D2)
-    q = multiply_add(q, r, 1.0)
-    e = multiply_add(q, r, 1.0) * _power_of_two(t)
+    # 1 + r and what its rounding lost: only the last addition costs half an ulp.
+    one = 1.0 + r
+    one_low = (1.0 - one) + r
+    e = (one + (multiply_add(r * r, q, r_low) + one_low)) * _power_of_two(t)
     return 0.0 if d < _D_CUT else e
 
 
@@ -199,8 +219,9 @@ def exp_sum(d: Any, err: Any) -> Any:
     raise NotImplementedError("exp_sum runs only inside compiled code")
 
 
+# Numba requires the two signatures to agree in every detail, annotations included.
 @overload(exp_sum, jit_options=_INLINED)
-def _exp_sum(d, err):  # type: ignore[no-untyped-def]  # Numba compares these names with the lambdas below
+def _exp_sum(d, err):
     if d == types.float32:
         return lambda d, err: _exp_sum_float(d, err)
     return lambda d, err: _exp_sum_double(d, err)
@@ -255,9 +276,8 @@ def log1p(x: Any) -> Any:
 
 
 @inlined
-def half_power(x: Any, doubled: Any) -> Any:
-    """``x^(doubled / 2)`` for ``x >= 0`` and an even ``doubled`` in 0..30, by squaring (see `power` for the rest)."""
-    n = doubled >> 1
+def integer_power(x: Any, n: Any) -> Any:
+    """``x^n`` for ``x >= 0`` and an integer n in 0..15, by squaring and without branches (see `power` for the rest)."""
     result = x if n & 1 else 1.0
     square = x * x
     result = result * square if n & 2 else result

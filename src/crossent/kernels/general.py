@@ -1,8 +1,8 @@
-"""Kernels for any target and any loss, a row at a time: all row statistics, and the pullback of a gradient on each of them.
+"""Kernels for any target and any loss, a row at a time: all row statistics, and the pullback of a gradient on each.
 
 A hard label is served as a one-hot row, and its true class is then written from formulas that do not cancel.
-With ``t' = (1 - epsilon) t + u``, ``u = epsilon/K``, ``W = sum w_k t'_k``, ``hit = <t', p>``, ``D = sum p_k (m - z_k) = H - log sum e^(z - m)`` and
-``c = <p, p - t'>`` the gradient of the whole family is::
+With ``t' = (1 - epsilon) t + u``, ``u = epsilon/K``, ``W = sum w_k t'_k``, ``hit = <t', p>``, ``c = <p, p - t'>`` and
+``D = sum p_k (m - z_k)`` (``H`` without ``log sum e^(z - m)``) the gradient of the whole family is::
 
     g_k = p_k [A + phi_H (m - z_k) + 2 phi_b p_k - (phi_miss + 2 phi_b) t'_k] - phi_nll w_k t'_k
     A   = phi_nll W + phi_miss hit + phi_lse - phi_H D - 2 phi_b c
@@ -140,7 +140,7 @@ def _brier_sums(e: Any, total: Any, t: Any, kept: Any, share: Any, work: Any) ->
 def row_statistics(
     z: Any, e: Any, t: Any, y: Any, weight: Any, smoothing: Any, with_entropy: Any, with_brier: Any, work: Any, f: Any
 ) -> None:
-    """Fill the fields of a row and leave ``e^(z - m)`` in ``e``, which is another array than ``z``; y is -1 for a soft target."""
+    """Fill the fields of a row and leave ``e^(z - m)`` in ``e``, another array; y is -1 for a soft target."""
     share = smoothing / len(z)
     kept = 1.0 - smoothing
     m = copy_maximum(z, e)

@@ -1,4 +1,4 @@
-"""One cheap pass over integer labels: which rows count, how many they are, what they weigh, and the first one that is wrong."""
+"""One cheap pass over integer labels: which rows count, what they weigh together, and the first one that is wrong."""
 
 from __future__ import annotations
 

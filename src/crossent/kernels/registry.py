@@ -1,8 +1,8 @@
 """Which twin of the reference computes: found by array library, device and dtype.
 
-A twin is a module with the functions of `crossent.kernels.reference`. Every name that it lacks, and every array that no twin
-serves, is computed by the reference, so nothing here can make a result unavailable: it can only make it slower, and then says
-so once. Numba is imported when a twin is first asked for, never before.
+A twin is a module with the functions of `crossent.kernels.reference`. Arrays that no twin serves are computed by the
+reference, so nothing here can make a result unavailable: it can only make it slower, and then says so once. Numba is
+imported when a twin is first asked for, never before.
 """
 
 from __future__ import annotations

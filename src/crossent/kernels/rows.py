@@ -1,8 +1,8 @@
 """One long row at a time: maximum, exponentials, sums and gradient, in pieces that stay in the first-level cache.
 
-Every function takes contiguous slices and loops over ``range(len(...))``: an index with an unknown lower bound costs Numba's
-check for negative indices in every step and with it the vector code. Functions work in place on one array where they can,
-because LLVM cannot vectorise a loop whose input and output may overlap.
+Every function takes contiguous slices and loops over ``range(len(...))``: an index with an unknown lower bound costs
+Numba's check for negative indices in every step and with it the vector code. Functions work in place on one array where
+they can, because LLVM cannot vectorise a loop whose input and output may overlap.
 """
 
 from __future__ import annotations
@@ -10,15 +10,27 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import overload
+from numba import extending, types
 
 from ._compile import helper
 from .exp import add_in_any_order, exp_difference, maximum, multiply_add, pairwise_sum
 
-__all__ = ["CHUNK", "add_two_sum", "copy_maximum", "copy_row", "exp_tail", "fill_row", "row_maximum", "scale_row", "scale_row_minus", "weighted_gap"]
+__all__ = [
+    "CHUNK",
+    "add_two_sum",
+    "copy_maximum",
+    "copy_row",
+    "exp_tail",
+    "fill_row",
+    "row_maximum",
+    "scale_row",
+    "scale_row_minus",
+    "weighted_gap",
+]
 
 CHUNK = 1024
+
+overload: Any = extending.overload
 
 
 @helper
@@ -107,8 +119,9 @@ def _tail(e: Any, one: Any, work: Any) -> Any:
     raise NotImplementedError("runs only inside compiled code")
 
 
+# Numba requires the two signatures to agree in every detail, annotations included.
 @overload(_tail, jit_options={"error_model": "numpy", "nogil": True})
-def _typed_tail(e, one, work):  # type: ignore[no-untyped-def]  # Numba compares these names with the lambdas' below
+def _typed_tail(e, one, work):
     if e.dtype == types.float32:
         return lambda e, one, work: _tail_of_floats(e, one, work)
     return lambda e, one, work: _tail_of_doubles(e, one, work)
@@ -118,8 +131,8 @@ def _typed_tail(e, one, work):  # type: ignore[no-untyped-def]  # Numba compares
 def exp_tail(x: Any, m: Any, work: Any) -> Any:
     """Turn logits into ``e^(z - m)`` in place; their sum without the maximum's own 1.
 
-    Summing the tail apart keeps ``log1p(tail)`` and ``1 - p`` exact for a confident row: ones (the maximum, its ties) are
-    counted, the rest is added up, and one is taken off the count.
+    Summing the tail apart keeps ``log1p(tail)`` and ``1 - p`` exact for a confident row: ones (the maximum and its
+    ties) are counted, the rest is added up, and one is taken off the count.
     """
     one = x.dtype.type(1)
     ones = 0.0

@@ -1,14 +1,15 @@
 """A small pool of threads for kernels that release the GIL and work on ranges of rows.
 
-Rows are handed out in pieces from one counter, so a processor that is busy elsewhere slows nobody down, and because every
-result belongs to one row, the bits do not depend on who computed it. The caller works too and never waits for a thread that has not
-started: many Python threads may call at once, and a pool whose threads are all busy costs nothing.
+Rows are handed out in pieces from one counter, so a processor that is busy elsewhere slows nobody down, and because
+every result belongs to one row, the bits do not depend on who computed it. The caller works too and never waits for a
+thread that has not started: many Python threads may call at once, and a pool whose threads are all busy costs nothing.
 
 Numba's own parallel layer is not used: its work queue aborts the process when two threads enter it, and its OpenMP
 aborts after a fork. This pool is simply built anew in a forked child.
 
-How many threads: `set_num_threads`; else ``CROSSENT_NUM_THREADS``, ``OMP_NUM_THREADS`` (which is how joblib's worker processes receive their
-limit), and the processors that this process may run on, whichever is least.
+How many threads: what `set_num_threads` asked for, else ``CROSSENT_NUM_THREADS``, else the smaller of
+``OMP_NUM_THREADS`` (which is how joblib's worker processes receive their limit) and the number of processors that this
+process may run on.
 """
 
 from __future__ import annotations
@@ -166,8 +167,9 @@ def get_num_threads() -> int:
     Returns
     -------
     int
-        What `set_num_threads` asked for; else ``CROSSENT_NUM_THREADS``; else the smaller of ``OMP_NUM_THREADS`` and the number of
-        processors that this process may run on. The environment is read at first use, and again in a forked child.
+        What `set_num_threads` asked for; else ``CROSSENT_NUM_THREADS``; else the smaller of ``OMP_NUM_THREADS`` and the
+        number of processors that this process may run on. The environment is read at first use, and again in a forked
+        child.
 
     Raises
     ------
@@ -225,7 +227,7 @@ def set_num_threads(n: int | None) -> None:
 
 
 def run_rows(function: RowFunction, rows: int, columns: int, args: tuple[Any, ...], multiple: int = 1) -> None:
-    """Call ``function(*args, start, stop)`` over ranges that cover ``0:rows``, on several threads if the work is worth it.
+    """Call ``function(*args, start, stop)`` over ranges that cover ``0:rows``, on several threads if that pays.
 
     Ranges start at multiples of ``multiple`` (rows that a kernel takes together).
     """

@@ -1,8 +1,8 @@
-"""Kernel for rows of many classes and hard labels: cross-entropy, focal, Poly-1, generalised CE, z-penalty; smoothing and weights.
+"""Kernel for rows of many classes and hard labels: every loss but those with entropy or Brier; smoothing and weights.
 
-One pass per row, which stays in the cache: maximum (and copy to the gradient's row), exponentials in place and their sums
-piece by piece, a handful of scalars, the loss, and the gradient ``A e_k - B w_k`` in place; the true class is written apart.
-With ``u = epsilon/K``, ``t'_k = u`` (``t'_y = 1 - epsilon + u``) and ``W = sum w_k t'_k``::
+One pass per row, which stays in the cache: maximum (and copy to the gradient's row), exponentials in place and their
+sums piece by piece, a handful of scalars, the loss, and the gradient ``A e_k - B w_k`` in place; the true class is
+written apart. With ``u = epsilon/K``, ``t'_k = u`` (``t'_y = 1 - epsilon + u``) and ``W = sum w_k t'_k``::
 
     g_k = phi_nll (W p_k - w_k u) + phi_miss p_k (1 - epsilon) p_y + phi_lse p_k
     g_y = phi_nll ((W - w_y t'_y) p_y - w_y t'_y (1 - p_y)) - phi_miss (1 - epsilon) p_y (1 - p_y) + phi_lse p_y
@@ -30,7 +30,7 @@ from .closed_forms import (
     row_terms,
 )
 from .exp import difference, exp_difference, log1p
-from .rows import CHUNK, copy_maximum, copy_row, exp_tail, fill_row, row_maximum, scale_row, scale_row_minus, weighted_gap
+from .rows import CHUNK, copy_maximum, exp_tail, fill_row, row_maximum, scale_row, scale_row_minus, weighted_gap
 
 __all__ = ["hard_rows"]
 
@@ -40,7 +40,6 @@ def plain_nll(m: Any, zy: Any, log_sum: Any) -> Any:
     """``(m - z_y) + log_sum`` as an unevaluated sum of two doubles."""
     gap, gap_low = difference(m, zy)
     n = gap + log_sum
-    # gap is 0 or at least as large as what log_sum's rounding can notice, so this two-sum is Knuth's general one.
     shifted = n - gap
     low = (gap - (n - shifted)) + (log_sum - shifted)
     return n, (low + gap_low if n < np.inf else 0.0)

@@ -68,7 +68,7 @@ def log_softmax(logits: Any, *, axis: int = -1) -> np.ndarray:
     Examples
     --------
     >>> float(log_softmax([30.0, 0.0, -1.0])[0])
-    -1.280024...e-13
+    -1.280010007730933e-13
     """
     return _by_rows(logits, axis, lambda rows: -rows.surprisal, reduces=False)
 

@@ -33,8 +33,8 @@ def nll_loss(log_probs: Any, target: Any, **options: Any) -> Any:
     Examples
     --------
     >>> import numpy as np, crossent as ce
-    >>> float(ce.nll_loss(np.log([[0.25, 0.75]]), [0])) == np.log(4.0)
-    True
+    >>> round(float(ce.nll_loss(np.log([[0.25, 0.75]]), [0])), 6)
+    1.386294
     """
     return Problem(log_probs, target, collect("nll_loss", options, without=_NOT_TAKEN, link="log_probability")).solve(
         with_grad=False

@@ -45,7 +45,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .objective import Array, Evaluation, LinearObjective
+from .objective import Array, Evaluation, LinearObjective, Workspace
 
 
 @dataclass(frozen=True)
@@ -77,21 +77,25 @@ class Certificate:
         self._penalty = objective.penalty
         self._fit_intercept = objective.fit_intercept
         k, d = objective.num_outputs, objective.num_features
-        moments = np.zeros((k, d))
-        totals = np.zeros(d) if self._softmax else np.zeros((k, d))
-        observed, mass = np.zeros(k), np.zeros(1 if self._softmax else k)
-        for rows in objective.blocks:
-            columns = objective.columns(rows)
+        softmax = self._softmax
+
+        def new_total() -> tuple[Array, Array, Array, Array]:
+            return np.zeros((k, d)), np.zeros(d if softmax else (k, d)), np.zeros(k), np.zeros(1 if softmax else k)
+
+        def work(workspace: Workspace, rows: slice, total: tuple[Array, Array, Array, Array]) -> float:
+            columns = objective.columns(workspace, rows)
             weight = objective.row_weight[rows]
             u, tau = objective.target.dense(rows)
             u *= weight[:, None]
-            a = weight * tau if self._softmax else weight[:, None] * tau
-            moments += u.T @ columns
-            totals += a.T @ columns
-            observed += u.sum(axis=0)
-            mass += a.sum(axis=0)
-        self.moments, self.totals, self.observed = moments, totals, observed  # M, x̄, ȳ
-        self.mass = float(mass[0]) if self._softmax else mass  # A
+            a = weight * tau if softmax else weight[:, None] * tau
+            for sum_, part in zip(total, (u.T @ columns, a.T @ columns, u.sum(axis=0), a.sum(axis=0)), strict=True):
+                sum_ += part
+            return 0.0
+
+        sums = [total for total, _ in objective.sum_rows(work, new_total)]
+        self.moments, self.totals, self.observed, mass = (np.sum(parts, axis=0) for parts in zip(*sums, strict=True))
+        self.mass = float(mass[0]) if self._softmax else mass
+        """M, x̄, ȳ and A."""
 
     def gap(self, at: Evaluation) -> Gap:
         """Return the gap of f at an evaluated point."""
@@ -104,7 +108,9 @@ class Certificate:
         spread = np.outer(mixture, self.totals) if self._softmax else mixture[:, None] * self.totals
         full = self._penalty * weight + (1 - share) * gradient + share * (spread - self.moments)
         log_normalizers = at.data_loss + float(np.vdot(self.moments, weight)) + float(self.observed @ bias)
-        mean_logits = (weight @ self.totals if self._softmax else np.sum(weight * self.totals, axis=1)) + self.mass * bias
+        mean_logits = (
+            weight @ self.totals if self._softmax else np.sum(weight * self.totals, axis=1)
+        ) + self.mass * bias
         divergence = log_normalizers - float(mixture @ mean_logits) - self._entropy(mixture)
         weights = _square(self._penalty * weight + gradient) / (2 * self._penalty)
         total = share * max(divergence, 0.0) + _square(full) / (2 * self._penalty)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .objective import CACHE_BYTES, Array, LinearObjective
+from .objective import CACHE_BYTES, Array, LinearObjective, Workspace
 
 DENSE_LIMIT = 2048
 """Larger matrices than this are replaced by their diagonals instead of being diagonalised."""
@@ -29,44 +29,52 @@ class Hessian:
 
     def __init__(self, objective: LinearObjective, theta: Array) -> None:
         self._objective = objective
-        self._theta = theta
-        self._kept: list[tuple[NDArray[Any], NDArray[Any]]] | None = None
-        size = objective.num_rows * objective.num_outputs * objective.dtype.itemsize
-        if size <= CACHE_BYTES:
-            self._kept = [self._block(rows, logits) for rows, _, logits in objective.logits(theta)]
+        self._theta = objective.working(theta)
+        self._kept: dict[int, tuple[NDArray[Any], NDArray[Any]]] = {}
+        if objective.num_rows * objective.num_outputs * objective.dtype.itemsize > CACHE_BYTES:
+            return
 
-    def _block(self, rows: slice, logits: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        def keep(workspace: Workspace, rows: slice, total: dict[int, Any]) -> float:
+            total[rows.start] = self._block(workspace, rows, objective.columns(workspace, rows))
+            return 0.0
+
+        for blocks, _ in objective.sum_rows(keep, dict):
+            self._kept.update(blocks)
+
+    def _block(self, workspace: Workspace, rows: slice, columns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return class-major probabilities (K, n) and masses, (n,) or (K, n)."""
+        logits = self._objective.logits(workspace, self._theta, columns)
         probabilities = np.ascontiguousarray(self._objective.probabilities(logits).T)
-        mass = self._objective.mass(rows).T.astype(probabilities.dtype)
-        return probabilities, mass
+        return probabilities, self._objective.mass(rows).T.astype(probabilities.dtype)
 
     def __matmul__(self, vector: Array) -> Array:
         """Return (∇²F) V for V of the parameters' shape (K, D + 1)."""
         objective = self._objective
         objective.hessian_products += 1
-        weight = np.ascontiguousarray(vector[:, :-1], dtype=objective.dtype)
-        bias = vector[:, -1:].astype(objective.dtype)
-        total = np.zeros(vector.shape)
-        if self._kept is None:
-            blocks = ((rows, columns, self._block(rows, logits)) for rows, columns, logits in objective.logits(self._theta))
-        else:
-            kept = self._kept
-            blocks = ((rows, objective.columns(rows), kept[i]) for i, rows in enumerate(objective.blocks))
-        for _, columns, (p, mass) in blocks:
-            u = weight @ columns.T
+        v = objective.working(vector)
+        softmax = objective.target.link == "softmax"
+
+        def work(workspace: Workspace, rows: slice, total: Array) -> float:
+            columns = objective.columns(workspace, rows)
+            p, mass = self._kept.get(rows.start) or self._block(workspace, rows, columns)
+            u = np.matmul(v.weight, columns.T, out=workspace.outputs(p.shape))
             if objective.fit_intercept:
-                u += bias
-            if objective.target.link == "softmax":
+                u += v.bias[:, None]
+            if softmax:
                 u -= np.einsum("kn,kn->n", p, u)
                 u *= p
             else:
                 u *= p
                 u *= 1 - p
             u *= mass
-            objective.accumulate(total, u.T, columns)
-        total[:, :-1] += objective.penalty * vector[:, :-1]
-        return total
+            objective.accumulate(workspace, total, u.T, columns)
+            return 0.0
+
+        product = np.zeros(vector.shape)
+        for total, _ in objective.sum_rows(work, lambda: np.zeros(vector.shape)):
+            product += total
+        product[:, :-1] += objective.penalty * vector[:, :-1]
+        return product
 
 
 @dataclass
@@ -83,39 +91,27 @@ class KroneckerMetric:
     @classmethod
     def at(cls, objective: LinearObjective, theta: Array, sample: int | None = None) -> KroneckerMetric:
         """Build the model from about `sample` evenly spaced rows (None: all)."""
-        k, d = objective.num_outputs, objective.num_features
-        stride = 1 if sample is None else max(1, objective.num_rows // max(1, sample))
-        dense_outputs = k <= DENSE_LIMIT and objective.target.link == "softmax"
-        between = np.zeros((k, k)) if dense_outputs else np.zeros(k)
-        diagonal, omega_sum, shift = np.zeros(k), 0.0, np.zeros(d)
-        picked: list[tuple[NDArray[Any], NDArray[Any]]] = []
-        for rows, columns, logits in objective.logits(theta):
-            first = -rows.start % stride
-            columns, logits = columns[first::stride], logits[first::stride]
-            if len(columns) == 0:
-                continue
-            p = objective.probabilities(np.ascontiguousarray(logits)).astype(np.float64)
-            mass = stride * objective.mass(slice(rows.start + first, rows.stop, stride))
-            weighted = p * (mass[:, None] if mass.ndim == 1 else mass)
-            if objective.target.link == "sigmoid":
-                weighted *= 1 - p
-                omega = weighted.sum(axis=1)
-                diagonal += weighted.sum(axis=0)
-            else:
-                diagonal += weighted.sum(axis=0)
-                omega = np.maximum(mass - np.einsum("nk,nk->n", weighted, p), 0.0)
-                between += weighted.T @ p if dense_outputs else np.einsum("nk,nk->k", weighted, p)
-            omega_sum += float(omega.sum())
-            shift += omega @ columns
-            picked.append((columns if stride > 1 else columns.copy(), omega))
-        omega_sum = max(omega_sum, np.finfo(np.float64).tiny)
-        shift = shift / omega_sum if objective.fit_intercept else np.zeros(d)
-        if dense_outputs:
-            values, vectors = np.linalg.eigh(np.diag(diagonal) - between)
+        softmax = objective.target.link == "softmax"
+        dense = softmax and objective.num_outputs <= DENSE_LIMIT
+        columns, p, mass = _sampled(objective, theta, sample)
+        weighted = p * (mass if mass.ndim == 2 else mass[:, None])
+        if softmax:
+            omega = np.maximum(mass - np.einsum("nk,nk->n", weighted, p), 0.0)
+        else:
+            weighted *= 1 - p
+            omega = weighted.sum(axis=1)
+        diagonal = weighted.sum(axis=0)
+        omega_sum = max(float(omega.sum()), float(np.finfo(np.float64).tiny))
+        shift = omega @ columns / omega_sum if objective.fit_intercept else np.zeros(objective.num_features)
+        if dense:
+            values, vectors = np.linalg.eigh(np.diag(diagonal) - weighted.T @ p)
             outputs = (vectors, np.maximum(values, 0.0))
         else:
-            outputs = (None, np.maximum(diagonal - between, 0.0))
-        features = _spectrum(picked, shift, omega_sum, d)
+            if softmax:
+                diagonal -= np.einsum("nk,nk->k", weighted, p)
+            outputs = (None, np.maximum(diagonal, 0.0))
+        columns -= shift
+        features = _spectrum(columns, omega / omega_sum)
         curvature = float(outputs[1].max(initial=0.0) * features[1].max(initial=0.0))
         floor = max(np.finfo(np.float64).eps * curvature, np.finfo(np.float64).tiny)
         return cls(outputs, features, shift, objective.penalty, objective.fit_intercept, floor)
@@ -156,24 +152,27 @@ class KroneckerMetric:
         return out
 
 
-def _spectrum(
-    picked: list[tuple[NDArray[Any], Array]], shift: Array, omega_sum: float, num_features: int
-) -> tuple[Array | None, Array]:
-    """Return eigenvectors and eigenvalues of ``Σ ω (x - x̂)(x - x̂)ᵀ / Σω``, by the smaller of D × D and n × n."""
-    num_rows = sum(len(columns) for columns, _ in picked)
+def _sampled(objective: LinearObjective, theta: Array, sample: int | None) -> tuple[Array, Array, Array]:
+    """Return centred rows (n, D), their probabilities (n, K) and masses, scaled to stand for all rows; float64."""
+    stride = 1 if sample is None else max(1, objective.num_rows // max(1, sample))
+    rows = slice(0, objective.num_rows, stride)
+    columns = objective.X[rows].astype(np.float64)
+    if objective.mean is not None:
+        columns -= objective.mean
+    logits = columns @ theta[:, :-1].T
+    logits += theta[:, -1]
+    return columns, objective.probabilities(logits), stride * objective.mass(rows)
+
+
+def _spectrum(columns: Array, weight: Array) -> tuple[Array | None, Array]:
+    """Return eigenvectors and eigenvalues of ``Σ w x xᵀ``, by the smaller of D × D and n × n."""
+    num_rows, num_features = columns.shape
     if min(num_rows, num_features) > DENSE_LIMIT:
-        diagonal = np.zeros(num_features)
-        for columns, omega in picked:
-            diagonal += omega @ np.square(columns - shift, dtype=np.float64)
-        return None, diagonal / omega_sum
+        return None, weight @ np.square(columns)
+    rooted = columns * np.sqrt(weight)[:, None]
     if num_features <= num_rows:
-        second = np.zeros((num_features, num_features))
-        for columns, omega in picked:
-            rooted = (columns - shift) * np.sqrt(omega / omega_sum)[:, None]
-            second += rooted.T @ rooted
-        values, vectors = np.linalg.eigh(second)
+        values, vectors = np.linalg.eigh(rooted.T @ rooted)
         return vectors, np.maximum(values, 0.0)
-    rooted = np.concatenate([(columns - shift) * np.sqrt(omega / omega_sum)[:, None] for columns, omega in picked])
     values, vectors = np.linalg.eigh(rooted @ rooted.T)
     present = values > 1e-12 * values.max(initial=0.0)
     return rooted.T @ (vectors[:, present] / np.sqrt(values[present])), values[present]

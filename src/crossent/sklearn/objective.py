@@ -4,26 +4,32 @@
 `CACHE_BYTES`: the logits of a block of rows are written into a buffer, a kernel replaces them by their gradient, and two
 matrix products take it from there.
 
-Three decisions that the rest of the package leans on:
+Four decisions that the rest of the package leans on:
 
 - **Parameters are one float64 array** (K, D + 1), W beside b, whatever the dtype of the data; sums over rows run in float64.
 - **Columns are centred** when there is an intercept: ``W x + b = W (x - μ) + (b + W μ)``, and as b is free and not
   penalised the two problems are one. This keeps large offsets of the data out of the logits' rounding and out of the
   curvature's condition number.
+- **Rows are summed in a fixed number of chunks**, each by one thread with a single-threaded BLAS, and the chunks in order:
+  the bits do not depend on the number of threads, and nobody waits at a barrier inside each product.
 - **Products run in a working precision**, that of the data, or float64 for float32 data when `promote` is called:
   blocks are converted one by one, so memory does not grow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from crossent.kernels import registry
+from crossent.kernels.threads import run_rows
 
 from .targets import EncodedTarget
 
@@ -31,6 +37,11 @@ BLOCK_ELEMENTS = 1 << 19
 """Elements of a block's largest buffer: 2 MiB in float32, which a core's second-level cache holds."""
 CACHE_BYTES = 1 << 28
 """The most that may be kept between passes: the centred columns, and the probabilities for Hessian products."""
+CHUNKS = 16
+"""Partial sums over rows; fewer where they would take more than `TOTALS_BYTES`."""
+TOTALS_BYTES = 1 << 27
+PARALLEL_WORK = 1 << 22
+"""Multiplications in one pass below which threads cost more than they bring."""
 CROSS_ENTROPY_TERMS = np.array([[0.0, 1.0, 0.0]])
 
 Array = NDArray[np.float64]
@@ -50,6 +61,36 @@ class Evaluation:
     def gradient_norm(self) -> float:
         """The Euclidean norm of the gradient."""
         return float(np.sqrt(np.vdot(self.gradient, self.gradient)))
+
+
+@dataclass(frozen=True)
+class WorkingParameters:
+    """W (K, D) and b (K,) in working precision."""
+
+    weight: NDArray[Any]
+    bias: NDArray[Any]
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+class Workspace:
+    """The buffers of one thread."""
+
+    def __init__(self, objective: LinearObjective) -> None:
+        rows, outputs, features = objective.block_rows, objective.num_outputs, objective.num_features
+        self.logits = np.empty(rows * outputs, dtype=objective.dtype)
+        self.product = np.empty((outputs, features), dtype=objective.dtype)
+        self.columns = np.empty((0 if objective.holds_columns else rows, features), dtype=objective.dtype)
+
+    def outputs(self, shape: tuple[int, int]) -> NDArray[Any]:
+        """Return a contiguous array for the logits of a block."""
+        return self.logits[: shape[0] * shape[1]].reshape(shape)
+
+
+BlockFunction = Callable[[Workspace, slice, Any], float]
 
 
 class LinearObjective:
@@ -91,8 +132,14 @@ class LinearObjective:
         self.is_cross_entropy = bool((terms[:, 0] == 0).all())
         self.evaluations = 0
         self.hessian_products = 0
+        self.num_chunks = max(1, min(CHUNKS, TOTALS_BYTES // (8 * self.num_outputs * (self.num_features + 1))))
+        if self.num_rows * self.num_outputs * self.num_features < PARALLEL_WORK:
+            self.num_chunks = 1
         rows = max(1, BLOCK_ELEMENTS // max(self.num_outputs, self.num_features))
-        self.blocks = [slice(i, min(i + rows, self.num_rows)) for i in range(0, self.num_rows, rows)]
+        self.block_rows = max(1, min(rows, -(-self.num_rows // self.num_chunks)))
+        self.blocks = [
+            slice(i, min(i + self.block_rows, self.num_rows)) for i in range(0, self.num_rows, self.block_rows)
+        ]
         self.mean: Array | None = None
         if fit_intercept:
             total = np.zeros(self.num_features)
@@ -104,19 +151,19 @@ class LinearObjective:
     def _set_precision(self, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
         self._twin = registry.find(self.dtype)
-        rows = self.blocks[0].stop
-        self._logits = np.empty((rows, self.num_outputs), dtype=self.dtype)
-        self._product = np.empty((self.num_outputs, self.num_features), dtype=self.dtype)
+        self._workspaces: list[Workspace] = []
         self._columns: NDArray[Any] | None = None
-        self._shifted: NDArray[Any] | None = None
         if self.mean is None and self.X.dtype == self.dtype:
             self._columns = self.X
         elif self.num_rows * self.num_features * self.dtype.itemsize <= CACHE_BYTES:
             self._columns = np.empty(self.X.shape, dtype=self.dtype)
             for block in self.blocks:
                 self._shift(block, self._columns[block])
-        else:
-            self._shifted = np.empty((rows, self.num_features), dtype=self.dtype)
+
+    @property
+    def holds_columns(self) -> bool:
+        """Whether the rows are kept centred and in working precision, instead of being made so in every pass."""
+        return self._columns is not None
 
     @property
     def can_promote(self) -> bool:
@@ -134,45 +181,91 @@ class LinearObjective:
             np.subtract(self.X[rows], self.mean, out=out, casting="same_kind")
         return out
 
-    def columns(self, rows: slice) -> NDArray[Any]:
-        """Return a block of (centred) rows in working precision; valid until the next call."""
+    def columns(self, workspace: Workspace, rows: slice) -> NDArray[Any]:
+        """Return a block of (centred) rows in working precision; in the workspace if they are not held."""
         if self._columns is not None:
             return self._columns[rows]
-        assert self._shifted is not None
-        return self._shift(rows, self._shifted[: rows.stop - rows.start])
+        return self._shift(rows, workspace.columns[: rows.stop - rows.start])
 
-    def logits(self, theta: Array) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
-        """Yield (rows, columns, logits (n, K)) of every block; valid until the next step, and free to overwrite."""
-        weight = np.ascontiguousarray(theta[:, :-1], dtype=self.dtype)
-        bias = theta[:, -1].astype(self.dtype)
-        for rows in self.blocks:
-            columns = self.columns(rows)
-            logits = self._logits[: len(columns)]
-            np.matmul(columns, weight.T, out=logits)
-            if self.fit_intercept:
-                logits += bias
-            yield rows, columns, logits
+    def logits(self, workspace: Workspace, theta: WorkingParameters, columns: NDArray[Any]) -> NDArray[Any]:
+        """Return the logits (n, K) of some rows, in the workspace."""
+        logits = workspace.outputs((len(columns), self.num_outputs))
+        np.matmul(columns, theta.weight.T, out=logits)
+        if self.fit_intercept:
+            logits += theta.bias
+        return logits
+
+    @property
+    def center(self) -> Array:
+        """μ (D,): what `theta`'s intercept refers to."""
+        return np.zeros(self.num_features) if self.mean is None else self.mean
+
+    def working(self, theta: Array) -> WorkingParameters:
+        """Return parameters in working precision."""
+        return WorkingParameters(np.ascontiguousarray(theta[:, :-1], dtype=self.dtype), theta[:, -1].astype(self.dtype))
+
+    def sum_rows(
+        self, work: BlockFunction, new_total: Callable[[], Any], blocks: list[slice] | None = None
+    ) -> Iterator[tuple[Any, float]]:
+        """Call ``work(workspace, rows, total)`` on all blocks; yield each chunk's total and the sum of what work returned.
+
+        The chunks come in order. `work` runs on several threads, those of one chunk in order on one of them.
+        """
+        blocks = self.blocks if blocks is None else blocks
+        count = min(self.num_chunks, len(blocks))
+        bounds = [len(blocks) * i // count for i in range(count + 1)]
+        out: list[Any] = [None] * count
+
+        def run(start: int, stop: int) -> None:
+            for chunk in range(start, stop):
+                workspace = self._workspaces.pop() if self._workspaces else Workspace(self)
+                total, value = new_total(), 0.0
+                for rows in blocks[bounds[chunk] : bounds[chunk + 1]]:
+                    value += work(workspace, rows, total)
+                self._workspaces.append(workspace)
+                out[chunk] = (total, value)
+
+        run_rows(run, count, PARALLEL_WORK, ())
+        yield from out
+
+    def single_threaded_blas(self) -> AbstractContextManager[Any]:
+        """Return a context in which a product runs on the thread that asks for it: BLAS threads that spin at barriers
+        would take the processors from ours. Where one chunk is all that memory allows, BLAS keeps its threads."""
+        return nullcontext() if self.num_chunks == 1 and self.is_large else _controller().limit(limits=1)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether one pass is worth several threads."""
+        return self.num_rows * self.num_outputs * self.num_features >= PARALLEL_WORK
 
     def evaluate(self, theta: Array) -> Evaluation:
         """Return F and its gradient at `theta`, in one pass."""
         self.evaluations += 1
-        gradient = np.zeros(theta.shape)
-        losses = []
-        for rows, columns, logits in self.logits(theta):
+        working = self.working(theta)
+
+        def work(workspace: Workspace, rows: slice, total: Array) -> float:
+            columns = self.columns(workspace, rows)
+            logits = self.logits(workspace, working, columns)
             weight = self.row_weight[rows]
-            row_loss = self._gradient_in_place(self.target.take(rows), logits, self.terms, weight)
-            losses.append(float(weight @ row_loss))
-            self.accumulate(gradient, logits, columns)
-        data_loss = float(np.sum(losses))
+            losses = self._gradient_in_place(self.target.take(rows), logits, self.terms, weight)
+            self.accumulate(workspace, total, logits, columns)
+            return float(weight @ losses)
+
+        gradient, data_loss = np.zeros(theta.shape), 0.0
+        for total, value in self.sum_rows(work, lambda: np.zeros(theta.shape)):
+            gradient += total
+            data_loss += value
         full = gradient.copy()
         full[:, :-1] += self.penalty * theta[:, :-1]
         value = data_loss + 0.5 * self.penalty * float(np.sum(theta[:, :-1] ** 2))
         return Evaluation(theta, data_loss, gradient, value, full)
 
-    def accumulate(self, total: Array, rows_by_outputs: NDArray[Any], columns: NDArray[Any]) -> None:
+    def accumulate(
+        self, workspace: Workspace, total: Array, rows_by_outputs: NDArray[Any], columns: NDArray[Any]
+    ) -> None:
         """Add ``Σ_i g_i (x_i, 1)ᵀ`` of a block to `total`, in float64."""
-        np.matmul(rows_by_outputs.T, columns, out=self._product)
-        total[:, :-1] += self._product
+        np.matmul(rows_by_outputs.T, columns, out=workspace.product)
+        total[:, :-1] += workspace.product
         if self.fit_intercept:
             total[:, -1] += rows_by_outputs.sum(axis=0, dtype=np.float64)
 

@@ -172,9 +172,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             If `tol` was not reached, with the gap reached and the argument to change, or if the fit was interrupted.
         """
         loss = self._check_parameters()
-        X, y = validate_data(
-            self, X, y, dtype=self._accepted_dtypes(), order="C", multi_output=True, y_numeric=False
-        )
+        X, y = validate_data(self, X, y, dtype=self._accepted_dtypes(), order="C", multi_output=True, y_numeric=False)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         target = self._encode(y, weight, loss)
         self.classes_ = target.classes
@@ -184,9 +182,13 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not counted.all():
             X, weight, target = X[counted], weight[counted], target.take(counted)
         restricted = target if len(outputs) == target.num_outputs else target.restrict(outputs)
-        monitor, scale = self._monitor(X, restricted, weight, loss)
-        result = minimize(monitor, self._start(monitor.objective, outputs, target.num_outputs))
-        self._store(result, monitor, outputs, edge, scale)
+        total = float(weight.sum())
+        objective = self._objective(X, restricted, weight / total, loss, total)
+        scale = total if math.isinf(self.C) else float(self.C) * total
+        with objective.single_threaded_blas():
+            monitor = self._monitor(objective, scale)
+            result = minimize(monitor, self._start(objective, outputs, target.num_outputs))
+            self._store(result, monitor, outputs, edge, scale)
         self._explain(result, monitor)
         return self
 
@@ -232,7 +234,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         target = encode_target(y, self.link, float(self.label_smoothing))
         if loss.needs_hard_target and not target.hard:
             raise ValueError(
-                refuse(f"{loss!r} takes labels only", "soft or smoothed targets", "set label_smoothing=0 and pass labels")
+                refuse(
+                    f"{loss!r} takes labels only", "soft or smoothed targets", "set label_smoothing=0 and pass labels"
+                )
             )
         return target.weighted(class_weights(target, self.class_weight, weight))
 
@@ -248,7 +252,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             edge[~active] = -math.inf
             if np.count_nonzero(active) < 2:
                 raise ValueError(
-                    refuse("at least two classes must have positive weight", f"{np.count_nonzero(active)} such class(es)")
+                    refuse(
+                        "at least two classes must have positive weight", f"{np.count_nonzero(active)} such class(es)"
+                    )
                 )
         else:
             active = (mass > 0) & (mass < total)
@@ -260,23 +266,20 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return np.arange(target.num_outputs), np.zeros(target.num_outputs)
         return np.flatnonzero(active), edge
 
-    def _monitor(self, X: Any, target: EncodedTarget, weight: Array, loss: Loss) -> tuple[Monitor, float]:
-        """Return the normalised problem, in which row weights sum to 1 and the penalty is 1 / (C Σ s)."""
-        total = float(weight.sum())
+    def _objective(self, X: Any, target: EncodedTarget, share: Array, loss: Loss, total: float) -> LinearObjective:
+        """Return f / (C Σ s): row weights sum to 1, and the penalty is 1 / (C Σ s)."""
         terms = np.array(loss.table(), dtype=np.float64).reshape(-1, 3)
-        factor = 1.0
         if (terms[:, 0] == 0).all():  # a scaled cross-entropy is cross-entropy with other row weights
-            factor = float(terms[:, 1].sum())
+            share = share * float(terms[:, 1].sum())
             terms = CROSS_ENTROPY_TERMS
-        scale = total if math.isinf(self.C) else float(self.C) * total
-        penalty = 0.0 if math.isinf(self.C) else 1.0 / scale
-        objective = LinearObjective(
-            X, target, weight * (factor / total), penalty, terms, bool(self.fit_intercept)
-        )
-        certified = objective.is_cross_entropy and penalty > 0
+        penalty = 0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * total)
+        return LinearObjective(X, target, share, penalty, terms, bool(self.fit_intercept))
+
+    def _monitor(self, objective: LinearObjective, scale: float) -> Monitor:
+        certified = objective.is_cross_entropy and objective.penalty > 0
         certificate = Certificate(objective) if certified else None
         report = self._report if self.verbose or self.callback is not None else None
-        return Monitor(objective, certificate, float(self.tol), int(self.max_iter), scale, report), scale
+        return Monitor(objective, certificate, float(self.tol), int(self.max_iter), scale, report)
 
     def _report(self, entry: dict[str, Any]) -> bool:
         if self.verbose:
@@ -295,7 +298,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.warm_start and hasattr(self, "coef_") and self.coef_.shape == shape:
             theta[:, :-1] = self.coef_[outputs]
             if self.fit_intercept and np.isfinite(self.intercept_[outputs]).all():
-                theta[:, -1] = self.intercept_[outputs] + theta[:, :-1] @ objective.mean
+                theta[:, -1] = self.intercept_[outputs] + theta[:, :-1] @ objective.center
                 return theta
         if self.fit_intercept:
             mass, total = objective.target.total_mass(objective.row_weight)
@@ -307,9 +310,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 theta[:, -1] = logits - logits.mean()
         return theta
 
-    def _store(
-        self, result: Result, monitor: Monitor, outputs: NDArray[np.intp], edge: Array, scale: float
-    ) -> None:
+    def _store(self, result: Result, monitor: Monitor, outputs: NDArray[np.intp], edge: Array, scale: float) -> None:
         """Keep the coefficients in the data's dtype, and what is true of them as they were rounded."""
         objective = monitor.objective
         theta = result.at.theta
@@ -318,12 +319,12 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         coef[outputs] = theta[:, :-1]
         intercept = edge.astype(dtype)
         if self.fit_intercept:
-            intercept[outputs] = theta[:, -1] - theta[:, :-1] @ objective.mean
+            intercept[outputs] = theta[:, -1] - theta[:, :-1] @ objective.center
         if dtype != np.float64:
             rounded = np.zeros_like(theta)
             rounded[:, :-1] = coef[outputs]
             if self.fit_intercept:
-                rounded[:, -1] = intercept[outputs] + rounded[:, :-1] @ objective.mean
+                rounded[:, -1] = intercept[outputs] + rounded[:, :-1] @ objective.center
             result.at = objective.evaluate(rounded)
             result.gap = monitor.relative_gap(result.at)
         self.coef_, self.intercept_ = coef, intercept
@@ -399,4 +400,6 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_) and not math.isnan(value)
+    return (
+        isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_) and not math.isnan(value)
+    )

@@ -173,9 +173,7 @@ def minimize(monitor: Monitor, theta: Array) -> Result:
     return monitor.finish(at, status)
 
 
-def line_search(
-    objective: LinearObjective, at: Evaluation, direction: Array, first: float = 1.0
-) -> Evaluation | None:
+def line_search(objective: LinearObjective, at: Evaluation, direction: Array, first: float = 1.0) -> Evaluation | None:
     """Return a point that decreases F enough along a descent direction, or None if rounding lets none be found.
 
     Backtracking by interpolation under Armijo's rule. Near the optimum, where differences of F drown in rounding, a
@@ -227,7 +225,7 @@ class _NewtonStep:
         norm = at.gradient_norm
         if self._first_norm is None:
             self._first_norm = norm
-        forcing = min(0.25, math.sqrt(norm / self._first_norm) if self._first_norm > 0 else 0.25)
+        forcing = min(0.25, (norm / self._first_norm) ** 0.2) if self._first_norm > 0 else 0.25
         needed = 0.0
         if self._monitor.certificate is not None:
             # ‖ρ‖²/(2λ) is what a residual ρ leaves of the gap after the step; aim at a tenth of what is allowed.

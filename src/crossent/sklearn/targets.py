@@ -171,7 +171,11 @@ def _encode_distributions(array: NDArray[Any], kind: str) -> EncodedTarget:
 
 
 def _floating(array: NDArray[Any], kind: str, asked: str) -> NDArray[Any]:
-    if array.dtype.kind != "f" or kind not in ("continuous-multioutput", "multilabel-indicator", "multiclass-multioutput"):
+    if array.dtype.kind != "f" or kind not in (
+        "continuous-multioutput",
+        "multilabel-indicator",
+        "multiclass-multioutput",
+    ):
         raise ValueError(refuse(asked, f"{describe(array)} (target type {kind!r})"))
     if not np.isfinite(array).all():
         raise ValueError(refuse("y must be finite", "NaN or infinity"))

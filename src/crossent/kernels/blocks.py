@@ -1,0 +1,192 @@
+"""Blocks of `LANES` short rows, with the classes outside and the rows inside: the steps that `narrow` is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._compile import helper, inlined
+from .closed_forms import FIELDS, LANES, LOSS, LSE, MASS, MISS, NLL, PLAIN, PLAIN_LOW
+from .exp import exp_difference, log1p, maximum
+from .wide import plain_nll
+
+# More fields of a block, behind those of the closed forms.
+TAIL, LOW, ONES, TRUE_LOGIT, TRUE_E, TRUE_MISS, GAP, GAP_LOW, FACTOR, OWN_WEIGHT = range(FIELDS, FIELDS + 10)
+HIT, HIT_LOW, OTHER, OTHER_LOW, SPREAD, SPREAD_LOW, INNER, INNER_LOW, ALONG, OWN = range(FIELDS + 10, FIELDS + 20)
+BLOCK_FIELDS = FIELDS + 20
+
+
+@inlined
+def add_compensated(f: Any, field: Any, i: Any, v: Any) -> None:
+    """Add ``v`` to a field; the next field gathers the rounding errors."""
+    high = f[field * LANES + i]
+    total = high + v
+    shifted = total - high
+    f[(field + 1) * LANES + i] += (high - (total - shifted)) + (v - shifted)
+    f[field * LANES + i] = total
+
+
+@inlined
+def compensated(f: Any, field: Any, i: Any) -> Any:
+    high = f[field * LANES + i]
+    return high + f[(field + 1) * LANES + i] if abs(high) < np.inf else high
+
+
+@helper
+def clear_sum(f: Any, field: Any) -> None:
+    for i in range(2 * LANES):
+        f[field * LANES + i] = 0.0
+
+
+@helper
+def load_rows(rows: Any, f: Any, x: Any) -> None:
+    """Copy rows into the block, classes outside; rows that do not count, or do not exist, become zeros."""
+    lanes, classes = rows.shape
+    for i in range(LANES):
+        if i < lanes and f[FACTOR * LANES + i] != 0.0:
+            z = rows[i]
+            for k in range(classes):
+                x[k * LANES + i] = z[k]
+        else:
+            for k in range(classes):
+                x[k * LANES + i] = 0
+
+
+@helper
+def store_rows(x: Any, rows: Any) -> None:
+    lanes, classes = rows.shape
+    for i in range(lanes):
+        g = rows[i]
+        for k in range(classes):
+            g[k] = x[k * LANES + i]
+
+
+@helper
+def block_maximum(x: Any, m: Any) -> None:
+    for i in range(LANES):
+        m[i] = x[i]
+    for start in range(LANES, len(x), LANES):
+        z = x[start : start + LANES]
+        for i in range(LANES):
+            m[i] = maximum(m[i], z[i])
+
+
+@helper
+def block_exp(x: Any, m: Any) -> None:
+    for start in range(0, len(x), LANES):
+        z = x[start : start + LANES]
+        for i in range(LANES):
+            z[i] = exp_difference(z[i], m[i])
+
+
+@inlined
+def below_one(v: Any) -> Any:
+    return 0.0 if v == 1.0 else v
+
+
+@inlined
+def is_one(v: Any) -> Any:
+    return 1.0 if v == 1.0 else 0.0
+
+
+@helper
+def block_tail(x: Any, f: Any) -> None:
+    """The sums of the exponentials without the maximum's own 1, four classes at a time."""
+    clear_sum(f, TAIL)
+    for i in range(LANES):
+        f[ONES * LANES + i] = -1.0
+    classes = len(x) // LANES
+    for k in range(0, classes - 3, 4):
+        e = x[k * LANES : (k + 4) * LANES]
+        for i in range(LANES):
+            e0 = np.float64(e[i])
+            e1 = np.float64(e[i + LANES])
+            e2 = np.float64(e[i + 2 * LANES])
+            e3 = np.float64(e[i + 3 * LANES])
+            add_compensated(f, TAIL, i, (below_one(e0) + below_one(e1)) + (below_one(e2) + below_one(e3)))
+            f[ONES * LANES + i] += (is_one(e0) + is_one(e1)) + (is_one(e2) + is_one(e3))
+    for k in range(classes - classes % 4, classes):
+        e = x[k * LANES : (k + 1) * LANES]
+        for i in range(LANES):
+            v = np.float64(e[i])
+            add_compensated(f, TAIL, i, below_one(v))
+            f[ONES * LANES + i] += is_one(v)
+    for i in range(LANES):
+        f[TAIL * LANES + i] = f[ONES * LANES + i] + (f[TAIL * LANES + i] + f[LOW * LANES + i])
+
+
+@helper
+def gather(x: Any, y: Any, f: Any, field: Any) -> None:
+    for i in range(LANES):
+        f[field * LANES + i] = x[y[i] * LANES + i]
+
+
+@helper
+def block_gap(x: Any, m: Any, weight: Any, f: Any) -> None:
+    """``sum w_k (m - z_k)``; a class of weight 0 adds 0 even if it is masked."""
+    clear_sum(f, GAP)
+    for k in range(len(weight)):
+        z = x[k * LANES : (k + 1) * LANES]
+        w = weight[k]
+        if w != 0.0:
+            for i in range(LANES):
+                add_compensated(f, GAP, i, w * (np.float64(m[i]) - np.float64(z[i])))
+
+
+@helper
+def true_class(f: Any, m: Any) -> None:
+    """The scalars of a row with a hard label, from its tail, ``z_y`` and ``e^(z_y - m)``."""
+    for i in range(LANES):
+        top = np.float64(m[i])
+        zy = f[TRUE_LOGIT * LANES + i]
+        ey = f[TRUE_E * LANES + i]
+        tail = f[TAIL * LANES + i]
+        log_sum = log1p(tail)
+        n, low = plain_nll(top, zy, log_sum)
+        f[PLAIN * LANES + i] = n
+        f[PLAIN_LOW * LANES + i] = low
+        f[LSE * LANES + i] = top + log_sum
+        f[TRUE_MISS * LANES + i] = (tail if zy == top else 1.0 + (tail - ey)) / (1.0 + tail)
+
+
+@helper
+def hard_statistics(f: Any, weight_sum: Any, smoothing: Any, share: Any) -> None:
+    kept = 1.0 - smoothing
+    if smoothing == 0.0:
+        for i in range(LANES):
+            wy = f[OWN_WEIGHT * LANES + i]
+            f[MASS * LANES + i] = wy
+            f[NLL * LANES + i] = wy * f[PLAIN * LANES + i]
+            f[MISS * LANES + i] = f[TRUE_MISS * LANES + i]
+    else:
+        for i in range(LANES):
+            own = kept * f[OWN_WEIGHT * LANES + i]
+            rest = compensated(f, GAP, i) + weight_sum * log1p(f[TAIL * LANES + i])
+            f[MASS * LANES + i] = own + share * weight_sum
+            f[NLL * LANES + i] = (own * f[PLAIN * LANES + i] if own > 0.0 else 0.0) + share * rest
+            f[MISS * LANES + i] = kept * f[TRUE_MISS * LANES + i] + (smoothing - share)
+
+
+@helper
+def load_labels(
+    labels: Any, weight: Any, weight_sum: Any, smoothing: Any, share: Any, row_weight: Any, y: Any, f: Any
+) -> None:
+    """Labels, weights of the true classes and of the rows; a factor of 0 marks a row that does not count."""
+    for i in range(LANES):
+        label = labels[i] if i < len(labels) else -1
+        factor = 0.0
+        wy = 0.0
+        if label >= 0:
+            wy = weight[label]
+            if (1.0 - smoothing) * wy + share * weight_sum != 0.0:
+                factor = row_weight[i] if len(row_weight) > 0 else 1.0
+        y[i] = max(label, 0)
+        f[OWN_WEIGHT * LANES + i] = wy
+        f[FACTOR * LANES + i] = factor
+
+
+@helper
+def store_loss(f: Any, loss: Any) -> None:
+    for i in range(len(loss)):
+        loss[i] = f[LOSS * LANES + i] if f[FACTOR * LANES + i] != 0.0 else 0.0
