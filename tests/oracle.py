@@ -125,6 +125,12 @@ def mapped_loss(z: Sequence[Any], target: Any, options: Options) -> Any:
     return total(mpf(scale) * term(name, parameter) for name, scale, parameter in options.terms)
 
 
+def nothing(num_classes: int) -> Row:
+    """What a row contributes whose target has no weight: nothing, penalties included."""
+    zeros = [mpf(0)] * num_classes
+    return Row(mpf(0), zeros, zeros, mpf(0), zeros, zeros)
+
+
 def is_unbounded(options: Options) -> bool:
     """Whether the loss is infinite where a class with target mass is masked."""
     return any(name in UNBOUNDED and scale for name, scale, _ in options.terms)
@@ -157,6 +163,8 @@ def softmax_row(logits: Sequence[float], target: Any, options: Options = Options
         row = Row(axes[0].a, [x.b for x in axes], [2 * x.c for x in axes])
         t = target_distribution(target, num_classes)
         w = options.weight if options.weight is not None else [1.0] * num_classes
+        if not any(w[k] * (t[k] + mpf(options.label_smoothing)) for k in range(num_classes)):
+            return nothing(num_classes)
         carried = [(t[k] != 0 or options.label_smoothing) and w[k] != 0 for k in range(num_classes)]
         if is_unbounded(options) and any(x == -math.inf and c for x, c in zip(logits, carried, strict=True)):
             row.value = mpf("inf")

@@ -81,6 +81,15 @@ class Target:
             distribution = (1 - self.label_smoothing) * distribution + self.label_smoothing / self.num_classes
         return distribution
 
+    def complement(self, like: Array) -> Array:
+        """Return 1 - t', (N, K), without the rounding of t': ``(1-ε)(1-t) + ε (1 - 1/K)``."""
+        xp = array_namespace(like)
+        complement = xp.astype(~self.is_true_class, like.dtype) if self.soft is None else 1 - self.soft
+        if self.label_smoothing:
+            kept, share = 1 - self.label_smoothing, self.label_smoothing / self.num_classes
+            complement = kept * complement + (self.label_smoothing - share)
+        return complement
+
 
 class Rows:
     """The statistics of a block of logits (N, K), each computed when first asked for.
@@ -219,7 +228,7 @@ class Rows:
     def miss(self) -> Array:
         if self.target.is_hard:
             return self._sum_without(self.target.is_true_class) / (1 + self.tail)
-        return self.xp.sum((1 - self.distribution) * self.probability, axis=-1)
+        return self.xp.sum(self.target.complement(self.logits) * self.probability, axis=-1)
 
     @cached_property
     def entropy(self) -> Array:

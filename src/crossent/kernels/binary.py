@@ -39,6 +39,7 @@ from .closed_forms import (
 )
 from .exp import exp_sum, log1p, maximum, pairwise_sum
 from .rows import add_two_sum
+from .wide import plain_nll
 
 __all__ = ["sigmoid_rows"]
 
@@ -65,8 +66,7 @@ def _block_statistics(f: Any) -> None:
         a1 = f[W1 * LANES + i] * t
         f[NLL * LANES + i] = (a0 * positive if a0 != 0.0 else 0.0) + (a1 * negative if a1 != 0.0 else 0.0)
         f[MASS * LANES + i] = a0 + a1
-        f[PLAIN * LANES + i] = negative if t > 0.5 else positive
-        f[PLAIN_LOW * LANES + i] = 0.0
+        f[PLAIN * LANES + i], f[PLAIN_LOW * LANES + i] = plain_nll(maximum(-z if t > 0.5 else z, 0.0), 0.0, log_sum)
         f[MISS * LANES + i] = t * p0 + (1.0 - t) * p1
         f[LSE * LANES + i] = positive
         f[ENTROPY * LANES + i] = log_sum + (abs(z) * small if e != 0.0 else 0.0)

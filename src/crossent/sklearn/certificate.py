@@ -1,19 +1,20 @@
 """How far from the optimum a softmax regression can be, at most: the duality gap, from one gradient.
 
 **The dual.** Let ``f(W, b) = Σ_i c_i (τ_i LSE(z_i) - <u_i, z_i>) + (λ/2)‖W‖²`` with ``z_i = W x_i + b`` and
-``τ_i = Σ_k u_ik``: hard labels (u one-hot), soft and smoothed targets, class weights (inside u) and row weights (c) are all of this form.
-Write ``a_i = c_i τ_i``, ``A = Σ a_i``. LSE is the conjugate of negative entropy, ``LSE(z) = max_q <q, z> + H(q)`` over
-distributions q, so for *any* choice of q_i
+``τ_i = Σ_k u_ik``: hard labels (u one-hot), soft and smoothed targets, class weights (inside u) and row weights (c) are
+all of this form. Write ``a_i = c_i τ_i``, ``A = Σ a_i``. LSE is the conjugate of negative entropy,
+``LSE(z) = max_q <q, z> + H(q)`` over distributions q, so for *any* choice of q_i
 
     f(W, b) ≥ Σ_i a_i H(q_i) + <Q, W> + <Σ_i (a_i q_i - c_i u_i), b> + (λ/2)‖W‖²,   Q = Σ_i (a_i q_i - c_i u_i) x_iᵀ.
 
-Minimise the right-hand side over (W, b). Over a free b it is -∞ unless ``Σ a_i q_i = ȳ := Σ c_i u_i``: the predicted class
-masses must be the observed ones, *exactly*. Then, at ``W = -Q/λ``,
+Minimise the right-hand side over (W, b). Over a free b it is -∞ unless ``Σ a_i q_i = ȳ := Σ c_i u_i``: the
+predicted class masses must be the observed ones, *exactly*. Then, at ``W = -Q/λ``,
 
     f* ≥ D(q) = Σ_i a_i H(q_i) - ‖Q‖² / (2λ).
 
-**A feasible q from any (W, b).** The predictions p_i are the natural choice, but ``p̄ = Σ a_i p_i`` equals ȳ only where the
-intercept's gradient ``p̄ - ȳ`` vanishes; using them regardless "proves" falsehoods. Mix them with one distribution r:
+**A feasible q from any (W, b).** The predictions p_i are the natural choice, but ``p̄ = Σ a_i p_i`` equals ȳ only
+where the intercept's gradient ``p̄ - ȳ`` vanishes; using them regardless "proves" falsehoods. Mix them with one
+distribution r:
 
     q_i = (1 - s) p_i + s r,    s = max(0, max_k 1 - ȳ_k / p̄_k),    r = (ȳ - (1 - s) p̄) / (s A) ≥ 0,
 
@@ -27,16 +28,18 @@ which is feasible, with the least s for which r is a distribution. Without an in
 
     gap = s Σ_i a_i KL(r ‖ p_i) + ‖λW + (1 - s)(G + M) + s r x̄ᵀ - M‖² / (2λ),
 
-with the data's part of the gradient ``G = Σ (a_i p_i - c_i u_i) x_iᵀ``, ``M = Σ c_i u_i x_iᵀ`` and ``x̄ = Σ a_i x_i``. Finally
-``Σ a_i KL(r ‖ p_i) = Σ a_i LSE(z_i) - <r, W x̄ + A b> - A H(r)`` and ``Σ a_i LSE(z_i) = (data loss) + <M, W> + <ȳ, b>``: *the
-certificate costs nothing beyond the gradient*. When s = 0 the gap is ``‖∇_W f‖² / (2λ)``, the bound of strong convexity.
-The first term is of first order in p̄ - ȳ, the second of second order in ∇_W: polish b before asking for a proof.
+with the data's part of the gradient ``G = Σ (a_i p_i - c_i u_i) x_iᵀ``, ``M = Σ c_i u_i x_iᵀ`` and ``x̄ = Σ a_i x_i``.
+Finally ``Σ a_i KL(r ‖ p_i) = Σ a_i LSE(z_i) - <r, W x̄ + A b> - A H(r)``, and ``Σ a_i LSE(z_i)`` is the data's part of f
+plus ``<M, W> + <ȳ, b>``: *the certificate costs nothing beyond the gradient*. When s = 0 the gap is
+``‖∇_W f‖² / (2λ)``, the bound of strong convexity. The first term is of first order in p̄ - ȳ, the second of second
+order in ∇_W: polish b before asking for a proof.
 
 **The sigmoid link** is the same with binary entropies: label k of row i has ``a_ik = c_i τ_ik`` and
-``τ softplus(z) - u z``, ``softplus(z) = max_q q z + h(q)``; the conditions are ``Σ_i a_ik q_ik = ȳ_k`` and, for the other side
-of each label, the same with A_k - ȳ_k; x̄ and A gain an index k, and one s serves all labels.
+``τ softplus(z) - u z``, ``softplus(z) = max_q q z + h(q)``; the conditions are ``Σ_i a_ik q_ik = ȳ_k`` and, for the
+other side of each label, the same with A_k - ȳ_k; x̄ and A gain an index k, and one s serves all labels.
 
-There is no such bound for λ = 0 (the dual is then infeasible but at the optimum), nor for losses other than cross-entropy.
+There is no such bound for λ = 0 (the dual is then infeasible but at the optimum), nor for losses other than
+cross-entropy.
 """
 
 from __future__ import annotations

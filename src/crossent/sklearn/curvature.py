@@ -5,8 +5,9 @@ Hessian of the data's part is ``Σ_i S_i ⊗ x̃_i x̃_iᵀ``, x̃ = (x, 1). A p
 ``v_i = S_i u_i``, ``Σ_i v_i x̃_iᵀ``.
 
 The model replaces the sum of Kronecker products by one, ``A ⊗ B / Σ_i ω_i`` with ``A = Σ_i S_i``, ``ω_i = tr S_i`` and
-``B = Σ_i ω_i (x_i - x̂)(x_i - x̂)ᵀ``, centred at ``x̂ = Σ ω_i x_i / Σ ω_i``. In the coordinates (W, b + W x̂) the intercept
-then parts from W: its block is A, exactly, and the block of W is ``A ⊗ B / Σω + λ``, which two eigendecompositions invert.
+``B = Σ_i ω_i (x_i - x̂)(x_i - x̂)ᵀ``, centred at ``x̂ = Σ ω_i x_i / Σ ω_i``. In the coordinates (W, b + W x̂) the
+intercept then parts from W: its block is A, exactly, and the block of W is ``A ⊗ B / Σω + λ``, which two
+eigendecompositions invert.
 For two classes, or one sigmoid label, the model *is* the Hessian, and Newton's method needs one product per step.
 """
 
@@ -44,7 +45,7 @@ class Hessian:
     def _block(self, workspace: Workspace, rows: slice, columns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return class-major probabilities (K, n) and masses, (n,) or (K, n)."""
         logits = self._objective.logits(workspace, self._theta, columns)
-        probabilities = np.ascontiguousarray(self._objective.probabilities(logits).T)
+        probabilities = np.array(self._objective.probabilities(logits).T, order="C")  # a copy: the workspace is reused
         return probabilities, self._objective.mass(rows).T.astype(probabilities.dtype)
 
     def __matmul__(self, vector: Array) -> Array:
@@ -103,6 +104,7 @@ class KroneckerMetric:
         diagonal = weighted.sum(axis=0)
         omega_sum = max(float(omega.sum()), float(np.finfo(np.float64).tiny))
         shift = omega @ columns / omega_sum if objective.fit_intercept else np.zeros(objective.num_features)
+        outputs: tuple[Array | None, Array]
         if dense:
             values, vectors = np.linalg.eigh(np.diag(diagonal) - weighted.T @ p)
             outputs = (vectors, np.maximum(values, 0.0))

@@ -1,17 +1,18 @@
 """The objective of a linear model, evaluated a block of rows at a time.
 
 ``F(W, b) = Σ_i c_i ℓ(W x_i + b, t_i) + (λ/2) ‖W‖²`` with row weights c. No array of N·K elements is made beyond
-`CACHE_BYTES`: the logits of a block of rows are written into a buffer, a kernel replaces them by their gradient, and two
-matrix products take it from there.
+`CACHE_BYTES`: the logits of a block of rows are written into a buffer, a kernel replaces them by their gradient, and
+two matrix products take it from there.
 
 Four decisions that the rest of the package leans on:
 
-- **Parameters are one float64 array** (K, D + 1), W beside b, whatever the dtype of the data; sums over rows run in float64.
+- **Parameters are one float64 array** (K, D + 1), W beside b, whatever the dtype of the data; sums over rows
+  run in float64.
 - **Columns are centred** when there is an intercept: ``W x + b = W (x - μ) + (b + W μ)``, and as b is free and not
   penalised the two problems are one. This keeps large offsets of the data out of the logits' rounding and out of the
   curvature's condition number.
-- **Rows are summed in a fixed number of chunks**, each by one thread with a single-threaded BLAS, and the chunks in order:
-  the bits do not depend on the number of threads, and nobody waits at a barrier inside each product.
+- **Rows are summed in a fixed number of chunks**, each by one thread with a single-threaded BLAS, and the chunks in
+  order: the bits do not depend on the number of threads, and nobody waits at a barrier inside each product.
 - **Products run in a working precision**, that of the data, or float64 for float32 data when `promote` is called:
   blocks are converted one by one, so memory does not grow.
 """
@@ -204,14 +205,12 @@ class LinearObjective:
         """Return parameters in working precision."""
         return WorkingParameters(np.ascontiguousarray(theta[:, :-1], dtype=self.dtype), theta[:, -1].astype(self.dtype))
 
-    def sum_rows(
-        self, work: BlockFunction, new_total: Callable[[], Any], blocks: list[slice] | None = None
-    ) -> Iterator[tuple[Any, float]]:
-        """Call ``work(workspace, rows, total)`` on all blocks; yield each chunk's total and the sum of what work returned.
+    def sum_rows(self, work: BlockFunction, new_total: Callable[[], Any]) -> Iterator[tuple[Any, float]]:
+        """Call ``work(workspace, rows, total)`` on all blocks; yield each chunk's total and summed results, in order.
 
-        The chunks come in order. `work` runs on several threads, those of one chunk in order on one of them.
+        `work` runs on several threads, those of one chunk in order on one of them.
         """
-        blocks = self.blocks if blocks is None else blocks
+        blocks = self.blocks
         count = min(self.num_chunks, len(blocks))
         bounds = [len(blocks) * i // count for i in range(count + 1)]
         out: list[Any] = [None] * count

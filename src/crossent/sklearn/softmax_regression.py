@@ -23,7 +23,7 @@ from .solvers import Monitor, Result, minimize
 from .targets import EncodedTarget, class_weights, encode_target
 
 
-class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class SoftmaxRegression(ClassifierMixin, BaseEstimator):
     """Softmax regression that says how far from the optimum it can be.
 
     Minimises scikit-learn's objective
@@ -233,11 +233,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _encode(self, y: Any, weight: Array, loss: Loss) -> EncodedTarget:
         target = encode_target(y, self.link, float(self.label_smoothing))
         if loss.needs_hard_target and not target.hard:
-            raise ValueError(
-                refuse(
-                    f"{loss!r} takes labels only", "soft or smoothed targets", "set label_smoothing=0 and pass labels"
-                )
-            )
+            works = "set label_smoothing=0 and pass labels"
+            raise ValueError(refuse(f"{loss!r} takes labels only", "soft or smoothed targets", works))
         return target.weighted(class_weights(target, self.class_weight, weight))
 
     def _active_outputs(self, target: EncodedTarget, weight: Array, loss: Loss) -> tuple[NDArray[np.intp], Array]:
@@ -251,11 +248,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             active = mass > 0
             edge[~active] = -math.inf
             if np.count_nonzero(active) < 2:
-                raise ValueError(
-                    refuse(
-                        "at least two classes must have positive weight", f"{np.count_nonzero(active)} such class(es)"
-                    )
-                )
+                raise ValueError(refuse("two classes or more must have positive weight", f"{active.sum()} such class"))
         else:
             active = (mass > 0) & (mass < total)
             edge[~active] = np.where(mass[~active] > 0, math.inf, -math.inf)
@@ -346,11 +339,12 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if result.status in ("converged", "callback"):
             return
         reason = {
-            "max_iter": f"max_iter={self.max_iter} was reached ({reached}): raise max_iter, raise tol, or scale the columns "
-            "of X",
+            "max_iter": f"max_iter={self.max_iter} was reached ({reached}): raise max_iter, raise tol, or scale the "
+            "columns of X",
             "rounding": f"rounding lets no step reduce the objective any more ({reached}): raise tol"
             + (", scale the columns of X" if monitor.certificate is not None else " or lower C"),
-            "interrupted": f"interrupted after {result.iterations} iterations: the best coefficients so far are kept ({reached})",
+            "interrupted": f"interrupted after {result.iterations} iterations, and the best coefficients so far are "
+            f"kept ({reached}): fit again, with warm_start=True to go on from here",
             "not_finite": "the objective is not finite at the starting point: scale the columns of X, or set "
             "warm_start=False",
         }[result.status]

@@ -1,7 +1,7 @@
 """The optimisers: truncated Newton for cross-entropy, preconditioned L-BFGS for every other loss.
 
-Both take their steps in the metric of :class:`~crossent.sklearn.curvature.KroneckerMetric`. Only NumPy's matrix products are
-called: SciPy brings a BLAS of its own, whose threads would fight with NumPy's.
+Both take their steps in the metric of :class:`~crossent.sklearn.curvature.KroneckerMetric`. Only NumPy's matrix
+products are called: SciPy brings a BLAS of its own, whose threads would fight with NumPy's.
 """
 
 from __future__ import annotations
@@ -278,7 +278,7 @@ class _NewtonStep:
 
 
 class _QuasiNewtonStep:
-    """L-BFGS whose initial matrix is the inverse of the Kronecker model of cross-entropy, scaled to the loss at hand."""
+    """L-BFGS whose initial matrix is the inverse of the Kronecker model of cross-entropy, scaled to the loss."""
 
     def __init__(self, monitor: Monitor) -> None:
         self._objective = monitor.objective

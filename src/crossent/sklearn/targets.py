@@ -1,8 +1,8 @@
 """What the estimators are fitted to: labels, distributions or label sets, with their class weights.
 
 Every target is read as two non-negative arrays. For the softmax link ``u_i = w ∘ t'_i`` (class weights w, smoothed
-target t') and its mass ``τ_i = Σ_k u_ik``; the loss of a row is ``τ_i LSE(z_i) - <u_i, z_i>``. For the sigmoid link, entry
-by entry, ``u = w₁ t'`` and ``τ = w₁ t' + w₀ (1 - t')``; the loss is ``τ softplus(z) - u z``.
+target t') and its mass ``τ_i = Σ_k u_ik``; the loss of a row is ``τ_i LSE(z_i) - <u_i, z_i>``. For the sigmoid
+link, entry by entry, ``u = w₁ t'`` and ``τ = w₁ t' + w₀ (1 - t')``; the loss is ``τ softplus(z) - u z``.
 """
 
 from __future__ import annotations
@@ -40,6 +40,13 @@ class EncodedTarget:
     def hard(self) -> bool:
         return self.labels is not None and self.label_smoothing == 0
 
+    @property
+    def values(self) -> NDArray[Any]:
+        """The soft targets, or else the labels."""
+        values = self.labels if self.soft is None else self.soft
+        assert values is not None
+        return values
+
     def weighted(self, class_weight: NDArray[np.float64] | None) -> EncodedTarget:
         """Return the target with class weights."""
         return replace(self, class_weight=class_weight)
@@ -48,9 +55,9 @@ class EncodedTarget:
         """Return ``Σ c_i u_i`` (K,) and ``Σ c_i τ_i``, a number or for the sigmoid link (K,)."""
         total = float(row_weight.sum())
         if self.soft is not None or self.link == "sigmoid":
-            mass = row_weight @ (self.soft if self.soft is not None else self.labels)
+            mass = row_weight @ self.values
         else:
-            mass = np.bincount(self.labels, weights=row_weight, minlength=self.num_outputs)  # type: ignore[arg-type]
+            mass = np.bincount(self.values, weights=row_weight, minlength=self.num_outputs)
         epsilon = self.label_smoothing
         if self.link == "sigmoid":
             zero, one = (1.0, 1.0) if self.class_weight is None else self.class_weight
@@ -88,9 +95,9 @@ class EncodedTarget:
         if self.soft is not None:
             target = self.soft[rows].astype(np.float64)
         elif self.link == "sigmoid":
-            target = self.labels[rows].astype(np.float64)  # type: ignore[index]
+            target = self.values[rows].astype(np.float64)
         else:
-            labels = self.labels[rows]  # type: ignore[index]
+            labels = self.values[rows]
             target = np.zeros((len(labels), self.num_outputs))
             target[np.arange(len(labels)), labels] = 1.0
         epsilon = self.label_smoothing
@@ -105,7 +112,7 @@ class EncodedTarget:
 
 
 def encode_target(y: Any, link: str, label_smoothing: float = 0.0) -> EncodedTarget:
-    """Read `y`: labels (N,), distributions (N, K) of floats with rows summing to 1, or, for the sigmoid link, label sets.
+    """Read `y`: labels (N,); (N, K) floats whose rows sum to 1; or, for the sigmoid link, label sets (N, K).
 
     Raises
     ------
@@ -132,8 +139,8 @@ def _encode_labels(y: Any, link: str) -> EncodedTarget:
     if len(classes) > 2:
         raise ValueError(
             "Only binary classification is supported by link='sigmoid' with 1-D labels. The type of the target is "
-            f"{type_of_target(labels)}; for {len(classes)} exclusive classes use link='softmax', for label sets pass y as "
-            "an (N, K) array of 0 and 1"
+            f"{type_of_target(labels)}; for {len(classes)} exclusive classes use link='softmax', for label sets pass y "
+            "as an (N, K) array of 0 and 1"
         )
     return EncodedTarget(link, classes, 1, codes.astype(np.int8)[:, None], None)
 
@@ -193,7 +200,8 @@ def class_weights(
     Raises
     ------
     ValueError
-        If `class_weight` is no dict or "balanced", names unknown classes or leaves some out, or holds a negative weight.
+        If `class_weight` is no dict or "balanced", names unknown classes or leaves some out, or holds a
+        negative weight.
     """
     if class_weight is None:
         return None
@@ -222,9 +230,9 @@ def _weights_by_name(target: EncodedTarget, class_weight: dict[Any, float]) -> N
 def _balanced(target: EncodedTarget, row_weight: NDArray[np.float64]) -> NDArray[np.float64]:
     total = row_weight.sum()
     if target.soft is not None or target.link == "sigmoid":
-        mass = row_weight @ (target.soft if target.soft is not None else target.labels)
+        mass = row_weight @ target.values
         counts = np.stack([total - mass, mass]) if target.link == "sigmoid" else mass
     else:
-        counts = np.bincount(target.labels, weights=row_weight, minlength=target.num_outputs)
+        counts = np.bincount(target.values, weights=row_weight, minlength=target.num_outputs)
     with np.errstate(divide="ignore"):
         return np.where(counts > 0, total / (len(counts) * counts), 1.0)
