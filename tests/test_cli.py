@@ -301,7 +301,9 @@ def test_ctrl_c_in_a_real_process_is_clean(tmp_path: Path) -> None:
         [sys.executable, "-c", script, "fit", "t.npz"], capture_output=True, text=True, timeout=120, check=False
     )
     assert process.returncode in (130, -signal.SIGINT)
-    assert process.stderr == "crossent: interrupted\n"
+    # Without numba, the library says so first.
+    assert process.stderr.splitlines()[-1] == "crossent: interrupted"
+    assert "Traceback" not in process.stderr
     assert files(tmp_path) == {"t.npz"}
 
 

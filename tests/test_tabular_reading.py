@@ -35,6 +35,15 @@ def test_formats_give_the_same_table(tmp_path: Path, suffix: str) -> None:
     assert read_table(write(FRAME, tmp_path / f"t{suffix}")).equals(FRAME)
 
 
+def test_names_of_columns_survive_csv(tmp_path: Path) -> None:
+    names = ['say "hi"', "a,b", " spaced ", "Æther", "line\nbreak"]
+    frame = pl.DataFrame({name: [k, k + 1] for k, name in enumerate(names)})
+    assert read_table(write(frame, tmp_path / "t.csv")).equals(frame)
+    path = tmp_path / "excel.csv"
+    path.write_bytes(b"\xef\xbb\xbfx,y\r\n1,a\r\n")
+    assert read_table(str(path)).columns == ["x", "y"]
+
+
 def test_npz(tmp_path: Path) -> None:
     features = np.arange(6, dtype=np.float32).reshape(3, 2)
     np.savez(tmp_path / "t.npz", X=features, y=np.array(["a", "b", "a"]))

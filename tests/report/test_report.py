@@ -261,3 +261,20 @@ def test_perfect_predictions() -> None:
     assert report["confusion"]["most_confused"] == []
     assert "No row was confused" in render_html(report)
     assert "100 %" in terminal(report)
+
+
+def test_predictions_worse_than_the_baseline() -> None:
+    frame = pl.DataFrame({"y": ["a", "b"], "a": [0.25, 0.75], "b": [0.75, 0.25]})
+    report = summarize_predictions(judged(frame))
+    assert report["loss"]["explained"] == pytest.approx(-1)
+    assert "Worse than the baseline: its loss is exceeded by 100 %" in terminal(report)
+    assert "Worse than the baseline" in render_html(report)
+
+
+def test_one_label_only_has_a_baseline_of_zero() -> None:
+    frame = pl.DataFrame({"y": ["a", "a"], "a": [0.5, 0.75], "b": [0.5, 0.25]})
+    report = summarize_predictions(judged(frame))
+    assert report["loss"]["baseline"]["nats"] == 0
+    assert report["loss"]["explained"] is None
+    assert "The baseline is 0" in terminal(report)
+    assert "The baseline is 0" in render_html(report)

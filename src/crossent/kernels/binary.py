@@ -36,6 +36,7 @@ from .closed_forms import (
     PLAIN,
     PLAIN_LOW,
     block_terms,
+    number_fields,
 )
 from .exp import exp_sum, log1p, maximum, pairwise_sum
 from .rows import add_two_sum
@@ -44,7 +45,7 @@ from .wide import plain_nll
 __all__ = ["sigmoid_rows"]
 
 # More fields of a block, behind those of the closed forms.
-LOGIT, TARGET, W0, W1, FACTOR, ACTIVE, P0, P1, GRADIENT = range(FIELDS, FIELDS + 9)
+LOGIT, TARGET, W0, W1, FACTOR, ACTIVE, P0, P1, GRADIENT = number_fields(FIELDS, FIELDS + 9)
 BLOCK_FIELDS = FIELDS + 9
 
 

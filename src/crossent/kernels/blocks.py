@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 
 from ._compile import helper, inlined
-from .closed_forms import FIELDS, LANES, LOSS, LSE, MASS, MISS, NLL, PLAIN, PLAIN_LOW
+from .closed_forms import FIELDS, LANES, LOSS, LSE, MASS, MISS, NLL, PLAIN, PLAIN_LOW, number_fields
 from .exp import exp_difference, log1p, maximum
 from .wide import plain_nll
 
 # More fields of a block, behind those of the closed forms.
-TAIL, LOW, ONES, TRUE_LOGIT, TRUE_E, TRUE_MISS, GAP, GAP_LOW, FACTOR, OWN_WEIGHT = range(FIELDS, FIELDS + 10)
-HIT, HIT_LOW, OTHER, OTHER_LOW, SPREAD, SPREAD_LOW, INNER, INNER_LOW, ALONG, OWN = range(FIELDS + 10, FIELDS + 20)
+TAIL, LOW, ONES, TRUE_LOGIT, TRUE_E, TRUE_MISS, GAP, GAP_LOW, FACTOR, OWN_WEIGHT = number_fields(FIELDS, FIELDS + 10)
+HIT, HIT_LOW, OTHER, OTHER_LOW, SPREAD, SPREAD_LOW, INNER, INNER_LOW, ALONG, OWN = number_fields(
+    FIELDS + 10, FIELDS + 20
+)
 BLOCK_FIELDS = FIELDS + 20
 
 

@@ -25,17 +25,25 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from ._compile import helper
 from .exp import exp_sum, fused_multiply_add, integer_power, power
 
-__all__ = ["FIELDS", "LANES", "block_terms", "row_terms"]
+__all__ = ["FIELDS", "LANES", "block_terms", "number_fields", "row_terms"]
 
 CROSS_ENTROPY, FOCAL, POLY1, GENERALIZED, Z_PENALTY, ENTROPY_PENALTY, BRIER_TERM = range(7)
 
+
+def number_fields(start: int, stop: int) -> list[np.int64]:
+    """Numbers of fields. Numba would compile a function anew for every plain Python integer that it is called with."""
+    return [np.int64(i) for i in range(start, stop)]
+
+
 # Fields: what goes in ...
-MASS, NLL, PLAIN, PLAIN_LOW, MISS, LSE, ENTROPY, BRIER = range(8)
+MASS, NLL, PLAIN, PLAIN_LOW, MISS, LSE, ENTROPY, BRIER = number_fields(0, 8)
 # ... and what comes out.
-LOSS, D_NLL, D_MISS, D_LSE, D_ENTROPY, D_BRIER, WORK = range(8, 15)
+LOSS, D_NLL, D_MISS, D_LSE, D_ENTROPY, D_BRIER, WORK = number_fields(8, 15)
 FIELDS = 15
 
 LANES = 64

@@ -33,6 +33,7 @@ from .closed_forms import (
     NLL,
     PLAIN,
     PLAIN_LOW,
+    number_fields,
     row_terms,
 )
 from .exp import exp_difference, log1p, pairwise_sum
@@ -42,7 +43,7 @@ from .wide import plain_nll
 __all__ = ["STATISTICS", "general_rows", "pullback_rows", "statistics_rows"]
 
 # More fields of a row, behind those of the closed forms.
-MAXIMUM, TAIL, HIT, SPREAD, INNER, TRUE_P, TRUE_MISS, TRUE_LOGIT = range(FIELDS, FIELDS + 8)
+MAXIMUM, TAIL, HIT, SPREAD, INNER, TRUE_P, TRUE_MISS, TRUE_LOGIT = number_fields(FIELDS, FIELDS + 8)
 ROW_FIELDS = FIELDS + 8
 
 STATISTICS = ("maximum", "tail", "lse", "nll", "nll_plain", "mass", "miss", "hit", "entropy", "brier")

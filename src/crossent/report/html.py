@@ -22,7 +22,7 @@ def render_html(report: dict[str, Any]) -> str:
     return environment.get_template("report.html.j2").render(
         report=report,
         found=words.found(report),
-        impossible=words.impossible(report),
+        beside_baseline=words.beside_baseline(report),
         optimiser=words.optimiser(report),
         reliability_chart=charts.reliability_chart(report),
         learning_chart=charts.learning_chart(report) if report["optimiser"] else None,

@@ -104,7 +104,7 @@ def summarize_predictions(predictions: Predictions) -> Report:
             predictions.codes,
             predictions.losses,
             predictions.probabilities,
-            float(-np.sum(shares * np.log(shares))),
+            abs(float(np.sum(shares * np.log(shares)))),  # abs: never -0.0
             "entropy of these rows' own class shares",
             row_numbers=np.arange(len(predictions.codes)),
             cells=None,

@@ -10,7 +10,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from .words import found, impossible, loss, optimiser, percent, plain, probability
+from .words import beside_baseline, found, loss, optimiser, percent, plain, probability
 
 Report = dict[str, Any]
 
@@ -75,11 +75,8 @@ def _loss(report: Report, console: Console) -> None:
         training = report["training_loss"]
         table.add_row("training", loss(training["nats"]), loss(training["bits"]), Text("rows trained on", style="dim"))
     console.print(table)
-    infinite = impossible(report)
-    if infinite:
-        console.print(Text(infinite, style="bold red"))
-    elif state["explained"] is not None:
-        console.print(Text(f"{percent(state['explained'])} of the baseline's loss is explained."))
+    alarming = state["impossible_rows"] or (state["explained"] is not None and state["explained"] < 0)
+    console.print(Text(beside_baseline(report), style="bold red" if alarming else ""))
     score = report["accuracy"]
     console.print(
         Text(

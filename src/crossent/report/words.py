@@ -96,13 +96,18 @@ def found(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def impossible(report: dict[str, Any]) -> str | None:
-    """Return what is to be said about labels that were given probability 0."""
-    rows = report["loss"]["impossible_rows"]
-    if not rows:
-        return None
-    verb = "has" if rows == 1 else "have"
-    return f"{count(rows, 'row')} {verb} a label that was given probability 0: the mean loss is infinite."
+def beside_baseline(report: dict[str, Any]) -> str:
+    """Return how the loss compares with the baseline, in one sentence."""
+    state = report["loss"]
+    rows = state["impossible_rows"]
+    if rows:
+        verb = "has" if rows == 1 else "have"
+        return f"{count(rows, 'row')} {verb} a label that was given probability 0: the mean loss is infinite."
+    if state["explained"] is None:
+        return "The baseline is 0: all rows have the same label."
+    if state["explained"] < 0:
+        return f"Worse than the baseline: its loss is exceeded by {percent(-state['explained'])}."
+    return f"{percent(state['explained'])} of the baseline's loss is explained."
 
 
 def optimiser(report: dict[str, Any]) -> str | None:

@@ -87,13 +87,15 @@ class Monitor:
             self.reference = objective.evaluate(zero).gradient_norm
 
     def relative_gap(self, at: Evaluation) -> float:
-        """Return (f - D)/f with the best dual bound seen so far; NaN without a certificate."""
+        """Return (f - D)/f with the best dual bound seen so far, no less than float64 resolves; NaN without one."""
         if self.certificate is None:
             return math.nan
         gap = self.certificate.gap(at).total
         if math.isfinite(gap):
             self.dual = max(self.dual, at.value - gap)
-        return max(0.0, (at.value - self.dual) / at.value) if at.value > 0 else 0.0
+        if at.value <= 0:
+            return 0.0
+        return max((at.value - self.dual) / at.value, float(np.finfo(np.float64).eps))
 
     def is_done(self, at: Evaluation) -> bool:
         """Whether `at` meets the tolerance."""

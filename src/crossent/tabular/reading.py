@@ -85,7 +85,14 @@ def _read_csv(path: Path, separator: str) -> pl.DataFrame:
         raise error
     if frame.width and frame[:, -1].null_count():  # polars fills short lines with nulls and does not tell
         _refuse_ragged(path, separator)
-    return frame
+    # polars leaves doubled quotes in a quoted header as they are.
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        header = next(csv.reader(file, delimiter=separator), [])
+    return frame.rename(dict(zip(frame.columns, header, strict=True))) if _is_header(header, frame) else frame
+
+
+def _is_header(names: list[str], frame: pl.DataFrame) -> bool:
+    return len(names) == frame.width and len(set(names)) == len(names) and "" not in names
 
 
 def _refuse_ragged(path: Path, separator: str) -> None:

@@ -1,0 +1,252 @@
+"""The tolerance is reached on hard problems, and where it is not, the fit says so."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from regression_oracle import Problem, blobs, one_hot
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine
+from sklearn.exceptions import ConvergenceWarning
+
+import crossent as ce
+from crossent.sklearn import SoftmaxRegression
+from crossent.sklearn.curvature import Hessian, KroneckerMetric
+from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
+from crossent.sklearn.targets import EncodedTarget
+
+RNG = np.random.default_rng(11)
+
+
+def unscaled() -> tuple[np.ndarray, np.ndarray]:
+    X, y = blobs(150, 5, 3, seed=4)
+    return X * 10.0 ** np.arange(-3, 2) + 1e4, y
+
+
+def separable() -> tuple[np.ndarray, np.ndarray]:
+    X, y = blobs(120, 6, 3, seed=5, spread=20.0)
+    return X, y
+
+
+def duplicated() -> tuple[np.ndarray, np.ndarray]:
+    X, y = blobs(150, 3, 4, seed=6)
+    return np.concatenate([X, X, X[:, :1], np.zeros((150, 2))], axis=1), y
+
+
+HARD = {
+    "unscaled": unscaled(),
+    "separable": separable(),
+    "duplicated and constant columns": duplicated(),
+    "two classes": blobs(100, 4, 2, seed=7),
+    "many classes": blobs(600, 10, 150, seed=8),
+    "more columns than rows": blobs(40, 300, 5, seed=9),
+    "breast cancer": load_breast_cancer(return_X_y=True),
+    "wine": load_wine(return_X_y=True),
+}
+
+
+@pytest.mark.parametrize("C", [1e-4, 1.0, 1e3, 1e6])
+@pytest.mark.parametrize("name", HARD)
+def test_the_tolerance_is_reached(name: str, C: float) -> None:
+    """Any warning is an error here."""
+    X, y = HARD[name]
+    model = SoftmaxRegression(C).fit(X, y)
+    assert model.duality_gap_ <= 1e-4
+    problem = Problem(X, one_hot(y, int(y.max()) + 1), C)
+    value = problem.value(model.coef_, model.intercept_)
+    assert model.objective_ == pytest.approx(value, rel=1e-6)
+    if name in ("unscaled", "more columns than rows"):
+        return  # the naive dual needs an intercept that is exact in coordinates that are not centred
+    assert problem.dual(model.coef_, model.intercept_) <= value
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", HARD)
+def test_the_tolerance_is_reached_with_unequal_weights(name: str, dtype: Any) -> None:
+    X, y = HARD[name]
+    weight = 10.0 ** np.random.default_rng(0).uniform(-4, 2, size=len(y))
+    classes = np.unique(y)
+    class_weight = dict(zip(classes.tolist(), np.geomspace(1e-3, 1e3, len(classes)), strict=True))
+    for arguments in ({"class_weight": class_weight}, {"label_smoothing": 0.1}, {"fit_intercept": False}):
+        model = SoftmaxRegression(10.0, **arguments).fit(X.astype(dtype), y, weight)
+        assert model.duality_gap_ <= 1e-4, arguments
+
+
+@pytest.mark.parametrize("C", [1e-2, 1.0, 1e3])
+def test_label_sets_reach_the_tolerance(C: float) -> None:
+    X, y = HARD["breast cancer"]
+    sets = np.stack([y, 1 - y, X[:, 0] > np.median(X[:, 0])], axis=1).astype(int)
+    assert SoftmaxRegression(C, link="sigmoid").fit(X, sets).duality_gap_ <= 1e-4
+
+
+def test_a_stricter_tolerance_is_reached_too() -> None:
+    X, y = load_digits(return_X_y=True)
+    loose = SoftmaxRegression(0.01).fit(X, y)
+    strict = SoftmaxRegression(0.01, tol=1e-9).fit(X, y)
+    assert strict.duality_gap_ <= 1e-9
+    assert 0 <= loose.objective_ / strict.objective_ - 1 <= loose.duality_gap_
+
+
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_hessian_is_the_derivative_of_the_gradient(link: str, intercept: bool) -> None:
+    objective = _objective(link, intercept)
+    rng = np.random.default_rng(0)
+    theta = rng.normal(size=(4, 6))
+    vector = rng.normal(size=(4, 6))
+    if not intercept:
+        theta[:, -1] = vector[:, -1] = 0
+    h = 1e-6
+    difference = objective.evaluate(theta + h * vector).gradient - objective.evaluate(theta - h * vector).gradient
+    np.testing.assert_allclose(Hessian(objective, theta) @ vector, difference / (2 * h), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_for_two_classes_the_model_is_the_hessian(intercept: bool) -> None:
+    for link, k in (("sigmoid", 1), ("softmax", 2)):
+        objective = _objective(link, intercept, k)
+        rng = np.random.default_rng(0)
+        theta, vector = rng.normal(size=(2, k, 6))
+        if k == 2:
+            vector -= vector.mean(axis=0)  # the softmax does not see what all classes share
+        if not intercept:
+            theta[:, -1] = vector[:, -1] = 0
+        product = Hessian(objective, theta) @ vector
+        np.testing.assert_allclose(KroneckerMetric.at(objective, theta).solve(product), vector, rtol=1e-8, atol=1e-9)
+
+
+def test_metric_is_symmetric_and_positive() -> None:
+    objective = _objective("softmax", True)
+    metric = KroneckerMetric.at(objective, np.random.default_rng(0).normal(size=(4, 6)))
+    basis = np.eye(24).reshape(24, 4, 6)
+    inverse = np.array([metric.solve(e).ravel() for e in basis])
+    np.testing.assert_allclose(inverse, inverse.T, atol=1e-12)
+    eigenvalues = np.linalg.eigvalsh(inverse)
+    assert eigenvalues[0] > -1e-12
+    assert np.sum(eigenvalues > 1e-9) == 23  # all but a common shift of the intercepts
+
+
+def _objective(link: str, intercept: bool, k: int = 4) -> LinearObjective:
+    X, y = blobs(50, 5, max(k, 2), seed=12)
+    weight = np.random.default_rng(1).uniform(0.1, 2.0, size=50) / 50
+    labels = y if link == "softmax" else one_hot(y, max(k, 2))[:, :k].astype(np.int8)
+    class_weight = np.linspace(0.5, 2, k) if link == "softmax" else np.linspace(0.5, 2, 2 * k).reshape(2, k)
+    if k <= 2 and link == "softmax":
+        class_weight = None
+    target = EncodedTarget(link, np.arange(k), k, labels, None, class_weight)
+    return LinearObjective(X, target, weight, 0.1, CROSS_ENTROPY_TERMS, intercept)
+
+
+def test_blocks_and_threads_change_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    from crossent.sklearn import objective as module
+
+    X, y = blobs(500, 6, 7, seed=13)
+    whole = SoftmaxRegression(tol=1e-10).fit(X, y)
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 128)
+    monkeypatch.setattr(module, "PARALLEL_WORK", 1)
+    monkeypatch.setattr(module, "CACHE_BYTES", 0)
+    fits = []
+    try:
+        for threads in (1, 2, 3):
+            ce.set_num_threads(threads)
+            fits.append(SoftmaxRegression(tol=1e-10).fit(X, y))
+    finally:
+        ce.set_num_threads(None)
+    np.testing.assert_allclose(fits[0].coef_, whole.coef_, rtol=1e-5, atol=1e-7)
+    assert fits[0].objective_ == pytest.approx(whole.objective_, rel=1e-9)
+    for other in fits[1:]:
+        np.testing.assert_array_equal(fits[0].coef_, other.coef_)
+        np.testing.assert_array_equal(fits[0].intercept_, other.intercept_)
+
+
+def test_float32_columns_that_are_not_held_are_centred_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    from crossent.sklearn import objective as module
+
+    X, y = blobs(300, 4, 3, seed=14)
+    X = (X + 3000).astype(np.float32)
+    held = SoftmaxRegression(tol=1e-6).fit(X, y)
+    monkeypatch.setattr(module, "CACHE_BYTES", 0)
+    streamed = SoftmaxRegression(tol=1e-6).fit(X, y)
+    assert streamed.duality_gap_ <= 1e-6
+    assert streamed.objective_ == pytest.approx(held.objective_, rel=2e-6)
+
+
+def test_not_reaching_tol_warns_and_names_the_argument() -> None:
+    X, y = load_digits(return_X_y=True)
+    with pytest.warns(ConvergenceWarning, match=r"max_iter=2 was reached .*gap \d.*asked for 1.00e-04.*raise max_iter"):
+        model = SoftmaxRegression(max_iter=2).fit(X, y)
+    assert model.n_iter_ == 2
+    assert model.duality_gap_ > 1e-4
+    assert len(model.history_) == 3
+    with pytest.warns(ConvergenceWarning, match="relative gradient norm"):
+        SoftmaxRegression(max_iter=2, loss=ce.Focal(2.0)).fit(X, y)
+
+
+def test_a_tolerance_beyond_rounding_warns_and_ends() -> None:
+    X, y = blobs(100, 3, 3, seed=15)
+    with pytest.warns(ConvergenceWarning, match=r"rounding.*raise tol"):
+        model = SoftmaxRegression(1e3, tol=1e-30).fit(X, y)
+    assert model.duality_gap_ < 1e-12
+
+
+def test_interrupt_keeps_the_best_iterate() -> None:
+    X, y = load_digits(return_X_y=True)
+
+    def interrupt(entry: dict[str, Any]) -> None:
+        if entry["iteration"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.warns(ConvergenceWarning, match="interrupted after 3 iterations.*best coefficients"):
+        model = SoftmaxRegression(callback=interrupt).fit(X, y)
+    objectives = [entry["objective"] for entry in model.history_]
+    assert model.objective_ == min(objectives) < objectives[0] / 10
+    problem = Problem(X, one_hot(y, 10))
+    assert problem.value(model.coef_, model.intercept_) == pytest.approx(model.objective_, rel=1e-9)
+    assert model.score(X, y) > 0.9
+    model.set_params(callback=None, warm_start=True)
+    assert model.fit(X, y).duality_gap_ <= 1e-4
+
+
+def test_callback_sees_the_history_and_can_stop() -> None:
+    X, y = load_digits(return_X_y=True)
+    seen: list[dict[str, Any]] = []
+
+    def stop(entry: dict[str, Any]) -> bool:
+        seen.append(entry)
+        return entry["duality_gap"] < 1.0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = SoftmaxRegression(callback=stop).fit(X, y)
+    assert seen == model.history_
+    assert [entry["iteration"] for entry in seen] == list(range(len(seen)))
+    assert seen[-1]["duality_gap"] < 1.0 <= seen[-2]["duality_gap"]
+    assert model.n_iter_ == seen[-1]["iteration"]
+    for before, after in zip(seen, seen[1:], strict=False):
+        assert after["objective"] < before["objective"]
+        assert after["evaluations"] > before["evaluations"]
+        assert after["hessian_products"] > before["hessian_products"]
+    assert set(seen[0]) >= {"iteration", "objective", "gradient_norm", "duality_gap", "evaluations"}
+
+
+def test_warm_start_goes_on_from_where_it_was() -> None:
+    X, y = load_digits(return_X_y=True)
+    model = SoftmaxRegression(1.0, warm_start=True).fit(X, y)
+    cold = model.history_[-1]["hessian_products"]
+    again = model.fit(X, y)
+    assert again.history_[-1]["hessian_products"] <= cold // 10
+    warm = model.set_params(C=1.2).fit(X, y).history_[-1]["hessian_products"]
+    assert model.duality_gap_ <= 1e-4
+    assert warm < cold
+    model.fit(X, (y > 4).astype(int))  # another shape: starts anew
+    assert model.coef_.shape == (2, 64)
+
+
+def test_separable_data_without_penalty_says_that_it_does_not_end() -> None:
+    X = np.array([[-2.0], [-1.0], [1.0], [2.0]])
+    with pytest.warns(ConvergenceWarning, match="max_iter=5"):
+        model = SoftmaxRegression(math.inf, max_iter=5, tol=1e-12).fit(X, [0, 0, 1, 1])
+    assert np.isfinite(model.coef_).all()
