@@ -38,7 +38,7 @@ LIBRARIES = {
     "information": set(),
     "numpy": {"numpy"},
     "": {"numpy"},
-    "sklearn": {"numpy", "sklearn", "scipy"},
+    "sklearn": {"numpy", "sklearn", "scipy", "threadpoolctl"},
     "tabular": {"numpy", "sklearn", "scipy", "polars", "narwhals", "pyarrow", "safetensors"},
     "report": {"numpy", "polars", "matplotlib", "jinja2", "rich"},
     "cli": {"numpy", "typer", "rich"},

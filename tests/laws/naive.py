@@ -64,11 +64,16 @@ def row_losses(z: Any, problem: Problem, case: LossCase) -> Any:
         weight = torch.tensor(o.get("weight", np.ones(k)))
         losses = _softmax_rows(z, target, problem, case, weight)
     else:
+        if "prior" in o:
+            rate = torch.tensor(o["prior"])
+            z = z + o.get("prior_strength", 1.0) * (torch.log(rate) - torch.log(1 - rate))
         t = torch.tensor(np.asarray(labels, dtype=np.float64).ravel())
         t = (1 - epsilon) * t + epsilon / 2
         pos_weight = torch.tensor(np.broadcast_to(o.get("pos_weight", 1.0), z.shape).copy()).ravel()
         pair = torch.stack([torch.zeros_like(z.ravel()), z.ravel()], -1)
         weight = torch.stack([torch.ones_like(pos_weight), pos_weight], -1)
+        if "alpha" in o:
+            weight = weight * torch.tensor([1 - o["alpha"], o["alpha"]])
         losses = _softmax_rows(pair, torch.stack([1 - t, t], -1), problem, case, weight).reshape(z.shape)
         if "weight" in o:
             losses = losses * torch.tensor(o["weight"])

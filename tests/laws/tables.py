@@ -90,6 +90,8 @@ SETTINGS = [
     Setting("soft-smoothed", target="soft", options={"label_smoothing": 0.2}),
     Setting("pos-weight", ("sigmoid",), options={"pos_weight": "K"}),
     Setting("pos-weight-smoothed", ("sigmoid",), options={"pos_weight": 2.5, "label_smoothing": 0.1}),
+    Setting("alpha", ("sigmoid",), options={"alpha": 0.3}),
+    Setting("rates", ("sigmoid",), options={"prior": "rates", "prior_strength": 0.6}),
     Setting("elementwise-weight", ("sigmoid",), target="soft", options={"weight": "NK"}),
     Setting("sample-weight", options={"sample_weight": "N"}),
     Setting("weighted-both", ("softmax",), options={"weight": "K", "sample_weight": "N"}),
@@ -163,6 +165,8 @@ def problem(setting: Setting, link: str, dtype: Any = np.float64, *, seed: int =
     for name, value in setting.options.items():
         size = {"N": n, "K": k, "NK": shape}.get(value) if isinstance(value, str) else None
         options[name] = value if size is None else frozen(rng.uniform(0.25, 2.0, size))
-    if "prior" in options:
+    if setting.options.get("prior") == "rates":
+        options["prior"] = frozen(rng.uniform(0.1, 0.9, k))
+    elif "prior" in options:
         options["prior"] = frozen(options["prior"] / options["prior"].sum())
     return Problem(frozen(logits), frozen(target), options, link)

@@ -1,4 +1,4 @@
-"""Softmax regression written out naively, in float64: objective, dual value and optimum. Shares no code with crossent."""
+"""Softmax regression written out naively, in float64: objective, dual value, optimum. Shares no code with crossent."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -225,7 +226,7 @@ def test_callback_sees_the_history_and_can_stop() -> None:
     assert [entry["iteration"] for entry in seen] == list(range(len(seen)))
     assert seen[-1]["duality_gap"] < 1.0 <= seen[-2]["duality_gap"]
     assert model.n_iter_ == seen[-1]["iteration"]
-    for before, after in zip(seen, seen[1:], strict=False):
+    for before, after in pairwise(seen):
         assert after["objective"] < before["objective"]
         assert after["evaluations"] > before["evaluations"]
         assert after["hessian_products"] > before["hessian_products"]

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from crossent.core.losses import CrossEntropy, Loss
+import numpy as np
+
+from crossent.core.losses import CrossEntropy, Loss, check_number
 from crossent.errors import refuse
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -67,8 +69,16 @@ class Options:
         for name, kind in _OF_ONE_KIND:
             if getattr(self, name) is not None and self.kind != kind:
                 raise TypeError(refuse(f"{name} applies to the {kind} link", f'link="{self.link}"'))
-        if not 0 <= self.label_smoothing <= 1:
-            raise ValueError(refuse("label_smoothing must lie between 0 and 1", repr(self.label_smoothing)))
+        if not isinstance(self.ignore_index, int | np.integer) or isinstance(self.ignore_index, bool):
+            raise TypeError(refuse("ignore_index must be an integer", repr(self.ignore_index)))
+        if self.label_smoothing != 0:
+            check_number("label_smoothing", self.label_smoothing, minimum=0)
+            if self.label_smoothing > 1:
+                raise ValueError(refuse("label_smoothing must lie between 0 and 1", repr(self.label_smoothing)))
+            if self.loss is not None and self.loss.needs_hard_target:
+                raise ValueError(refuse(f"{self.loss!r} takes unsmoothed labels", f"{self.label_smoothing=}"[5:]))
+        if self.prior_strength != 1:
+            check_number("prior_strength", self.prior_strength)
 
 
 KEYWORDS = {option.name: option.default for option in fields(Options)}
