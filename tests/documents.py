@@ -2,7 +2,7 @@
 
 A block with `>>>` prompts is a doctest: what it prints must be what is shown. A block without prompts is executed; if
 a `text` block follows it directly, what it printed must be that text. A comment ``<!-- skip: reason -->`` directly
-above a block leaves it out.
+above a block leaves it out; ``<!-- requires: torch, scipy -->`` does where one of the modules is not installed, and says so.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import doctest
 import io
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,}|~{3,}) *(?P<language>[\w+-]*)[^`\n]*$")
+REQUIRES = re.compile(r"<!-- requires: (?P<modules>[\w., ]+) -->")
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -62,6 +64,10 @@ def run_document(path: Path) -> int:
     for block, after in zip_longest(all_blocks, all_blocks[1:]):
         if block.language not in ("python", "py", "pycon") or block.before.startswith("<!-- skip:"):
             continue
+        missing = [name for name in _required(block) if find_spec(name) is None]
+        if missing:
+            print(f"{path.name}:{block.line} is left out: {', '.join(missing)} not installed")
+            continue
         count += 1
         if re.search(r"^\s*>>> ", block.text, re.MULTILINE):
             _run_doctest(block, path, namespace)
@@ -73,6 +79,11 @@ def run_document(path: Path) -> int:
         if after is not None and after.language == "text" and after.follows_a_block:
             _compare(printed.getvalue(), after.text, f"{path.name}:{block.line}")
     return count
+
+
+def _required(block: Block) -> list[str]:
+    comment = REQUIRES.match(block.before)
+    return [name.strip() for name in comment["modules"].split(",")] if comment else []
 
 
 def _run_doctest(block: Block, path: Path, namespace: dict[str, Any]) -> None:

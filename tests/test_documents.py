@@ -23,6 +23,7 @@ def test_the_readme_shows_code() -> None:
 
 
 WRONG = [
+    "<!-- requires: math -->\n```python\nassert False\n```\n",
     "```python\n>>> 1 + 1\n3\n```\n",
     "```pycon\n>>> 1 + 1\n3\n```\n",
     "```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n",
@@ -35,6 +36,8 @@ RIGHT = [
     "```python\nprint(1 + 1)\n```\n\nand another text:\n\n```text\n3\n```\n",
     "```python\nx = 1\n```\n\ntext\n\n```python\n>>> x\n1\n```\n",
     "<!-- skip: needs a GPU -->\n```python\nassert False\n```\n",
+    "<!-- requires: no_such_module -->\n```python\nassert False\n```\n",
+    "<!-- requires: math -->\n```python\nassert True\n```\n",
     "```sh\nfalse\n```\n",
 ]
 
