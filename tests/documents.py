@@ -2,7 +2,8 @@
 
 A block with `>>>` prompts is a doctest: what it prints must be what is shown. A block without prompts is executed; if
 a `text` block follows it directly, what it printed must be that text. A comment ``<!-- skip: reason -->`` directly
-above a block leaves it out; ``<!-- requires: torch, scipy -->`` does where one of the modules is not installed, and says so.
+above a block leaves it out; ``<!-- requires: torch, scipy -->`` does where one of the modules is not installed, and
+says so.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def row_losses(z: Any, problem: Problem, case: LossCase) -> Any:
         pair = torch.stack([torch.zeros_like(z.ravel()), z.ravel()], -1)
         weight = torch.stack([torch.ones_like(pos_weight), pos_weight], -1)
         if "alpha" in o:
-            weight = weight * torch.tensor([1 - o["alpha"], o["alpha"]])
+            weight = weight * torch.tensor([1 - o["alpha"], o["alpha"]], dtype=torch.float64)
         losses = _softmax_rows(pair, torch.stack([1 - t, t], -1), problem, case, weight).reshape(z.shape)
         if "weight" in o:
             losses = losses * torch.tensor(o["weight"])

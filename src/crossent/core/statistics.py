@@ -135,7 +135,8 @@ class Rows:
         return exponential - exponential * self.below_error
 
     def _sum_without(self, excluded: Array) -> Array:
-        return self.xp.sum(self.xp.where(excluded, self.xp.zeros_like(self.exponential), self.exponential), axis=-1)
+        others = self.xp.where(excluded, self.xp.zeros_like(self.exponential), self.exponential)
+        return self.xp.sum(others, axis=-1) + 0 * self.maximum  # NaN stays NaN where there are no others
 
     @cached_property
     def tail(self) -> Array:

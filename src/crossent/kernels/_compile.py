@@ -49,7 +49,7 @@ class _CompileNotice(event.Listener):
         data = event.data
         name = _kernels.get(id(data["dispatcher"])) if isinstance(data, dict) else None
         if name is not None:
-            logger.info("compiling the kernel %s for this machine (a few seconds, kept for later runs)", name)
+            logger.info("compiling the kernel %s for this machine (a few seconds)", name)
 
     def on_end(self, event: Any) -> None:
         pass
@@ -88,12 +88,20 @@ class _CacheFile(IndexDataCacheFile):
         except OSError as error:
             logger.info("a compiled kernel could not be kept on disk: %s", error)
 
+    # A truncated file must cost no more than the time to compile again.
     def load(self, key: Any) -> Any:
         try:
             return super().load(key)
-        except Exception as error:  # a truncated file must only cost the time to compile again
+        except Exception as error:
             logger.info("a kept kernel could not be read: %s", error)
             return None
+
+    def _load_index(self) -> dict[Any, str]:
+        try:
+            return dict(super()._load_index())
+        except Exception as error:
+            logger.info("the index of the kept kernels could not be read: %s", error)
+            return {}
 
     @property
     def _base(self) -> str:
@@ -121,7 +129,8 @@ def kernel(function: Callable[..., Any]) -> Any:
     try:
         compiled = _cached(function)
     except (RuntimeError, AttributeError, TypeError) as error:  # no place to write to, or another Numba's internals
-        logger.info("compiled kernels are not kept on disk: %s", error)
+        if not _kernels:
+            logger.info("compiled kernels are not kept on disk: %s", error)
         compiled = numba.njit(error_model="numpy", nogil=True)(function)
     _kernels[id(compiled)] = function.__name__
     return compiled

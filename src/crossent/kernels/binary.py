@@ -46,7 +46,7 @@ __all__ = ["sigmoid_rows"]
 
 # More fields of a block, behind those of the closed forms.
 LOGIT, TARGET, W0, W1, FACTOR, ACTIVE, P0, P1, GRADIENT = number_fields(FIELDS, FIELDS + 9)
-BLOCK_FIELDS = FIELDS + 9
+BLOCK_FIELDS = int(GRADIENT) + 1
 
 
 @helper
@@ -109,8 +109,7 @@ def _add_to_rows(f: Any, lanes: Any, row: Any, k: Any, classes: Any, high: Any, 
         done += take
         k += take
         if k == classes:
-            # An infinite loss leaves NaN in the low part.
-            loss[row] = high + low if abs(high) < np.inf else high
+            loss[row] = high + low
             high, low = 0.0, 0.0
             row += 1
             k = 0

@@ -13,10 +13,8 @@ from .wide import plain_nll
 
 # More fields of a block, behind those of the closed forms.
 TAIL, LOW, ONES, TRUE_LOGIT, TRUE_E, TRUE_MISS, GAP, GAP_LOW, FACTOR, OWN_WEIGHT = number_fields(FIELDS, FIELDS + 10)
-HIT, HIT_LOW, OTHER, OTHER_LOW, SPREAD, SPREAD_LOW, INNER, INNER_LOW, ALONG, OWN = number_fields(
-    FIELDS + 10, FIELDS + 20
-)
-BLOCK_FIELDS = FIELDS + 20
+HIT, HIT_LOW, OTHER, OTHER_LOW, SPREAD, SPREAD_LOW, INNER, INNER_LOW, OWN = number_fields(FIELDS + 10, FIELDS + 19)
+BLOCK_FIELDS = int(OWN) + 1
 
 
 @inlined

@@ -44,7 +44,7 @@ def number_fields(start: int, stop: int) -> list[np.int64]:
 MASS, NLL, PLAIN, PLAIN_LOW, MISS, LSE, ENTROPY, BRIER = number_fields(0, 8)
 # ... and what comes out.
 LOSS, D_NLL, D_MISS, D_LSE, D_ENTROPY, D_BRIER, WORK = number_fields(8, 15)
-FIELDS = 15
+FIELDS = int(WORK) + 1
 
 LANES = 64
 

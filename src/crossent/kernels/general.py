@@ -4,8 +4,8 @@ A hard label is served as a one-hot row, and its true class is then written from
 With ``t' = (1 - epsilon) t + u``, ``u = epsilon/K``, ``W = sum w_k t'_k``, ``hit = <t', p>``, ``c = <p, p - t'>`` and
 ``D = sum p_k (m - z_k)`` (``H`` without ``log sum e^(z - m)``) the gradient of the whole family is::
 
-    g_k = p_k [A + phi_H (m - z_k) + 2 phi_b p_k - (phi_miss + 2 phi_b) t'_k] - phi_nll w_k t'_k
-    A   = phi_nll W + phi_miss hit + phi_lse - phi_H D - 2 phi_b c
+    g_k = p_k [phi_nll W + phi_lse + phi_miss (hit - t'_k) + phi_H (m - z_k - D) + 2 phi_b (p_k - t'_k - c)]
+        - phi_nll w_k t'_k
 
 The arithmetic of the sums and of the gradient is double; exponentials are in the logits' precision.
 """
@@ -37,14 +37,14 @@ from .closed_forms import (
     row_terms,
 )
 from .exp import exp_difference, log1p, pairwise_sum
-from .rows import CHUNK, add_two_sum, copy_maximum, copy_row, exp_tail, fill_row
+from .rows import CHUNK, add_two_sum, collapse, copy_maximum, copy_row, exp_tail, fill_row
 from .wide import plain_nll
 
 __all__ = ["STATISTICS", "general_rows", "pullback_rows", "statistics_rows"]
 
 # More fields of a row, behind those of the closed forms.
 MAXIMUM, TAIL, HIT, SPREAD, INNER, TRUE_P, TRUE_MISS, TRUE_LOGIT = number_fields(FIELDS, FIELDS + 8)
-ROW_FIELDS = FIELDS + 8
+ROW_FIELDS = int(TRUE_LOGIT) + 1
 
 STATISTICS = ("maximum", "tail", "lse", "nll", "nll_plain", "mass", "miss", "hit", "entropy", "brier")
 
@@ -65,7 +65,7 @@ def _target_sums(z: Any, m: Any, t: Any, weight: Any, kept: Any, share: Any, wor
             v = w[i] * (kept * np.float64(target[i]) + share)
             out[i] = v * (top - np.float64(logits[i])) if v != 0.0 else 0.0
         gap, gap_low = add_two_sum(gap, gap_low, pairwise_sum(out))
-    return mass + mass_low, gap + gap_low
+    return collapse(mass, mass_low), collapse(gap, gap_low)
 
 
 @helper
@@ -83,7 +83,7 @@ def _plain_gap(z: Any, m: Any, t: Any, work: Any) -> Any:
             v = np.float64(target[i])
             out[i] = v * (top - np.float64(logits[i])) if v != 0.0 else 0.0
         gap, low = add_two_sum(gap, low, pairwise_sum(out))
-    return mass, gap + low
+    return mass, collapse(gap, low)
 
 
 @helper
@@ -100,7 +100,7 @@ def _hit_and_miss(e: Any, t: Any, kept: Any, share: Any, work: Any) -> Any:
         for i in range(len(out)):
             out[i] = np.float64(piece[i]) * (1.0 - (kept * np.float64(target[i]) + share))
         miss, miss_low = add_two_sum(miss, miss_low, pairwise_sum(out))
-    return hit + hit_low, miss + miss_low
+    return collapse(hit, hit_low), collapse(miss, miss_low)
 
 
 @helper
@@ -115,7 +115,7 @@ def _spread(z: Any, m: Any, e: Any, work: Any) -> Any:
             v = np.float64(piece[i])
             out[i] = v * (top - np.float64(logits[i])) if v != 0.0 else 0.0
         high, low = add_two_sum(high, low, pairwise_sum(out))
-    return high + low
+    return collapse(high, low)
 
 
 @helper
@@ -190,21 +190,24 @@ def row_statistics(
 
 
 @helper
-def _pull_elements(
-    z: Any, e: Any, t: Any, w: Any, f: Any, kept: Any, share: Any, factor: Any, a: Any, write: Any
-) -> None:
+def _pull_elements(z: Any, e: Any, t: Any, w: Any, f: Any, kept: Any, share: Any, factor: Any, write: Any) -> None:
     """The gradient's elements, in place of the exponentials."""
     top = f[MAXIMUM]
     total = 1.0 + f[TAIL]
+    hit = f[HIT]
+    spread = f[SPREAD]
+    inner = f[INNER]
     d_nll = factor * f[D_NLL]
+    d_miss = factor * f[D_MISS]
     d_entropy = factor * f[D_ENTROPY]
     d_square = 2.0 * factor * f[D_BRIER]
-    d_target = factor * f[D_MISS] + d_square
+    along = d_nll * f[MASS] + factor * f[D_LSE]
     for i in range(len(e)):
         p = np.float64(e[i]) / total
         target = kept * np.float64(t[i]) + share
         gap = top - np.float64(z[i]) if p != 0.0 else 0.0
-        e[i] = write(p * (a + d_entropy * gap + (d_square * p - d_target * target)) - d_nll * w[i] * target)
+        inside = along + d_miss * (hit - target) + d_entropy * (gap - spread) + d_square * ((p - target) - inner)
+        e[i] = write(p * inside - d_nll * w[i] * target)
 
 
 @helper
@@ -214,25 +217,16 @@ def pull_row(
     """Turn ``e`` into ``factor`` times the gradient of what the fields ``D_*`` say."""
     share = smoothing / len(z)
     kept = 1.0 - smoothing
-    d_nll = factor * f[D_NLL]
-    d_miss = factor * f[D_MISS]
-    d_lse = factor * f[D_LSE]
-    d_entropy = factor * f[D_ENTROPY]
-    d_square = 2.0 * factor * f[D_BRIER]
-    rest = d_lse
-    if d_entropy != 0.0:
-        rest -= d_entropy * f[SPREAD]
-    if d_square != 0.0:
-        rest -= d_square * f[INNER]
-    _pull_elements(z, e, t, weight, f, kept, share, factor, d_nll * f[MASS] + d_miss * f[HIT] + rest, write)
+    _pull_elements(z, e, t, weight, f, kept, share, factor, write)
     if y >= 0:
         py = f[TRUE_P]
         miss = f[TRUE_MISS]
         gap = f[MAXIMUM] - f[TRUE_LOGIT] if py > 0.0 else 0.0
         own = weight[y] * (kept + share)
         others = share * (weight_sum - weight[y])
-        along = d_nll * others + rest + d_entropy * gap + d_square * ((smoothing - share) - miss)
-        e[y] = write(along * py - (d_nll * own + d_miss * kept * py) * miss)
+        inside = f[D_NLL] * others + f[D_LSE] - f[D_MISS] * kept * miss + f[D_ENTROPY] * (gap - f[SPREAD])
+        inside += 2.0 * f[D_BRIER] * (((smoothing - share) - miss) - f[INNER])
+        e[y] = write(factor * (py * inside - f[D_NLL] * own * miss))
 
 
 @kernel

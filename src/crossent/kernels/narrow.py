@@ -14,7 +14,6 @@ import numpy as np
 
 from ._compile import helper, kernel
 from .blocks import (
-    ALONG,
     BLOCK_FIELDS,
     FACTOR,
     GAP,
@@ -209,9 +208,9 @@ def _spread(x: Any, z: Any, m: Any, f: Any) -> None:
         e = x[start : start + LANES]
         logits = z[start : start + LANES]
         for i in range(LANES):
-            v = np.float64(e[i])
-            v = v * (np.float64(m[i]) - np.float64(logits[i])) if v != 0.0 else 0.0
-            add_compensated(f, SPREAD, i, v)
+            mass = np.float64(e[i])
+            gap = mass * (np.float64(m[i]) - np.float64(logits[i])) if mass != 0.0 else 0.0
+            add_compensated(f, SPREAD, i, gap)
 
 
 @helper
@@ -233,42 +232,38 @@ def _brier_sums(x: Any, t: Any, kept: Any, share: Any, f: Any) -> None:
 def _general_gradient(
     x: Any, z: Any, m: Any, t: Any, w: Any, kept: Any, share: Any, scale: Any, f: Any, convert: Any
 ) -> None:
+    """The gradient's elements (the formula of `general`), in place of the exponentials."""
     for k in range(len(w)):
         e = x[k * LANES : (k + 1) * LANES]
         logits = z[k * LANES : (k + 1) * LANES]
         target = t[k * LANES : (k + 1) * LANES]
         for i in range(LANES):
+            d_nll = f[D_NLL * LANES + i]
             p = np.float64(e[i]) / (1.0 + f[TAIL * LANES + i])
-            share_k = kept * np.float64(target[i]) + share
+            goal = kept * np.float64(target[i]) + share
             gap = np.float64(m[i]) - np.float64(logits[i]) if p != 0.0 else 0.0
-            square = 2.0 * f[D_BRIER * LANES + i]
-            inside = f[ALONG * LANES + i] + f[D_ENTROPY * LANES + i] * gap
-            inside += square * p - (f[D_MISS * LANES + i] + square) * share_k
-            g = p * inside - f[D_NLL * LANES + i] * w[k] * share_k
-            e[i] = convert(scale * f[FACTOR * LANES + i] * g)
+            inside = d_nll * f[MASS * LANES + i] + f[D_LSE * LANES + i]
+            inside += f[D_MISS * LANES + i] * (f[HIT * LANES + i] - goal)
+            inside += f[D_ENTROPY * LANES + i] * (gap - f[SPREAD * LANES + i])
+            inside += 2.0 * f[D_BRIER * LANES + i] * ((p - goal) - f[INNER * LANES + i])
+            e[i] = convert(scale * f[FACTOR * LANES + i] * (p * inside - d_nll * w[k] * goal))
 
 
 @helper
-def _general_coefficients(f: Any, hard: Any, scale: Any, weight_sum: Any, smoothing: Any, share: Any, m: Any) -> None:
-    """``A`` of `general` and, for hard labels, the true class's own gradient."""
+def _true_class_gradient(f: Any, scale: Any, weight_sum: Any, smoothing: Any, share: Any, m: Any) -> None:
+    """For hard labels the true class's own gradient, without the cancellation in ``p_y - t'_y``."""
     kept = 1.0 - smoothing
     for i in range(LANES):
         d_nll = f[D_NLL * LANES + i]
-        d_miss = f[D_MISS * LANES + i]
-        d_entropy = f[D_ENTROPY * LANES + i]
-        square = 2.0 * f[D_BRIER * LANES + i]
-        rest = f[D_LSE * LANES + i]
-        rest -= d_entropy * f[SPREAD * LANES + i] if d_entropy != 0.0 else 0.0
-        rest -= square * f[INNER * LANES + i] if square != 0.0 else 0.0
-        f[ALONG * LANES + i] = d_nll * f[MASS * LANES + i] + d_miss * f[HIT * LANES + i] + rest
-        if hard:
-            py = f[TRUE_E * LANES + i] / (1.0 + f[TAIL * LANES + i])
-            miss = f[TRUE_MISS * LANES + i]
-            wy = f[OWN_WEIGHT * LANES + i]
-            gap = np.float64(m[i]) - f[TRUE_LOGIT * LANES + i] if py > 0.0 else 0.0
-            along = d_nll * (share * (weight_sum - wy)) + rest + d_entropy * gap + square * ((smoothing - share) - miss)
-            own = along * py - (d_nll * (wy * (kept + share)) + d_miss * kept * py) * miss
-            f[OWN * LANES + i] = scale * f[FACTOR * LANES + i] * own
+        py = f[TRUE_E * LANES + i] / (1.0 + f[TAIL * LANES + i])
+        miss = f[TRUE_MISS * LANES + i]
+        wy = f[OWN_WEIGHT * LANES + i]
+        gap = np.float64(m[i]) - f[TRUE_LOGIT * LANES + i] if py > 0.0 else 0.0
+        inside = d_nll * (share * (weight_sum - wy)) + f[D_LSE * LANES + i] - f[D_MISS * LANES + i] * kept * miss
+        inside += f[D_ENTROPY * LANES + i] * (gap - f[SPREAD * LANES + i])
+        inside += 2.0 * f[D_BRIER * LANES + i] * (((smoothing - share) - miss) - f[INNER * LANES + i])
+        own = py * inside - d_nll * (wy * (kept + share)) * miss
+        f[OWN * LANES + i] = scale * f[FACTOR * LANES + i] * own
 
 
 @kernel
@@ -362,9 +357,9 @@ def narrow_general_rows(
         block_terms(f, terms)
         store_loss(f, loss[first:last])
         if len(grad) > 0:
-            _general_coefficients(f, hard, scale, weight_sum, smoothing, share, m)
             _general_gradient(x, z, m, t, weight, kept, share, scale, f, number)
             if hard:
+                _true_class_gradient(f, scale, weight_sum, smoothing, share, m)
                 for i in range(LANES):
                     x[y[i] * LANES + i] = f[OWN * LANES + i]
             store_rows(x, grad[first:last])

@@ -18,6 +18,7 @@ from .exp import add_in_any_order, exp_difference, maximum, multiply_add, pairwi
 __all__ = [
     "CHUNK",
     "add_two_sum",
+    "collapse",
     "copy_maximum",
     "copy_row",
     "exp_tail",
@@ -60,6 +61,12 @@ def copy_row(z: Any, out: Any) -> None:
 
 
 @helper
+def collapse(high: Any, low: Any) -> Any:
+    """The sum of `add_two_sum`'s pair; an infinite one has left NaN in the low part."""
+    return high + low if abs(high) < np.inf else high
+
+
+@helper
 def fill_row(x: Any, value: Any) -> None:
     for i in range(len(x)):
         x[i] = value
@@ -73,10 +80,11 @@ def exp_in_place(x: Any, m: Any) -> None:
 
 @helper
 def add_two_sum(high: Any, low: Any, x: Any) -> Any:
-    """``(high, low) + x`` where ``low`` gathers the rounding errors (compensated summation)."""
+    """``(high, low) + x`` where ``low`` gathers the rounding errors (compensated); an infinite sum has none."""
     total = high + x
     shifted = total - high
-    return total, low + ((high - (total - shifted)) + (x - shifted))
+    error = (high - (total - shifted)) + (x - shifted)
+    return total, low + (error if abs(total) < np.inf else 0.0)
 
 
 @helper
@@ -172,4 +180,4 @@ def weighted_gap(z: Any, m: Any, w: Any, work: Any) -> Any:
             v = weights[i] * (top - np.float64(piece[i]))
             out[i] = 0.0 if weights[i] == 0.0 else v
         high, low = add_two_sum(high, low, pairwise_sum(out))
-    return high + low
+    return collapse(high, low)

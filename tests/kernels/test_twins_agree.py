@@ -1,0 +1,95 @@
+"""The compiled twin and the reference on the rows where conventions decide: silent, masked, NaN, massless, in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import crossent as ce
+from crossent.kernels import reference
+from crossent.numpy.heads.base import terms_table
+
+cpu = pytest.importorskip("crossent.kernels.cpu", reason="numba is not installed")
+
+LOSSES = [
+    ce.CrossEntropy(),
+    ce.Focal(2.0) + ce.ZPenalty(0.1),
+    ce.CrossEntropy() + ce.EntropyPenalty(0.3),
+    ce.Brier() + ce.ZPenalty(0.2),
+    ce.EntropyPenalty(1.0),
+    ce.Poly1(2.0),
+    ce.GeneralizedCrossEntropy(0.5),
+]
+ROWS = 9
+
+
+def assert_same(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+@pytest.mark.parametrize("num_classes", [1, 2, 3, 10, 70, 1500])
+@pytest.mark.parametrize("kind", ["labels", "smoothed", "soft", "soft, smoothed"])
+def test_softmax(loss: ce.Loss, num_classes: int, kind: str) -> None:
+    smoothing = 0.1 if "smoothed" in kind else 0.0
+    if loss.needs_hard_target and kind != "labels":
+        pytest.skip("defined for unsmoothed labels only")
+    rng = np.random.default_rng(num_classes)
+    logits = 4 * rng.normal(size=(ROWS, num_classes))
+    logits[2, rng.integers(num_classes)] = -np.inf
+    logits[3, 0] = np.nan
+    labels = rng.integers(0, num_classes, ROWS)
+    labels[0] = -1
+    weight = rng.random(num_classes)
+    weight[labels[1]] = weight[labels[3]] = 0.0
+    soft = rng.dirichlet(np.ones(num_classes), ROWS)
+    soft[4] = 0.0
+    row_weight = rng.random(ROWS)
+    row_weight[5] = 0.0
+    target: tuple[Any, Any] = (None, soft) if "soft" in kind.split(", ") else (labels, None)
+    for class_weight in (None, weight):
+        for rows in (None, row_weight):
+            for in_place in (False, True):
+                results = []
+                for twin in (cpu, reference):
+                    z = logits.copy()
+                    grad = z if in_place else np.empty_like(z)
+                    values = twin.softmax_value_grad(
+                        z, *target, class_weight, smoothing, terms_table(loss), 0.3, rows, grad
+                    )
+                    weighing = np.ones(ROWS) if rows is None else rows
+                    results.append([np.where(weighing == 0, 0.0, values), grad])
+                assert_same(*results)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+@pytest.mark.parametrize("kind", ["labels", "smoothed", "soft"])
+def test_sigmoid(loss: ce.Loss, kind: str) -> None:
+    smoothing = 0.1 if kind == "smoothed" else 0.0
+    if loss.needs_hard_target and kind != "labels":
+        pytest.skip("defined for unsmoothed labels only")
+    rng = np.random.default_rng(0)
+    logits = 4 * rng.normal(size=(ROWS, 7))
+    logits[2, :3] = [-np.inf, np.inf, np.nan]
+    labels = rng.integers(0, 2, (ROWS, 7)).astype(np.int8)
+    labels[0, 0] = -1
+    weight = rng.random((2, 7))
+    weight[1, 0] = 0.0
+    row_weight = rng.random(ROWS)
+    row_weight[5] = 0.0
+    target: tuple[Any, Any] = (None, rng.random((ROWS, 7))) if kind == "soft" else (labels, None)
+    for class_weight in (None, weight):
+        for rows in (None, row_weight):
+            results = []
+            for twin in (cpu, reference):
+                grad, entries = np.empty_like(logits), np.empty_like(logits)
+                values = twin.sigmoid_value_grad(
+                    logits, *target, class_weight, smoothing, terms_table(loss), 0.3, rows, grad, entries
+                )
+                silent = np.zeros(ROWS, dtype=bool) if rows is None else rows == 0
+                values, entries = np.where(silent, 0.0, values), np.where(silent[:, None], 0.0, entries)
+                results.append([values, grad, entries])
+            assert_same(*results)
