@@ -12,9 +12,10 @@ from crossent.core.losses import Distillation
 from crossent.errors import describe, refuse
 from crossent.kernels import reference
 from crossent.numpy.arrays import FLOAT64, compute_dtype, positive_number, real_array, weights
-from crossent.numpy.heads import Head, make_head
+from crossent.numpy.heads import Head, TopK, make_head
 from crossent.numpy.options import Options
 
+LAST_AXIS = Options().axis
 WORK_ELEMENTS = 1 << 20  # logits converted or mapped at a time
 
 
@@ -131,8 +132,8 @@ class Problem:
             raise ValueError(refuse("logits must have a class axis", "a number"))
         self.axis = self._axis(options.axis, array.ndim)
         if self.axis != array.ndim - 1:
-            if getattr(target, "ndim", 0) == array.ndim:
-                target = np.moveaxis(target, self.axis, -1)
+            if not isinstance(target, TopK) and np.ndim(target) == array.ndim:
+                target = np.moveaxis(np.asarray(target), self.axis, -1)
             if options.kind == "sigmoid" and np.ndim(options.weight) == array.ndim:
                 options.weight = np.moveaxis(np.asarray(options.weight), self.axis, -1)
             array = np.moveaxis(array, self.axis, -1)
@@ -149,6 +150,8 @@ class Problem:
 
     @staticmethod
     def _axis(axis: Any, ndim: int) -> int:
+        if axis is LAST_AXIS:
+            return ndim - 1
         if isinstance(axis, bool) or not isinstance(axis, int | np.integer) or not -ndim <= axis < ndim:
             raise ValueError(refuse(f"axis must be an integer between {-ndim} and {ndim - 1}", repr(axis)))
         return int(axis) % ndim
