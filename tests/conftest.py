@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from libraries import LIBRARIES, Library
+from libraries import HAS_NUMBA, LIBRARIES, Library
 
 from crossent.kernels import registry
 
-DISABLED = os.environ.get("CROSSENT_DISABLE_NUMBA", "0") not in ("", "0")
 TWINS = {"numba": "crossent.kernels.cpu", "reference": "crossent.kernels.reference"}
 
 
@@ -26,7 +23,7 @@ def library(request: pytest.FixtureRequest) -> Library:
 def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Makes the public functions compute with one twin, and makes sure that they do; its value is the twin's name."""
     name = request.param
-    if name == "numba" and (DISABLED or importlib.util.find_spec("numba") is None):
+    if name == "numba" and not HAS_NUMBA:
         pytest.skip("numba is not installed or disabled")
     if name == "reference":
         monkeypatch.setenv("CROSSENT_DISABLE_NUMBA", "1")

@@ -1,11 +1,15 @@
-"""The array libraries that core must run on."""
+"""The array libraries that core must run on, and whether Numba is there to be tested."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+HAS_NUMBA = importlib.util.find_spec("numba") is not None and os.environ.get("CROSSENT_DISABLE_NUMBA", "0") in ("", "0")
 
 
 class Library:

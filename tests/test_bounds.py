@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import DISABLED
+from libraries import HAS_NUMBA
 
 CODE = """
 import numpy as np, crossent as ce
@@ -31,7 +31,7 @@ print("inside")
 """
 
 
-@pytest.mark.skipif(DISABLED, reason="numba is disabled")
+@pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed or disabled")
 def test_kernels_stay_inside_their_arrays(tmp_path: Path) -> None:
     environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=False)

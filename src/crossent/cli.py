@@ -1,7 +1,7 @@
 """The command line: parse, call, print. What it does lives in `crossent.tabular` and `crossent.report`.
 
 A mistake in the input ends with one sentence on stderr and status 2. Files appear whole or not at all: everything is
-computed first, written beside its destination, and then renamed. Heavy imports wait until a command runs.
+computed first, written beside its destination, and then renamed; if a rename fails, what it replaced is put back. Heavy imports wait until a command runs.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 try:
     import typer
@@ -54,7 +54,7 @@ def fit(
         from .report import render_terminal, summarize_fit
         from .tabular import InputError, default_target, fit_table, read_table
 
-        _check_folder(output)
+        _check_folder(output, MODEL_FILE, JSON_FILE, HTML_FILE)
         for name, value in (("--C", strength), ("--tol", tol), ("--max-iter", max_iter)):
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be a positive number, and is {value}")
@@ -111,12 +111,14 @@ def predict(
 @app.command()
 def report(
     predictions: Annotated[
-        list[str], typer.Argument(help="Table with the labels and one column of numbers per class, called after it.")
+        list[str],
+        typer.Argument(help="Table with the labels and one column of numbers per class, called after it; one for two."),
     ],
     target: Annotated[str | None, typer.Option(help="Column of true labels.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="The numbers are probabilities.")] = False,
     logits: Annotated[bool, typer.Option("--logits", help="The numbers are logits (scores before softmax).")] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")] = Path("out"),
+    drop: Annotated[list[str] | None, typer.Option(help="Column that is no class; may be repeated.")] = None,
 ) -> None:
     """Judge anyone's predictions: the report that fit writes, without the training."""
     with _clean_endings():
@@ -129,12 +131,13 @@ def report(
             raise InputError(f"report takes one file of predictions for now, and was given {len(predictions)}")
         if probabilities == logits:
             raise InputError("say what the numbers are: pass one of --probabilities and --logits")
-        _check_folder(output)
+        _check_folder(output, JSON_FILE, HTML_FILE)
         frame = read_table(predictions[0])
         column = target if target is not None else default_target(predictions[0])
         if column is None:
             raise InputError(_which_target(frame.columns))
-        judged = read_predictions(frame, predictions[0], column, "logits" if logits else "probabilities")
+        scale: Literal["probabilities", "logits"] = "logits" if logits else "probabilities"
+        judged = read_predictions(frame, predictions[0], column, scale, drop=drop)
         summary = summarize_predictions(judged)
         _write_files(_report_files(summary, output))
         errors = Console(stderr=True)
@@ -161,6 +164,9 @@ def _clean_endings() -> Iterator[None]:
         except InputError as error:
             sys.stderr.write(f"crossent: {_one_line(str(error))}\n")
             raise typer.Exit(2) from error
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"crossent: the package {error.name} is missing: pip install 'crossent[cli]'\n")
+        raise typer.Exit(2) from error
     except KeyboardInterrupt as error:
         sys.stderr.write("crossent: interrupted\n")
         raise typer.Exit(130) from error
@@ -224,36 +230,70 @@ def _table_bytes(table: Any, suffix: str) -> bytes:
     return file.getvalue()
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, *names: str) -> None:
     from .tabular import InputError
 
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{str(folder)!r} is a file, and the report needs a folder")
+    _refuse_folders([folder / name for name in names])
+
+
+def _refuse_folders(paths: Iterable[Path]) -> None:
+    from .tabular import InputError
+
+    for path in paths:
+        if path.is_dir():
+            raise InputError(f"cannot write {str(path)!r}: it is a folder")
 
 
 def _write_files(files: dict[Path, bytes]) -> None:
-    """Write all files or none: beside their destinations first, then renamed."""
+    """Write all files or none: beside their destinations first, then renamed; older files are kept until all are in."""
     from .tabular import InputError
 
     created: list[Path] = []
     temporary: dict[Path, Path] = {}
+    older: dict[Path, Path] = {}
+    current = Path()
     try:
-        for path, content in files.items():
-            _make_folder(path.parent, created)
-            beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            temporary[path] = beside
-            beside.write_bytes(content)
-        for path, beside in temporary.items():
-            beside.replace(path)
+        for current, content in files.items():
+            _refuse_folders([current])
+            _make_folder(current.parent, created)
+            temporary[current] = current.with_name(f".{current.name}.{os.getpid()}.tmp")
+            temporary[current].write_bytes(content)
+        for current, beside in temporary.items():
+            if os.path.lexists(current):
+                older[current] = current.with_name(f".{current.name}.{os.getpid()}.old")
+                current.replace(older[current])
+            beside.replace(current)
     except BaseException as error:
-        for beside in temporary.values():
-            beside.unlink(missing_ok=True)
+        stuck = _put_back(temporary, older)
         for folder in reversed(created):
             if not any(folder.iterdir()):
                 folder.rmdir()
         if isinstance(error, OSError):
-            raise InputError(f"cannot write {str(error.filename or '')!r}: {error.strerror}") from error
+            kept = "".join(f"; the older {str(path)!r} is kept as {str(older[path])!r}" for path in stuck)
+            raise InputError(f"cannot write {str(current)!r}: {error.strerror}{kept}") from error
         raise
+    for path in older.values():
+        with suppress(OSError):
+            path.unlink()
+
+
+def _put_back(temporary: dict[Path, Path], older: dict[Path, Path]) -> list[Path]:
+    """Undo what was done, however far it came; return the destinations whose older file could not be put back."""
+    stuck = []
+    for path, beside in temporary.items():
+        try:
+            if path in older:
+                if os.path.lexists(older[path]):
+                    older[path].replace(path)
+            elif not os.path.lexists(beside):
+                path.unlink(missing_ok=True)
+        except OSError:
+            stuck.append(path)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+    return [path for path in stuck if path in older]
 
 
 def _make_folder(folder: Path, created: list[Path]) -> None:

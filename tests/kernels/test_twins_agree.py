@@ -21,6 +21,8 @@ LOSSES = [
     ce.EntropyPenalty(1.0),
     ce.Poly1(2.0),
     ce.GeneralizedCrossEntropy(0.5),
+    ce.Focal(0.5),
+    0.0 * ce.CrossEntropy() + ce.ZPenalty(1.0),
 ]
 ROWS = 9
 
@@ -63,6 +65,30 @@ def test_softmax(loss: ce.Loss, num_classes: int, kind: str) -> None:
                     weighing = np.ones(ROWS) if rows is None else rows
                     results.append([np.where(weighing == 0, 0.0, values), grad])
                 assert_same(*results)
+
+
+@pytest.mark.parametrize("num_classes", [1, 3, 10, 70, 1500])
+@pytest.mark.parametrize("kind", ["labels", "smoothed", "soft"])
+def test_statistics_and_their_gradients(num_classes: int, kind: str) -> None:
+    rng = np.random.default_rng(num_classes)
+    logits = 4 * rng.normal(size=(ROWS, num_classes))
+    if num_classes > 1:
+        logits[2, 1] = -np.inf
+    target: tuple[Any, Any] = (rng.integers(0, num_classes, ROWS), None)
+    if kind == "soft":
+        target = (None, rng.dirichlet(np.ones(num_classes), ROWS) * np.isfinite(logits))
+    arguments = (*target, rng.random(num_classes), 0.1 if kind == "smoothed" else 0.0)
+    found, expected = (twin.softmax_statistics(logits, *arguments) for twin in (cpu, reference))
+    assert set(found) >= set(expected)
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-12, atol=1e-14, err_msg=name)
+    for name in ("nll", "miss", "lse", "entropy", "brier"):
+        results = []
+        for twin, statistics in ((cpu, found), (reference, expected)):
+            out = np.empty_like(logits)
+            twin.softmax_pullback(logits, *arguments, statistics, {name: np.arange(1.0, ROWS + 1)}, out)
+            results.append([out])
+        assert_same(*results)
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=repr)

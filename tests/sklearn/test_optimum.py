@@ -45,7 +45,7 @@ def test_agrees_with_scikit_learn(C: float, weighted: bool, intercept: bool) -> 
 
 @pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer, load_digits])
 def test_agrees_with_scikit_learn_on_real_data(load: Any) -> None:
-    data, y = load(return_X_y=True)
+    data, y = (array[:600] for array in load(return_X_y=True))
     data = (data - data.mean(axis=0)) / (data.std(axis=0) + 1e-9)
     k = int(y.max()) + 1
     model = SoftmaxRegression(0.1, tol=1e-9).fit(data, y)

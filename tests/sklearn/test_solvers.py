@@ -193,6 +193,16 @@ def test_a_tolerance_beyond_rounding_warns_and_ends() -> None:
     assert model.duality_gap_ < 1e-12
 
 
+def test_coefficients_that_float32_cannot_hold_warn() -> None:
+    """Tiny, steep losses: rounding the coefficients to float32 leaves the tolerance."""
+    X, y = separable()
+    X = (X * 1e3).astype(np.float32)
+    with pytest.warns(ConvergenceWarning, match=r"coefficients as float32 .*dtype='float64'"):
+        model = SoftmaxRegression(1e6, tol=1e-9).fit(X, y)
+    assert model.duality_gap_ > 1e-9
+    assert SoftmaxRegression(1e6, tol=1e-9, dtype="float64").fit(X, y).duality_gap_ <= 1e-9
+
+
 def test_interrupt_keeps_the_best_iterate() -> None:
     X, y = load_digits(return_X_y=True)
 

@@ -107,14 +107,13 @@ def kl_divergence(p: Array, q: Array, *, axis: int = -1, base: Base = "nats") ->
 
 
 def _relative_entropy(xp: Any, p: Array, q: Array) -> Array:
-    """p log(p/q), entry by entry, from the ratio where it is finite: near p = q no digits cancel."""
+    """p log(p/q), entry by entry; near p = q by log1p of their relative difference, where no digits cancel."""
     both = (p > 0) & (q > 0)
     one = xp.ones_like(p)
     safe_p, safe_q = xp.where(both, p, one), xp.where(both, q, one)
-    ratio = xp.log1p((safe_p - safe_q) / safe_q)
-    # Far apart the subtraction is not exact any more and the difference of logarithms is.
-    far = (safe_p < 0.5 * safe_q) | (safe_p > 2 * safe_q)
-    ratio = xp.where(far, xp.log(safe_p) - xp.log(safe_q), ratio)
+    near = (safe_p > 0.5 * safe_q) & (safe_p < 2 * safe_q)
+    difference = xp.where(near, safe_p - safe_q, xp.zeros_like(p))
+    ratio = xp.where(near, xp.log1p(difference / safe_q), xp.log(safe_p) - xp.log(safe_q))
     impossible = (p > 0) & (q == 0)
     return xp.where(impossible, xp.full_like(p, xp.inf), xp.where(both, p * ratio, 0 * p + 0 * q))
 
@@ -131,9 +130,9 @@ def js_divergence(p: Array, q: Array, *, axis: int = -1, base: Base = "nats") ->
     """
     xp, (p, q) = _distributions(p, q)
     p, q = xp.broadcast_arrays(p, q)
-    middle = 0.5 * (p + q)
-    terms = _relative_entropy(xp, p, middle) + _relative_entropy(xp, q, middle)
-    return _scaled(0.5 * xp.sum(terms, axis=axis), base)
+    # Of the doubled distributions, so that the middle of the smallest numbers does not round to 0.
+    terms = _relative_entropy(xp, 2 * p, p + q) + _relative_entropy(xp, 2 * q, p + q)
+    return _scaled(0.25 * xp.sum(terms, axis=axis), base)
 
 
 def mutual_information(joint: Array, *, base: Base = "nats") -> Array:
@@ -147,9 +146,12 @@ def mutual_information(joint: Array, *, base: Base = "nats") -> Array:
     1.0
     """
     xp, (joint,) = _distributions(joint)
-    independent = xp.sum(joint, axis=-1, keepdims=True) * xp.sum(joint, axis=-2, keepdims=True)
-    # Where the product of the margins underflows, so did the joint: nothing to add.
-    return _scaled(xp.sum(_relative_entropy(xp, joint, independent), axis=(-2, -1)), base)
+    x, y = xp.sum(joint, axis=-1, keepdims=True), xp.sum(joint, axis=-2, keepdims=True)
+    # p(x|y) against p(x): unlike p(x) p(y), neither underflows where the joint does not.
+    possible = xp.broadcast_to(y, joint.shape) > 0
+    given_y = xp.where(possible, joint / xp.where(y > 0, y, xp.ones_like(y)), xp.zeros_like(joint))
+    terms = guarded_product(y, _relative_entropy(xp, given_y, xp.broadcast_to(x, joint.shape)))
+    return _scaled(xp.sum(terms, axis=(-2, -1)), base)
 
 
 def perplexity(cross_entropy: Array | float, *, base: Base = "nats") -> Array:

@@ -80,24 +80,43 @@ class Loss:
         return Combination((*self.terms, *other.terms))
 
     def __mul__(self, factor: float) -> Loss:
-        if isinstance(factor, bool) or not isinstance(factor, int | float):
+        if isinstance(factor, bool) or not hasattr(factor, "__float__"):
             return NotImplemented
-        if not math.isfinite(factor):
-            raise ValueError(refuse("a loss scales by a finite number", factor))
-        return Combination(tuple((factor * scale, loss) for scale, loss in self.terms))
+        number = check_number("a loss's factor", factor)
+        return Combination(tuple((number * scale, loss) for scale, loss in self.terms))
 
     __rmul__ = __mul__
 
+    def __truediv__(self, divisor: float) -> Loss:
+        return self * (1 / check_number("a loss's divisor", divisor))
 
-def check_number(name: str, value: Any, *, minimum: float = -math.inf, above: float = -math.inf) -> None:
-    """Raise ValueError unless `value` is a finite number ≥ minimum and > above."""
+    def __neg__(self) -> Loss:
+        return self * -1.0
+
+
+def check_number(
+    name: str, value: Any, *, minimum: float = -math.inf, maximum: float = math.inf, above: float = -math.inf
+) -> float:
+    """Return a finite number in [minimum, maximum] and greater than `above` as a float.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
     is_number = isinstance(value, int | float) or (hasattr(value, "__float__") and getattr(value, "shape", None) == ())
-    if isinstance(value, bool) or not is_number or not math.isfinite(float(value)):
+    number = math.nan
+    if is_number and not isinstance(value, bool):
+        number = float(value)
+    if not math.isfinite(number):
         raise ValueError(refuse(f"{name} must be a finite number", repr(value)))
-    if value < minimum:
-        raise ValueError(refuse(f"{name} must be at least {minimum:g}", value))
-    if value <= above:
-        raise ValueError(refuse(f"{name} must be greater than {above:g}", value))
+    if number < minimum:
+        raise ValueError(refuse(f"{name} must be at least {minimum:g}", repr(value)))
+    if number > maximum:
+        raise ValueError(refuse(f"{name} must be at most {maximum:g}", repr(value)))
+    if number <= above:
+        raise ValueError(refuse(f"{name} must be greater than {above:g}", repr(value)))
+    return number
 
 
 @dataclass(frozen=True)
@@ -119,9 +138,11 @@ class Combination(Loss):
         return any(loss.needs_hard_target for _, loss in self.parts)
 
     def of(self, s: Statistics) -> Any:
-        total = self.parts[0][0] * self.parts[0][1].of(s)
-        for scale, loss in self.parts[1:]:
-            total = total + scale * loss.of(s)
+        # A term of scale 0 is absent, even where its loss is infinite; the entropy never is.
+        present = [loss.of(s) * scale for scale, loss in self.parts if scale != 0] or [s.entropy * 0.0]
+        total = present[0]
+        for term in present[1:]:
+            total = total + term
         return total
 
     def __repr__(self) -> str:
@@ -151,10 +172,21 @@ class Focal(Loss):
     The gradient is finite at saturation for every γ. With soft or smoothed targets ``1 - p_y`` reads
     ``Σ (1 - t_k) p_k`` and the target must sum to 1.
 
+    Parameters
+    ----------
+    gamma : float ≥ 0
+        γ; fractional values too.
+
     Raises
     ------
     ValueError
         If gamma is not a finite number ≥ 0.
+
+    Examples
+    --------
+    >>> import crossent as ce
+    >>> round(float(ce.cross_entropy([[3.0, 0.0, 0.0]], [0], loss=ce.Focal(2.0))), 6)
+    0.000778
     """
 
     gamma: float = 2.0
@@ -162,7 +194,7 @@ class Focal(Loss):
     needs_unit_mass = True
 
     def __post_init__(self) -> None:
-        check_number("gamma", self.gamma, minimum=0)
+        object.__setattr__(self, "gamma", check_number("gamma", self.gamma, minimum=0))
 
     @property
     def parameter(self) -> float:
@@ -176,10 +208,21 @@ class Focal(Loss):
 class Poly1(Loss):
     """Poly-1 ``nll + c (1 - p_y)`` (Leng et al. 2022, arXiv:2204.12511): cross-entropy with its leading term changed.
 
+    Parameters
+    ----------
+    c : float
+        Weight of 1 - p_y; convex for c ≤ 1.
+
     Raises
     ------
     ValueError
         If c is not a finite number.
+
+    Examples
+    --------
+    >>> import crossent as ce
+    >>> round(float(ce.cross_entropy([[3.0, 0.0, 0.0]], [0], loss=ce.Poly1(1.0))), 6)
+    0.18548
     """
 
     c: float = 1.0
@@ -187,7 +230,7 @@ class Poly1(Loss):
     needs_unit_mass = True
 
     def __post_init__(self) -> None:
-        check_number("c", self.c)
+        object.__setattr__(self, "c", check_number("c", self.c))
 
     @property
     def parameter(self) -> float:
@@ -204,10 +247,20 @@ class GeneralizedCrossEntropy(Loss):
     Bounded by 1/q, so that one wrong label cannot dominate; q → 0 is cross-entropy, q = 1 is 1 - p_y. Hard,
     unsmoothed targets only.
 
+    Parameters
+    ----------
+    q : float in (0, 1]
+
     Raises
     ------
     ValueError
         If q is not in (0, 1].
+
+    Examples
+    --------
+    >>> import crossent as ce
+    >>> round(float(ce.cross_entropy([[3.0, 0.0, 0.0]], [0], loss=ce.GeneralizedCrossEntropy(0.7))), 6)
+    0.091838
     """
 
     q: float = 0.7
@@ -215,9 +268,7 @@ class GeneralizedCrossEntropy(Loss):
     needs_hard_target = True
 
     def __post_init__(self) -> None:
-        check_number("q", self.q, above=0)
-        if self.q > 1:
-            raise ValueError(refuse("q must be at most 1", self.q))
+        object.__setattr__(self, "q", check_number("q", self.q, above=0, maximum=1))
 
     @property
     def parameter(self) -> float:
@@ -232,7 +283,7 @@ class _Penalty(Loss):
     coefficient: float
 
     def __post_init__(self) -> None:
-        check_number("coefficient", self.coefficient)
+        object.__setattr__(self, "coefficient", check_number("coefficient", self.coefficient))
 
     @property
     def strength(self) -> float:
@@ -243,10 +294,21 @@ class _Penalty(Loss):
 class ZPenalty(_Penalty):
     """``coefficient · LSE(z)²``, added to another loss to keep the logits' normaliser near 0 (PaLM, arXiv:2204.02311).
 
+    Parameters
+    ----------
+    coefficient : float
+        λ.
+
     Raises
     ------
     ValueError
         If the coefficient is not a finite number.
+
+    Examples
+    --------
+    >>> import crossent as ce
+    >>> ce.CrossEntropy() + ce.ZPenalty(1e-4)
+    CrossEntropy() + ZPenalty(coefficient=0.0001)
     """
 
     code = 4
@@ -260,10 +322,20 @@ class EntropyPenalty(_Penalty):
     """``coefficient · H(p)``, H the entropy of the prediction in nats; a negative coefficient rewards entropy
     (the confidence penalty of Pereyra et al. 2017, arXiv:1701.06548).
 
+    Parameters
+    ----------
+    coefficient : float
+
     Raises
     ------
     ValueError
         If the coefficient is not a finite number.
+
+    Examples
+    --------
+    >>> import crossent as ce
+    >>> ce.CrossEntropy() + ce.EntropyPenalty(-0.1)
+    CrossEntropy() + EntropyPenalty(coefficient=-0.1)
     """
 
     code = 5
@@ -277,6 +349,12 @@ class Brier(Loss):
     """The Brier score on softmax, ``Σ (p_k - t_k)²`` (Brier 1950): squared error on probabilities.
 
     A proper score, but its gradient vanishes where the prediction is confidently wrong: the counter-example.
+
+    Examples
+    --------
+    >>> import crossent as ce
+    >>> round(float(ce.cross_entropy([[3.0, 0.0, 0.0]], [0], loss=ce.Brier())), 6)
+    0.012301
     """
 
     code = 6
@@ -292,17 +370,28 @@ class Distillation(Loss):
     The target is the teacher: its logits, of the student's shape, or a :class:`~crossent.TopK`. The gradient is
     ``T (p - t)``. It stands alone: it does not add to other losses, whose target is another.
 
+    Parameters
+    ----------
+    temperature : float > 0
+        T.
+
     Raises
     ------
     ValueError
         If the temperature is not a positive finite number.
+
+    Examples
+    --------
+    >>> import crossent as ce
+    >>> float(ce.cross_entropy([[0.0, 1.0]], [[0.0, 1.0]], loss=ce.Distillation(2.0)))
+    0.0
     """
 
     temperature: float = 1.0
     code = 0
 
     def __post_init__(self) -> None:
-        check_number("temperature", self.temperature, above=0)
+        object.__setattr__(self, "temperature", check_number("temperature", self.temperature, above=0))
 
     @property
     def strength(self) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from crossent.core.arrays import Array
+from crossent.core.losses import check_number
 from crossent.errors import refuse
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -53,18 +54,15 @@ class Reduction:
         if self.on_empty not in ON_EMPTY:
             raise ValueError(refuse("on_empty must be 'nan', 'zero' or 'raise'", repr(self.on_empty)))
         normalizer = self.normalizer
-        if normalizer is None or normalizer == "count":
+        if normalizer is None or (isinstance(normalizer, str) and normalizer == "count"):
             return
-        if isinstance(normalizer, bool | str) or not hasattr(normalizer, "__float__"):
-            raise ValueError(refuse("normalizer must be None, 'count' or a positive number", repr(normalizer)))
-        if not (math.isfinite(float(normalizer)) and float(normalizer) > 0):
-            raise ValueError(refuse("normalizer must be positive and finite", repr(normalizer)))
+        check_number("normalizer (unless None or 'count')", normalizer, above=0)
 
     def denominator(self, count: float, weighted: float) -> float:
         """Return the mean's denominator from the number of rows that count and their summed weights."""
         if self.normalizer is None:
             return weighted
-        if self.normalizer == "count":
+        if isinstance(self.normalizer, str):
             return count
         return float(self.normalizer)
 

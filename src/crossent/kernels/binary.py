@@ -38,7 +38,7 @@ from .closed_forms import (
     block_terms,
     number_fields,
 )
-from .exp import exp_sum, log1p, maximum, pairwise_sum
+from .exp import exp_sum, log1p_pair, maximum, pairwise_sum
 from .rows import add_two_sum
 from .wide import plain_nll
 
@@ -54,7 +54,7 @@ def _block_statistics(f: Any) -> None:
     for i in range(LANES):
         z = f[LOGIT * LANES + i]
         e = exp_sum(-abs(z), 0.0)
-        log_sum = log1p(e)
+        log_sum, log_low = log1p_pair(e)
         large = 1.0 / (1.0 + e)
         small = e * large
         p1 = large if z >= 0.0 else small
@@ -67,7 +67,8 @@ def _block_statistics(f: Any) -> None:
         a1 = f[W1 * LANES + i] * t
         f[NLL * LANES + i] = (a0 * positive if a0 != 0.0 else 0.0) + (a1 * negative if a1 != 0.0 else 0.0)
         f[MASS * LANES + i] = a0 + a1
-        f[PLAIN * LANES + i], f[PLAIN_LOW * LANES + i] = plain_nll(maximum(-z if t > 0.5 else z, 0.0), 0.0, log_sum)
+        gap = maximum(-z if t > 0.5 else z, 0.0)
+        f[PLAIN * LANES + i], f[PLAIN_LOW * LANES + i] = plain_nll(gap, 0.0, log_sum, log_low)
         f[MISS * LANES + i] = t * p0 + (1.0 - t) * p1
         f[LSE * LANES + i] = positive
         f[ENTROPY * LANES + i] = log_sum + (abs(z) * small if e != 0.0 else 0.0)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ._compile import helper, inlined
 from .closed_forms import FIELDS, LANES, LOSS, LSE, MASS, MISS, NLL, PLAIN, PLAIN_LOW, number_fields
-from .exp import exp_difference, log1p, maximum
+from .exp import exp_difference, log1p, log1p_pair, maximum
 from .wide import plain_nll
 
 # More fields of a block, behind those of the closed forms.
@@ -142,8 +142,8 @@ def true_class(f: Any, m: Any) -> None:
         zy = f[TRUE_LOGIT * LANES + i]
         ey = f[TRUE_E * LANES + i]
         tail = f[TAIL * LANES + i]
-        log_sum = log1p(tail)
-        n, low = plain_nll(top, zy, log_sum)
+        log_sum, log_low = log1p_pair(tail)
+        n, low = plain_nll(top, zy, log_sum, log_low)
         f[PLAIN * LANES + i] = n
         f[PLAIN_LOW * LANES + i] = low
         f[LSE * LANES + i] = top + log_sum

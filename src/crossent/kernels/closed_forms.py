@@ -92,7 +92,7 @@ def _make_terms(lanes: int, name: str) -> Any:
                     low = -a * f[PLAIN_LOW * lanes + i] + fused_multiply_add(-a, plain, -high)
                     # At an infinite loss the two parts are inf - inf.
                     likelihood = 0.0 if plain == math.inf else exp_sum(high, low)
-                    loss = -math.expm1(high) / a
+                    loss = -(math.expm1(high) + (low * likelihood if low == low else 0.0)) / a
                     f[LOSS * lanes + i] += scale * f[MASS * lanes + i] * loss
                     f[D_NLL * lanes + i] += scale * likelihood
             elif code == Z_PENALTY:

@@ -34,6 +34,7 @@ __all__ = [
     "fused_multiply_add",
     "integer_power",
     "log1p",
+    "log1p_pair",
     "maximum",
     "multiply_add",
     "pairwise_sum",
@@ -253,8 +254,11 @@ _LG7 = 1.479819860511658591e-01
 
 
 @inlined
-def log1p(x: Any) -> Any:
-    """``log(1 + x)`` for finite ``x >= 0`` in double precision, below 1 ulp (fdlibm's formula without its branches)."""
+def log1p_pair(x: Any) -> Any:
+    """``log(1 + x)`` for finite ``x >= 0`` as a double, below 1 ulp, and what its last rounding lost.
+
+    fdlibm's formula without its branches.
+    """
     u = 1.0 + x
     c = (x - (u - 1.0)) if x < 1.0 else (1.0 - (u - x))
     k, f = _split_exponent(u)
@@ -272,7 +276,16 @@ def log1p(x: Any) -> Any:
     w = multiply_add(z, w, _LG2)
     w = multiply_add(z, w, _LG1)
     tail = s * (half + z * w) + (k * _D_LN2_LO + c)
-    return k * _D_LN2_HI - ((half - tail) - f)
+    whole = k * _D_LN2_HI
+    part = (half - tail) - f
+    result = whole - part
+    return result, (whole - result) - part
+
+
+@inlined
+def log1p(x: Any) -> Any:
+    """``log(1 + x)`` for finite ``x >= 0`` in double precision, below 1 ulp."""
+    return log1p_pair(x)[0]
 
 
 @inlined

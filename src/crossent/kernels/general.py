@@ -36,8 +36,8 @@ from .closed_forms import (
     number_fields,
     row_terms,
 )
-from .exp import exp_difference, log1p, pairwise_sum
-from .rows import CHUNK, add_two_sum, collapse, copy_maximum, copy_row, exp_tail, fill_row
+from .exp import exp_difference, log1p, log1p_pair, pairwise_sum
+from .rows import CHUNK, add_two_sum, copy_maximum, copy_row, exp_tail, fill_row
 from .wide import plain_nll
 
 __all__ = ["STATISTICS", "general_rows", "pullback_rows", "statistics_rows"]
@@ -65,7 +65,7 @@ def _target_sums(z: Any, m: Any, t: Any, weight: Any, kept: Any, share: Any, wor
             v = w[i] * (kept * np.float64(target[i]) + share)
             out[i] = v * (top - np.float64(logits[i])) if v != 0.0 else 0.0
         gap, gap_low = add_two_sum(gap, gap_low, pairwise_sum(out))
-    return collapse(mass, mass_low), collapse(gap, gap_low)
+    return mass + mass_low, gap + gap_low
 
 
 @helper
@@ -83,7 +83,7 @@ def _plain_gap(z: Any, m: Any, t: Any, work: Any) -> Any:
             v = np.float64(target[i])
             out[i] = v * (top - np.float64(logits[i])) if v != 0.0 else 0.0
         gap, low = add_two_sum(gap, low, pairwise_sum(out))
-    return mass, collapse(gap, low)
+    return mass, gap + low
 
 
 @helper
@@ -100,7 +100,7 @@ def _hit_and_miss(e: Any, t: Any, kept: Any, share: Any, work: Any) -> Any:
         for i in range(len(out)):
             out[i] = np.float64(piece[i]) * (1.0 - (kept * np.float64(target[i]) + share))
         miss, miss_low = add_two_sum(miss, miss_low, pairwise_sum(out))
-    return collapse(hit, hit_low), collapse(miss, miss_low)
+    return hit + hit_low, miss + miss_low
 
 
 @helper
@@ -115,7 +115,7 @@ def _spread(z: Any, m: Any, e: Any, work: Any) -> Any:
             v = np.float64(piece[i])
             out[i] = v * (top - np.float64(logits[i])) if v != 0.0 else 0.0
         high, low = add_two_sum(high, low, pairwise_sum(out))
-    return collapse(high, low)
+    return high + low
 
 
 @helper
@@ -147,7 +147,7 @@ def row_statistics(
     m = copy_maximum(z, e)
     tail = exp_tail(e, m, work)
     total = 1.0 + tail
-    log_sum = log1p(tail)
+    log_sum, log_low = log1p_pair(tail)
     f[MAXIMUM] = m
     f[TAIL] = tail
     f[LSE] = np.float64(m) + log_sum
@@ -164,7 +164,7 @@ def row_statistics(
         f[TRUE_LOGIT] = zy
         f[TRUE_P] = ey / total
         f[TRUE_MISS] = (tail if zy == m else 1.0 + (tail - ey)) / total
-        f[PLAIN], f[PLAIN_LOW] = plain_nll(np.float64(m), np.float64(zy), log_sum)
+        f[PLAIN], f[PLAIN_LOW] = plain_nll(np.float64(m), np.float64(zy), log_sum, log_low)
         f[HIT] = kept * f[TRUE_P] + share
         f[MISS] = kept * f[TRUE_MISS] + (smoothing - share)
         if smoothing == 0.0:

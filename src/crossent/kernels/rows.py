@@ -18,7 +18,6 @@ from .exp import add_in_any_order, exp_difference, maximum, multiply_add, pairwi
 __all__ = [
     "CHUNK",
     "add_two_sum",
-    "collapse",
     "copy_maximum",
     "copy_row",
     "exp_tail",
@@ -58,12 +57,6 @@ def copy_maximum(z: Any, out: Any) -> Any:
 def copy_row(z: Any, out: Any) -> None:
     for i in range(len(z)):
         out[i] = z[i]
-
-
-@helper
-def collapse(high: Any, low: Any) -> Any:
-    """The sum of `add_two_sum`'s pair; an infinite one has left NaN in the low part."""
-    return high + low if abs(high) < np.inf else high
 
 
 @helper
@@ -167,17 +160,41 @@ def scale_row_minus(x: Any, a: Any, b: Any, w: Any) -> None:
 
 
 @helper
+def _gap_of_floats(z: Any, top: Any, w: Any, work: Any) -> Any:
+    total = 0.0
+    for i in range(len(z)):
+        v = w[i] * (top - np.float64(z[i]))
+        total = add_in_any_order(total, 0.0 if w[i] == 0.0 else v)
+    return total
+
+
+@helper
+def _gap_of_doubles(z: Any, top: Any, w: Any, work: Any) -> Any:
+    out = work[: len(z)]
+    for i in range(len(out)):
+        v = w[i] * (top - z[i])
+        out[i] = 0.0 if w[i] == 0.0 else v
+    return pairwise_sum(out)
+
+
+def _gap(z: Any, top: Any, w: Any, work: Any) -> Any:
+    """`weighted_gap` of a piece of a row."""
+    raise NotImplementedError("runs only inside compiled code")
+
+
+@overload(_gap, jit_options={"error_model": "numpy", "nogil": True})
+def _typed_gap(z, top, w, work):
+    if z.dtype == types.float32:
+        return lambda z, top, w, work: _gap_of_floats(z, top, w, work)
+    return lambda z, top, w, work: _gap_of_doubles(z, top, w, work)
+
+
+@helper
 def weighted_gap(z: Any, m: Any, w: Any, work: Any) -> Any:
     """``sum w_k (m - z_k)``, where a class of weight 0 adds 0 even if it is masked."""
     top = np.float64(m)
     high, low = 0.0, 0.0
     for start in range(0, len(z), CHUNK):
         stop = min(start + CHUNK, len(z))
-        piece = z[start:stop]
-        weights = w[start:stop]
-        out = work[: stop - start]
-        for i in range(len(out)):
-            v = weights[i] * (top - np.float64(piece[i]))
-            out[i] = 0.0 if weights[i] == 0.0 else v
-        high, low = add_two_sum(high, low, pairwise_sum(out))
-    return collapse(high, low)
+        high, low = add_two_sum(high, low, _gap(z[start:stop], top, w[start:stop], work))
+    return high + low

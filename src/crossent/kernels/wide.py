@@ -29,20 +29,21 @@ from .closed_forms import (
     PLAIN_LOW,
     row_terms,
 )
-from .exp import difference, exp_difference, log1p
+from .exp import difference, exp_difference, log1p_pair
 from .rows import CHUNK, copy_maximum, exp_tail, fill_row, row_maximum, scale_row, scale_row_minus, weighted_gap
 
 __all__ = ["hard_rows"]
 
 
 @helper
-def plain_nll(m: Any, zy: Any, log_sum: Any) -> Any:
-    """``(m - z_y) + log_sum`` as an unevaluated sum of two doubles."""
+def plain_nll(m: Any, zy: Any, log_sum: Any, log_low: Any) -> Any:
+    """``(m - z_y) + (log_sum + log_low)`` as a sum of two doubles: a power of the likelihood needs both."""
     gap, gap_low = difference(m, zy)
-    n = gap + log_sum
-    shifted = n - gap
-    low = (gap - (n - shifted)) + (log_sum - shifted)
-    return n, (low + gap_low if n < np.inf else 0.0)
+    first = gap + log_sum
+    shifted = first - gap
+    low = ((gap - (first - shifted)) + (log_sum - shifted)) + (gap_low + log_low)
+    n = first + low
+    return (n, low - (n - first)) if first < np.inf else (first, 0.0)
 
 
 @kernel
@@ -90,11 +91,11 @@ def hard_rows(
         gap = weighted_gap(e, m, weight, work) if smoothing > 0.0 else 0.0
         tail = exp_tail(e, m, work)
         total = 1.0 + tail
-        log_sum = log1p(tail)
+        log_sum, log_low = log1p_pair(tail)
         # The sum without y: no cancellation, because a maximum is left in it or y is a maximum itself.
         miss = (tail if zy == m else 1.0 + (tail - ey)) / total
         py = ey / total
-        n, n_low = plain_nll(np.float64(m), np.float64(zy), log_sum)
+        n, n_low = plain_nll(np.float64(m), np.float64(zy), log_sum, log_low)
 
         f[MASS] = mass
         f[PLAIN] = n

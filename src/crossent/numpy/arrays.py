@@ -48,12 +48,19 @@ def real_array(value: Any, name: str) -> np.ndarray:
     TypeError
         If it cannot.
     """
-    array = value if type(value) is np.ndarray else _convert(value, name)
+    array = value if type(value) is np.ndarray else as_ndarray(value, name)
     compute_dtype(array.dtype, name)
     return array
 
 
-def _convert(value: Any, name: str) -> np.ndarray:
+def as_ndarray(value: Any, name: str) -> np.ndarray:
+    """Return value as an array of whatever dtype.
+
+    Raises
+    ------
+    TypeError
+        If it is masked, or no array can be made of it.
+    """
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(refuse(f"{name} must be a plain array", "a masked array", "fill it, or use sample_weight"))
     try:

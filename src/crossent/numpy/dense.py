@@ -165,7 +165,14 @@ def binary_cross_entropy_with_logits(logits: Any, target: Any, **options: Any) -
 
 @takes_options(without=("loss", "weight"))
 def focal_loss(
-    logits: Any, target: Any, *, gamma: float = 2.0, alpha: Any = None, link: str = "softmax", **options: Any
+    logits: Any,
+    target: Any,
+    *,
+    gamma: float = 2.0,
+    alpha: Any = None,
+    link: str = "softmax",
+    normalizer: Any = "count",
+    **options: Any,
 ) -> Any:
     """Return the focal loss ``(1 - p_y)^γ · nll`` (Lin et al. 2017), in nats; the mean is over rows that count.
 
@@ -179,6 +186,8 @@ def focal_loss(
     alpha : array (K,), or with the sigmoid link a float, optional
         Class weights; a float means alpha where t = 1 and 1 - alpha where t = 0.
     link : {"softmax", "sigmoid"}
+    normalizer : "count", None or number > 0
+        The mean's denominator, as in :func:`cross_entropy`, but "count" by default.
     others
         As in :func:`cross_entropy`.
 
@@ -197,10 +206,9 @@ def focal_loss(
     >>> round(float(ce.focal_loss([[3.0, 0.0, 0.0]], [0], gamma=2.0)), 9)
     0.000778422
     """
-    weights = {"alpha": alpha} if link == "sigmoid" else {"weight": alpha}
-    if options.get("normalizer") is None:
-        options["normalizer"] = "count"
-    collected = collect("focal_loss", options, without=("loss", "weight"), link=link, loss=Focal(gamma), **weights)
+    given = {"link": link, "loss": Focal(gamma), "normalizer": normalizer}
+    given["alpha" if link == "sigmoid" else "weight"] = alpha
+    collected = collect("focal_loss", options, without=("loss", "weight"), **given)
     return Problem(logits, target, collected).solve(with_grad=False)[0]
 
 
@@ -251,7 +259,9 @@ def value_and_grad(logits: Any, target: Any, *, link: str = "softmax", **options
     ----------
     logits, target, options
         As in :func:`cross_entropy`, or with ``link="sigmoid"`` as in :func:`binary_cross_entropy_with_logits`.
-    link : {"softmax", "sigmoid"}
+    link : {"softmax", "sigmoid", "probability", "log_probability", "binary_probability"}
+        What `logits` hold. The last three are the losses of :func:`cross_entropy_from_probabilities`, :func:`nll_loss`
+        and :func:`binary_cross_entropy`, whose gradient is in the probabilities themselves.
 
     Returns
     -------
@@ -285,7 +295,7 @@ def value_grad_hess(logits: Any, target: Any, *, link: str = "softmax", **option
     ----------
     logits, target, options
         As in :func:`cross_entropy`, or with ``link="sigmoid"`` as in :func:`binary_cross_entropy_with_logits`.
-    link : {"softmax", "sigmoid"}
+    link : as in :func:`value_and_grad`
 
     Returns
     -------
@@ -319,7 +329,7 @@ def hessian_vector_product(
     logits, target, options
         As in :func:`value_and_grad`; with reduction "none", the Hessian of the summed losses.
     vector : array of the logits' shape
-    link : {"softmax", "sigmoid"}
+    link : as in :func:`value_and_grad`
 
     Returns
     -------

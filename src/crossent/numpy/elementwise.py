@@ -10,28 +10,29 @@ import numpy as np
 from crossent.core.links import SigmoidRows
 from crossent.core.statistics import Rows, Target
 from crossent.errors import refuse
+from crossent.kernels import registry
 from crossent.kernels.reference import blocks
 from crossent.numpy.arrays import compute_dtype, real_array
 
 
-def _by_rows(logits: Any, axis: int, compute: Callable[[Rows], np.ndarray], *, reduces: bool) -> Any:
+def _rows(logits: Any, axis: int) -> tuple[np.ndarray, np.ndarray, np.dtype]:
+    """Return the logits with their axis last, the same as rows (N, K), and the dtype of results."""
     array = real_array(logits, "logits")
-    dtype = np.dtype(np.float64) if array.dtype.kind in "iu" else array.dtype
-    compute_dtype(array.dtype)
-    if array.ndim == 0 or not -array.ndim <= axis < array.ndim:
+    if not isinstance(axis, int | np.integer) or array.ndim == 0 or not -array.ndim <= axis < array.ndim:
         raise ValueError(refuse("axis must be an axis of the logits", f"axis={axis}, shape {array.shape}"))
     moved = np.moveaxis(array, axis, -1)
     num_classes = moved.shape[-1]
     if num_classes == 0:
         raise ValueError(refuse("logits must have at least one class", f"shape {array.shape}"))
-    rows = moved.reshape(-1, num_classes)
-    out = np.empty(rows.shape[:1] if reduces else rows.shape, dtype=dtype)
+    dtype = np.dtype(np.float64) if array.dtype.kind in "iu" else array.dtype
+    return moved, moved.reshape(-1, num_classes), dtype
+
+
+def _by_rows(rows: np.ndarray, out: np.ndarray, compute: Callable[[Rows], np.ndarray]) -> None:
+    """Fill `out` with what `compute` makes of blocks of rows."""
     with np.errstate(all="ignore"):
         for block in blocks(*rows.shape):
-            out[block] = compute(Rows(rows[block].astype(np.float64), Target(num_classes)))
-    if reduces:
-        return out.reshape(moved.shape[:-1])[()]
-    return np.moveaxis(out.reshape(moved.shape), -1, axis)
+            out[block] = compute(Rows(rows[block].astype(np.float64), Target(rows.shape[1])))
 
 
 def softmax(logits: Any, *, axis: int = -1) -> np.ndarray:
@@ -57,7 +58,13 @@ def softmax(logits: Any, *, axis: int = -1) -> np.ndarray:
     >>> softmax([0.0, 0.0])
     array([0.5, 0.5])
     """
-    return _by_rows(logits, axis, lambda rows: rows.probability, reduces=False)
+    moved, rows, dtype = _rows(logits, axis)
+    ready = np.ascontiguousarray(rows, dtype=compute_dtype(dtype))
+    out = np.empty(ready.shape, dtype=ready.dtype)
+    # The probabilities are the gradient of log-sum-exp, which every twin knows.
+    labels, slopes = np.zeros(len(ready), dtype=np.int64), {"lse": np.ones(len(ready))}
+    registry.find(ready.dtype).softmax_pullback(ready, labels, None, None, 0.0, {}, slopes, out)
+    return np.moveaxis(out.astype(dtype, copy=False).reshape(moved.shape), -1, axis)
 
 
 def log_softmax(logits: Any, *, axis: int = -1) -> np.ndarray:
@@ -70,7 +77,10 @@ def log_softmax(logits: Any, *, axis: int = -1) -> np.ndarray:
     >>> float(log_softmax([30.0, 0.0, -1.0])[0])
     -1.280010007730933e-13
     """
-    return _by_rows(logits, axis, lambda rows: -rows.surprisal, reduces=False)
+    moved, rows, dtype = _rows(logits, axis)
+    out = np.empty(rows.shape, dtype=dtype)
+    _by_rows(rows, out, lambda block: -block.surprisal)
+    return np.moveaxis(out.reshape(moved.shape), -1, axis)
 
 
 def logsumexp(logits: Any, *, axis: int = -1) -> Any:
@@ -83,7 +93,10 @@ def logsumexp(logits: Any, *, axis: int = -1) -> Any:
     >>> round(float(logsumexp([0.0, 0.0])), 6)
     0.693147
     """
-    return _by_rows(logits, axis, lambda rows: rows.lse, reduces=True)
+    moved, rows, dtype = _rows(logits, axis)
+    out = np.empty(len(rows), dtype=dtype)
+    _by_rows(rows, out, lambda block: block.lse)
+    return out.reshape(moved.shape[:-1])[()]
 
 
 def _entrywise(logits: Any, compute: Callable[[SigmoidRows], np.ndarray]) -> Any:

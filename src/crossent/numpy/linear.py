@@ -25,6 +25,8 @@ class LinearProblem:
     """Arguments of a linear head in canonical form: input (N, D), weight (K, D), bias (K,), one dtype."""
 
     def __init__(self, input: Any, weight: Any, bias: Any, target: Any, options: Options):
+        if options.link not in ("softmax", "sigmoid"):
+            raise ValueError(refuse('the link of a linear head must be "softmax" or "sigmoid"', repr(options.link)))
         self.arguments = [real_array(input, "input"), real_array(weight, "linear_weight")]
         if bias is not None:
             self.arguments.append(real_array(bias, "linear_bias"))
@@ -67,7 +69,8 @@ class LinearProblem:
         if entries is not None:
             value = entries.reshape(shape).astype(self.result_dtype, copy=False)
         else:
-            value = self.head.reduce(losses).astype(self.result_dtype)
+            with np.errstate(over="ignore"):  # a loss beyond float32 is inf there
+                value = self.head.reduce(losses).astype(self.result_dtype)
         if gradients is None:
             return value, None
         restored = [self._restore(g, argument) for g, argument in zip(gradients, self.arguments, strict=False)]

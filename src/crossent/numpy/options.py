@@ -71,13 +71,11 @@ class Options:
                 raise TypeError(refuse(f"{name} applies to the {kind} link", f'link="{self.link}"'))
         if not isinstance(self.ignore_index, int | np.integer) or isinstance(self.ignore_index, bool):
             raise TypeError(refuse("ignore_index must be an integer", repr(self.ignore_index)))
-        if self.label_smoothing != 0:
-            check_number("label_smoothing", self.label_smoothing, minimum=0)
-            if self.label_smoothing > 1:
-                raise ValueError(refuse("label_smoothing must lie between 0 and 1", repr(self.label_smoothing)))
-            if self.loss is not None and self.loss.needs_hard_target:
+        if not (type(self.label_smoothing) is float and self.label_smoothing == 0.0):
+            self.label_smoothing = check_number("label_smoothing", self.label_smoothing, minimum=0, maximum=1)
+            if self.label_smoothing and self.loss is not None and self.loss.needs_hard_target:
                 raise ValueError(refuse(f"{self.loss!r} takes unsmoothed labels", f"{self.label_smoothing=}"[5:]))
-        if self.prior_strength != 1:
+        if not (type(self.prior_strength) is float and self.prior_strength == 1.0):
             check_number("prior_strength", self.prior_strength)
 
 

@@ -123,19 +123,25 @@ class Problem:
         self.dtype = compute_dtype(array.dtype)
         if array.dtype.kind in "iu":
             array = array.astype(np.float64)
-        self.is_single_label = options.kind == "sigmoid" and array.ndim <= 1
+        is_sigmoid = options.kind == "sigmoid"
+        self.is_single_label = is_sigmoid and array.ndim <= 1
+        if array.ndim == 0 and not is_sigmoid:
+            raise ValueError(refuse("logits must have a class axis", "a number"))
+        self.axis = self._axis(options.axis, max(array.ndim, 1))
+        if is_sigmoid and options.weight is not None:
+            # Broadcast against the logits as they came, before an axis moves.
+            what = "a shape that broadcasts to the logits'"
+            options.weight = weights(options.weight, "weight", array.shape, what)
         if self.is_single_label:
             array, target = array[..., None], np.asarray(target)[..., None]
-            if options.weight is not None and np.ndim(options.weight):
-                options.weight = np.asarray(options.weight)[..., None]
-        elif array.ndim == 0:
-            raise ValueError(refuse("logits must have a class axis", "a number"))
-        self.axis = self._axis(options.axis, array.ndim)
-        if self.axis != array.ndim - 1:
+            if options.weight is not None:
+                options.weight = options.weight[..., None]
+            self.axis = array.ndim - 1
+        elif self.axis != array.ndim - 1:
             if not isinstance(target, TopK) and np.ndim(target) == array.ndim:
                 target = np.moveaxis(np.asarray(target), self.axis, -1)
-            if options.kind == "sigmoid" and np.ndim(options.weight) == array.ndim:
-                options.weight = np.moveaxis(np.asarray(options.weight), self.axis, -1)
+            if is_sigmoid and options.weight is not None:
+                options.weight = np.moveaxis(options.weight, self.axis, -1)
             array = np.moveaxis(array, self.axis, -1)
         self.shape = array.shape
         num_classes = array.shape[-1]
@@ -173,7 +179,8 @@ class Problem:
         value = self.head.reduce(losses)
         if self.is_single_label and self.head.reduction.kind == "none":
             value = value.reshape(self.shape[:-1])
-        return value.astype(self.result_dtype)
+        with np.errstate(over="ignore"):  # a loss beyond float32 is inf there
+            return value.astype(self.result_dtype)
 
     def solve(self, *, with_grad: bool) -> tuple[Any, np.ndarray | None]:
         """Return the reduced value and, in the logits' shape and dtype, its gradient."""

@@ -19,7 +19,11 @@ _WITHOUT = tuple(name for name in KEYWORDS if name not in _TAKEN)
 
 
 class Statistics(NamedTuple):
-    """Statistics of each row, in nats; rows of ignored labels have log_prob 0 and are not correct."""
+    """Statistics of each row, in nats.
+
+    Rows of ignored labels have log_prob 0 and are not correct; rows that are NaN are not correct either, and their
+    argmax means nothing.
+    """
 
     lse: np.ndarray
     entropy: np.ndarray
@@ -55,13 +59,15 @@ class _Collector:
             correct = self.argmax == head.labels
         else:
             correct = self.argmax == np.argmax(head.soft, axis=1)  # type: ignore[arg-type]
+        correct &= ~np.isnan(self.columns["lse"])
         columns = {name: column.astype(dtype).reshape(head.shape) for name, column in self.columns.items()}
         return Statistics(**columns, argmax=self.argmax.reshape(head.shape), correct=correct.reshape(head.shape))
 
 
 def _softmax_head(head: Any) -> SoftmaxHead:
     if not isinstance(head, SoftmaxHead) or head.top_k is not None:
-        raise TypeError(refuse("statistics need labels or distributions", "another target"))
+        got = "a teacher" if isinstance(head, SoftmaxHead) else "the sigmoid link"
+        raise TypeError(refuse("statistics need labels or distributions as targets", got))
     return head
 
 

@@ -1,5 +1,18 @@
 """From predictions to a report: `summarize` computes one plain dict, the renderers only show it."""
 
+try:
+    import jinja2 as _jinja2  # noqa: F401
+    import matplotlib as _matplotlib  # noqa: F401
+    import rich as _rich  # noqa: F401
+
+    from .. import tabular as _tabular  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "crossent.report needs matplotlib, jinja2, rich and what crossent.tabular needs: "
+        "pip install 'crossent[report]'",
+        name=error.name,
+    ) from error
+
 from .html import render_html
 from .summarize import SCHEMA, summarize_fit, summarize_predictions
 from .terminal import render_terminal

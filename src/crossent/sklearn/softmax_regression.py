@@ -336,9 +336,14 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             self.certificate_ = f"none: {why}; stopped by the norm of the gradient"
             relative = result.at.gradient_norm / monitor.reference if monitor.reference > 0 else 0.0
             reached = f"relative gradient norm {relative:.2e}, asked for {self.tol:.2e}"
-        if result.status in ("converged", "callback"):
+        status = result.status
+        if status == "converged" and result.gap > self.tol:
+            status = "stored"
+        if status in ("converged", "callback"):
             return
         reason = {
+            "stored": f"tol was reached, but not by the coefficients as {self.coef_.dtype} ({reached}): set "
+            "dtype='float64'",
             "max_iter": f"max_iter={self.max_iter} was reached ({reached}): raise max_iter, raise tol, or scale the "
             "columns of X",
             "rounding": f"rounding lets no step reduce the objective any more ({reached}): raise tol"
@@ -347,7 +352,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             f"kept ({reached}): fit again, with warm_start=True to go on from here",
             "not_finite": "the objective is not finite at the starting point: scale the columns of X, or set "
             "warm_start=False",
-        }[result.status]
+        }[status]
         warnings.warn(f"SoftmaxRegression: {reason}", ConvergenceWarning, stacklevel=3)
 
     # -- predictions ------------------------------------------------------------------------------------------------

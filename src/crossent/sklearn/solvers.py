@@ -20,7 +20,11 @@ from .curvature import Hessian, KroneckerMetric
 from .objective import Array, Evaluation, LinearObjective
 
 ARMIJO = 1e-4
+STEEP = 0.5
+"""A line search goes on while the slope is more than this part of what it was."""
+NEGLIGIBLE = 1e-9
 MAX_BACKTRACKS = 30
+MAX_REFINEMENTS = 4
 MAX_INNER = 1000
 MAX_POLISH = 8
 MEMORY = 20
@@ -175,29 +179,42 @@ def minimize(monitor: Monitor, theta: Array) -> Result:
     return monitor.finish(at, status)
 
 
-def line_search(objective: LinearObjective, at: Evaluation, direction: Array, first: float = 1.0) -> Evaluation | None:
+def line_search(objective: LinearObjective, at: Evaluation, direction: Array) -> Evaluation | None:
     """Return a point that decreases F enough along a descent direction, or None if rounding lets none be found.
 
-    Backtracking by interpolation under Armijo's rule. Near the optimum, where differences of F drown in rounding, a
-    step is also taken if the slope has shrunk and F has not grown by more than its rounding (Hager and Zhang 2005).
+    Armijo's rule, from step length 1. Losses that saturate are flat, then steep: a full step can be far too short or
+    far too long, and a second-order model says neither. So the search goes on, within `MAX_REFINEMENTS`, while the
+    slope is still steep: by doubling beyond 1, by geometric means inside a bracket. Near the optimum differences of F
+    drown in the logits' rounding, and the slope decides: of a convex F that falls by a share of at most `NEGLIGIBLE`,
+    no step that halves the slope can rise by more (after Hager and Zhang 2005).
     """
     slope = float(np.vdot(at.gradient, direction))
     if not slope < 0:
         return None
-    slack = 4 * float(np.finfo(objective.dtype).eps) * abs(at.value)
-    length = first
+    best: Evaluation | None = None
+    low, high, length, refinements = 0.0, math.inf, 1.0, 0
     for _ in range(MAX_BACKTRACKS):
         trial = objective.evaluate(at.theta + length * direction)
         change = trial.value - at.value
-        if change <= ARMIJO * length * slope:
-            return trial
-        if change <= slack and abs(float(np.vdot(trial.gradient, direction))) <= 0.9 * abs(slope):
-            return trial
-        shrink = 0.1
-        if math.isfinite(change):
-            shrink = min(0.5, max(0.1, -slope * length / (2 * (change - slope * length))))
-        length *= shrink
-    return None
+        trial_slope = float(np.vdot(trial.gradient, direction))
+        enough = change <= ARMIJO * length * slope
+        if -length * slope <= NEGLIGIBLE * abs(at.value):
+            enough = enough or abs(trial_slope) <= 0.5 * abs(slope)
+        if enough and (best is None or trial.value < best.value):
+            best, low = trial, length
+            if trial_slope >= STEEP * slope:
+                break
+        else:
+            high = length
+        if best is not None:
+            if refinements == MAX_REFINEMENTS:
+                break
+            refinements += 1
+            length = 2 * low if math.isinf(high) else math.sqrt(low * high)
+        else:
+            shrink = -slope * length / (2 * (change - slope * length)) if math.isfinite(change) else 0.0
+            length *= min(0.5, max(0.1, shrink))
+    return best
 
 
 class _NewtonStep:

@@ -1,5 +1,14 @@
 """Tables in, models and predictions out: what the command line does, without printing."""
 
+try:
+    import polars as _polars  # noqa: F401
+    import safetensors as _safetensors  # noqa: F401
+    import sklearn as _sklearn  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "crossent.tabular needs polars, safetensors and scikit-learn: pip install 'crossent[tabular]'", name=error.name
+    ) from error
+
 from .errors import InputError
 from .model import Model, read_model
 from .predictions import Predictions, prediction_table, read_predictions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 import polars as pl
@@ -13,12 +13,15 @@ import crossent as ce
 
 from .errors import InputError, name_list
 from .model import Model
-from .reading import as_numbers, require_column
+from .reading import as_numbers, drop_columns, require_column
 from .training import encode_labels
 
 Scale = Literal["probabilities", "logits"]
 PROBABILITY_PREFIX = "probability_"
 _PREFIXES = (PROBABILITY_PREFIX, "prob_", "proba_", "p_", "logit_", "logits_", "score_")
+# What one column for both of two labels may be called where the labels themselves say which is the positive one.
+_POSITIVE_NAMES = tuple(start + prefix.rstrip("_") for start in ("", "y_") for prefix in _PREFIXES)
+_POSITIVE_LABELS = (("0", "1"), ("-1", "1"), ("false", "true"))
 
 # A probability written with two digits is off by 0.005 at most; three classes may then miss 1 by 0.015.
 _SUM_TOLERANCE = 0.02
@@ -40,25 +43,37 @@ class Predictions:
     warnings: list[str]
 
 
-def read_predictions(frame: pl.DataFrame, source: str, target: str, scale: Scale) -> Predictions:
+def read_predictions(
+    frame: pl.DataFrame, source: str, target: str, scale: Scale, *, drop: list[str] | None = None
+) -> Predictions:
     """Return predictions from a table, checked against what they are declared to be.
 
     The columns of the classes are called after the labels ("cat", "dog"), all of them perhaps with one of the prefixes
-    probability_, prob_, proba_, p_, logit_, logits_, score_ in front; with a prefix, other columns are ignored.
+    probability_, prob_, proba_, p_, logit_, logits_, score_ in front. With a prefix, every column that has it is a
+    class, one that no row is labelled with too, and other columns are ignored. Without one, another column of numbers
+    is refused unless it is in `drop`: nothing tells whether it is a class.
+
+    For two labels one column is enough: the other label has the rest of the probability, or the logit 0. It is called
+    after its label as above; where the labels are 0 and 1, -1 and 1, or false and true, it may be called after the
+    prefix alone and belongs to the second ("p", "score", "probability" …, perhaps with y_ in front).
 
     Raises
     ------
     InputError
-        If a label has no column, a cell is missing or no number, or declared probabilities are none.
+        If a label has no column, a column of numbers is no class, a cell is missing or no number, or declared
+        probabilities are none.
     """
     labels = require_column(frame, target, source)
+    frame = drop_columns(frame, drop, target, source)
     shown, codes_of_shown = encode_labels(labels)
-    columns = _class_columns(frame, target, shown, source)
+    columns = _class_columns(frame, target, shown, source, scale)
+    if len(columns) == 1:
+        return _from_one_column(frame, source, target, scale, shown, codes_of_shown, columns)
+    notes: list[str] = []
+    warnings: list[str] = []
     classes = tuple(columns)
     codes = np.array([classes.index(label) for label in shown], dtype=np.intp)[codes_of_shown]
     values = np.column_stack([_numbers(frame[name], scale) for name in columns.values()])
-    notes: list[str] = []
-    warnings: list[str] = []
     if scale == "probabilities":
         probabilities = _check_probabilities(values, list(columns.values()), notes)
         with np.errstate(divide="ignore"):  # a label called impossible costs infinitely much
@@ -77,20 +92,126 @@ def read_predictions(frame: pl.DataFrame, source: str, target: str, scale: Scale
     return Predictions(source, target, scale, classes, codes, losses, probabilities, notes, warnings)
 
 
-def _class_columns(frame: pl.DataFrame, target: str, labels: list[str], source: str) -> dict[str, str]:
-    """Return class -> column."""
+def _from_one_column(
+    frame: pl.DataFrame,
+    source: str,
+    target: str,
+    scale: Scale,
+    labels: list[str],
+    codes: NDArray[np.intp],
+    columns: dict[str, str],
+) -> Predictions:
+    """Two labels and the numbers of one of them: p and 1 - p, or the logits z and 0."""
+    ((label, column),) = columns.items()
+    values = _numbers(frame[column], scale)
+    position = labels.index(label)
+    other = labels[1 - position]
+    warnings: list[str] = []
+    if scale == "probabilities":
+        _refuse_outside(values[:, None], [column])
+        rest = f"{other!r} has 1 minus it"
+        pair = [values, 1 - values] if position == 0 else [1 - values, values]
+        with np.errstate(divide="ignore"):  # a label called impossible costs infinitely much
+            losses = np.abs(np.where(codes == position, np.log(values), np.log1p(-values)))
+        probabilities = np.column_stack(pair)
+    else:
+        if ((values >= 0) & (values <= 1)).all():
+            warnings.append(
+                "these are declared logits, but every one lies between 0 and 1, as probabilities do: "
+                "if that is what they are, use --probabilities"
+            )
+        rest = f"{other!r} has logit 0"
+        zeros = np.zeros_like(values)
+        logits = np.column_stack([values, zeros] if position == 0 else [zeros, values])
+        probabilities = np.asarray(ce.softmax(logits))
+        losses = np.asarray(ce.cross_entropy(logits, codes, reduction="none"))
+    notes = [f"column {column!r} holds the {scale} of label {label!r}; {rest}"]
+    return Predictions(source, target, scale, tuple(labels), codes, losses, probabilities, notes, warnings)
+
+
+def _class_columns(frame: pl.DataFrame, target: str, labels: list[str], source: str, scale: Scale) -> dict[str, str]:
+    """Return class -> column: of every class, or of one of two labels."""
     others = [name for name in frame.columns if name != target]
-    for prefix in _PREFIXES:
-        if all(prefix + label in others for label in labels):
-            return {name.removeprefix(prefix): name for name in others if name.startswith(prefix)}
-    missing = [label for label in labels if label not in others]
-    if missing:
+    prefix = "logit_" if scale == "logits" else PROBABILITY_PREFIX
+    by_prefix = [_by_class(others, labels, start) for start in _PREFIXES]
+    by_name = {label: name for label, name in _by_class(others, labels, "").items() if label in labels}
+    for columns in by_prefix:
+        if len(columns) > 1 and columns.keys() >= set(labels):
+            return columns
+    if by_name.keys() != set(labels) and len(labels) == 2:
+        for columns in by_prefix:
+            if len(columns) == 1 and columns.keys() <= set(labels):
+                return columns
+    if by_name.keys() == set(labels) or (by_name and len(labels) == 2):
+        _refuse_other_numbers(frame.drop(target, *by_name.values()), target, source, prefix)
+        if len(labels) == 1:
+            raise InputError(
+                f"every row of {source!r} is labelled {labels[0]!r}, and no other class has a column: call the column "
+                f"of every class with a prefix ({prefix + labels[0]!r})"
+            )
+        return by_name
+    return _positive_column(others, labels, source) or _no_column(frame, target, labels, by_name, source, prefix)
+
+
+def _by_class(names: list[str], labels: list[str], prefix: str) -> dict[str, str]:
+    """Return class -> column of the columns with a prefix; where labels are integers, "1.0" is class "1"."""
+    integers = all(label.removeprefix("-").isdecimal() for label in labels)
+    found: dict[str, str] = {}
+    for name in names:
+        if not name.startswith(prefix):
+            continue
+        label = name.removeprefix(prefix)
+        if integers and label.endswith(".0") and label[:-2].removeprefix("-").isdecimal():
+            label = label[:-2]
+        if label in found:
+            raise InputError(f"columns {found[label]!r} and {name!r} name the same class: leave one out with --drop")
+        found[label] = name
+    return found
+
+
+def _positive_column(names: list[str], labels: list[str], source: str) -> dict[str, str]:
+    """Return the second of two labels -> the column that is called after a prefix alone, if there is one."""
+    if tuple(label.lower() for label in labels) not in _POSITIVE_LABELS:
+        return {}
+    named = [name for name in names if name.lower() in _POSITIVE_NAMES]
+    if len(named) > 1:
         raise InputError(
-            f"{source!r} has no column for label {missing[0]!r} of {target!r}: there should be one column per "
-            "class, called "
-            f"{missing[0]!r} or {PROBABILITY_PREFIX + missing[0]!r}; the columns are {name_list(frame.columns)}"
+            f"columns {name_list(named)} of {source!r} could each be the predictions for label {labels[1]!r}: "
+            "leave the others out with --drop"
         )
-    return {name: name for name in others if name in labels or as_numbers(frame[name]) is not None}
+    return {labels[1]: name for name in named}
+
+
+def _refuse_other_numbers(others: pl.DataFrame, target: str, source: str, prefix: str) -> None:
+    numbers = {series.name: as_numbers(series) for series in others.iter_columns()}
+    names = [name for name, column in numbers.items() if column is not None and column.null_count() < len(column)]
+    if names:
+        which = f"column {names[0]!r}" if len(names) == 1 else f"columns {name_list(names)}"
+        raise InputError(
+            f"no label of {target!r} gives its name to {which} of {source!r}, which may be a class or not: leave it out "
+            f"with --drop, or call the column of every class with a prefix ({prefix + names[0]!r})"
+        )
+
+
+def _no_column(
+    frame: pl.DataFrame, target: str, labels: list[str], found: dict[str, str], source: str, prefix: str
+) -> NoReturn:
+    missing = next(label for label in labels if label not in found)
+    raise InputError(
+        f"{source!r} has no column for label {missing!r} of {target!r}: there should be one column per class, called "
+        f"{missing!r} or {prefix + missing!r}{', or one of the two' * (len(labels) == 2)}; "
+        f"the columns are {name_list(frame.columns)}"
+    )
+
+
+def _refuse_outside(values: NDArray[np.float64], columns: list[str]) -> None:
+    outside = (values < 0) | (values > 1)
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
+        raise InputError(
+            f"these are declared probabilities, but column {columns[column]!r} holds {values[row, column]:g} in row "
+            f"{row} (counted from 0): if they are logits, use --logits"
+        )
 
 
 def _numbers(series: pl.Series, scale: Scale) -> NDArray[np.float64]:
@@ -115,14 +236,7 @@ def _is_simplex(values: NDArray[np.float64], tolerance: float) -> bool:
 
 
 def _check_probabilities(values: NDArray[np.float64], columns: list[str], notes: list[str]) -> NDArray[np.float64]:
-    outside = (values < 0) | (values > 1)
-    if outside.any():
-        row, column = np.argwhere(outside)[0]
-        raise InputError(
-            f"these are declared probabilities, but column {columns[column]!r} holds {values[row, column]:g} in row "
-            f"{row} "
-            "(counted from 0): if they are logits, use --logits"
-        )
+    _refuse_outside(values, columns)
     total = values.sum(axis=1)
     off = np.abs(total - 1)
     if off.max() > _SUM_TOLERANCE:

@@ -81,6 +81,7 @@ def _read_csv(path: Path, separator: str) -> pl.DataFrame:
     except pl.exceptions.NoDataError as error:
         raise InputError(f"{str(path)!r} is empty") from error
     except pl.exceptions.ComputeError as error:
+        _refuse_other_encodings(path)
         _refuse_ragged(path, separator)
         raise error
     if frame.width and frame[:, -1].null_count():  # polars fills short lines with nulls and does not tell
@@ -89,6 +90,20 @@ def _read_csv(path: Path, separator: str) -> pl.DataFrame:
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         header = next(csv.reader(file, delimiter=separator), [])
     return frame.rename(dict(zip(frame.columns, header, strict=True))) if _is_header(header, frame) else frame
+
+
+def _refuse_other_encodings(path: Path) -> None:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                if error.reason == "unexpected end of data" and not file.read(1):
+                    return  # a file cut short inside its last character
+                raise InputError(
+                    f"{str(path)!r} is not UTF-8 text (byte 0x{line[error.start]:02x} in line {number}): "
+                    "save it as UTF-8"
+                ) from error
 
 
 def _is_header(names: list[str], frame: pl.DataFrame) -> bool:
@@ -157,6 +172,15 @@ def require_column(frame: pl.DataFrame, column: str, source: str) -> pl.Series:
     if column not in frame.columns:
         raise InputError(f"there is no column {column!r} in {source!r}; its columns are {name_list(frame.columns)}")
     return frame[column]
+
+
+def drop_columns(frame: pl.DataFrame, drop: list[str] | None, target: str, source: str) -> pl.DataFrame:
+    """Return the table without the columns `drop`, which must be there and not be the target."""
+    for column in drop or []:
+        require_column(frame, column, source)
+        if column == target:
+            raise InputError(f"column {column!r} is the target and cannot be dropped as well")
+    return frame.drop(drop or [])
 
 
 def as_text(series: pl.Series) -> pl.Series:

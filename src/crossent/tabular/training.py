@@ -19,7 +19,10 @@ from ..sklearn import SoftmaxRegression
 from .errors import InputError
 from .model import Model
 from .preprocessing import Preprocessing
-from .reading import as_text, require_column
+from .reading import as_text, drop_columns, require_column
+
+# Beyond it not every integer is a float, and a float is written as it is.
+_EXACT_INTEGERS = 2.0**53
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,7 @@ def fit_table(
         If the table cannot be learned from, with the reason in one sentence.
     """
     labels = require_column(frame, target, source)
-    for column in drop or []:
-        require_column(frame, column, source)
-    features = frame.drop([target, *(drop or [])])
+    features = drop_columns(frame, drop, target, source).drop(target)
     if features.width == 0:
         raise InputError(f"{source!r} has no column beside {target!r} to learn from")
     classes, codes = encode_labels(labels)
@@ -146,6 +147,8 @@ def fit_table(
 def encode_labels(labels: pl.Series) -> tuple[list[str], NDArray[np.intp]]:
     """Return the classes, as text in the order of their own type (2 before 10), and each row's class index.
 
+    Floats that are integers, all of them, are written as such: 0.0 is class "0".
+
     Raises
     ------
     InputError
@@ -156,6 +159,8 @@ def encode_labels(labels: pl.Series) -> tuple[list[str], NDArray[np.intp]]:
     if labels.dtype.is_float() and not labels.is_finite().fill_null(True).all():
         row = int((~labels.is_finite()).fill_null(False).arg_max() or 0)
         raise InputError(f"the target column {labels.name!r} holds {labels[row]} in row {row} (counted from 0)")
+    if labels.dtype.is_float() and ((labels == labels.round()) & (labels.abs() <= _EXACT_INTEGERS)).all():
+        labels = labels.cast(pl.Int64)
     text = as_text(labels)
     if text.null_count():
         row = int(text.is_null().arg_max() or 0)

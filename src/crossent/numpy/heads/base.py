@@ -11,7 +11,7 @@ import numpy as np
 from crossent.core.losses import Loss
 from crossent.core.reduction import Reduction, is_silent
 from crossent.core.statistics import Rows
-from crossent.numpy.arrays import weights
+from crossent.numpy.arrays import as_ndarray, compute_dtype, weights
 from crossent.numpy.options import DEFAULT_LOSS, Options
 
 
@@ -37,9 +37,19 @@ def _reduction(kind: Any, normalizer: Any, on_empty: Any) -> Reduction:
     return Reduction(kind, normalizer, on_empty)
 
 
-def is_bool(target: Any) -> bool:
-    """Return whether target is boolean, which as labels only the sigmoid link takes."""
-    return getattr(target, "dtype", None) == np.bool_ or isinstance(target, bool)
+def target_array(target: Any) -> np.ndarray:
+    """Return the target as an array of numbers or, which as labels only the sigmoid link takes, of bools.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if type(target) is not np.ndarray:
+        target = as_ndarray(target, "target")
+    if target.dtype != np.bool_:
+        compute_dtype(target.dtype, "target")
+    return target
 
 
 class Head:

@@ -55,8 +55,9 @@ class _CategoricalHead(SoftmaxHead):
         weighted = self.reference_rows(np.zeros_like(values), rows).weighted
         with np.errstate(invalid="ignore"):
             losses = np.sum(np.where((weighted == 0) & ~np.isnan(values), 0.0, weighted * surprisal), axis=1)
-            gradient = guarded_product(weighted, slope)
-            hessian = guarded_product(weighted, curvature)
+            is_nan = np.isnan(values).any(axis=1, keepdims=True)
+            gradient = np.where(is_nan, np.nan, guarded_product(weighted, slope))
+            hessian = np.where(is_nan, np.nan, guarded_product(weighted, curvature))
         second = hessian if vector is None else hessian * vector
         return self._weigh(rows, np.sum(weighted, axis=1), losses, gradient, second)
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from crossent.core import composition
-from crossent.core.losses import Distillation
+from crossent.core.losses import Distillation, check_number
 from crossent.core.statistics import Rows
 from crossent.errors import describe, refuse
 from crossent.kernels import reference, registry
-from crossent.numpy.arrays import real_array, weights
-from crossent.numpy.heads.base import Head, is_bool, terms_table
+from crossent.numpy.arrays import weights
+from crossent.numpy.heads.base import Head, target_array, terms_table
 from crossent.numpy.options import Options
 
 
@@ -33,7 +33,7 @@ class SigmoidHead(Head):
         if options.weight is not None:
             self.factor = weights(options.weight, "weight", full, "a shape that broadcasts to the logits'")
             self.factor = self.factor.reshape(self.num_rows, num_classes)
-        target = np.asarray(target) if is_bool(target) else real_array(target, "target")
+        target = target_array(target)
         if target.shape != full:
             raise ValueError(
                 refuse(f"with the sigmoid link target must have the logits' shape {full}", describe(target))
@@ -50,9 +50,7 @@ class SigmoidHead(Head):
             return None
         table = np.ones((2, self.num_classes))
         if options.alpha is not None:
-            alpha = float(options.alpha)
-            if not 0 <= alpha <= 1:
-                raise ValueError(refuse("alpha must lie between 0 and 1 with the sigmoid link", alpha))
+            alpha = check_number("alpha", options.alpha, minimum=0, maximum=1)
             table[0], table[1] = 1 - alpha, alpha
         if options.pos_weight is not None:
             table[1] *= weights(options.pos_weight, "pos_weight", (self.num_classes,), "one weight a label")
@@ -70,7 +68,7 @@ class SigmoidHead(Head):
                     f"{target[row, column]} in row {row}, label {column}",
                 )
             )
-        self.labels = np.where(counted, target, -1).astype(np.int8)
+        self.labels = np.ascontiguousarray(np.where(counted, target, -1), dtype=np.int8)
         self._resolve(count := int(np.count_nonzero(counted)), count)
 
     def _take_probabilities(self, target: np.ndarray) -> None:

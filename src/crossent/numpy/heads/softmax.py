@@ -13,7 +13,7 @@ from crossent.core.statistics import Rows
 from crossent.errors import describe, refuse
 from crossent.kernels import reference, registry
 from crossent.numpy.arrays import real_array, weights
-from crossent.numpy.heads.base import Head, is_bool, terms_table
+from crossent.numpy.heads.base import Head, target_array, terms_table
 from crossent.numpy.options import Options
 
 _MASS_TOLERANCE = {2: 1e-2, 4: 1e-4, 8: 1e-6}  # by the item size of the targets' dtype
@@ -73,7 +73,7 @@ class SoftmaxHead(Head):
                 raise TypeError(
                     refuse("a TopK target needs a distillation loss", repr(self.loss), "use distillation_loss")
                 )
-            target = real_array(target, "target") if not is_bool(target) else np.asarray(target)
+            target = target_array(target)
             if target.dtype.kind in "iu":
                 self._take_labels(target)
             else:
@@ -162,7 +162,10 @@ class SoftmaxHead(Head):
             with np.errstate(all="ignore"):
                 rows = reference.softmax_rows(logits[block] / np.float64(loss.temperature), None, None, None, 0.0)
                 soft[block] = rows.probability
-                self.constant[block] = loss.strength * rows.entropy
+            # The entropy of the target as it was rounded: that is what the loss is compared with.
+            rounded = soft[block].astype(np.float64)
+            logs = np.log(rounded, where=rounded > 0, out=np.zeros_like(rounded))
+            self.constant[block] = -loss.strength * np.sum(rounded * logs, axis=1)
         bad = ~np.isfinite(self.constant)
         if bad.any():
             raise ValueError(refuse("a teacher's logits must define a softmax", f"NaN in row {int(np.argmax(bad))}"))
