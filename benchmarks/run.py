@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
+THREADS = 2
 PARTS = ("startup", "small", "dense", "linear")
 
 
@@ -28,7 +29,13 @@ def _machine() -> dict[str, Any]:
         lines = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         model = lines[0].split(":", 1)[1].strip() if lines else model
     versions = {module.__name__: module.__version__ for module in (numpy, numba, sklearn, torch)}
-    return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "threads": THREADS,
+        "python": platform.python_version(),
+        "versions": versions,
+    }
 
 
 def main() -> None:
@@ -42,6 +49,12 @@ def main() -> None:
         parser.error(f"unknown parts {sorted(unknown)}; choose from {', '.join(PARTS)}")
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results["machine"], results["date"] = _machine(), date.today().isoformat()
+    import torch
+
+    import crossent
+
+    torch.set_num_threads(THREADS)
+    crossent.set_num_threads(THREADS)
     for part in chosen.parts or PARTS:
         if part == "startup":
             import startup

@@ -18,8 +18,8 @@ from safetensors.numpy import save
 from typer.testing import CliRunner, Result
 
 import crossent.tabular
-from crossent.cli import app
-from crossent.tabular import read_model, read_table
+from crossent.cli import _write_files, app
+from crossent.tabular import InputError, read_model, read_table
 
 MODEL = "good/model.safetensors"
 
@@ -166,6 +166,8 @@ def write_bad_inputs(folder: Path, model: bytes) -> None:
     good.drop("size").write_csv("lacking.csv")
     pl.DataFrame({"y": ["a", "b"], "a": [3.0, 0.5], "b": [-1.0, 0.5]}).write_csv("logits.csv")
     pl.DataFrame({"y": ["a", "b"], "a": [0.1, 0.5], "b": [0.1, 0.5]}).write_csv("sums.csv")
+    pl.DataFrame({"id": [7, 8], "y": ["a", "b"], "a": [3.0, 0.5], "b": [-1.0, 0.5]}).write_csv("id.csv")
+    Path("latin.csv").write_bytes("name,y\nRené,1\nZoë,2\n".encode("latin-1"))
     assert (folder / "good.csv").exists()
 
 
@@ -203,6 +205,13 @@ BAD_COMMANDS = {
         ["report", "sums.csv", "sums.csv", "--target", "y", "--logits"],
         "takes one file of predictions for now",
     ),
+    "a number that is no class": (
+        ["report", "id.csv", "--target", "y", "--logits"],
+        "column 'id' of 'id.csv'",
+    ),
+    "drop the target": (["fit", "good.csv", "--target", "kind", "--drop", "kind"], "'kind' is the target"),
+    "drop the target of a report": (["report", "id.csv", "--target", "y", "--logits", "--drop", "y"], "is the target"),
+    "not UTF-8": (["fit", "latin.csv", "--target", "y"], "'latin.csv' is not UTF-8 text (byte 0xe9 in line 2)"),
     "are logits": (["report", "logits.csv", "--target", "y", "--probabilities"], "holds 3 in row 0"),
     "sums": (["report", "sums.csv", "--target", "y", "--probabilities"], "row 0 (counted from 0) sums to 0.2"),
     "no class column": (["report", "good.csv", "--target", "kind", "--logits"], "no column for label 'ant'"),
@@ -265,6 +274,96 @@ def test_an_older_report_survives_a_failure(tmp_path: Path, monkeypatch: pytest.
     assert run("fit", "t.csv", "--target", "kind", "--C", "0.01").exit_code == 2
     assert Path("out/report.html").read_bytes() == before
     assert files(tmp_path) == {"t.csv", "out", "out/model.safetensors", "out/report.json", "out/report.html"}
+
+
+OUTPUTS = ("model.safetensors", "report.json", "report.html")
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_a_folder_in_the_place_of_a_file_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    table().write_csv("t.csv")
+    (tmp_path / "out" / name).mkdir(parents=True)
+    monkeypatch.setattr(crossent.tabular, "fit_table", lambda *a, **k: pytest.fail("trained for nothing"))
+    before = files(tmp_path)
+    result = run("fit", "t.csv", "--target", "kind")
+    assert result.exit_code == 2
+    assert result.stderr == f"crossent: cannot write {str(Path('out') / name)!r}: it is a folder\n"
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+@pytest.mark.parametrize("phase", ["older", "placed"])
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied"), KeyboardInterrupt()])
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_a_failed_rename_puts_everything_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException, phase: str, is_new: bool
+) -> None:
+    destinations = [tmp_path / "out" / output for output in OUTPUTS]
+    if not is_new:
+        (tmp_path / "out").mkdir()
+        for path in destinations:
+            path.write_bytes(b"older")
+    rename = Path.replace
+    before = files(tmp_path)
+
+    def broken(path: Path, target: Path) -> Path:
+        if (path if phase == "older" else target).name == name and not str(path).endswith(".old"):
+            raise error
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", broken)
+    if is_new and phase == "older":
+        _write_files(dict.fromkeys(destinations, b"newer"))
+        assert {path.read_bytes() for path in destinations} == {b"newer"}
+        return
+    with pytest.raises((InputError, KeyboardInterrupt)) as caught:
+        _write_files(dict.fromkeys(destinations, b"newer"))
+    if isinstance(error, OSError):
+        assert str(caught.value) == f"cannot write {str(tmp_path / 'out' / name)!r}: Permission denied"
+    assert files(tmp_path) == before
+    assert all(path.read_bytes() == b"older" for path in destinations if not is_new)
+
+
+def test_what_cannot_be_put_back_is_kept_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.json"
+    path.write_bytes(b"older")
+    rename = Path.replace
+
+    def broken(source: Path, target: Path) -> Path:
+        if target == path:
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "replace", broken)
+    with pytest.raises(InputError, match=r"report\.json': Input/output error; the older 'report\.json' is kept as"):
+        _write_files({path: b"newer"})
+    (kept,) = tmp_path.iterdir()
+    assert kept.read_bytes() == b"older"
+
+
+def test_files_are_replaced_and_no_older_one_stays(tmp_path: Path) -> None:
+    table().write_csv("t.csv")
+    for strength in ("1", "0.01"):
+        assert run("fit", "t.csv", "--target", "kind", "--C", strength).exit_code == 0
+    assert json.loads(Path("out/report.json").read_text())["kind"] == "fit"
+    assert files(tmp_path) == {"t.csv", "out", *(f"out/{name}" for name in OUTPUTS)}
+
+
+def test_one_column_for_two_labels_is_judged() -> None:
+    pl.DataFrame({"y_true": [0.0, 1.0, 1.0], "id": [7, 8, 9], "y_prob": [0.5, 0.5, 0.25]}).write_csv("p.csv")
+    result = run("report", "p.csv", "--target", "y_true", "--probabilities")
+    assert (result.exit_code, result.stderr) == (0, "")
+    report = json.loads(Path("out/report.json").read_text())
+    assert [entry["label"] for entry in report["classes"]] == ["0", "1"]
+    assert report["loss"]["bits"] == pytest.approx(4 / 3)
+
+
+def test_a_column_that_is_no_class_can_be_left_out() -> None:
+    pl.DataFrame({"y": ["a", "b"], "id": [7, 8], "a": [3.0, 0.5], "b": [-1.0, 0.5]}).write_csv("p.csv")
+    assert run("report", "p.csv", "--target", "y", "--logits", "--drop", "id").exit_code == 0
+    assert len(json.loads(Path("out/report.json").read_text())["classes"]) == 2
 
 
 def test_an_interruption_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

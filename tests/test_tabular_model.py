@@ -106,6 +106,15 @@ def test_labels_keep_the_order_of_their_type() -> None:
     assert encode_labels(pl.Series("y", [True, False]))[0] == ["false", "true"]
 
 
+def test_labels_that_are_integers_written_as_floats_are_integers() -> None:
+    for dtype in (pl.Float32, pl.Float64):
+        classes, codes = encode_labels(pl.Series("y", [10.0, -0.0, 2.0, 0.0], dtype=dtype))
+        assert classes == ["0", "2", "10"]
+        assert codes.tolist() == [2, 0, 1, 0]
+    assert encode_labels(pl.Series("y", [0.0, 0.5]))[0] == ["0.0", "0.5"]
+    assert encode_labels(pl.Series("y", [0.0, 1e300]))[0] == ["0.0", "1e+300"]
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
@@ -132,6 +141,8 @@ def test_other_refusals_of_training() -> None:
         fit_table(frame, "t", "z")
     with pytest.raises(InputError, match="no column 'z'"):
         fit_table(frame, "t", "y", drop=["z"])
+    with pytest.raises(InputError, match="column 'y' is the target and cannot be dropped as well"):
+        fit_table(frame, "t", "y", drop=["y"])
     with pytest.raises(InputError, match="no column beside 'y'"):
         fit_table(frame, "t", "y", drop=["x"])
     with pytest.raises(InputError, match="between 0 and 1"):
@@ -219,8 +230,92 @@ def test_predictions_by_prefix_or_by_name() -> None:
     assert judged.classes == ("a", "b", "c")
     assert judged.codes.tolist() == [1, 0]
     np.testing.assert_allclose(judged.losses, [np.log(4), np.log(2)])
-    plain = read_predictions(frame.drop("id").rename({"p_a": "a", "p_b": "b", "p_c": "c"}), "t", "y", "probabilities")
-    np.testing.assert_array_equal(plain.probabilities, judged.probabilities)
+    assert judged.notes == []
+    plain = predictions(y=["b", "a", "c"], a=[0.25, 0.5, 0.1], b=[0.25, 0.5, 0.2], c=[0.5, 0.0, 0.7], word=["x"] * 3)
+    named = read_predictions(plain, "t", "y", "probabilities")
+    prefixed = plain.rename({name: f"proba_{name}" for name in "abc"})
+    np.testing.assert_array_equal(named.losses, read_predictions(prefixed, "t", "y", "probabilities").losses)
+
+
+def test_the_prefix_of_the_declared_scale_comes_first() -> None:
+    frame = predictions(y=["a", "b"], p_a=[0.5, 0.5], p_b=[0.5, 0.5], logit_a=[3.0, 0.0], logit_b=[0.0, 3.0])
+    assert read_predictions(frame, "t", "y", "logits").losses.tolist() == pytest.approx([np.log1p(np.exp(-3))] * 2)
+    assert read_predictions(frame, "t", "y", "probabilities").losses.tolist() == pytest.approx([np.log(2)] * 2)
+
+
+def test_a_column_of_numbers_that_is_no_label_is_refused_by_name() -> None:
+    frame = predictions(
+        id=[1, 2], cat=[2.0, 0.1], dog=[0.3, 1.0], y=["cat", "dog"], empty=[None, None], word=["a", "b"]
+    )
+    with pytest.raises(InputError, match=r"column 'id' of 't', .*--drop, or .* with a prefix \('logit_id'\)"):
+        read_predictions(frame, "t", "y", "logits")
+    with pytest.raises(InputError, match="columns 'id', 'age' of 't'"):
+        read_predictions(frame.with_columns(age=pl.lit(3)), "t", "y", "logits")
+    assert read_predictions(frame, "t", "y", "logits", drop=["id"]).classes == ("cat", "dog")
+    with pytest.raises(InputError, match="no column 'ID'"):
+        read_predictions(frame, "t", "y", "logits", drop=["ID"])
+    with pytest.raises(InputError, match="column 'y' is the target and cannot be dropped"):
+        read_predictions(frame, "t", "y", "logits", drop=["y"])
+    # A class that no row has can only be told by a prefix.
+    three = predictions(y=["a", "b"], a=[0.5, 0.2], b=[0.3, 0.3], c=[0.2, 0.5])
+    with pytest.raises(InputError, match="column 'c' of 't'"):
+        read_predictions(three, "t", "y", "probabilities")
+    renamed = three.rename({name: f"p_{name}" for name in "abc"})
+    assert read_predictions(renamed, "t", "y", "probabilities").classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("name", ["1", "1.0", "p_1", "probability_1", "p", "y_prob", "Score"])
+def test_one_column_of_probabilities_is_enough_for_two_labels(name: str) -> None:
+    frame = pl.DataFrame({"y": [0, 1, 0, 1], name: [1e-20, 1e-20, 0.25, 0.75]})
+    judged = read_predictions(frame, "t", "y", "probabilities")
+    assert judged.classes == ("0", "1")
+    assert judged.losses[0] == 1e-20
+    np.testing.assert_allclose(judged.losses[1:], [20 * np.log(10), -np.log(0.75), -np.log(0.75)], rtol=1e-15)
+    np.testing.assert_array_equal(judged.probabilities[2:], [[0.75, 0.25], [0.25, 0.75]])
+    assert judged.notes == [f"column {name!r} holds the probabilities of label '1'; '0' has 1 minus it"]
+    assert judged.warnings == []
+
+
+@pytest.mark.parametrize(("name", "sign"), [("dog", 1), ("logit_dog", 1), ("cat", -1)])
+def test_one_column_of_logits_is_enough_for_two_labels(name: str, sign: int) -> None:
+    values = [40.0, -40.0, 0.5, -np.inf]
+    frame = pl.DataFrame({"y": ["dog", "cat", "cat", "dog"], name: values, "note": ["x"] * 4})
+    judged = read_predictions(frame, "t", "y", "logits")
+    margins = sign * np.array(values) * [1, -1, -1, 1]
+    np.testing.assert_allclose(judged.losses, np.logaddexp(0, -margins), rtol=1e-14)
+    assert "has logit 0" in judged.notes[0]
+    between = frame.with_columns(pl.Series(name, [0.0, 1.0, 0.5, 0.2]))
+    assert "use --probabilities" in read_predictions(between, "t", "y", "logits").warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"p": [0.5, 0.1], "score": [1, 2]}, "'p', 'score' of 't' could each be the predictions for label '1'"),
+        ({"1": [0.5, 0.1], "age": [30, 40]}, "column 'age' of 't'"),
+        ({"1": [0.5, 1.1]}, "column '1' holds 1.1 in row 1 .*use --logits"),
+        ({"1": [0.5, 0.1], "1.0": [0.5, 0.1]}, "'1' and '1.0' name the same class"),
+        ({"age": [30, 40]}, "no column for label '0'.*or one of the two"),
+    ],
+)
+def test_one_column_that_is_refused(columns: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_predictions(pl.DataFrame({"y": [0, 1], **columns}, strict=False), "t", "y", "probabilities")
+
+
+def test_one_column_called_p_does_not_say_of_which_word_it_is() -> None:
+    with pytest.raises(InputError, match="no column for label 'cat'"):
+        read_predictions(predictions(y=["cat", "dog"], p=[0.5, 0.5]), "t", "y", "probabilities")
+    with pytest.raises(InputError, match="every row of 't' is labelled 'a', and no other class has a column"):
+        read_predictions(predictions(y=["a", "a"], a=[3.0, 4.0]), "t", "y", "logits")
+
+
+def test_labels_read_as_floats_match_columns_of_integers() -> None:
+    for names in (("0", "1"), ("0.0", "1.0"), ("p_0", "p_1"), ("p_0.0", "p_1.0")):
+        frame = pl.DataFrame({"y": [0.0, 1.0], names[0]: [0.25, 0.5], names[1]: [0.75, 0.5]})
+        judged = read_predictions(frame, "t", "y", "probabilities")
+        assert judged.classes == ("0", "1")
+        np.testing.assert_allclose(judged.losses, [np.log(4), np.log(2)])
 
 
 def test_logits_keep_the_digits_that_probabilities_lose() -> None:
@@ -250,8 +345,8 @@ def test_rounded_probabilities_are_rescaled_and_it_is_said() -> None:
     [
         ({"a": [2.0, 0.5], "b": [-1.0, 0.5]}, "probabilities", "column 'a' holds 2 in row 0 .*use --logits"),
         ({"a": [0.5, 0.5], "b": [0.5, 0.1]}, "probabilities", "row 1 .*sums to 0.6, not 1.*'a', 'b'"),
-        ({"a": [0.5, 0.5], "b": [0.5, 0.5], "age": [30, 40]}, "probabilities", "column 'age' holds 30"),
-        ({"a": [0.5, 0.5]}, "probabilities", "no column for label 'b'.*'probability_b'"),
+        ({"a": [0.5, 0.5], "b": [0.5, 0.5], "age": [30, 40]}, "probabilities", "column 'age' of 't'"),
+        ({"A": [0.5, 0.5]}, "probabilities", "no column for label 'a'.*'probability_a'"),
         ({"a": [0.5, None], "b": [0.5, 0.5]}, "logits", "column 'a' has no value in row 1"),
         ({"a": [0.5, float("nan")], "b": [0.5, 0.5]}, "logits", "column 'a' holds nan in row 1"),
         ({"a": ["x", "y"], "b": [0.5, 0.5]}, "logits", "column 'a' should hold logits"),

@@ -104,10 +104,20 @@ def test_csv_refusals(tmp_path: Path, text: str, message: str) -> None:
         read_table(str(path))
 
 
-def test_csv_that_is_not_text_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a,b\n1,\xff\xfe\n", r"not UTF-8 text \(byte 0xff in line 2\): save it as UTF-8"),
+        ("name,y\nRené,1\nZoë,2\n".encode("latin-1"), r"not UTF-8 text \(byte 0xe9 in line 2\)"),
+        ("größe,y\n1,1\n2,2\n".encode("latin-1"), r"not UTF-8 text \(byte 0xf6 in line 1\)"),
+        ("name,y\nAnn,1\n".encode("utf-16"), r"not UTF-8 text \(byte 0xff in line 1\)"),
+        ("name,y\nAnn,1\nAnn,é".encode()[:-1], "damaged or cut short"),
+    ],
+)
+def test_csv_that_is_not_utf8_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "t.csv"
-    path.write_bytes(b"a,b\n1,\xff\xfe\n")
-    with pytest.raises(InputError, match=r"cannot read .*t\.csv"):
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
         read_table(str(path))
 
 

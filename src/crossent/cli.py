@@ -1,7 +1,8 @@
 """The command line: parse, call, print. What it does lives in `crossent.tabular` and `crossent.report`.
 
 A mistake in the input ends with one sentence on stderr and status 2. Files appear whole or not at all: everything is
-computed first, written beside its destination, and then renamed; if a rename fails, what it replaced is put back. Heavy imports wait until a command runs.
+computed first, written beside its destination, and then renamed; if a rename fails, what was there is put back. Heavy
+imports wait until a command runs.
 """
 
 from __future__ import annotations
@@ -253,6 +254,7 @@ def _write_files(files: dict[Path, bytes]) -> None:
     created: list[Path] = []
     temporary: dict[Path, Path] = {}
     older: dict[Path, Path] = {}
+    placed: list[Path] = []
     current = Path()
     try:
         for current, content in files.items():
@@ -264,14 +266,15 @@ def _write_files(files: dict[Path, bytes]) -> None:
             if os.path.lexists(current):
                 older[current] = current.with_name(f".{current.name}.{os.getpid()}.old")
                 current.replace(older[current])
+            placed.append(current)
             beside.replace(current)
     except BaseException as error:
-        stuck = _put_back(temporary, older)
+        stuck = _put_back(temporary, older, placed)
         for folder in reversed(created):
             if not any(folder.iterdir()):
                 folder.rmdir()
         if isinstance(error, OSError):
-            kept = "".join(f"; the older {str(path)!r} is kept as {str(older[path])!r}" for path in stuck)
+            kept = "".join(f"; the older {path.name!r} is kept as {str(older[path])!r}" for path in stuck)
             raise InputError(f"cannot write {str(current)!r}: {error.strerror}{kept}") from error
         raise
     for path in older.values():
@@ -279,15 +282,18 @@ def _write_files(files: dict[Path, bytes]) -> None:
             path.unlink()
 
 
-def _put_back(temporary: dict[Path, Path], older: dict[Path, Path]) -> list[Path]:
-    """Undo what was done, however far it came; return the destinations whose older file could not be put back."""
+def _put_back(temporary: dict[Path, Path], older: dict[Path, Path], placed: list[Path]) -> list[Path]:
+    """Undo what was done, however far it came; return the destinations whose older file could not be put back.
+
+    `older` and `placed` name what was about to be renamed; the folder tells whether it was.
+    """
     stuck = []
     for path, beside in temporary.items():
         try:
             if path in older:
                 if os.path.lexists(older[path]):
                     older[path].replace(path)
-            elif not os.path.lexists(beside):
+            elif path in placed and not os.path.lexists(beside):
                 path.unlink(missing_ok=True)
         except OSError:
             stuck.append(path)

@@ -102,7 +102,8 @@ def test_statistics_stay_in_their_library(library: Library) -> None:
 def test_top_k_teacher(library: Library) -> None:
     z = np.array([[0.3, -1.2, 2.5, 0.7], [1.0, 1.0, -2.0, 0.0]])
     indices, t = np.array([[2, 0], [3, 1]]), np.array([[0.6, 0.2], [0.5, 0.5]])
-    rows = TopKRows(library.array(z), TopKTarget(4, library.array(indices), library.array(t)))
+    teacher = TopKTarget(4, library.array(indices), library.array(t), library.array(1 - t.sum(axis=1)))
+    rows = TopKRows(library.array(z), teacher)
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     listed = np.take_along_axis(p, indices, axis=1)
     rest, left = 1 - listed.sum(axis=1), 1 - t.sum(axis=1)

@@ -93,9 +93,9 @@ def test_numbers_by_hand() -> None:
     frame = pl.DataFrame(
         {
             "y": ["a", "a", "b", "b"],
-            "a": [0.5, 0.25, 0.25, 0.5],
-            "b": [0.25, 0.5, 0.75, 0.25],
-            "c": [0.25, 0.25, 0, 0.25],
+            "p_a": [0.5, 0.25, 0.25, 0.5],
+            "p_b": [0.25, 0.5, 0.75, 0.25],
+            "p_c": [0.25, 0.25, 0, 0.25],
         }
     )
     report = summarize_predictions(judged(frame))
@@ -272,7 +272,7 @@ def test_predictions_worse_than_the_baseline() -> None:
 
 
 def test_one_label_only_has_a_baseline_of_zero() -> None:
-    frame = pl.DataFrame({"y": ["a", "a"], "a": [0.5, 0.75], "b": [0.5, 0.25]})
+    frame = pl.DataFrame({"y": ["a", "a"], "p_a": [0.5, 0.75], "p_b": [0.5, 0.25]})
     report = summarize_predictions(judged(frame))
     assert report["loss"]["baseline"]["nats"] == 0
     assert report["loss"]["explained"] is None

@@ -43,7 +43,13 @@ def _product(xp: Any, a: Array, b: Array, out: Array) -> Array:
 
 
 def evaluate(
-    input: Array, weight: Array, bias: Array | None, evaluate_block: EvaluateBlock, *, with_gradients: bool
+    input: Array,
+    weight: Array,
+    bias: Array | None,
+    evaluate_block: EvaluateBlock,
+    *,
+    with_gradients: bool,
+    is_silent: Array | None = None,
 ) -> tuple[Array, LinearGradients | None]:
     """Return the per-row losses (N,), float64, and the gradients.
 
@@ -56,6 +62,8 @@ def evaluate(
         Takes a block of logits, which it may overwrite, and its slice of rows; returns the rows' losses and, where
         gradients are asked for, ∂(reduced loss)/∂(block).
     with_gradients : bool
+    is_silent : (N,) boolean array, optional
+        Rows without a part in the loss: whatever they hold, NaN included, does not reach the weight's gradient.
     """
     xp = array_namespace(input, weight)
     num_rows, width = input.shape
@@ -82,6 +90,8 @@ def evaluate(
         if gradients is None:
             continue
         _product(xp, slope, weight, gradients.input[rows])
+        if is_silent is not None and bool(xp.any(is_silent[rows])):
+            block = xp.where(is_silent[rows][:, None], xp.zeros_like(block), block)
         for first in range(0, num_classes, tile):
             classes = slice(first, min(first + tile, num_classes))
             part = slope[:, classes].T

@@ -35,11 +35,13 @@ class TopKTarget(Target):
     num_classes : int
     indices : (N, k) integer array, distinct classes in each row
     probabilities : (N, k) array ≥ 0 with row sums ≤ 1
+    remainder : (N,) array ≥ 0
+        The teacher's mass outside the list.
     """
 
-    def __init__(self, num_classes: int, indices: Array, probabilities: Array):
+    def __init__(self, num_classes: int, indices: Array, probabilities: Array, remainder: Array):
         super().__init__(num_classes)
-        self.indices, self.probabilities = indices, probabilities
+        self.indices, self.probabilities, self.remainder = indices, probabilities, remainder
 
     @cached_property
     def listed(self) -> tuple[Array, Array]:
@@ -53,13 +55,6 @@ class TopKTarget(Target):
             dense = dense + xp.where(here, probability, xp.zeros_like(probability))
             is_listed = here if is_listed is None else is_listed | here
         return dense, is_listed
-
-    @cached_property
-    def remainder(self) -> Array:
-        """The teacher's mass outside the list, (N,)."""
-        xp = array_namespace(self.probabilities)
-        left = 1 - xp.sum(self.probabilities, axis=-1)
-        return xp.where(left > 0, left, xp.zeros_like(left))
 
     def distribution(self, like: Array) -> Array:
         raise TypeError("a top-k teacher has no distribution over single classes")

@@ -93,6 +93,12 @@ class Loss:
     def __neg__(self) -> Loss:
         return self * -1.0
 
+    def __sub__(self, other: Loss) -> Loss:
+        return self + -other if isinstance(other, Loss) else NotImplemented
+
+    def __radd__(self, other: Any) -> Loss:
+        return self if isinstance(other, int) and other == 0 else NotImplemented  # what sum() starts from
+
 
 def check_number(
     name: str, value: Any, *, minimum: float = -math.inf, maximum: float = math.inf, above: float = -math.inf
@@ -107,7 +113,10 @@ def check_number(
     is_number = isinstance(value, int | float) or (hasattr(value, "__float__") and getattr(value, "shape", None) == ())
     number = math.nan
     if is_number and not isinstance(value, bool):
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
     if not math.isfinite(number):
         raise ValueError(refuse(f"{name} must be a finite number", repr(value)))
     if number < minimum:

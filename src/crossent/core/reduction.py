@@ -10,6 +10,7 @@ from crossent.core.arrays import Array
 from crossent.core.losses import check_number
 from crossent.errors import refuse
 
+LEAST = 2.0**-1022  # the smallest normal number: 1 / x is finite from here on
 REDUCTIONS = ("mean", "sum", "none")
 ON_EMPTY = ("nan", "zero", "raise")
 
@@ -80,6 +81,9 @@ class Reduction:
             return 1.0, 0.0
         denominator = self.denominator(count, weighted)
         if denominator > 0:
+            if not (LEAST <= denominator < math.inf):
+                asked = "a mean's denominator must be finite and at least the smallest normal number"
+                raise ValueError(refuse(asked, denominator, "scale the weights"))
             return 1.0 / denominator, 0.0
         if self.on_empty == "raise":
             raise ValueError(

@@ -87,20 +87,3 @@ def weights(value: Any, name: str, shape: tuple[int, ...], what: str) -> np.ndar
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         raise ValueError(refuse(f"{name} must be non-negative and finite", f"{array[where]} at index {where}"))
     return np.ascontiguousarray(array)
-
-
-def positive_number(value: Any, name: str) -> float:
-    """Return value as a float > 0.
-
-    Raises
-    ------
-    ValueError
-        If it is not a positive finite number.
-    """
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not 0 < number < float("inf"):
-        raise ValueError(refuse(f"{name} must be a positive finite number", repr(value)))
-    return number

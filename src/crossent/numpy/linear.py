@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,7 +48,7 @@ class LinearProblem:
         self.dtype = FLOAT64 if FLOAT64 in kinds else kinds[0]
         self.row_shape = source.shape[:-1]
         ready = [np.ascontiguousarray(a, dtype=self.dtype) for a in self.arguments]
-        self.input, self.weight = ready[0].reshape(-1, source.shape[-1]), ready[1]
+        self.input, self.weight = ready[0].reshape(math.prod(self.row_shape), source.shape[-1]), ready[1]
         self.bias = ready[2] if bias is not None else None
         self.num_classes = weight.shape[0]
         options = with_teacher_temperature(options)
@@ -65,7 +66,14 @@ class LinearProblem:
             part = None if entries is None else entries[rows]
             return self.evaluator.evaluate(logits, rows, with_gradients, part), logits
 
-        losses, gradients = evaluate(self.input, self.weight, self.bias, evaluate_block, with_gradients=with_gradients)
+        losses, gradients = evaluate(
+            self.input,
+            self.weight,
+            self.bias,
+            evaluate_block,
+            with_gradients=with_gradients,
+            is_silent=self.head.silent_rows,
+        )
         if entries is not None:
             value = entries.reshape(shape).astype(self.result_dtype, copy=False)
         else:

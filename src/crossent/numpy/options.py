@@ -62,15 +62,17 @@ class Options:
         ------
         TypeError, ValueError
         """
-        if self.link not in LINKS:
+        if not isinstance(self.link, str) or self.link not in LINKS:
             raise ValueError(refuse(f"link must be one of {', '.join(LINKS)}", repr(self.link)))
-        if self.loss is not None and not isinstance(self.loss, Loss):
+        if self.loss is not None and (not isinstance(self.loss, Loss) or type(self.loss) is Loss):
             raise TypeError(refuse("loss must be a loss such as crossent.Focal(2.0)", repr(self.loss)))
         for name, kind in _OF_ONE_KIND:
             if getattr(self, name) is not None and self.kind != kind:
                 raise TypeError(refuse(f"{name} applies to the {kind} link", f'link="{self.link}"'))
         if not isinstance(self.ignore_index, int | np.integer) or isinstance(self.ignore_index, bool):
             raise TypeError(refuse("ignore_index must be an integer", repr(self.ignore_index)))
+        if not -(2**63) <= self.ignore_index < 2**63:
+            raise ValueError(refuse("ignore_index must be an int64", repr(self.ignore_index)))
         if not (type(self.label_smoothing) is float and self.label_smoothing == 0.0):
             self.label_smoothing = check_number("label_smoothing", self.label_smoothing, minimum=0, maximum=1)
             if self.label_smoothing and self.loss is not None and self.loss.needs_hard_target:

@@ -47,7 +47,7 @@ def cross_entropy_from_probabilities(probs: Any, target: Any, **options: Any) ->
 
     Parameters
     ----------
-    probs : array (..., K) in [0, 1], rows summing to 1 (within 1e-3)
+    probs : array (..., K) in [0, 1], rows summing to 1 (within 1e-2)
     target, options
         As in :func:`cross_entropy`.
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from crossent.core.logit_maps import LogitMap
-from crossent.core.losses import Distillation
+from crossent.core.losses import Distillation, check_number
 from crossent.errors import describe, refuse
 from crossent.kernels import reference
-from crossent.numpy.arrays import FLOAT64, compute_dtype, positive_number, real_array, weights
+from crossent.numpy.arrays import FLOAT64, as_ndarray, compute_dtype, real_array, weights
 from crossent.numpy.heads import Head, TopK, make_head
 from crossent.numpy.options import Options
 
@@ -48,8 +48,8 @@ def make_map(options: Options, num_classes: int) -> LogitMap:
         if margin.shape not in ((), (num_classes,)) or not np.isfinite(margin).all():
             raise ValueError(refuse("margin must be a finite number or one a class", describe(margin)))
     return LogitMap(
-        softcap=None if options.softcap is None else positive_number(options.softcap, "softcap"),
-        temperature=None if options.temperature is None else positive_number(options.temperature, "temperature"),
+        softcap=None if options.softcap is None else check_number("softcap", options.softcap, above=0),
+        temperature=None if options.temperature is None else check_number("temperature", options.temperature, above=0),
         offset=offset,
         margin=margin,
     )
@@ -133,13 +133,13 @@ class Problem:
             what = "a shape that broadcasts to the logits'"
             options.weight = weights(options.weight, "weight", array.shape, what)
         if self.is_single_label:
-            array, target = array[..., None], np.asarray(target)[..., None]
+            array, target = array[..., None], as_ndarray(target, "target")[..., None]
             if options.weight is not None:
                 options.weight = options.weight[..., None]
             self.axis = array.ndim - 1
         elif self.axis != array.ndim - 1:
             if not isinstance(target, TopK) and np.ndim(target) == array.ndim:
-                target = np.moveaxis(np.asarray(target), self.axis, -1)
+                target = np.moveaxis(as_ndarray(target, "target"), self.axis, -1)
             if is_sigmoid and options.weight is not None:
                 options.weight = np.moveaxis(options.weight, self.axis, -1)
             array = np.moveaxis(array, self.axis, -1)
@@ -220,11 +220,10 @@ class Problem:
                 if entries is not None:
                     entries[rows] = block_losses
                 losses[rows] = block_losses.sum(axis=1) if block_losses.ndim == 2 else block_losses
-                curvature = gradient * logit_map.curvature(raw)
-                if vector is None:
-                    hessian = hessian * slope * slope + curvature
-                else:
-                    hessian = hessian * slope + curvature * vector[rows]
+                hessian = hessian * slope * (slope if vector is None else 1.0)
+                if logit_map.softcap is not None:
+                    curvature = gradient * logit_map.curvature(raw)
+                    hessian += curvature if vector is None else curvature * vector[rows]
                 grad[rows], second[rows] = gradient * slope, hessian
         return self._value(losses, entries), self._restore(grad), self._restore(second)
 

@@ -110,10 +110,9 @@ def _from_one_column(
     if scale == "probabilities":
         _refuse_outside(values[:, None], [column])
         rest = f"{other!r} has 1 minus it"
-        pair = [values, 1 - values] if position == 0 else [1 - values, values]
         with np.errstate(divide="ignore"):  # a label called impossible costs infinitely much
             losses = np.abs(np.where(codes == position, np.log(values), np.log1p(-values)))
-        probabilities = np.column_stack(pair)
+        probabilities = np.column_stack([values, 1 - values] if position == 0 else [1 - values, values])
     else:
         if ((values >= 0) & (values <= 1)).all():
             warnings.append(
@@ -133,7 +132,8 @@ def _class_columns(frame: pl.DataFrame, target: str, labels: list[str], source: 
     """Return class -> column: of every class, or of one of two labels."""
     others = [name for name in frame.columns if name != target]
     prefix = "logit_" if scale == "logits" else PROBABILITY_PREFIX
-    by_prefix = [_by_class(others, labels, start) for start in _PREFIXES]
+    starts = reversed(_PREFIXES) if scale == "logits" else _PREFIXES
+    by_prefix = [_by_class(others, labels, start) for start in starts]
     by_name = {label: name for label, name in _by_class(others, labels, "").items() if label in labels}
     for columns in by_prefix:
         if len(columns) > 1 and columns.keys() >= set(labels):
@@ -179,7 +179,7 @@ def _positive_column(names: list[str], labels: list[str], source: str) -> dict[s
             f"columns {name_list(named)} of {source!r} could each be the predictions for label {labels[1]!r}: "
             "leave the others out with --drop"
         )
-    return {labels[1]: name for name in named}
+    return dict(zip(labels[1:], named, strict=False))
 
 
 def _refuse_other_numbers(others: pl.DataFrame, target: str, source: str, prefix: str) -> None:
@@ -188,8 +188,8 @@ def _refuse_other_numbers(others: pl.DataFrame, target: str, source: str, prefix
     if names:
         which = f"column {names[0]!r}" if len(names) == 1 else f"columns {name_list(names)}"
         raise InputError(
-            f"no label of {target!r} gives its name to {which} of {source!r}, which may be a class or not: leave it out "
-            f"with --drop, or call the column of every class with a prefix ({prefix + names[0]!r})"
+            f"no label of {target!r} gives its name to {which} of {source!r}, so nothing tells whether it is a class: "
+            f"leave it out with --drop, or call the column of every class with a prefix ({prefix + names[0]!r})"
         )
 
 

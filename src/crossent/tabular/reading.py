@@ -84,11 +84,15 @@ def _read_csv(path: Path, separator: str) -> pl.DataFrame:
         _refuse_other_encodings(path)
         _refuse_ragged(path, separator)
         raise error
+    # polars leaves doubled quotes in a quoted header as they are, and puts U+FFFD for bytes there that are not UTF-8.
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header = next(csv.reader(file, delimiter=separator), [])
+    except UnicodeDecodeError:
+        _refuse_other_encodings(path)
+        raise
     if frame.width and frame[:, -1].null_count():  # polars fills short lines with nulls and does not tell
         _refuse_ragged(path, separator)
-    # polars leaves doubled quotes in a quoted header as they are.
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        header = next(csv.reader(file, delimiter=separator), [])
     return frame.rename(dict(zip(frame.columns, header, strict=True))) if _is_header(header, frame) else frame
 
 

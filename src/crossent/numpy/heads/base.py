@@ -83,6 +83,15 @@ class Head:
     def _resolve(self, count: float, weighted: float) -> None:
         self.scale, self.offset = self.reduction.resolve(count, weighted)
 
+    @property
+    def silent_rows(self) -> np.ndarray | None:
+        """Which rows have no part in the loss, (N,); None where all have."""
+        silent = None if self.row_weight is None else self.row_weight == 0
+        if self.labels is not None:
+            ignored = self.labels < 0 if self.labels.ndim == 1 else (self.labels < 0).all(axis=1)
+            silent = ignored if silent is None else silent | ignored
+        return silent
+
     def reduce(self, row_losses: np.ndarray) -> Any:
         """Return the reduced value of the weighted row losses (all rows), float64."""
         if self.reduction.kind == "none":

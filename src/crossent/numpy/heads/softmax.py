@@ -12,7 +12,7 @@ from crossent.core.losses import Distillation, Loss
 from crossent.core.statistics import Rows
 from crossent.errors import describe, refuse
 from crossent.kernels import reference, registry
-from crossent.numpy.arrays import real_array, weights
+from crossent.numpy.arrays import as_ndarray, compute_dtype, real_array, weights
 from crossent.numpy.heads.base import Head, target_array, terms_table
 from crossent.numpy.options import Options
 
@@ -35,7 +35,7 @@ class TopK(NamedTuple):
     probabilities: Any
 
 
-def _check_distributions(target: np.ndarray, loss: Loss) -> None:
+def _check_distributions(target: np.ndarray, loss: Loss, tolerance: float) -> None:
     if target.size == 0:
         return
     if not np.min(target) >= 0:
@@ -43,10 +43,10 @@ def _check_distributions(target: np.ndarray, loss: Loss) -> None:
         raise ValueError(refuse("a target distribution must be non-negative", f"{np.min(target[row])} in row {row}"))
     if not np.isfinite(np.max(target)):
         row = int(np.argmax(~np.isfinite(target).all(axis=1)))
-        raise ValueError(refuse("a target distribution must be finite", f"inf in row {row}"))
+        raise ValueError(refuse(f"a target distribution must be finite in {target.dtype}", f"inf in row {row}"))
     if loss.needs_unit_mass:
         mass = target.sum(axis=1, dtype=np.float64)
-        off = np.abs(mass - 1) > _MASS_TOLERANCE.get(target.dtype.itemsize, 1e-6)
+        off = np.abs(mass - 1) > tolerance
         if off.any():
             row = int(np.argmax(off))
             raise ValueError(refuse(f"{loss!r} needs targets that sum to 1", f"a sum of {mass[row]} in row {row}"))
@@ -87,8 +87,8 @@ class SoftmaxHead(Head):
             raise ValueError(refuse(f"labels must have shape {self.shape}, one a row", describe(target), hint))
         labels = np.ascontiguousarray(target).reshape(-1)
         if labels.dtype != np.int64:
-            if labels.dtype == np.uint64 and labels.size and labels.max() > np.iinfo(np.int64).max:
-                labels = np.minimum(labels, np.uint64(np.iinfo(np.int64).max))
+            if labels.dtype == np.uint64:  # beyond int64 a label is out of range as much as at num_classes
+                labels = np.minimum(labels, np.uint64(max(self.num_classes, int(self.options.ignore_index) + 1, 0)))
             labels = labels.astype(np.int64)
         self.labels = np.empty(labels.size, dtype=np.int64)
         ignore_index = int(self.options.ignore_index)
@@ -129,8 +129,10 @@ class SoftmaxHead(Head):
         if self.options.margin is not None:
             raise ValueError(refuse("margin needs integer labels", describe(target)))
         target = target.reshape(self.num_rows, self.num_classes)
-        _check_distributions(target, self.loss)
-        self._set_soft(np.ascontiguousarray(target, dtype=self.dtype))
+        with np.errstate(over="ignore"):
+            soft = np.ascontiguousarray(target, dtype=self.dtype)
+        _check_distributions(soft, self.loss, _MASS_TOLERANCE.get(target.dtype.itemsize, 1e-6))
+        self._set_soft(soft)
 
     def _set_soft(self, soft: np.ndarray | None) -> None:
         self.soft = soft
@@ -172,15 +174,18 @@ class SoftmaxHead(Head):
         self._set_soft(soft)
 
     def _take_top_k(self, teacher: TopK) -> None:
-        indices, probabilities = np.asarray(teacher.indices), real_array(teacher.probabilities, "probabilities")
-        if indices.shape != probabilities.shape or indices.shape[:-1] != self.shape or indices.dtype.kind not in "iu":
+        indices = as_ndarray(teacher.indices, "indices")
+        probabilities = real_array(teacher.probabilities, "probabilities")
+        is_list = indices.ndim > 0 and indices.shape[-1] > 0 and indices.dtype.kind in "iu"
+        if not is_list or indices.shape != probabilities.shape or indices.shape[:-1] != self.shape:
             raise ValueError(
                 refuse(
-                    f"TopK needs integer indices and floating probabilities, both of shape {(*self.shape, 'k')}",
+                    f"TopK needs integer indices and floating probabilities, both of shape {(*self.shape, 'k')}, k ≥ 1",
                     f"{describe(indices)} and {describe(probabilities)}",
                 )
             )
         k = indices.shape[-1]
+        rounding = 4 * k * np.finfo(compute_dtype(probabilities.dtype)).eps
         indices = indices.reshape(self.num_rows, k).astype(np.int64)
         probabilities = probabilities.reshape(self.num_rows, k).astype(np.float64)
         ordered = np.sort(indices, axis=1)
@@ -200,8 +205,9 @@ class SoftmaxHead(Head):
             raise ValueError(
                 refuse("TopK probabilities must be non-negative with sums ≤ 1", f"{probabilities[row]} in row {row}")
             )
-        left = np.maximum(1 - total, 0.0)
-        parts = np.concatenate([probabilities, left[:, None]], axis=1)
+        # What rounding left of a full list is no mass: an empty bucket would make it an infinite loss.
+        self.remainder = np.where((1 - total > rounding) & (k < self.num_classes), 1 - total, 0.0)
+        parts = np.concatenate([probabilities, self.remainder[:, None]], axis=1)
         logs = np.log(np.where(parts > 0, parts, 1.0))
         self.constant = -self.loss.strength * np.sum(parts * logs, axis=1)
         self.top_k = TopK(indices, probabilities)
@@ -245,7 +251,8 @@ class SoftmaxHead(Head):
 
     def reference_rows(self, logits: np.ndarray, rows: slice) -> Rows:
         if self.top_k is not None:
-            target = TopKTarget(self.num_classes, self.top_k.indices[rows], self.top_k.probabilities[rows])
+            indices, probabilities = self.top_k.indices[rows], self.top_k.probabilities[rows]
+            target = TopKTarget(self.num_classes, indices, probabilities, self.remainder[rows])
             return TopKRows(logits.astype(np.float64), target)
         return reference.softmax_rows(
             logits,
