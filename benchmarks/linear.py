@@ -39,7 +39,7 @@ def _three_products(source: np.ndarray, weight: np.ndarray) -> None:
     logits.T @ source
 
 
-def run(repeats: int) -> list[dict[str, Any]]:
+def run(rounds: int) -> list[dict[str, Any]]:
     """Return one record a dtype: seconds by loss and of the products, peak extra bytes by loss."""
     records = []
     for dtype in ("float32", "float64"):
@@ -47,7 +47,7 @@ def run(repeats: int) -> list[dict[str, Any]]:
         calls: dict[str, Callable[[], object]] = {"three products": partial(_three_products, source, weight)}
         for name, options in LOSSES.items():
             calls[name] = partial(ce.linear_value_and_grad, source, weight, labels, **options)
-        seconds = interleaved_medians(calls, repeats)
+        seconds = interleaved_medians(calls, rounds)
         memory = {name: peak_extra_bytes(dtype, name) for name in LOSSES}
         print("linear", SHAPE, dtype, {k: round(v, 2) for k, v in seconds.items()}, memory, flush=True)
         records.append({"shape": SHAPE, "dtype": dtype, "seconds": seconds, "peak_extra_bytes": memory})

@@ -63,12 +63,12 @@ def main() -> None:
         elif part == "linear":
             import linear
 
-            results[part] = linear.run(1 if chosen.quick else 3)
+            results[part] = linear.run(1 if chosen.quick else 2)
         else:
             import dense
 
             run = dense.run if part == "dense" else dense.run_small
-            results[part] = run(3 if chosen.quick else 9)
+            results[part] = run(1 if chosen.quick else 7)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     import tables

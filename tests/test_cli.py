@@ -418,3 +418,46 @@ def test_help_is_quick_and_names_the_commands() -> None:
         assert re.search(rf"\b{word}\b", process.stdout)
     imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines()}
     assert imported.isdisjoint({"sklearn", "polars", "matplotlib", "numba", "torch"})
+
+
+def refused(*arguments: str) -> str:
+    """Run a command that must fail with one sentence; return the sentence."""
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_logits_that_overflow_are_refused() -> None:
+    table().write_csv("t.csv")
+    assert run("fit", "t.csv", "--target", "kind", "-o", "good").exit_code == 0
+    pl.DataFrame({"size": [1e308], "colour": ["red"]}).write_csv("far.csv")
+    if np.isfinite(read_model(MODEL).preprocessing.transform(read_table("far.csv"), "far.csv")).all():
+        assert "overflow" in refused("predict", MODEL, "far.csv")
+    assert not Path("far.predictions.csv").exists()
+
+
+def test_a_target_with_the_name_of_a_written_column_is_not_judged_against_itself() -> None:
+    table().rename({"kind": "prediction"}).write_csv("t.csv")
+    assert run("fit", "t.csv", "--target", "prediction", "-o", "good").exit_code == 0
+    assert "'prediction'" in refused("predict", MODEL, "t.csv")
+
+
+def test_repeated_column_names_are_refused() -> None:
+    Path("t.csv").write_text("a,y,y\n1,u,u\n2,v,v\n")
+    assert "more than one column called 'y'" in refused("fit", "t.csv", "--target", "y")
+
+
+def test_npz_files_that_hold_no_named_arrays_are_refused() -> None:
+    with Path("one.npz").open("wb") as file:
+        np.save(file, np.eye(3))
+    assert "holds one array" in refused("fit", "one.npz")
+
+
+def test_durations_and_overlong_names_get_a_sentence() -> None:
+    frame = pl.DataFrame({"a": [1.0, 2.0] * 10, "y": pl.Series(range(20)).cast(pl.Duration)})
+    frame.write_parquet("t.parquet")
+    assert "Duration" in refused("fit", "t.parquet", "--target", "y")
+    assert "no file" in refused("fit", "x" * 300 + ".csv", "--target", "y")
+    table().write_csv("t.csv")
+    assert "too long" in refused("fit", "t.csv", "--target", "kind", "-o", "x" * 300)

@@ -168,6 +168,10 @@ def _clean_endings() -> Iterator[None]:
     except ModuleNotFoundError as error:
         sys.stderr.write(f"crossent: the package {error.name} is missing: pip install 'crossent[cli]'\n")
         raise typer.Exit(2) from error
+    except OSError as error:
+        place = "" if error.filename is None else f" ({str(error.filename)[:200]!r})"
+        sys.stderr.write(f"crossent: {error.strerror or error}{place}\n")
+        raise typer.Exit(2) from error
     except KeyboardInterrupt as error:
         sys.stderr.write("crossent: interrupted\n")
         raise typer.Exit(130) from error

@@ -105,6 +105,26 @@ def test_hessian_is_the_derivative_of_the_gradient(link: str, intercept: bool) -
     np.testing.assert_allclose(Hessian(objective, theta) @ vector, difference / (2 * h), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("top", [0, 2])
+def test_curvature_of_a_confident_row_does_not_cancel(top: int) -> None:
+    """p = (1 - 3e-30, e-30, 2e-30): 1 - p rounds to 0, and the curvature is there all the same."""
+    tail = np.array([1e-30, 2e-30])
+    logits = np.insert(np.log(tail), top, 0.0)
+    target = EncodedTarget("softmax", np.arange(3), 3, np.array([0]), None)
+    objective = LinearObjective(np.ones((1, 1)), target, np.ones(1), 0.0, CROSS_ENTROPY_TERMS, False)
+    theta = np.column_stack([logits, np.zeros(3)])
+    vector = np.column_stack([[3.0, -1.0, 6.0], np.zeros(3)])
+    u = np.delete(vector[:, 0], top) - vector[top, 0]
+    expected = np.insert(tail * u, top, -np.sum(tail * u))
+    product = (Hessian(objective, theta) @ vector)[:, 0]
+    np.testing.assert_allclose(product, expected, rtol=1e-13)
+    sets = EncodedTarget("sigmoid", np.arange(2), 2, np.array([[0, 1]], dtype=np.int8), None)
+    objective = LinearObjective(np.ones((1, 1)), sets, np.ones(1), 0.0, CROSS_ENTROPY_TERMS, False)
+    theta = np.array([[60.0, 0.0], [-60.0, 0.0]])
+    product = (Hessian(objective, theta) @ np.array([[1.0, 0.0], [1.0, 0.0]]))[:, 0]
+    np.testing.assert_allclose(product, np.exp(-60.0), rtol=1e-13)
+
+
 @pytest.mark.parametrize("intercept", [True, False])
 def test_for_two_classes_the_model_is_the_hessian(intercept: bool) -> None:
     for link, k in (("sigmoid", 1), ("softmax", 2)):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from crossent.core.arrays import Array, array_namespace
 
-BLOCK_BYTES = 80 << 20  # of logits: large enough for the products' full speed; a full weight gradient need not fit
+BLOCK_BYTES = 80 << 20  # of logits: large enough for the products' full speed
 TILE_BYTES = 4 << 20  # of the weight's gradient: a tile is added while it is in cache
 
 

@@ -14,7 +14,7 @@ For two classes, or one sigmoid label, the model *is* the Hessian, and Newton's 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +25,21 @@ DENSE_LIMIT = 2048
 """Larger matrices than this are replaced by their diagonals instead of being diagonalised."""
 
 
+class _Curvature(NamedTuple):
+    """What a block's S_i are made of, class-major: probabilities, likeliest class and mass; or a σ (1 - σ) alone."""
+
+    values: NDArray[Any]  # (K, n)
+    top: NDArray[np.intp] | None
+    mass: NDArray[Any] | None
+
+
 class Hessian:
     """Exact Hessian products at one point. The probabilities are kept if they fit in `CACHE_BYTES`."""
 
     def __init__(self, objective: LinearObjective, theta: Array) -> None:
         self._objective = objective
         self._theta = objective.working(theta)
-        self._kept: dict[int, tuple[NDArray[Any], NDArray[Any]]] = {}
+        self._kept: dict[int, _Curvature] = {}
         if objective.num_rows * objective.num_outputs * objective.dtype.itemsize > CACHE_BYTES:
             return
 
@@ -42,32 +50,34 @@ class Hessian:
         for blocks, _ in objective.sum_rows(keep, dict):
             self._kept.update(blocks)
 
-    def _block(self, workspace: Workspace, rows: slice, columns: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return class-major probabilities (K, n) and masses, (n,) or (K, n)."""
-        logits = self._objective.logits(workspace, self._theta, columns)
-        probabilities = np.array(self._objective.probabilities(logits).T, order="C")  # a copy: the workspace is reused
-        return probabilities, self._objective.mass(rows).T.astype(probabilities.dtype)
+    def _block(self, workspace: Workspace, rows: slice, columns: NDArray[Any]) -> _Curvature:
+        objective = self._objective
+        logits = objective.logits(workspace, self._theta, columns)
+        mass = objective.mass(rows).T.astype(objective.dtype)
+        # Copies, because the workspace is reused.
+        if objective.target.link == "sigmoid":
+            return _Curvature(np.array(objective.variances(logits).T, order="C") * mass, None, None)
+        p, top, _ = objective.probabilities(logits)
+        return _Curvature(np.array(p.T, order="C"), top, mass)
 
     def __matmul__(self, vector: Array) -> Array:
         """Return (∇²F) V for V of the parameters' shape (K, D + 1)."""
         objective = self._objective
         objective.hessian_products += 1
         v = objective.working(vector)
-        softmax = objective.target.link == "softmax"
 
         def work(workspace: Workspace, rows: slice, total: Array) -> float:
             columns = objective.columns(workspace, rows)
-            p, mass = self._kept.get(rows.start) or self._block(workspace, rows, columns)
-            u = np.matmul(v.weight, columns.T, out=workspace.outputs(p.shape))
+            at = self._kept.get(rows.start) or self._block(workspace, rows, columns)
+            u = np.matmul(v.weight, columns.T, out=workspace.outputs(at.values.shape))
             if objective.fit_intercept:
                 u += v.bias[:, None]
-            if softmax:
-                u -= np.einsum("kn,kn->n", p, u)
-                u *= p
-            else:
-                u *= p
-                u *= 1 - p
-            u *= mass
+            if at.top is not None:
+                # S u does not change when u is shifted; relative to the likeliest class nothing cancels.
+                u -= u[at.top, np.arange(len(columns))]
+                u -= np.einsum("kn,kn->n", at.values, u)
+                u *= at.mass
+            u *= at.values
             objective.accumulate(workspace, total, u.T, columns)
             return 0.0
 
@@ -92,26 +102,21 @@ class KroneckerMetric:
     @classmethod
     def at(cls, objective: LinearObjective, theta: Array, sample: int | None = None) -> KroneckerMetric:
         """Build the model from about `sample` evenly spaced rows (None: all)."""
-        softmax = objective.target.link == "softmax"
-        dense = softmax and objective.num_outputs <= DENSE_LIMIT
-        columns, p, mass = _sampled(objective, theta, sample)
-        weighted = p * (mass if mass.ndim == 2 else mass[:, None])
-        if softmax:
-            omega = np.maximum(mass - np.einsum("nk,nk->n", weighted, p), 0.0)
-        else:
-            weighted *= 1 - p
+        columns, logits, mass = _sampled(objective, theta, sample)
+        if objective.target.link == "sigmoid":
+            weighted = objective.variances(logits) * (mass if mass.ndim == 2 else mass[:, None])
             omega = weighted.sum(axis=1)
-        diagonal = weighted.sum(axis=0)
+            outputs: tuple[Array | None, Array] = (None, weighted.sum(axis=0))
+        else:
+            p, top, rest = objective.probabilities(logits)
+            weighted = p * mass[:, None]
+            spread = weighted * (1 - p)
+            rows = np.arange(len(p))
+            spread[rows, top] = weighted[rows, top] * rest
+            omega = spread.sum(axis=1)
+            outputs = _output_spectrum(weighted, p, spread.sum(axis=0))
         omega_sum = max(float(omega.sum()), float(np.finfo(np.float64).tiny))
         shift = omega @ columns / omega_sum if objective.fit_intercept else np.zeros(objective.num_features)
-        outputs: tuple[Array | None, Array]
-        if dense:
-            values, vectors = np.linalg.eigh(np.diag(diagonal) - weighted.T @ p)
-            outputs = (vectors, np.maximum(values, 0.0))
-        else:
-            if softmax:
-                diagonal -= np.einsum("nk,nk->k", weighted, p)
-            outputs = (None, np.maximum(diagonal, 0.0))
         columns -= shift
         features = _spectrum(columns, omega / omega_sum)
         curvature = float(outputs[1].max(initial=0.0) * features[1].max(initial=0.0))
@@ -155,7 +160,7 @@ class KroneckerMetric:
 
 
 def _sampled(objective: LinearObjective, theta: Array, sample: int | None) -> tuple[Array, Array, Array]:
-    """Return centred rows (n, D), their probabilities (n, K) and masses, scaled to stand for all rows; float64."""
+    """Return centred rows (n, D), their logits (n, K) and masses, scaled to stand for all rows; float64."""
     stride = 1 if sample is None else max(1, objective.num_rows // max(1, sample))
     rows = slice(0, objective.num_rows, stride)
     columns = objective.X[rows].astype(np.float64)
@@ -163,7 +168,17 @@ def _sampled(objective: LinearObjective, theta: Array, sample: int | None) -> tu
         columns -= objective.mean
     logits = columns @ theta[:, :-1].T
     logits += theta[:, -1]
-    return columns, objective.probabilities(logits), stride * objective.mass(rows)
+    return columns, logits, stride * objective.mass(rows)
+
+
+def _output_spectrum(weighted: Array, p: Array, diagonal: Array) -> tuple[Array | None, Array]:
+    """Return eigenvectors and eigenvalues of ``A = Σ a (diag p - p pᵀ)`` from a p, p and A's diagonal."""
+    if p.shape[1] > DENSE_LIMIT:
+        return None, diagonal
+    between = -(weighted.T @ p)
+    np.fill_diagonal(between, diagonal)
+    values, vectors = np.linalg.eigh(between)
+    return vectors, np.maximum(values, 0.0)
 
 
 def _spectrum(columns: Array, weight: Array) -> tuple[Array | None, Array]:

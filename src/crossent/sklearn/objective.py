@@ -217,7 +217,10 @@ class LinearObjective:
 
         def run(start: int, stop: int) -> None:
             for chunk in range(start, stop):
-                workspace = self._workspaces.pop() if self._workspaces else Workspace(self)
+                try:
+                    workspace = self._workspaces.pop()
+                except IndexError:  # all in use: asking first would be a race between threads
+                    workspace = Workspace(self)
                 total, value = new_total(), 0.0
                 for rows in blocks[bounds[chunk] : bounds[chunk + 1]]:
                     value += work(workspace, rows, total)
@@ -268,14 +271,26 @@ class LinearObjective:
         if self.fit_intercept:
             total[:, -1] += rows_by_outputs.sum(axis=0, dtype=np.float64)
 
-    def probabilities(self, logits: NDArray[Any]) -> NDArray[Any]:
-        """Replace logits by probabilities: the gradient of cross-entropy for the target "class 0" is p - e_0, or σ."""
-        softmax = self.target.link == "softmax"
-        zeros: NDArray[Any] = np.zeros(len(logits), np.int64) if softmax else np.zeros(logits.shape, np.int8)
-        target = EncodedTarget(self.target.link, self.target.classes, self.num_outputs, zeros, None)
+    def probabilities(self, logits: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[Any]]:
+        """Replace softmax logits (n, K) by probabilities; return them, the likeliest class m and 1 - p_m, accurately.
+
+        The gradient of cross-entropy for the target m is p - e_m, whose entry at m is not 1 - p_m rounded but the sum
+        of the others: curvature is p (1 - p), and where a model is sure that is all there is.
+        """
+        top = logits.argmax(axis=1)
+        target = EncodedTarget("softmax", self.target.classes, self.num_outputs, top.astype(np.int64), None)
         self._gradient_in_place(target, logits, CROSS_ENTROPY_TERMS, None)
-        if softmax:
-            logits[:, 0] += 1
+        rows = np.arange(len(logits))
+        rest = -logits[rows, top]
+        logits[rows, top] = 1 - rest
+        return logits, top, rest
+
+    def variances(self, logits: NDArray[Any]) -> NDArray[Any]:
+        """Replace sigmoid logits (n, K) by σ(z) σ(-z), accurately on both sides."""
+        target = EncodedTarget("sigmoid", self.target.classes, self.num_outputs, (logits > 0).astype(np.int8), None)
+        self._gradient_in_place(target, logits, CROSS_ENTROPY_TERMS, None)  # ±σ(-|z|)
+        np.abs(logits, out=logits)
+        logits *= 1 - logits
         return logits
 
     def mass(self, rows: slice) -> Array:

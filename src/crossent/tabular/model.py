@@ -23,6 +23,7 @@ import crossent as ce
 from .._version import __version__
 from .errors import InputError
 from .preprocessing import CategoryColumn, NumberColumn, Preprocessing
+from .reading import exists
 
 HEADER_ENTRY = "crossent.model"
 FORMAT_VERSION = 1
@@ -45,7 +46,13 @@ class Model:
 
     def logits_of(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the logits (N, K) of rows that are preprocessed already."""
-        return matrix @ self.coef.T + self.intercept
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits = matrix @ self.coef.T + self.intercept
+        overflowed = ~np.isfinite(logits).all(axis=1)
+        if overflowed.any():
+            row = int(np.argmax(overflowed))
+            raise InputError(f"the logits of row {row} (counted from 0) overflow: a value there is far too large")
+        return logits
 
     def predict_probabilities(self, frame: pl.DataFrame, source: str = "the table") -> NDArray[np.float64]:
         """Return the probabilities (N, K) of the rows of a table; column k belongs to ``classes[k]``."""
@@ -87,7 +94,7 @@ def read_model(path: str) -> Model:
     InputError
         If there is no such file, it is no crossent model, it is damaged or cut short, or a newer crossent wrote it.
     """
-    if not Path(path).is_file():
+    if not (exists(Path(path)) and Path(path).is_file()):
         raise InputError(f"there is no model file {path!r}")
     try:
         with safe_open(path, framework="numpy") as file:

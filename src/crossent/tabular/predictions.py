@@ -260,10 +260,15 @@ def prediction_table(model: Model, frame: pl.DataFrame, source: str) -> pl.DataF
 
     Where the table holds the target column, it comes along, so that the result can be judged by `read_predictions`.
     """
-    probabilities = model.predict_probabilities(frame, source)
     names = [PROBABILITY_PREFIX + name for name in model.classes]
+    if model.target in frame.columns and model.target in ("prediction", *names):
+        raise InputError(
+            f"the target column {model.target!r} has the name of a column that predict writes: "
+            f"drop or rename it in {source!r}"
+        )
+    probabilities = model.predict_probabilities(frame, source)
     columns: dict[str, pl.Series] = {}
-    if model.target in frame.columns and model.target not in ("prediction", *names):
+    if model.target in frame.columns:
         columns[model.target] = frame[model.target]
     columns["prediction"] = pl.Series([model.classes[k] for k in np.argmax(probabilities, axis=1)])
     columns.update({name: pl.Series(probabilities[:, k]) for k, name in enumerate(names)})

@@ -40,7 +40,7 @@ def read_table(source: str) -> pl.DataFrame:
     if source in BUILT_IN:
         return _built_in(source)
     path = Path(source)
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"there is no file {source!r}, and the built-in data sets are {', '.join(BUILT_IN)}")
     if not path.is_file():
         raise InputError(f"{source!r} is not a file")
@@ -61,6 +61,14 @@ def read_table(source: str) -> pl.DataFrame:
     if frame.height == 0:
         raise InputError(f"{source!r} has no rows")
     return frame
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is such a path; a name that the file system cannot hold is of no file."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _read(path: Path, suffix: str) -> pl.DataFrame:
@@ -91,6 +99,9 @@ def _read_csv(path: Path, separator: str) -> pl.DataFrame:
     except UnicodeDecodeError:
         _refuse_other_encodings(path)
         raise
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise InputError(f"{str(path)!r} has more than one column called {name_list(repeated)}: rename all but one")
     if frame.width and frame[:, -1].null_count():  # polars fills short lines with nulls and does not tell
         _refuse_ragged(path, separator)
     return frame.rename(dict(zip(frame.columns, header, strict=True))) if _is_header(header, frame) else frame
@@ -128,11 +139,17 @@ def _refuse_ragged(path: Path, separator: str) -> None:
 
 def _read_npz(path: Path) -> pl.DataFrame:
     # Opened here: np.load leaves a damaged file open.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        if "X" not in archive.files:
-            raise InputError(f"{str(path)!r} must hold the arrays 'X' and 'y'; it holds {name_list(archive.files)}")
-        features = archive["X"]
-        labels = archive["y"] if "y" in archive.files else None
+    with path.open("rb") as file:
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise InputError(f"{str(path)!r} holds one array; an .npz file holds the arrays 'X' and 'y'")
+        with archive:
+            if "X" not in archive.files:
+                raise InputError(f"{str(path)!r} must hold the arrays 'X' and 'y'; it holds {name_list(archive.files)}")
+            features = archive["X"]
+            labels = archive["y"] if "y" in archive.files else None
+    if not (isinstance(features, np.ndarray) and isinstance(labels, np.ndarray | None)):
+        raise InputError(f"'X' and 'y' in {str(path)!r} are not arrays")
     if features.ndim != 2 or features.dtype.kind not in "fiub":
         raise InputError(
             f"'X' in {str(path)!r} must be a two-dimensional array of real numbers; "
@@ -192,7 +209,10 @@ def as_text(series: pl.Series) -> pl.Series:
     if series.dtype == pl.Boolean:
         text = pl.select(pl.when(series).then(pl.lit("true")).when(~series).then(pl.lit("false"))).to_series()
         return text.alias(series.name)
-    text = series.cast(pl.String)
+    try:
+        text = series.cast(pl.String)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"column {series.name!r} holds {series.dtype}, which has no text form: convert it") from error
     return text.set(text.str.strip_chars() == "", None)
 
 
