@@ -434,7 +434,7 @@ def test_logits_that_overflow_are_refused() -> None:
     assert run("fit", "t.csv", "--target", "kind", "-o", "good").exit_code == 0
     steep = replace(read_model(MODEL), coef=1e10 * read_model(MODEL).coef)
     far = pl.DataFrame({"size": [0.0, 1e308], "colour": ["red", "red"]})
-    with pytest.raises(InputError, match="row 1 .* overflow"):
+    with pytest.raises(InputError, match=r"row 1 .* overflow"):
         steep.predict_probabilities(far)
 
 
