@@ -69,7 +69,7 @@ def test_soft_targets_beyond_float32_are_refused() -> None:
         {"label_smoothing": np.array([0.1, 0.2])},
         {"link": "sigmoid", "alpha": [0.1]},
     ],
-    ids=str,
+    ids=lambda options: next(reversed(options)),
 )
 def test_what_is_no_option_gets_a_sentence(options: dict[str, Any]) -> None:
     target = [0, 1, 2] if options.get("link") != "sigmoid" else np.zeros((3, 3), dtype=int)
