@@ -72,7 +72,8 @@ def scan_labels(
     weight = np.ones(count) if class_weight is None else class_weight[labels[counted]]
     if row_weight is not None:
         weight = weight * row_weight[counted]
-    return -1, count, float(np.sum(weight))
+    with np.errstate(over="ignore"):  # an infinite sum is refused where the denominator is decided
+        return -1, count, float(np.sum(weight))
 
 
 def softmax_rows(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .objective import CACHE_BYTES, Array, LinearObjective, Workspace
+from .objective import CACHE_BYTES, Array, LinearObjective, Workspace, drop_negligible
 
 DENSE_LIMIT = 2048
 """Larger matrices than this are replaced by their diagonals instead of being diagonalised."""
@@ -56,9 +56,9 @@ class Hessian:
         mass = objective.mass(rows).T.astype(objective.dtype)
         # Copies, because the workspace is reused.
         if objective.target.link == "sigmoid":
-            return _Curvature(np.array(objective.variances(logits).T, order="C") * mass, None, None)
+            return _Curvature(np.array(drop_negligible(objective.variances(logits)).T, order="C") * mass, None, None)
         p, top, _ = objective.probabilities(logits)
-        return _Curvature(np.array(p.T, order="C"), top, mass)
+        return _Curvature(np.array(drop_negligible(p).T, order="C"), top, mass)
 
     def __matmul__(self, vector: Array) -> Array:
         """Return (∇²F) V for V of the parameters' shape (K, D + 1)."""

@@ -136,7 +136,8 @@ class SoftmaxHead(Head):
 
     def _set_soft(self, soft: np.ndarray | None) -> None:
         self.soft = soft
-        weighted = float(self.num_rows) if self.row_weight is None else float(np.sum(self.row_weight))
+        with np.errstate(over="ignore"):  # an infinite sum is refused where the denominator is decided
+            weighted = float(self.num_rows) if self.row_weight is None else float(np.sum(self.row_weight))
         self._resolve(self.num_rows, weighted)
 
     def _take_teacher(self, teacher: Any, loss: Distillation) -> None:
