@@ -68,7 +68,7 @@ def main() -> None:
             import dense
 
             run = dense.run if part == "dense" else dense.run_small
-            results[part] = run(1 if chosen.quick else 7)
+            results[part] = run(1 if chosen.quick else 5)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     import tables

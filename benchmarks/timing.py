@@ -9,14 +9,16 @@ from collections.abc import Callable
 
 PAUSE = 0.05
 """Seconds between contenders: idle threads of OpenMP and BLAS spin for a while, in the way of the next one."""
-CALLS_A_TURN = 1
+WARM_UP = 0.03
+"""Seconds of untimed calls in each turn: processors that idled, or worked for another contender, start slowly."""
+CALLS_A_TURN = 3
 
 
 def interleaved_medians(contenders: dict[str, Callable[[], object]], rounds: int, calls: int = 1) -> dict[str, float]:
     """Return each contender's median seconds a call.
 
-    In each round all take turns: a pause, one untimed call to wake the processors, then `CALLS_A_TURN` timed ones, each
-    of `calls` calls.
+    In each round all take turns: a pause, untimed calls (at least one), then `CALLS_A_TURN` timed ones, each of `calls`
+    calls.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     gc.disable()
@@ -24,7 +26,10 @@ def interleaved_medians(contenders: dict[str, Callable[[], object]], rounds: int
         for _ in range(rounds):
             for name, call in contenders.items():
                 time.sleep(PAUSE)
+                warm = time.perf_counter() + WARM_UP
                 call()
+                while time.perf_counter() < warm:
+                    call()
                 for _ in range(CALLS_A_TURN):
                     start = time.perf_counter()
                     for _ in range(calls):

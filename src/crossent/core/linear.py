@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from crossent.core.arrays import Array, array_namespace
 
-BLOCK_BYTES = 80 << 20  # of logits: large enough for the products' full speed
-TILE_BYTES = 4 << 20  # of the weight's gradient: a tile is added while it is in cache
+BLOCK_BYTES = 104 << 20  # of logits: large enough for the products' full speed
+TILE_BYTES = 8 << 20  # of the weight's gradient: a tile is added while it is in cache
 
 
 class LinearGradients(NamedTuple):
@@ -76,7 +76,7 @@ def evaluate(
     if with_gradients:
         gradients = LinearGradients(
             xp.empty_like(input),
-            xp.zeros_like(weight),
+            xp.zeros(weight.shape, dtype=weight.dtype),
             None if bias is None else xp.zeros(num_classes, dtype=xp.float64),
         )
     scratch = xp.empty((min(tile, num_classes), width), dtype=input.dtype) if with_gradients else None

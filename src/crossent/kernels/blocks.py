@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._compile import helper, inlined
+from ._compile import helper, inlined, wide_vectors
 from .closed_forms import FIELDS, LANES, LOSS, LSE, MASS, MISS, NLL, PLAIN, PLAIN_LOW, number_fields
 from .exp import exp_difference, log1p, log1p_pair, maximum
 from .wide import plain_nll
@@ -64,6 +64,7 @@ def store_rows(x: Any, rows: Any) -> None:
 
 @helper
 def block_maximum(x: Any, m: Any) -> None:
+    wide_vectors()
     for i in range(LANES):
         m[i] = x[i]
     for start in range(LANES, len(x), LANES):
@@ -74,6 +75,7 @@ def block_maximum(x: Any, m: Any) -> None:
 
 @helper
 def block_exp(x: Any, m: Any) -> None:
+    wide_vectors()
     for start in range(0, len(x), LANES):
         z = x[start : start + LANES]
         for i in range(LANES):
@@ -93,6 +95,7 @@ def is_one(v: Any) -> Any:
 @helper
 def block_tail(x: Any, f: Any) -> None:
     """The sums of the exponentials without the maximum's own 1, four classes at a time."""
+    wide_vectors()
     clear_sum(f, TAIL)
     for i in range(LANES):
         f[ONES * LANES + i] = -1.0
@@ -125,6 +128,7 @@ def gather(x: Any, y: Any, f: Any, field: Any) -> None:
 @helper
 def block_gap(x: Any, m: Any, weight: Any, f: Any) -> None:
     """``sum w_k (m - z_k)``; a class of weight 0 adds 0 even if it is masked."""
+    wide_vectors()
     clear_sum(f, GAP)
     for k in range(len(weight)):
         z = x[k * LANES : (k + 1) * LANES]
@@ -137,6 +141,7 @@ def block_gap(x: Any, m: Any, weight: Any, f: Any) -> None:
 @helper
 def true_class(f: Any, m: Any) -> None:
     """The scalars of a row with a hard label, from its tail, ``z_y`` and ``e^(z_y - m)``."""
+    wide_vectors()
     for i in range(LANES):
         top = np.float64(m[i])
         zy = f[TRUE_LOGIT * LANES + i]
@@ -152,6 +157,7 @@ def true_class(f: Any, m: Any) -> None:
 
 @helper
 def hard_statistics(f: Any, weight_sum: Any, smoothing: Any, share: Any) -> None:
+    wide_vectors()
     kept = 1.0 - smoothing
     if smoothing == 0.0:
         for i in range(LANES):

@@ -37,7 +37,7 @@ from .closed_forms import (
     row_terms,
 )
 from .exp import exp_difference, log1p, log1p_pair, pairwise_sum
-from .rows import CHUNK, add_two_sum, copy_maximum, copy_row, exp_tail, fill_row
+from .rows import CHUNK, add_two_sum, copy_row, exp_tail, fill_row, row_maximum
 from .wide import plain_nll
 
 __all__ = ["STATISTICS", "general_rows", "pullback_rows", "statistics_rows"]
@@ -144,8 +144,8 @@ def row_statistics(
     """Fill the fields of a row and leave ``e^(z - m)`` in ``e``, another array; y is -1 for a soft target."""
     share = smoothing / len(z)
     kept = 1.0 - smoothing
-    m = copy_maximum(z, e)
-    tail = exp_tail(e, m, work)
+    m = row_maximum(z)
+    tail = exp_tail(z, e, m, work)
     total = 1.0 + tail
     log_sum, log_low = log1p_pair(tail)
     f[MAXIMUM] = m

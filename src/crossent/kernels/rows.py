@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from numba import extending, types
 
-from ._compile import helper
+from ._compile import helper, wide_vectors
 from .exp import add_in_any_order, exp_difference, maximum, multiply_add, pairwise_sum
 
 __all__ = [
     "CHUNK",
     "add_two_sum",
-    "copy_maximum",
     "copy_row",
     "exp_tail",
     "fill_row",
@@ -36,6 +35,7 @@ overload: Any = extending.overload
 @helper
 def row_maximum(z: Any) -> Any:
     """The maximum; NaN where the row holds one."""
+    wide_vectors()
     m = z[0]
     for i in range(len(z)):
         m = maximum(m, z[i])
@@ -43,30 +43,22 @@ def row_maximum(z: Any) -> Any:
 
 
 @helper
-def copy_maximum(z: Any, out: Any) -> Any:
-    """The maximum, and a copy of the row where the exponentials will be computed in place."""
-    m = z[0]
-    for i in range(len(z)):
-        v = z[i]
-        out[i] = v
-        m = maximum(m, v)
-    return m
-
-
-@helper
 def copy_row(z: Any, out: Any) -> None:
+    wide_vectors()
     for i in range(len(z)):
         out[i] = z[i]
 
 
 @helper
 def fill_row(x: Any, value: Any) -> None:
+    wide_vectors()
     for i in range(len(x)):
         x[i] = value
 
 
 @helper
 def exp_in_place(x: Any, m: Any) -> None:
+    wide_vectors()
     for i in range(len(x)):
         x[i] = exp_difference(x[i], m)
 
@@ -82,6 +74,7 @@ def add_two_sum(high: Any, low: Any, x: Any) -> Any:
 
 @helper
 def _count_ones(e: Any, one: Any) -> Any:
+    wide_vectors()
     # In the operands' own precision (exact below 2^24), so that the vectors stay as wide as they can be.
     count = one - one
     for i in range(len(e)):
@@ -91,6 +84,7 @@ def _count_ones(e: Any, one: Any) -> Any:
 
 @helper
 def _tail_of_floats(e: Any, one: Any, work: Any) -> Any:
+    wide_vectors()
     # Doubles have 29 bits to spare here: the order of the sum does not matter.
     total = 0.0
     for i in range(len(e)):
@@ -100,6 +94,7 @@ def _tail_of_floats(e: Any, one: Any, work: Any) -> Any:
 
 @helper
 def _tail_of_doubles(e: Any, one: Any, work: Any) -> Any:
+    wide_vectors()
     n = len(e)
     half = n >> 1
     out = work[: n - half]
@@ -129,8 +124,8 @@ def _typed_tail(e, one, work):
 
 
 @helper
-def exp_tail(x: Any, m: Any, work: Any) -> Any:
-    """Turn logits into ``e^(z - m)`` in place; their sum without the maximum's own 1.
+def exp_tail(z: Any, x: Any, m: Any, work: Any) -> Any:
+    """Write ``e^(z - m)`` into ``x``, which may be ``z`` itself; return their sum without the maximum's own 1.
 
     Summing the tail apart keeps ``log1p(tail)`` and ``1 - p`` exact for a confident row: ones (the maximum and its
     ties) are counted, the rest is added up, and one is taken off the count.
@@ -139,7 +134,9 @@ def exp_tail(x: Any, m: Any, work: Any) -> Any:
     ones = 0.0
     tail, lost = 0.0, 0.0
     for start in range(0, len(x), CHUNK):
-        piece = x[start : min(start + CHUNK, len(x))]
+        stop = min(start + CHUNK, len(x))
+        piece = x[start:stop]
+        copy_row(z[start:stop], piece)
         exp_in_place(piece, m)
         tail, lost = add_two_sum(tail, lost, _tail(piece, one, work))
         ones += _count_ones(piece, one)
@@ -148,6 +145,7 @@ def exp_tail(x: Any, m: Any, work: Any) -> Any:
 
 @helper
 def scale_row(x: Any, a: Any) -> None:
+    wide_vectors()
     for i in range(len(x)):
         x[i] *= a
 
@@ -155,12 +153,14 @@ def scale_row(x: Any, a: Any) -> None:
 @helper
 def scale_row_minus(x: Any, a: Any, b: Any, w: Any) -> None:
     """``x <- a x - b w``."""
+    wide_vectors()
     for i in range(len(x)):
         x[i] = multiply_add(x[i], a, -(b * w[i]))
 
 
 @helper
 def _gap_of_floats(z: Any, top: Any, w: Any, work: Any) -> Any:
+    wide_vectors()
     total = 0.0
     for i in range(len(z)):
         v = w[i] * (top - np.float64(z[i]))
@@ -170,6 +170,7 @@ def _gap_of_floats(z: Any, top: Any, w: Any, work: Any) -> Any:
 
 @helper
 def _gap_of_doubles(z: Any, top: Any, w: Any, work: Any) -> Any:
+    wide_vectors()
     out = work[: len(z)]
     for i in range(len(out)):
         v = w[i] * (top - z[i])

@@ -21,6 +21,8 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Any
 
+from .processors import Place, current_place, keep_away
+
 __all__ = ["get_num_threads", "run_rows", "set_num_threads"]
 
 SERIAL_ELEMENTS = 16384
@@ -92,16 +94,23 @@ class _Pool:
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[_Job] = SimpleQueue()
-        self._size = 0
+        self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
+        self._caller: Place | None = None
 
     def submit(self, job: _Job, helpers: int) -> None:
-        if self._size < helpers:
+        if len(self._threads) < helpers:
             with self._lock:
-                while self._size < helpers:
-                    name = f"crossent-{self._size + 1}"
-                    threading.Thread(target=self._serve, name=name, daemon=True).start()
-                    self._size += 1
+                while len(self._threads) < helpers:
+                    name = f"crossent-{len(self._threads) + 1}"
+                    thread = threading.Thread(target=self._serve, name=name, daemon=True)
+                    thread.start()
+                    self._threads.append(thread)
+                self._caller = None
+        caller = current_place()
+        if caller is not None and caller != self._caller:
+            keep_away([thread.native_id for thread in self._threads if thread.native_id is not None], caller)
+            self._caller = caller
         for _ in range(helpers):
             self._queue.put(job)
 

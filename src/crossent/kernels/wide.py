@@ -1,8 +1,9 @@
 """Kernel for rows of many classes and hard labels: every loss but those with entropy or Brier; smoothing and weights.
 
-One pass per row, which stays in the cache: maximum (and copy to the gradient's row), exponentials in place and their
-sums piece by piece, a handful of scalars, the loss, and the gradient ``A e_k - B w_k`` in place; the true class is
-written apart. With ``u = epsilon/K``, ``t'_k = u`` (``t'_y = 1 - epsilon + u``) and ``W = sum w_k t'_k``::
+One pass per row, which stays in the cache: maximum, exponentials into the gradient's row and their sums piece by piece
+(a long row is written once before it leaves the cache), a handful of scalars, the loss, and the gradient
+``A e_k - B w_k`` in place; the true class is written apart. With ``u = epsilon/K``, ``t'_k = u``
+(``t'_y = 1 - epsilon + u``) and ``W = sum w_k t'_k``::
 
     g_k = phi_nll (W p_k - w_k u) + phi_miss p_k (1 - epsilon) p_y + phi_lse p_k
     g_y = phi_nll ((W - w_y t'_y) p_y - w_y t'_y (1 - p_y)) - phi_miss (1 - epsilon) p_y (1 - p_y) + phi_lse p_y
@@ -30,7 +31,7 @@ from .closed_forms import (
     row_terms,
 )
 from .exp import difference, exp_difference, log1p_pair
-from .rows import CHUNK, copy_maximum, exp_tail, fill_row, row_maximum, scale_row, scale_row_minus, weighted_gap
+from .rows import CHUNK, exp_tail, fill_row, row_maximum, scale_row, scale_row_minus, weighted_gap
 
 __all__ = ["hard_rows"]
 
@@ -66,7 +67,6 @@ def hard_rows(
     classes = logits.shape[1]
     number = logits.dtype.type
     with_grad = grad.shape[0] > 0
-    in_place = with_grad and grad.ctypes.data == logits.ctypes.data
     f = np.empty(FIELDS)
     work = np.empty(CHUNK)
     buffer = np.empty(0 if with_grad else classes, logits.dtype)
@@ -85,11 +85,11 @@ def hard_rows(
                 fill_row(e, number(0))
             continue
 
-        m = row_maximum(z) if in_place else copy_maximum(z, e)
+        m = row_maximum(z)
         zy = z[y]
         ey = np.float64(exp_difference(zy, m))
-        gap = weighted_gap(e, m, weight, work) if smoothing > 0.0 else 0.0
-        tail = exp_tail(e, m, work)
+        gap = weighted_gap(z, m, weight, work) if smoothing > 0.0 else 0.0
+        tail = exp_tail(z, e, m, work)
         total = 1.0 + tail
         log_sum, log_low = log1p_pair(tail)
         # The sum without y: no cancellation, because a maximum is left in it or y is a maximum itself.

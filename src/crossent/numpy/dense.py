@@ -267,7 +267,8 @@ def value_and_grad(logits: Any, target: Any, *, link: str = "softmax", **options
     -------
     value : numpy scalar or array
     grad : array of the logits' shape and dtype (float64 for integer logits)
-        With reduction "none", the gradient of the summed losses.
+        With reduction "none", the gradient of the summed losses. A large one (32 MiB and more) may lie in the memory of
+        an earlier gradient that nobody holds any more.
 
     Raises
     ------

@@ -11,6 +11,7 @@ from crossent.core.logit_maps import LogitMap
 from crossent.core.losses import Distillation, check_number
 from crossent.errors import describe, refuse
 from crossent.kernels import reference
+from crossent.numpy import buffers
 from crossent.numpy.arrays import FLOAT64, as_ndarray, compute_dtype, real_array, weights
 from crossent.numpy.heads import Head, TopK, make_head
 from crossent.numpy.options import Options
@@ -186,7 +187,7 @@ class Problem:
         """Return the reduced value and, in the logits' shape and dtype, its gradient."""
         logits = self.logits
         entries = np.empty(logits.shape) if self.wants_entries else None
-        grad = np.empty(logits.shape, dtype=logits.dtype) if with_grad else None
+        grad = buffers.empty(logits.shape, logits.dtype) if with_grad else None
         if self.evaluator.map.is_identity and logits.dtype == self.dtype:
             losses = self.head.evaluate(logits, slice(0, len(logits)), grad, entries)
         else:

@@ -1,0 +1,66 @@
+"""Helper threads stay off their caller's processor and go where the caller may go, no further."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from crossent.kernels import processors, threads
+
+pytestmark = pytest.mark.skipif(processors.current_place() is None, reason="the system does not tell where threads run")
+
+
+@pytest.fixture(autouse=True)
+def _restore():
+    allowed = os.sched_getaffinity(0)
+    yield
+    os.sched_setaffinity(0, allowed)
+    threads.set_num_threads(None)
+
+
+def helpers_places(callers_choice):
+    """The processors that the pool's threads may use after a call from a thread pinned to `callers_choice`."""
+    os.sched_setaffinity(0, callers_choice)
+    threads.set_num_threads(2)
+    seen = {}
+    both = threading.Barrier(2, timeout=30)
+
+    def function(start, stop):
+        name = threading.current_thread().name
+        if name not in seen:
+            seen[name] = os.sched_getaffinity(0)
+            both.wait()
+
+    threads.run_rows(function, 3000, 1000, ())
+    return [place for name, place in seen.items() if name.startswith("crossent-")]
+
+
+def test_helpers_leave_the_callers_processor():
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("needs two processors")
+    (place,) = helpers_places(allowed)
+    assert place < allowed
+    assert len(place) == len(allowed) - 1
+
+
+def test_helpers_go_only_where_the_caller_may_go():
+    one = {min(os.sched_getaffinity(0))}
+    (place,) = helpers_places(one)
+    assert place == one
+
+
+def test_the_callers_own_affinity_is_left_alone():
+    allowed = os.sched_getaffinity(0)
+    helpers_places(allowed)
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_a_forbidden_call_is_no_error(monkeypatch):
+    def forbidden(thread_id, mask):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", forbidden)
+    processors.keep_away([threading.get_native_id()], (0, {0, 1}))
