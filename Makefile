@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench docs-plots lock clean
+.PHONY: help run test check format bench accuracy fuzz docs-plots lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ format: $(VENV)/.test  ## let ruff mend what it can
 
 bench: $(VENV)/.test  ## time and memory beside the peers (minutes; JSON out)
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+fuzz: $(VENV)/.test  ## call every public function with drawn arguments (ARGS="--minutes 60"; log in tests/fuzz/log.json)
+	cd tests && $(abspath $(BIN))/python -m fuzz.run $(ARGS)
 
 docs-plots: $(VENV)/.run  ## draw the figures of docs/ again
 	$(BIN)/python docs/make_figures.py

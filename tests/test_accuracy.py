@@ -1,17 +1,4 @@
-"""Every value, every gradient component and every entry of the Hessian's diagonal against the oracle, in ulps.
-
-==========================  =======  =======
-bar, in ulps                float32  float64
-==========================  =======  =======
-value                       2        4
-gradient component          4        8
-entry of the diagonal       16       16
-==========================  =======  =======
-
-Values and gradients of hard-target cross-entropy, focal and generalised cross-entropy are judged relative to
-themselves, all else relative to the summed magnitudes of the formula's terms; focal's bars are multiplied by 1 + γ; an
-absolute error of K smallest normal numbers times the largest multiplier is free, since terms may underflow.
-"""
+"""Every value, every gradient component and every entry of the Hessian's diagonal against the oracle, in ulps."""
 
 from __future__ import annotations
 
@@ -23,6 +10,7 @@ import adversarial
 import numpy as np
 import oracle
 import pytest
+from accuracy.judge import DTYPES, GRADIENT_BAR, VALUE_BAR, judge, largest_multiplier, slack_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws.tables import LOSSES, LossCase
@@ -30,56 +18,7 @@ from oracle import Options, Row
 
 import crossent as ce
 
-VALUE_BAR = {np.float32: 2, np.float64: 4}
-GRADIENT_BAR = {np.float32: 4, np.float64: 8}
-HESSIAN_BAR = 16
-DTYPES = [np.float32, np.float64]
 BOTH_DTYPES = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
-
-
-def factor(terms: tuple[oracle.Term, ...]) -> float:
-    """1 + γ: a power multiplies relative errors. So does the square in the Brier score, judged relative to itself."""
-    powers = [parameter if name == "focal" else float(name == "brier") for name, _, parameter in terms]
-    return 1 + max(powers)
-
-
-def largest_multiplier(case: LossCase, z: np.ndarray, weight: Any = 1.0) -> np.ndarray:
-    """For each row, what a probability that underflows may be multiplied by: the loss's slopes in its statistics."""
-    z = np.where(np.isinf(z), 0.0, z.astype(np.float64))
-    spread = 1 + np.ptp(z, axis=1) + np.log(z.shape[1])  # no -log p_k is larger
-    lse = 1 + np.abs(z).max(axis=1) + np.log(z.shape[1])
-    heaviest = max(1.0, float(np.max(weight, initial=0.0)))
-    slopes = {"z_penalty": 2 * lse, "entropy": spread, "focal": heaviest * spread}
-    parts = [
-        abs(scale) * max(1.0, abs(parameter)) * slopes.get(name, np.full(len(z), heaviest))
-        for name, scale, parameter in case.terms
-    ]
-    return np.max(parts, axis=0)
-
-
-def judge(results: tuple[Any, ...], rows: list[Row], case: LossCase, dtype: Any, slack: Any) -> None:
-    """Assert that (values, gradients, diagonals) meet the bars; say which row is the worst."""
-    bars = (VALUE_BAR[dtype], GRADIENT_BAR[dtype], HESSIAN_BAR)
-    wanted = (
-        [([row.value], [row.value_scale]) for row in rows],
-        [(row.gradient, row.gradient_scale) for row in rows],
-        [(row.hessian, row.hessian_scale) for row in rows],
-    )
-    names = ("value", "gradient", "diagonal")
-    slack = np.broadcast_to(slack, len(rows))
-    for result, bar, pairs, name in zip(results, bars, wanted, names, strict=False):
-        result = np.asarray(result).reshape(len(rows), -1)
-        for i, (exact, scale) in enumerate(pairs):
-            for k, (e, s) in enumerate(zip(exact, scale, strict=True)):
-                error = oracle.error_in_ulps(result[i, k], e, s, dtype, slack[i])
-                assert error <= bar * factor(case.terms), (
-                    f"{name} of row {i}, entry {k}: {error:.3g} ulps, allowed {bar * factor(case.terms):g}; "
-                    f"got {result[i, k]!r}, exact {float(e)!r}, judged at {float(s):.3g}"
-                )
-
-
-def slack_of(num_classes: int, dtype: Any, multiplier: Any = 1.0) -> Any:
-    return num_classes * float(np.finfo(dtype).smallest_normal) * multiplier
 
 
 @cache
@@ -113,11 +52,11 @@ def test_softmax(twin: str, case: LossCase, dtype: Any) -> None:
     for kind in KINDS if case in SEVERAL_KINDS else KINDS[: 1 if case.hard_only else 3]:
         rows, z, target, options = exact_rows(case, kind, 5, dtype)
         results = ce.value_grad_hess(z, target, loss=case.loss, reduction="none", **options)
-        slack = slack_of(5, dtype, largest_multiplier(case, z, options.get("weight", 1.0)))
+        slack = slack_of(5, dtype, largest_multiplier(case.terms, z, options.get("weight", 1.0)))
         fast = ce.value_and_grad(z, target, loss=case.loss, reduction="none", **options)
         try:
-            judge(fast, rows, case, dtype, slack)
-            judge(results, rows, case, dtype, slack)
+            judge(fast, rows, case.terms, dtype, slack)
+            judge(results, rows, case.terms, dtype, slack)
         except AssertionError as error:
             error.add_note(f"target: {kind}")
             raise
@@ -139,7 +78,7 @@ def test_number_of_classes(twin: str, num_classes: int, dtype: Any) -> None:
             z, y = z[::4], y[::4]
         rows = [oracle.tail_row(row, label, Options(terms=case.terms)) for row, label in zip(z, y, strict=True)]
         results = ce.value_and_grad(z, y, loss=case.loss, reduction="none")
-        judge(results, rows, case, dtype, slack_of(num_classes, dtype, largest_multiplier(case, z)))
+        judge(results, rows, case.terms, dtype, slack_of(num_classes, dtype, largest_multiplier(case.terms, z)))
 
 
 @BOTH_DTYPES
@@ -153,9 +92,9 @@ def test_sigmoid(twin: str, case: LossCase, dtype: Any, pos_weight: float | None
         options = Options(terms=case.terms, weight=None if pos_weight is None else [1.0, pos_weight])
         rows = [oracle.sigmoid_row(x, t, options) for x, t in zip(z, target.tolist(), strict=True)]
         settings = {"loss": case.loss, "link": "sigmoid", "reduction": "none", "pos_weight": pos_weight}
-        slack = slack_of(2, dtype, largest_multiplier(case, np.stack([0 * z, z], axis=1), pos_weight or 1.0))
-        judge(ce.value_and_grad(z, target, **settings), rows, case, dtype, slack)
-        judge(ce.value_grad_hess(z, target, **settings), rows, case, dtype, slack)
+        slack = slack_of(2, dtype, largest_multiplier(case.terms, np.stack([0 * z, z], axis=1), pos_weight or 1.0))
+        judge(ce.value_and_grad(z, target, **settings), rows, case.terms, dtype, slack)
+        judge(ce.value_grad_hess(z, target, **settings), rows, case.terms, dtype, slack)
 
 
 @BOTH_DTYPES
@@ -175,7 +114,7 @@ def test_maps_are_judged_on_their_rounded_output(twin: str, dtype: Any) -> None:
         rows = [oracle.tail_row(row, label) for row, label in zip(mapped.astype(dtype), y, strict=True)]
         value, grad = ce.value_and_grad(z, y, reduction="none", **options)
         # the slope 1/T is one more rounding: its half ulp, and that of the product, are the map's
-        judge((value, grad.astype(np.float64) / slope), rows, case, dtype, slack_of(4, dtype, 2.0))
+        judge((value, grad.astype(np.float64) / slope), rows, case.terms, dtype, slack_of(4, dtype, 2.0))
 
 
 @BOTH_DTYPES
@@ -187,13 +126,13 @@ def test_distillation(twin: str, dtype: Any) -> None:
         teacher = rng.normal(scale=3, size=z.shape).astype(dtype)
         rows = [oracle.distillation_row(row, t, temperature) for row, t in zip(z, teacher.tolist(), strict=True)]
         results = ce.value_and_grad(z, teacher, loss=ce.Distillation(temperature), reduction="none")
-        judge(results, rows, case, dtype, slack_of(4, dtype, temperature**2))
+        judge(results, rows, case.terms, dtype, slack_of(4, dtype, temperature**2))
         indices = np.argsort(-teacher, axis=1)[:, :2]
         t = np.array([[0.625, 0.25]] * len(z), dtype=dtype)
         pairs = zip(z, zip(indices.tolist(), t.tolist(), strict=True), strict=True)
         rows = [oracle.distillation_row(row, listed, temperature) for row, listed in pairs]
         top_k = ce.value_and_grad(z, ce.TopK(indices, t), loss=ce.Distillation(temperature), reduction="none")
-        judge(top_k, rows, case, dtype, slack_of(4, dtype, temperature**2))
+        judge(top_k, rows, case.terms, dtype, slack_of(4, dtype, temperature**2))
 
 
 def check_elementwise(got: np.ndarray, exact: list[list[Any]], scale: list[list[Any]], dtype: Any, bar: float) -> None:
@@ -272,9 +211,9 @@ def test_any_shape_and_values(problem: tuple) -> None:
         oracle.softmax_row(row, int(label), Options(case.terms, **options)) for row, label in zip(z, y, strict=True)
     ]
     results = ce.value_grad_hess(z, y, loss=case.loss, reduction="none", **options)
-    slack = slack_of(z.shape[1], dtype, largest_multiplier(case, z, options.get("weight", 1.0)))
-    judge(results, rows, case, dtype, slack)
-    judge(ce.value_and_grad(z, y, loss=case.loss, reduction="none", **options), rows, case, dtype, slack)
+    slack = slack_of(z.shape[1], dtype, largest_multiplier(case.terms, z, options.get("weight", 1.0)))
+    judge(results, rows, case.terms, dtype, slack)
+    judge(ce.value_and_grad(z, y, loss=case.loss, reduction="none", **options), rows, case.terms, dtype, slack)
 
 
 @BOTH_DTYPES
@@ -313,8 +252,8 @@ def test_the_judge_has_teeth(what: str, amount: int) -> None:
     case = BY_LOSS["CrossEntropy()"]
     rows, z, target, _ = exact_rows(case, "hard", 5, np.float64)
     results = [np.array(x) for x in ce.value_grad_hess(z, target, reduction="none")]
-    judge(tuple(results), rows, case, np.float64, slack_of(5, np.float64))
+    judge(tuple(results), rows, case.terms, np.float64, slack_of(5, np.float64))
     broken = results[["value", "gradient", "diagonal"].index(what)].reshape(len(z), -1)
     broken[3, -1] += 2 * amount * np.spacing(broken[3, -1])
     with pytest.raises(AssertionError, match=f"{what} of row 3"):
-        judge(tuple(results), rows, case, np.float64, slack_of(5, np.float64))
+        judge(tuple(results), rows, case.terms, np.float64, slack_of(5, np.float64))

@@ -35,6 +35,11 @@ def _distributions(*arrays: Any) -> tuple[Any, list[Array]]:
         if bool(xp.any((array < 0) | (array > 1 + 1e-6))):
             raise ValueError(refuse("probabilities must lie between 0 and 1", f"values outside, shape {array.shape}"))
         floating.append(array)
+    try:
+        xp.broadcast_arrays(*floating)
+    except (ValueError, TypeError, RuntimeError):
+        shapes = " and ".join(str(tuple(array.shape)) for array in floating)
+        raise ValueError(refuse("distributions must have shapes that broadcast", shapes)) from None
     return xp, floating
 
 

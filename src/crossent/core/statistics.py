@@ -187,7 +187,8 @@ class Rows:
         """``p - t'``; for a hard target the true class's is minus the sum of the others' probabilities."""
         if self.target.is_hard:
             return self.xp.where(self.target.is_true_class, -self.miss[:, None], self.probability)
-        return self.probability - self.distribution
+        # p (1 - t') - t' (1 - p): exact where a distribution is a single class.
+        return self.probability * self.target.complement(self.logits) - self.distribution * self.complement
 
     # The statistics.
 
@@ -252,13 +253,15 @@ class Rows:
         if name == "nll":
             if self.target.is_hard:
                 return self.mass[:, None] * self.residual
-            return self.mass[:, None] * p - self.weighted
+            # W p - q, with the part of q that cancels taken off both: exact where a distribution is a single class.
+            return p * (self.mass[:, None] - self.weighted) - self.weighted * self.complement
         if name == "lse":
             return p
         if name == "miss":
             if self.target.is_hard:
                 return self.xp.where(self.target.is_true_class, -p * self.miss[:, None], p * self.hit[:, None])
-            return p * (self.hit[:, None] - self.distribution)
+            t = self.distribution
+            return p * ((self.hit[:, None] - t * p) - t * self.complement)
         if name == "entropy":
             return guarded_product(p, self.surprisal - self.entropy[:, None])
         if name == "brier":

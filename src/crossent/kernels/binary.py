@@ -45,7 +45,7 @@ from .wide import plain_nll
 __all__ = ["sigmoid_rows"]
 
 # More fields of a block, behind those of the closed forms.
-LOGIT, TARGET, W0, W1, FACTOR, ACTIVE, P0, P1, GRADIENT = number_fields(FIELDS, FIELDS + 9)
+LOGIT, TARGET, OTHER, W0, W1, FACTOR, ACTIVE, P0, P1, GRADIENT = number_fields(FIELDS, FIELDS + 10)
 BLOCK_FIELDS = int(GRADIENT) + 1
 
 
@@ -60,19 +60,20 @@ def _block_statistics(f: Any) -> None:
         p1 = large if z >= 0.0 else small
         p0 = small if z >= 0.0 else large
         t = f[TARGET * LANES + i]
+        other = f[OTHER * LANES + i]
         positive = maximum(z, 0.0) + log_sum
         negative = maximum(-z, 0.0) + log_sum
         # 0 times an infinite logit is 0: what has no weight adds nothing.
-        a0 = f[W0 * LANES + i] * (1.0 - t)
+        a0 = f[W0 * LANES + i] * other
         a1 = f[W1 * LANES + i] * t
         f[NLL * LANES + i] = (a0 * positive if a0 != 0.0 else 0.0) + (a1 * negative if a1 != 0.0 else 0.0)
         f[MASS * LANES + i] = a0 + a1
         gap = maximum(-z if t > 0.5 else z, 0.0)
         f[PLAIN * LANES + i], f[PLAIN_LOW * LANES + i] = plain_nll(gap, 0.0, log_sum, log_low)
-        f[MISS * LANES + i] = t * p0 + (1.0 - t) * p1
+        f[MISS * LANES + i] = t * p0 + other * p1
         f[LSE * LANES + i] = positive
         f[ENTROPY * LANES + i] = log_sum + (abs(z) * small if e != 0.0 else 0.0)
-        d = (1.0 - t) * p1 - t * p0
+        d = other * p1 - t * p0
         f[BRIER * LANES + i] = 2.0 * d * d
         f[P0 * LANES + i] = p0
         f[P1 * LANES + i] = p1
@@ -83,14 +84,15 @@ def _block_gradient(f: Any, scale: Any) -> None:
     for i in range(LANES):
         z = f[LOGIT * LANES + i]
         t = f[TARGET * LANES + i]
+        other = f[OTHER * LANES + i]
         p0 = f[P0 * LANES + i]
         p1 = f[P1 * LANES + i]
         both = p0 * p1
-        g = f[D_NLL * LANES + i] * (f[W0 * LANES + i] * (1.0 - t) * p1 - f[W1 * LANES + i] * t * p0)
-        g += f[D_MISS * LANES + i] * (1.0 - 2.0 * t) * both
+        g = f[D_NLL * LANES + i] * (f[W0 * LANES + i] * other * p1 - f[W1 * LANES + i] * t * p0)
+        g += f[D_MISS * LANES + i] * (other - t) * both
         g += f[D_LSE * LANES + i] * p1 if p1 != 0.0 else 0.0
         g -= f[D_ENTROPY * LANES + i] * (z * both if both != 0.0 else 0.0)
-        g += f[D_BRIER * LANES + i] * 4.0 * ((1.0 - t) * p1 - t * p0) * both
+        g += f[D_BRIER * LANES + i] * 4.0 * (other * p1 - t * p0) * both
         f[GRADIENT * LANES + i] = scale * f[FACTOR * LANES + i] * g if f[ACTIVE * LANES + i] != 0.0 else 0.0
 
 
@@ -130,10 +132,12 @@ def _load_targets(f: Any, kept: Any, half: Any) -> None:
     for i in range(LANES):
         given = f[TARGET * LANES + i]
         t = kept * given + half
-        mass = f[W0 * LANES + i] * (1.0 - t) + f[W1 * LANES + i] * t
+        other = kept * (1.0 - given) + half  # 1 - t without the rounding of t
+        mass = f[W0 * LANES + i] * other + f[W1 * LANES + i] * t
         active = 0.0 if given < 0.0 or mass == 0.0 or f[FACTOR * LANES + i] == 0.0 else 1.0
         f[ACTIVE * LANES + i] = active
         f[TARGET * LANES + i] = t if active != 0.0 else 0.0
+        f[OTHER * LANES + i] = other if active != 0.0 else 1.0
         f[LOGIT * LANES + i] = f[LOGIT * LANES + i] if active != 0.0 else 0.0
 
 

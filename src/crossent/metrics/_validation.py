@@ -69,11 +69,15 @@ def check_predictions(
     if sample_weight is None:
         weights = np.ones(truth.shape[0])
     else:
-        weights = np.asarray(sample_weight, dtype=np.float64)
+        raw_weights = np.asarray(sample_weight)
+        if raw_weights.dtype.kind not in "fiub":
+            raise ValueError(refuse("sample_weight must hold real numbers", describe(raw_weights)))
+        weights = raw_weights.astype(np.float64)
         if weights.shape != truth.shape:
             raise ValueError(refuse(f"sample_weight must have shape {truth.shape}", describe(weights)))
         if not (np.isfinite(weights) & (weights >= 0)).all() or weights.sum() == 0:
-            raise ValueError("sample_weight must be finite, not negative, and not zero everywhere")
+            got = f"values from {weights.min():g} to {weights.max():g}"
+            raise ValueError(refuse("sample_weight must be finite, not negative, and not zero everywhere", got))
     return Predictions(codes, prob, weights, known)
 
 

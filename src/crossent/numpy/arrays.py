@@ -8,6 +8,9 @@ import numpy as np
 
 from crossent.errors import describe, refuse
 
+# Infinities and NaN are results with rules of their own here: NumPy's warnings about them would say nothing.
+quietly = np.errstate(all="ignore")
+
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 FLOAT16 = np.dtype(np.float16)

@@ -9,7 +9,7 @@ import numpy as np
 
 from crossent.core.linear import LinearGradients, evaluate
 from crossent.errors import describe, refuse
-from crossent.numpy.arrays import FLOAT64, compute_dtype, real_array
+from crossent.numpy.arrays import FLOAT64, compute_dtype, quietly, real_array
 from crossent.numpy.heads import make_head
 from crossent.numpy.options import Options, collect, takes_options
 from crossent.numpy.problem import Evaluator, make_map, with_teacher_temperature
@@ -25,6 +25,7 @@ class LinearValueGrad(NamedTuple):
 class LinearProblem:
     """Arguments of a linear head in canonical form: input (N, D), weight (K, D), bias (K,), one dtype."""
 
+    @quietly
     def __init__(self, input: Any, weight: Any, bias: Any, target: Any, options: Options):
         if options.link not in ("softmax", "sigmoid"):
             raise ValueError(refuse('the link of a linear head must be "softmax" or "sigmoid"', repr(options.link)))
@@ -56,6 +57,7 @@ class LinearProblem:
         self.evaluator = Evaluator(self.head, make_map(options, self.num_classes))
         self.result_dtype = np.float64 if self.dtype == FLOAT64 else np.float32
 
+    @quietly
     def solve(self, *, with_gradients: bool) -> tuple[Any, LinearGradients | None]:
         """Return the reduced value and the gradients, each in its argument's shape and dtype."""
         shape = (*self.row_shape, self.num_classes)
@@ -77,8 +79,7 @@ class LinearProblem:
         if entries is not None:
             value = entries.reshape(shape).astype(self.result_dtype, copy=False)
         else:
-            with np.errstate(over="ignore"):  # a loss beyond float32 is inf there
-                value = self.head.reduce(losses).astype(self.result_dtype)
+            value = self.head.reduce(losses).astype(self.result_dtype)
         if gradients is None:
             return value, None
         restored = [self._restore(g, argument) for g, argument in zip(gradients, self.arguments, strict=False)]

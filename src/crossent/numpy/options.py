@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from crossent.core.losses import CrossEntropy, Loss, check_number
-from crossent.errors import refuse
+from crossent.errors import describe, refuse
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -119,7 +119,7 @@ def collect(function_name: str, options: dict[str, Any], *, without: tuple[str, 
         if name not in KEYWORDS or name in without:
             known = ", ".join(k for k in KEYWORDS if k not in without)
             raise TypeError(
-                refuse(f"{function_name}() takes no keyword {name!r}", repr(options[name]), f"it takes {known}")
+                refuse(f"{function_name}() takes no keyword {name!r}", describe(options[name]), f"it takes {known}")
             )
     collected = Options(**options, **given)
     collected.check()

@@ -12,7 +12,7 @@ from crossent.core.losses import Distillation, check_number
 from crossent.errors import describe, refuse
 from crossent.kernels import reference
 from crossent.numpy import buffers
-from crossent.numpy.arrays import FLOAT64, as_ndarray, compute_dtype, real_array, weights
+from crossent.numpy.arrays import FLOAT64, as_ndarray, compute_dtype, quietly, real_array, weights
 from crossent.numpy.heads import Head, TopK, make_head
 from crossent.numpy.options import Options
 
@@ -87,8 +87,7 @@ class Evaluator:
 
     def mapped(self, logits: np.ndarray, rows: slice) -> np.ndarray:
         """Return the mapped logits in float64, rounded to the dtype that the head computes in."""
-        with np.errstate(all="ignore"):
-            return self.map.forward(logits.astype(np.float64), self._labels(rows)).astype(self.head.dtype)
+        return self.map.forward(logits.astype(np.float64), self._labels(rows)).astype(self.head.dtype)
 
     def evaluate(self, logits: np.ndarray, rows: slice, with_grad: bool, entries: np.ndarray | None) -> np.ndarray:
         """Return the block's weighted row losses; with `with_grad`, overwrite `logits` with the gradient."""
@@ -108,9 +107,8 @@ class Evaluator:
                 work = work.astype(np.float64)
             losses[part] = self.head.evaluate(work, here, work if with_grad else None, part_entries)
             if with_grad and self.map.softcap is not None:
-                with np.errstate(all="ignore"):
-                    slope = self.map.cap_slope(raw.astype(np.float64))
-                    work *= np.where(work == 0, 0.0, slope)
+                slope = self.map.cap_slope(raw.astype(np.float64))
+                work *= np.where(work == 0, 0.0, slope)
             if with_grad:
                 logits[part] = work
         return losses
@@ -119,6 +117,7 @@ class Evaluator:
 class Problem:
     """Logits, target and options in canonical form: logits (N, K) contiguous, their axis last."""
 
+    @quietly
     def __init__(self, logits: Any, target: Any, options: Options):
         array = real_array(logits, "logits")
         self.dtype = compute_dtype(array.dtype)
@@ -180,9 +179,9 @@ class Problem:
         value = self.head.reduce(losses)
         if self.is_single_label and self.head.reduction.kind == "none":
             value = value.reshape(self.shape[:-1])
-        with np.errstate(over="ignore"):  # a loss beyond float32 is inf there
-            return value.astype(self.result_dtype)
+        return value.astype(self.result_dtype)
 
+    @quietly
     def solve(self, *, with_grad: bool) -> tuple[Any, np.ndarray | None]:
         """Return the reduced value and, in the logits' shape and dtype, its gradient."""
         logits = self.logits
@@ -203,6 +202,7 @@ class Problem:
         value = self._value(losses, entries)
         return value, None if grad is None else self._restore(grad)
 
+    @quietly
     def second_order(self, vector: Any = None) -> tuple[Any, np.ndarray, np.ndarray]:
         """Return value, gradient and the Hessian's diagonal or, with a vector, the Hessian times the vector."""
         logits, head, logit_map = self.logits, self.head, self.evaluator.map
@@ -211,21 +211,20 @@ class Problem:
         losses = np.empty(len(logits))
         entries = np.empty(logits.shape) if self.wants_entries else None
         grad, second = np.empty(logits.shape, dtype=logits.dtype), np.empty(logits.shape, dtype=logits.dtype)
-        with np.errstate(all="ignore"):
-            for rows in reference.blocks(len(logits), 2 * logits.shape[1]):
-                raw = logits[rows].astype(np.float64)
-                work = self.evaluator.mapped(logits[rows], rows) if not logit_map.is_identity else raw
-                slope = logit_map.slope(raw)
-                along = None if vector is None else vector[rows] * slope
-                block_losses, gradient, hessian = head.second_order(work.astype(np.float64), rows, along)
-                if entries is not None:
-                    entries[rows] = block_losses
-                losses[rows] = block_losses.sum(axis=1) if block_losses.ndim == 2 else block_losses
-                hessian = hessian * slope * (slope if vector is None else 1.0)
-                if logit_map.softcap is not None:
-                    curvature = gradient * logit_map.curvature(raw)
-                    hessian += curvature if vector is None else curvature * vector[rows]
-                grad[rows], second[rows] = gradient * slope, hessian
+        for rows in reference.blocks(len(logits), 2 * logits.shape[1]):
+            raw = logits[rows].astype(np.float64)
+            work = self.evaluator.mapped(logits[rows], rows) if not logit_map.is_identity else raw
+            slope = logit_map.slope(raw)
+            along = None if vector is None else vector[rows] * slope
+            block_losses, gradient, hessian = head.second_order(work.astype(np.float64), rows, along)
+            if entries is not None:
+                entries[rows] = block_losses
+            losses[rows] = block_losses.sum(axis=1) if block_losses.ndim == 2 else block_losses
+            hessian = hessian * slope * (slope if vector is None else 1.0)
+            if logit_map.softcap is not None:
+                curvature = gradient * logit_map.curvature(raw)
+                hessian += curvature if vector is None else curvature * vector[rows]
+            grad[rows], second[rows] = gradient * slope, hessian
         return self._value(losses, entries), self._restore(grad), self._restore(second)
 
     def _canonical_vector(self, vector: Any) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from crossent.core.linear import evaluate
 from crossent.errors import refuse
 from crossent.kernels import registry
+from crossent.numpy.arrays import quietly
 from crossent.numpy.heads import SoftmaxHead
 from crossent.numpy.linear import LinearProblem
 from crossent.numpy.options import KEYWORDS, Options, collect, takes_options
@@ -41,6 +42,15 @@ class _Collector:
         self.columns = {name: np.empty(n) for name in ("lse", "entropy", "log_prob")}
         self.argmax = np.empty(n, dtype=np.int64)
 
+    @quietly
+    def add_linear(self, problem: LinearProblem) -> None:
+        def add_block(logits: np.ndarray, rows: slice) -> tuple[Any, Any]:
+            self.add(logits, rows)
+            return 0.0, None
+
+        evaluate(problem.input, problem.weight, problem.bias, add_block, with_gradients=False)
+
+    @quietly
     def add(self, logits: np.ndarray, rows: slice) -> None:
         head = self.head
         work = logits if self.evaluator.map.is_identity else self.evaluator.mapped(logits, rows)
@@ -50,7 +60,10 @@ class _Collector:
         self.columns["lse"][rows] = found["lse"]
         self.columns["entropy"][rows] = found["entropy"]
         log_prob = -(found["nll_plain"] if labels is not None else found["nll"])
-        self.columns["log_prob"][rows] = log_prob if labels is None else np.where(labels < 0, 0.0, log_prob + 0.0)
+        if labels is None:
+            self.columns["log_prob"][rows] = np.where(np.isnan(found["lse"]), np.nan, log_prob)
+        else:
+            self.columns["log_prob"][rows] = np.where(labels < 0, 0.0, log_prob + 0.0)
         self.argmax[rows] = found["argmax"]
 
     def result(self, dtype: Any) -> Statistics:
@@ -145,9 +158,5 @@ def linear_statistics(
     problem = LinearProblem(input, linear_weight, linear_bias, target, collected)
     collector = _Collector(_softmax_head(problem.head), problem.evaluator)
 
-    def collect_block(logits: np.ndarray, rows: slice) -> tuple[Any, Any]:
-        collector.add(logits, rows)
-        return 0.0, None
-
-    evaluate(problem.input, problem.weight, problem.bias, collect_block, with_gradients=False)
+    collector.add_linear(problem)
     return collector.result(problem.result_dtype)

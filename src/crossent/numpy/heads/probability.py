@@ -53,11 +53,10 @@ class _CategoricalHead(SoftmaxHead):
         values = logits.astype(np.float64)
         surprisal, slope, curvature = self._surprisal(values, rows)
         weighted = self.reference_rows(np.zeros_like(values), rows).weighted
-        with np.errstate(invalid="ignore"):
-            losses = np.sum(np.where((weighted == 0) & ~np.isnan(values), 0.0, weighted * surprisal), axis=1)
-            is_nan = np.isnan(values).any(axis=1, keepdims=True)
-            gradient = np.where(is_nan, np.nan, guarded_product(weighted, slope))
-            hessian = np.where(is_nan, np.nan, guarded_product(weighted, curvature))
+        losses = np.sum(np.where((weighted == 0) & ~np.isnan(values), 0.0, weighted * surprisal), axis=1)
+        is_nan = np.isnan(values).any(axis=1, keepdims=True)
+        gradient = np.where(is_nan, np.nan, guarded_product(weighted, slope))
+        hessian = np.where(is_nan, np.nan, guarded_product(weighted, curvature))
         second = hessian if vector is None else hessian * vector
         return self._weigh(rows, np.sum(weighted, axis=1), losses, gradient, second)
 
@@ -91,8 +90,7 @@ class ProbabilityHead(_CategoricalHead):
             raise ValueError(
                 refuse("a row of probabilities must sum to 1", f"a sum of {total[row]:.6g} in row {row + rows.start}")
             )
-        with np.errstate(divide="ignore"):
-            return -np.log(values), -1 / values, 1 / values**2
+        return -np.log(values), -1 / values, 1 / values**2
 
 
 class BinaryProbabilityHead(SigmoidHead):
@@ -108,10 +106,9 @@ class BinaryProbabilityHead(SigmoidHead):
             terms = guarded_product(positive, of_positive) + guarded_product(negative, of_negative)
             return np.where(np.isnan(p), np.nan, terms)
 
-        with np.errstate(divide="ignore", invalid="ignore"):
-            losses = total(-np.log(p), -np.log1p(-p))
-            gradient = total(-1 / p, 1 / (1 - p))
-            hessian = total(1 / p**2, 1 / (1 - p) ** 2)
+        losses = total(-np.log(p), -np.log1p(-p))
+        gradient = total(-1 / p, 1 / (1 - p))
+        hessian = total(1 / p**2, 1 / (1 - p) ** 2)
         second = hessian if vector is None else hessian * vector
         return self._weigh(rows, positive + negative, losses, gradient, second)
 

@@ -129,15 +129,13 @@ class SoftmaxHead(Head):
         if self.options.margin is not None:
             raise ValueError(refuse("margin needs integer labels", describe(target)))
         target = target.reshape(self.num_rows, self.num_classes)
-        with np.errstate(over="ignore"):
-            soft = np.ascontiguousarray(target, dtype=self.dtype)
+        soft = np.ascontiguousarray(target, dtype=self.dtype)
         _check_distributions(soft, self.loss, _MASS_TOLERANCE.get(target.dtype.itemsize, 1e-6))
         self._set_soft(soft)
 
     def _set_soft(self, soft: np.ndarray | None) -> None:
         self.soft = soft
-        with np.errstate(over="ignore"):  # an infinite sum is refused where the denominator is decided
-            weighted = float(self.num_rows) if self.row_weight is None else float(np.sum(self.row_weight))
+        weighted = float(self.num_rows) if self.row_weight is None else float(np.sum(self.row_weight))
         self._resolve(self.num_rows, weighted)
 
     def _take_teacher(self, teacher: Any, loss: Distillation) -> None:
@@ -162,9 +160,8 @@ class SoftmaxHead(Head):
         soft = np.empty(logits.shape, dtype=self.dtype)
         self.constant = np.empty(self.num_rows)
         for block in reference.blocks(*logits.shape):
-            with np.errstate(all="ignore"):
-                rows = reference.softmax_rows(logits[block] / np.float64(loss.temperature), None, None, None, 0.0)
-                soft[block] = rows.probability
+            rows = reference.softmax_rows(logits[block] / np.float64(loss.temperature), None, None, None, 0.0)
+            soft[block] = rows.probability
             # The entropy of the target as it was rounded: that is what the loss is compared with.
             rounded = soft[block].astype(np.float64)
             logs = np.log(rounded, where=rounded > 0, out=np.zeros_like(rounded))
@@ -240,14 +237,13 @@ class SoftmaxHead(Head):
     def _evaluate_top_k(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None) -> np.ndarray:
         losses = np.empty(len(logits))
         first = rows.start or 0
-        with np.errstate(all="ignore"):
-            for block in reference.blocks(*logits.shape):
-                here = slice(first + block.start, first + block.stop)
-                statistics = self.reference_rows(logits[block], here)
-                losses[block] = composition.value(self.loss, statistics)
-                if grad is not None:
-                    gradient = composition.gradient(self.loss, statistics)
-                    grad[block] = self.slope * self._weigh(here, statistics.mass, losses[block], gradient, gradient)[1]
+        for block in reference.blocks(*logits.shape):
+            here = slice(first + block.start, first + block.stop)
+            statistics = self.reference_rows(logits[block], here)
+            losses[block] = composition.value(self.loss, statistics)
+            if grad is not None:
+                gradient = composition.gradient(self.loss, statistics)
+                grad[block] = self.slope * self._weigh(here, statistics.mass, losses[block], gradient, gradient)[1]
         return losses
 
     def reference_rows(self, logits: np.ndarray, rows: slice) -> Rows:
