@@ -57,6 +57,10 @@ format: $(VENV)/.test  ## let ruff mend what it can
 
 bench: $(VENV)/.test  ## time and memory beside the peers (minutes; JSON out)
 	$(BIN)/python benchmarks/run.py $(ARGS)
+	cd tests && $(abspath $(BIN))/python -m accuracy.report
+
+accuracy: $(VENV)/.test  ## every loss and option against the oracle, in ulps; fails if a bar is broken (ARGS="--quick --write")
+	cd tests && $(abspath $(BIN))/python -m accuracy.run $(ARGS)
 
 fuzz: $(VENV)/.test  ## call every public function with drawn arguments (ARGS="--minutes 60"; log in tests/fuzz/log.json)
 	cd tests && $(abspath $(BIN))/python -m fuzz.run $(ARGS)

@@ -144,9 +144,10 @@ def _needed_digits(z: Sequence[float], options: Options) -> int:
     return GUARD_DIGITS + int(spread / math.log(10)) + 1
 
 
-def _unmasked(z: Sequence[float]) -> list[float]:
-    top = max(float(x) for x in z)
-    return [float(x) if x != -math.inf else top + MASKED for x in z]
+def _unmasked(z: Sequence[Any]) -> list[Any]:
+    numbers = [x if isinstance(x, mpf) else float(x) for x in z]
+    top = max(numbers)
+    return [x if x != -math.inf else top + MASKED for x in numbers]
 
 
 def softmax_row(logits: Sequence[float], target: Any, options: Options = Options()) -> Row:
@@ -304,19 +305,21 @@ def hard_term(name: str, parameter: float, n: Any, sign: Any = lambda x: x) -> t
 
 
 def tail_row(logits: Sequence[float], target: int, options: Options = Options()) -> Row:
-    """A hard, unsmoothed target and no maps, for any number of classes: every sum leaves out the true class.
+    """A hard, unsmoothed target and no maps, for any number of classes and logits however far apart.
+
+    Every sum leaves out the class that it must, so nothing cancels: digits are needed only to subtract logits exactly.
 
     ``n = log1p(Σ_{k≠y} e^{z_k - z_y})``; gradient ``φ'(n) p_k`` off the true class and ``-φ'(n) Σ_{k≠y} p_k`` on it;
     Hessian ``φ''(n) g_k² + φ'(n) p_k (1 - p_k)``.
     """
     z = _unmasked(logits)
-    with mp.workdps(_needed_digits(z, options)):
+    with mp.workdps(GUARD_DIGITS + 20 + int(max(0, mp.log10(1 + max(abs(x) for x in z))))):
         ratio = array([mp.exp(mpf(x) - mpf(z[target])) for x in z])
         ratio[target] = mpf(0)
         odds = total(ratio)
-        p = ratio / (1 + odds)
-        p[target] = 1 / (1 + odds)
-        residual, complement = p.copy(), 1 - p
+        ratio[target] = mpf(1)
+        p, complement = ratio / (1 + odds), _sums_of_others(ratio) / (1 + odds)
+        residual = p.copy()
         residual[target] = complement[target] = odds / (1 + odds)
         w = mpf(1) if options.weight is None else mpf(float(options.weight[target]))
 
@@ -337,6 +340,13 @@ def tail_row(logits: Sequence[float], target: int, options: Options = Options())
         if logits[target] == -math.inf and is_unbounded(options):
             row.value = mpf("inf")
     return row
+
+
+def _sums_of_others(values: np.ndarray) -> np.ndarray:
+    """``Σ_{j≠k} values_j`` for every k, from the sums before it and behind it."""
+    before = np.concatenate([[mpf(0)], np.add.accumulate(values)[:-1]])
+    behind = np.concatenate([np.add.accumulate(values[::-1])[::-1][1:], [mpf(0)]])
+    return before + behind
 
 
 def array(values: Sequence[Any]) -> np.ndarray:

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
+import hypothesis.core
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 from libraries import HAS_NUMBA
 
@@ -51,12 +52,12 @@ def fuzz(name: str, seconds: float, start_seed: int) -> dict[str, Any]:
     while time.process_time() - start < seconds and not failures:
         number = start_seed + len(seeds)
         seeds.append(number)
+        hypothesis.core.global_force_seed = number  # `@seed` would switch the database off
 
-        @seed(number)
         @settings(
             max_examples=BATCH,
             deadline=None,
-            database=DirectoryBasedExampleDatabase(HERE / "database"),
+            database=DirectoryBasedExampleDatabase(HERE / "database" / name.replace(" ", "-")),
             suppress_health_check=list(HealthCheck),
             phases=[Phase.reuse, Phase.generate, Phase.shrink],
             print_blob=False,

@@ -18,7 +18,12 @@ FEW = settings(max_examples=60, deadline=None, derandomize=True, database=None, 
 
 
 def run(strategy: Any, property_: Any) -> None:
-    FEW(given(strategy)(lambda example: None if property_(example) else None))()
+    @FEW
+    @given(strategy)
+    def examples(example: Any) -> None:
+        property_(example)
+
+    examples()
 
 
 @pytest.mark.parametrize("name", CALLS)

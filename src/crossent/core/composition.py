@@ -21,8 +21,8 @@ from crossent.core.jet import Jet
 from crossent.core.losses import Loss
 from crossent.core.statistics import Rows
 
-# Stands for an infinite nll while derivatives are taken: e^-LARGE is exactly 0 in every dtype and LARGE·0 is 0, the
-# limit of p·nll as p → 0.
+# Stands for a larger or infinite nll while derivatives are taken: e^-LARGE is exactly 0 in every dtype, and LARGE·0 is
+# 0, the limit of p·nll as p → 0.
 LARGE = 1e5
 
 
@@ -42,7 +42,7 @@ class _JetStatistics:
     @property
     def nll_plain(self) -> Jet:
         xp, plain = self._rows.xp, self._rows.nll_plain
-        finite = xp.where(xp.isinf(plain), xp.full_like(plain, LARGE), plain)
+        finite = xp.where(plain > LARGE, xp.full_like(plain, LARGE), plain)
         return Jet.variable("nll_plain", finite, order=self._order)
 
     @property

@@ -47,6 +47,8 @@ class Target:
         Exactly one of the two is given.
     class_weight : (K,) array or None
     label_smoothing : float in [0, 1]
+    soft_complement : (N, K) array, optional
+        1 - soft, where it is known with more digits than the subtraction leaves.
     """
 
     def __init__(
@@ -57,12 +59,14 @@ class Target:
         soft: Array | None = None,
         class_weight: Array | None = None,
         label_smoothing: float = 0.0,
+        soft_complement: Array | None = None,
     ):
         self.num_classes = num_classes
         self.labels = labels
         self.soft = soft
         self.class_weight = class_weight
         self.label_smoothing = label_smoothing
+        self.soft_complement = 1 - soft if soft_complement is None and soft is not None else soft_complement
 
     @property
     def is_hard(self) -> bool:
@@ -84,7 +88,9 @@ class Target:
     def complement(self, like: Array) -> Array:
         """Return 1 - t', (N, K), without the rounding of t': ``(1-ε)(1-t) + ε (1 - 1/K)``."""
         xp = array_namespace(like)
-        complement = xp.astype(~self.is_true_class, like.dtype) if self.soft is None else 1 - self.soft
+        complement: Array = self.soft_complement
+        if self.soft is None:
+            complement = xp.astype(~self.is_true_class, like.dtype)
         if self.label_smoothing:
             kept, share = 1 - self.label_smoothing, self.label_smoothing / self.num_classes
             complement = kept * complement + (self.label_smoothing - share)

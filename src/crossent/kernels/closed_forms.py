@@ -58,6 +58,8 @@ def _make_terms(lanes: int, name: str) -> Any:
             scale = terms[t, 1]
             a = terms[t, 2]
             if scale == 0.0:
+                for i in range(lanes):
+                    f[LOSS * lanes + i] += 0.0 * f[MISS * lanes + i]  # NaN in a row that is NaN
                 continue
             if code in (CROSS_ENTROPY, POLY1):
                 for i in range(lanes):

@@ -102,9 +102,10 @@ def sigmoid_rows(
     label_smoothing: float,
 ) -> SigmoidRows:
     """Return the statistics of the entries of one block as two-class rows, flattened."""
+    complement = None
     if soft is not None:
         positive = soft.astype(np.float64).ravel()
-        soft = np.stack([1.0 - positive, positive], axis=-1)
+        soft, complement = np.stack([1.0 - positive, positive], axis=-1), np.stack([positive, 1.0 - positive], axis=-1)
     weight = None
     if class_weight is not None:
         weight = np.broadcast_to(class_weight.T, (*logits.shape, 2)).reshape(-1, 2)
@@ -114,6 +115,7 @@ def sigmoid_rows(
         soft=soft,
         class_weight=weight,
         label_smoothing=label_smoothing,
+        soft_complement=complement,
     )
     return SigmoidRows(logits.astype(np.float64).ravel(), target)
 

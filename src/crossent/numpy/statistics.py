@@ -66,6 +66,7 @@ class _Collector:
             self.columns["log_prob"][rows] = np.where(labels < 0, 0.0, log_prob + 0.0)
         self.argmax[rows] = found["argmax"]
 
+    @quietly
     def result(self, dtype: Any) -> Statistics:
         head = self.head
         if head.labels is not None:
