@@ -176,7 +176,8 @@ def softmax_row(logits: Sequence[float], target: Any, options: Options = Options
 def sigmoid_row(logit: float, target: float, options: Options = Options()) -> Row:
     """One entry of a binary loss: the softmax row ``(0, z)``, target ``(1 - t, t)``, class weights ``(w0, w1)``.
 
-    The maps act on the logit itself. Gradient and Hessian have one entry, that of z.
+    The maps act on the logit itself; `prior` is the rate π of class 1 alone, and adds ``κ (log π - log(1 - π))``.
+    Gradient and Hessian have one entry, that of z.
     """
     unmapped = replace(options, softcap=None, temperature=None, prior=None, margin=None)
     z = max(MASKED, min(-MASKED, float(logit)))
@@ -184,6 +185,9 @@ def sigmoid_row(logit: float, target: float, options: Options = Options()) -> Ro
         mapped = apply_maps(
             [Series(z, 1)], None, replace(unmapped, softcap=options.softcap, temperature=options.temperature)
         )[0]
+        if options.prior is not None:
+            (rate,) = [mpf(float(c)) for c in options.prior]
+            mapped = mapped + mpf(options.prior_strength) * (mp.log(rate) - mp.log(1 - rate))
         pair: Any = int(target) if target in (0, 1) else (1 - mpf(float(target)), mpf(float(target)))
         result = Series.of(mapped_loss([mpf(0), mapped], pair, unmapped))
         both = Row(result.a)

@@ -36,6 +36,25 @@ def test_a_floating_target_that_is_one_class_is_a_label(twin: str, loss: Any) ->
         judge(function(z, np.ones(3), link="sigmoid", loss=loss[0], reduction="none"), rows, terms, np.float64, slack)
 
 
+@pytest.mark.parametrize("epsilon", [1e-20, 1e-3])
+@pytest.mark.parametrize("num_classes", [3, 70])
+def test_smoothed_distributions_that_are_nearly_one_class(twin: str, epsilon: float, num_classes: int) -> None:
+    terms = (("focal", 1.0, 2.0),)
+    z, target = np.zeros((1, num_classes)), np.zeros((1, num_classes))
+    z[0, 0], target[0, 0] = 13.0, 1.0
+    rows = [oracle.softmax_row(z[0], target[0], Options(terms, label_smoothing=epsilon))]
+    results = ce.value_and_grad(z, target, loss=ce.Focal(2.0), label_smoothing=epsilon, reduction="none")
+    judge(results, rows, terms, np.float64, slack_of(num_classes, np.float64))
+
+
+def test_the_slope_of_a_soft_cap_far_in_its_tail(twin: str) -> None:
+    """sech²(z/c) = 4 e^{-2z/c} up to e^{-4z/c}: as right as the exponential, whatever the division rounds off."""
+    grad = ce.value_and_grad(np.array([[0.0, 271.0]]), [0], softcap=5.0).grad
+    with oracle.mp.workdps(80):
+        exact = 4 * oracle.mp.exp(oracle.mpf(-542) / 5) / (1 + oracle.mp.exp(-5))
+    assert oracle.error_in_ulps(grad[0, 1], exact, exact, np.float64) <= 8
+
+
 def test_a_tiny_sigmoid_target_at_an_impossible_logit(twin: str) -> None:
     logits = np.array([-np.inf], np.float32)
     assert ce.focal_loss(logits, np.array([1e-30]), link="sigmoid") == np.inf

@@ -150,6 +150,14 @@ def _distributions(rng: np.random.Generator, dtype: Any, n: int, concentration: 
     return Problem(_cast(z, dtype), (t / t.sum(axis=1, keepdims=True)).astype(dtype))
 
 
+def _smoothed_distributions(rng: np.random.Generator, dtype: Any, n: int, epsilon: float) -> Problem:
+    """Distributions, half of them a single class, smoothed."""
+    problem = _distributions(rng, dtype, n, 0.5)
+    single = np.eye(5, dtype=dtype)[rng.integers(0, 5, n)]
+    target = np.where(rng.random((n, 1)) < 0.5, single, problem.target)
+    return Problem(problem.logits, target, {"label_smoothing": epsilon})
+
+
 def _same(*values: float) -> Callable[[Any], Sequence[float]]:
     return lambda dtype: values
 
@@ -187,6 +195,7 @@ WEIGHTED = [Family("class weights", "orders of magnitude", _same(2.0, 15.0, 30.0
 SMOOTHED = [
     Family("label smoothing", "epsilon", _same(1e-30, 1e-20, 1e-10, 1e-3, 0.1, 0.9, 1.0), _smoothing),
     Family("distributions", "concentration", _same(0.1, 1.0, 10.0), _distributions),
+    Family("smoothed distributions", "epsilon", _same(1e-20, 1e-3, 0.5), _smoothed_distributions),
 ]
 SOFT = [Family("soft targets", "smallest mass", _same(1e-30, 1e-10, 1.0), _soft)]
 

@@ -19,7 +19,7 @@ from .report import RESULTS, by_loss, write
 def group_of(loss: str, family: str) -> str:
     """The table's row: the loss, apart for soft targets, the sigmoid link and the linear head."""
     name = "cross-entropy" if loss == "CrossEntropy()" else loss
-    if family in ("label smoothing", "distributions", "soft targets"):
+    if family in ("label smoothing", "distributions", "smoothed distributions", "soft targets"):
         return f"{name}, soft or smoothed" if name in ("cross-entropy", "Focal(gamma=2.0)") else name
     if family in ("sigmoid link", "linear head", "linear head, smoothed"):
         return f"{name}, {family}"

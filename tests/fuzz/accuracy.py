@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import oracle
-from accuracy.judge import DTYPES, judge, largest_multiplier, slack_of
+from accuracy.judge import DTYPES, bars, entries, factor, judge, largest_multiplier, slack_of
 from hypothesis import strategies as st
 from laws.tables import LOSSES, LossCase
 from oracle import Options
 
 import crossent as ce
+from crossent.numpy.options import Options as NumpyOptions
+from crossent.numpy.problem import make_map
 
 FLOATS = st.one_of(
     st.floats(-8, 8, width=32),
@@ -85,6 +87,88 @@ def sigmoid_problems(draw: Any) -> Judged:
     return Judged("sigmoid", z, target, case, options)
 
 
+@dataclass(frozen=True)
+class Mapped:
+    """A problem behind maps of its logits."""
+
+    problem: Judged
+    maps: dict[str, Any]
+
+
+@st.composite
+def mapped_problems(draw: Any) -> Mapped:
+    problem = draw(softmax_problems())
+    num_classes = problem.logits.shape[1]
+    maps: dict[str, Any] = {}
+    if draw(st.booleans()):
+        maps["softcap"] = draw(st.sampled_from([5.0, 30.0, 1000.0]))
+    if draw(st.booleans()):
+        maps["temperature"] = draw(st.sampled_from([0.5, 0.7, 3.0]))
+    if draw(st.booleans()):
+        maps["prior"] = np.array([draw(st.sampled_from([0.5, 0.1, 1e-20])) for _ in range(num_classes)])
+        maps["prior_strength"] = draw(st.sampled_from([1.0, -0.3]))
+    if draw(st.booleans()) and problem.target.ndim == 1:
+        maps["margin"] = np.array([draw(st.sampled_from([0.0, 0.35, -20.0])) for _ in range(num_classes)])
+    return Mapped(problem, maps)
+
+
+def check_mapped(mapped: Mapped) -> str:
+    """The map's output within 4 ulps of what it adds up, the loss of that output within the bars, and its slope."""
+    problem, maps = mapped.problem, mapped.maps
+    z, target, dtype = problem.logits, problem.target, problem.logits.dtype.type
+    hard = target.ndim == 1
+    logit_map = make_map(NumpyOptions(**maps), z.shape[1])
+    with np.errstate(all="ignore"):
+        output = logit_map.forward(z.astype(np.float64), target if hard else None).astype(dtype)
+    given = Options(problem.case.terms, **problem.options)
+    rows = []
+    for i, (before, after) in enumerate(zip(z, output, strict=True)):
+        label = int(target[i]) if hard else None
+        row = oracle.softmax_row(after, target[i] if label is None else label, given)
+        with oracle.mp.workdps(400):  # the slope of a soft cap is 1 - tanh²
+            slopes = _check_map(before, after, label, Options(**maps), dtype)
+            row.gradient = [g * s for g, s in zip(row.gradient, slopes, strict=True)]
+            row.gradient_scale = [g * s for g, s in zip(row.gradient_scale, slopes, strict=True)]
+        rows.append(row)
+    options = {"loss": problem.case.loss, "reduction": "none", **problem.options, **maps}
+    steepest = 1 / min(1.0, maps.get("temperature", 1.0))
+    weight = problem.options.get("weight", 1.0)
+    slack = slack_of(z.shape[1], dtype, steepest * largest_multiplier(problem.case.terms, output, weight))
+    value_bar, gradient_bar, _ = bars(dtype)
+    for entry in entries(ce.value_and_grad(z, target, **options), rows, dtype, slack):
+        # Two roundings more: the slope's own, and that of the product.
+        bar = value_bar if entry.what == "value" else gradient_bar + 2
+        assert entry.ulps <= bar * factor(problem.case.terms), (entry, bar)
+    return "judged"
+
+
+def _check_map(before: np.ndarray, after: np.ndarray, label: int | None, options: Options, dtype: Any) -> list[Any]:
+    """Judge a row of the map's output; return the map's slopes."""
+    finite = [0.0 if np.isneginf(x) else x for x in before]
+    exact = oracle.apply_maps([oracle.mpf(float(x)) for x in finite], label, options)
+    slopes = []
+    for k, (x, got, want) in enumerate(zip(before, after, exact, strict=True)):
+        temperature = oracle.mpf(options.temperature or 1)
+        slope = 1 / temperature
+        if np.isneginf(x):
+            capped = options.softcap is None
+            assert np.isneginf(got), "a mask does not pass through"
+            slopes.append(slope if capped else oracle.mpf(0))
+            continue
+        size = abs(oracle.mpf(float(x)))
+        if options.softcap is not None:
+            tanh = oracle.mp.tanh(oracle.mpf(float(x)) / oracle.mpf(options.softcap))
+            size, slope = abs(options.softcap * tanh), slope * (1 - tanh**2)
+        size = size / temperature
+        if options.prior is not None:
+            size += abs(oracle.mpf(options.prior_strength) * oracle.mp.log(oracle.mpf(float(options.prior[k]))))
+        if options.margin is not None and k == label:
+            size += abs(oracle.mpf(float(options.margin[k])))
+        assert oracle.error_in_ulps(got, want, size, dtype) <= 4, f"the map of {x!r} is {got!r}, exactly {want}"
+        slopes.append(slope)
+    return slopes
+
+
 def check_softmax(problem: Judged) -> str:
     given = Options(problem.case.terms, **problem.options)
     rows = [
@@ -113,7 +197,8 @@ def _check(problem: Judged, z: np.ndarray, rows: list[oracle.Row], weight: Any) 
     return "judged"
 
 
-ACCURACY: dict[str, tuple[st.SearchStrategy[Judged], Callable[[Judged], str]]] = {
+ACCURACY: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], str]]] = {
     "accuracy of softmax losses": (softmax_problems(), check_softmax),
+    "accuracy behind maps": (mapped_problems(), check_mapped),
     "accuracy of sigmoid losses": (sigmoid_problems(), check_sigmoid),
 }

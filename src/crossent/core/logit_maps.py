@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from crossent.core.arrays import Array, array_namespace, one_hot
+from crossent.core.arrays import Array, array_namespace, one_hot, two_product
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,16 @@ class LogitMap:
     def cap_slope(self, logits: Array) -> Array:
         """Return the soft cap's own slope, sech²(z/softcap).
 
-        ``1 - tanh²`` would cancel at saturation, so it is ``4e / (1 + e)²`` with ``e = e^{-2|z|/softcap}``.
+        ``1 - tanh²`` would cancel at saturation, so it is ``4e / (1 + e)²`` with ``e = e^{-2|z|/softcap}``; what the
+        division rounds off is carried into the exponential.
         """
         xp = array_namespace(logits)
-        e = xp.exp(-2 * xp.abs(logits) / self.softcap)
+        twice = 2 * xp.abs(logits)
+        quotient = twice / self.softcap
+        product, product_low = two_product(quotient, self.softcap)  # type: ignore[arg-type]
+        rest = ((twice - product) - product_low) / self.softcap
+        e = xp.exp(-quotient)
+        e = e - xp.where(e == 0, xp.zeros_like(e), e * rest)
         return 4 * e / (1 + e) ** 2
 
     def slope(self, logits: Array) -> Array | float:

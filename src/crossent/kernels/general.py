@@ -88,7 +88,8 @@ def _plain_gap(z: Any, m: Any, t: Any, work: Any) -> Any:
 
 @helper
 def _hit_and_miss(e: Any, t: Any, kept: Any, share: Any, work: Any) -> Any:
-    """``sum t' e`` and ``sum (1 - t') e``."""
+    """``sum t' e`` and ``sum (1 - t') e``, without the rounding of t' in ``1 - t' = kept (1 - t) + (K - 1) share``."""
+    rest = share * (len(e) - 1)
     hit, hit_low = 0.0, 0.0
     miss, miss_low = 0.0, 0.0
     for start in range(0, len(e), CHUNK):
@@ -98,7 +99,7 @@ def _hit_and_miss(e: Any, t: Any, kept: Any, share: Any, work: Any) -> Any:
             out[i] = np.float64(piece[i]) * (kept * np.float64(target[i]) + share)
         hit, hit_low = add_two_sum(hit, hit_low, pairwise_sum(out))
         for i in range(len(out)):
-            out[i] = np.float64(piece[i]) * (1.0 - (kept * np.float64(target[i]) + share))
+            out[i] = np.float64(piece[i]) * (kept * (1.0 - np.float64(target[i])) + rest)
         miss, miss_low = add_two_sum(miss, miss_low, pairwise_sum(out))
     return hit + hit_low, miss + miss_low
 

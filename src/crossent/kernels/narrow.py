@@ -188,7 +188,8 @@ def _target_gap(x: Any, m: Any, t: Any, weight: Any, kept: Any, share: Any, f: A
 
 @helper
 def _hit_and_miss(x: Any, t: Any, kept: Any, share: Any, f: Any) -> None:
-    """``sum t' e`` and ``sum (1 - t') e``."""
+    """``sum t' e`` and ``sum (1 - t') e``, without the rounding of t' in ``1 - t' = kept (1 - t) + (K - 1) share``."""
+    rest = share * (len(x) // LANES - 1)
     clear_sum(f, HIT)
     clear_sum(f, OTHER)
     for start in range(0, len(x), LANES):
@@ -197,7 +198,7 @@ def _hit_and_miss(x: Any, t: Any, kept: Any, share: Any, f: Any) -> None:
         for i in range(LANES):
             add_compensated(f, HIT, i, np.float64(e[i]) * (kept * np.float64(target[i]) + share))
         for i in range(LANES):
-            add_compensated(f, OTHER, i, np.float64(e[i]) * (1.0 - (kept * np.float64(target[i]) + share)))
+            add_compensated(f, OTHER, i, np.float64(e[i]) * (kept * (1.0 - np.float64(target[i])) + rest))
 
 
 @helper
