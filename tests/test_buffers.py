@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import mmap
 import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -138,15 +140,25 @@ def test_threads_never_share_a_block():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_a_child_has_its_own_copy():
-    first = buffers.empty(SHAPE, FLOAT64)
-    first[...] = 3.0
-    del first
-    child = os.fork()
-    if child == 0:
-        array = buffers.empty(SHAPE, FLOAT64)
-        array[...] = 5.0
-        os._exit(0 if (array == 5.0).all() else 1)
-    mine = buffers.empty(SHAPE, FLOAT64)
-    mine[...] = 4.0
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert (mine == 4.0).all()
+    """A block kept at the fork, and an array that lives then, are the parent's and the child's own."""
+    code = (
+        "import os, sys\n"
+        "import numpy as np\n"
+        "from crossent.numpy import buffers\n"
+        f"shape, dtype = {SHAPE}, np.dtype(float)\n"
+        "kept, mine = buffers.empty(shape, dtype), buffers.empty(shape, dtype)\n"
+        "mine[...] = 4.0\n"
+        "del kept\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    array = buffers.empty(shape, dtype)\n"
+        "    array[...] = 5.0\n"
+        "    mine[...] = 6.0\n"
+        "    os._exit(0 if (array == 5.0).all() else 1)\n"
+        "status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
+        "other = buffers.empty(shape, dtype)\n"
+        "other[...] = 7.0\n"
+        "sys.exit(status or not (mine == 4.0).all())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

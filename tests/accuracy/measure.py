@@ -18,6 +18,7 @@ from . import families
 from .families import Family, Problem
 from .judge import DTYPES, WHAT, Entry, bars, entries, factor, largest_multiplier, slack_of
 
+MANY_CLASSES = {"full": [10_000, 100_000, 1_000_000], "quick": [5000]}
 CE: Term = ("cross_entropy", 1.0, 0.0)
 
 
@@ -226,5 +227,5 @@ def measure(budget: str) -> dict[Key, Errors]:
     """Everything; `budget` is "full" or "quick"."""
     full = budget == "full"
     found = dense(300 if full else 24, 60 if full else 8)
-    found |= many_classes([10_000, 100_000, 1_000_000] if full else [5000])
+    found |= many_classes(MANY_CLASSES[budget])
     return found | sigmoid() | linear(60 if full else 9)

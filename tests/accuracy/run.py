@@ -50,6 +50,7 @@ def main() -> int:
     if chosen.write:
         peers = list(available())
         results = {
+            "budget": "quick" if chosen.quick else "full",
             "versions": {peer.name: peer.version for peer in peers},
             "records": records,
             "peers": compare(peers, 20 if chosen.quick else 200),

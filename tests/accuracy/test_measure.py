@@ -81,6 +81,7 @@ def test_peers_lose_digits_where_crossent_does_not() -> None:
 def test_the_page_is_what_the_results_say() -> None:
     results = json.loads(report.RESULTS.read_text())
     speed = json.loads(report.SPEED.read_text())
+    assert results["budget"] == "full"
     assert report.PAGE.read_text() == report.page(results, speed)
     for record in results["records"]:
         for what in ("value", "gradient", "diagonal"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, find, given, settings
 from hypothesis.errors import NoSuchExample
@@ -12,7 +13,7 @@ from libraries import HAS_NUMBA
 import crossent as ce
 from fuzz.accuracy import ACCURACY
 from fuzz.calls import CALLS, Call
-from fuzz.properties import check, outcome
+from fuzz.properties import check, check_close, outcome
 
 FEW = settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
@@ -67,7 +68,22 @@ def test_the_properties_have_teeth(broken: Any, message: str) -> None:
     class Module:
         function = staticmethod(broken)
 
-    import numpy as np
-
     with pytest.raises((AssertionError, KeyError), match=message):
         outcome(Call(Module, "function", (np.ones(3),), {}))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ([1, 2, 3], [3, 1, 2]),
+        ([np.inf, 1.0], [-np.inf, 1.0]),
+        ([np.nan, 1.0], [0.0, 1.0]),
+        ([1.0, 1e-3], [1.0, -1e-3]),
+        ([1.0, 2.0], [1.0, 2.0 + 1e-12]),
+        ([[1.0, 1.0], [1e-9, 1e-9]], [[1.0, 1.0], [1e-9, 2e-9]]),
+    ],
+)
+def test_twins_that_differ_are_found(first: list, second: list) -> None:
+    check_close(np.array(first), np.array(first))
+    with pytest.raises(AssertionError):
+        check_close(np.array(first), np.array(second))

@@ -59,8 +59,36 @@ def test_the_callers_own_affinity_is_left_alone():
 
 
 def test_a_forbidden_call_is_no_error(monkeypatch):
-    def forbidden(thread_id, mask):
+    def forbidden(*arguments):
         raise PermissionError
 
+    allowed = os.sched_getaffinity(0)
+    monkeypatch.setattr(os, "sched_getaffinity", forbidden)
+    assert processors.current_place() is None
+    assert threads._available_processors() >= 1
+    monkeypatch.setattr(os, "sched_getaffinity", lambda thread_id: allowed)
     monkeypatch.setattr(os, "sched_setaffinity", forbidden)
     processors.keep_away([threading.get_native_id()], (0, {0, 1}))
+
+
+def test_callers_on_two_processors_never_leave_a_helper_beside_the_last():
+    """However calls interleave, the place that is remembered is the one that the helpers were told to leave."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < 2:
+        pytest.skip("needs two processors")
+    threads.set_num_threads(2)
+
+    def call(processor):
+        os.sched_setaffinity(0, {processor})
+        os.sched_setaffinity(0, set(allowed))
+        for _ in range(50):
+            threads.run_rows(lambda start, stop: None, 3000, 1000, ())
+
+    callers = [threading.Thread(target=call, args=(allowed[i % 2],)) for i in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    processor, remembered = threads._pool._caller
+    for thread in threads._pool._threads:
+        assert os.sched_getaffinity(thread.native_id) == remembered - {processor}

@@ -37,7 +37,10 @@ def current_place() -> Place | None:
     if _sched_getcpu is None:
         return None
     processor = _sched_getcpu()
-    return None if processor < 0 else (processor, os.sched_getaffinity(0))
+    try:
+        return None if processor < 0 else (processor, os.sched_getaffinity(0))
+    except OSError:  # a sandbox may forbid even to ask
+        return None
 
 
 def keep_away(thread_ids: Iterable[int], place: Place) -> None:

@@ -14,6 +14,7 @@ process may run on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -30,6 +31,9 @@ SERIAL_ELEMENTS = 16384
 
 _PIECE_ELEMENTS = 8192
 _PIECES_PER_THREAD = 8
+
+_MOST_PLACED = 16
+"""Pools of more threads are left to the scheduler: a system call for each would cost more than it saves."""
 
 RowFunction = Callable[..., None]
 
@@ -107,12 +111,17 @@ class _Pool:
                     thread.start()
                     self._threads.append(thread)
                 self._caller = None
-        caller = current_place()
-        if caller is not None and caller != self._caller:
-            keep_away([thread.native_id for thread in self._threads if thread.native_id is not None], caller)
-            self._caller = caller
+        if len(self._threads) <= _MOST_PLACED:
+            self._place(current_place())
         for _ in range(helpers):
             self._queue.put(job)
+
+    def _place(self, caller: Place | None) -> None:
+        if caller is None or caller == self._caller:
+            return
+        with self._lock:  # two callers at once must not leave one's place beside the other's mask
+            keep_away([thread.native_id for thread in self._threads if thread.native_id is not None], caller)
+            self._caller = caller
 
     def _serve(self) -> None:
         while True:
@@ -139,7 +148,8 @@ if hasattr(os, "register_at_fork"):
 
 def _available_processors() -> int:
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
+        with contextlib.suppress(OSError):  # a sandbox may forbid to ask
+            return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 

@@ -267,13 +267,19 @@ def value_and_grad(logits: Any, target: Any, *, link: str = "softmax", **options
     -------
     value : numpy scalar or array
     grad : array of the logits' shape and dtype (float64 for integer logits)
-        With reduction "none", the gradient of the summed losses. A large one (32 MiB and more) may lie in the memory of
-        an earlier gradient that nobody holds any more.
+        With reduction "none", the gradient of the summed losses.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is not as above.
+
+    Notes
+    -----
+    Where the system can take memory back at any time (``MADV_FREE``: Linux, macOS), a gradient of 32 MiB and more may
+    lie in the memory of an earlier one that nobody holds any more. Such an array does not own its memory
+    (``grad.flags.owndata`` is False, ``grad.resize`` refuses), ``tracemalloc`` does not see it, and one block, at most
+    twice as large as the gradient, stays mapped for the next.
 
     Examples
     --------
