@@ -165,7 +165,7 @@ def page(results: dict[str, Any]) -> str:
     least = {peer: min(s[peer] / s["crossent on fresh memory"] for s in wide) for peer in ("torch", "scikit-learn")}
     goals += (
         "\n\nThey are judged on memory that is used again. On fresh memory (below) the least at 1000 classes and "
-        f"more is\n{least['torch']:.1f} × faster than PyTorch and {least['scikit-learn']:.1f} × faster than scikit-learn."
+        f"more is\n{least['torch']:.1f} × faster than PyTorch and {least['scikit-learn']:.1f} × than scikit-learn."
     )
     return f"""# Performance
 
