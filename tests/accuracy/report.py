@@ -129,9 +129,9 @@ def parameters() -> str:
         spans = {name: f"{min(v):g} to {max(v):g}" for name, v in by_dtype.items()}
         same = spans["float32"] == spans["float64"]
         span = spans["float64"] if same else f"{spans['float32']} in float32, {spans['float64']} in float64"
-        ranges.append(f"{family.name} ({family.parameter} {span})")
+        ranges.append([family.name, family.parameter, span])
     counts = ", ".join(f"{count:,}" for count in MANY_CLASSES["full"])
-    return f"Families and their parameters: {'; '.join(ranges)}; very many classes ({counts})."
+    return table(("family", "parameter", "from, to"), [*ranges, ["very many classes", "K", counts]])
 
 
 def page(results: dict[str, Any], speed: dict[str, Any]) -> str:
@@ -169,8 +169,8 @@ The same rows of hard labels through {versions}. First the share of rows whose v
 
 {rows_right(compared)}
 
-Then the largest error of the value in float32, in ulp and, in brackets, relative to the exact value (1e+00 is no digit
-right; an error beyond the free underflow only):
+Then the largest error of the value in float32, in ulp and, in brackets, relative to the exact value (1e+00: no digit is
+right):
 
 {peers(compared, "float32", "value")}
 
