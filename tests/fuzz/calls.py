@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ml_dtypes
@@ -23,7 +23,7 @@ STRANGE = [np.inf, -np.inf, np.nan]
 class Call:
     """A public function, by module and name, with its arguments."""
 
-    module: Any
+    module: Any = field(repr=False)  # its repr is a path of the machine
     name: str
     args: tuple[Any, ...]
     options: dict[str, Any]
