@@ -37,12 +37,32 @@ def rows_per_block(num_rows: int, num_classes: int, itemsize: int) -> int:
     return max(1, -(-num_rows // count))
 
 
-def _product(xp: Any, a: Array, b: Array, out: Array) -> Array:
-    """Return ``a @ b``, written into `out`: directly by NumPy, whose matmul can, else by a copy."""
-    if xp.__name__ == "numpy":
-        return xp.matmul(a, b, out=out)
-    out[...] = xp.matmul(a, b)
-    return out
+class Products:
+    """The two ways in which a linear head multiplies. Libraries that can write into given memory have their own."""
+
+    def write(self, a: Array, b: Array, out: Array) -> Array:
+        """Return ``a @ b``, in the memory of `out`."""
+        xp = array_namespace(a)
+        if xp.__name__ == "numpy":
+            return xp.matmul(a, b, out=out)
+        out[...] = xp.matmul(a, b)
+        return out
+
+    def add(self, a: Array, b: Array, total: Array, tile: int) -> None:
+        """Add ``a @ b`` to `total`, `tile` of its rows at a time, while each product is in cache."""
+        xp = array_namespace(a)
+        scratch = xp.empty((min(tile, total.shape[0]), total.shape[1]), dtype=b.dtype, device=b.device)
+        for first in range(0, total.shape[0], tile):
+            rows = slice(first, min(first + tile, total.shape[0]))
+            total[rows] += self.write(a[rows], b, scratch[: rows.stop - first])
+
+    def column_sums(self, a: Array) -> Array:
+        """Return the sums over the rows, in float64."""
+        xp = array_namespace(a)
+        return xp.sum(a, axis=0, dtype=xp.float64)
+
+
+_PRODUCTS = Products()
 
 
 def evaluate(
@@ -53,6 +73,9 @@ def evaluate(
     *,
     with_gradients: bool,
     is_silent: Array | None = None,
+    wanted: tuple[bool, bool] = (True, True),
+    accumulate_in: Any = None,
+    products: Products = _PRODUCTS,
 ) -> tuple[Array, LinearGradients | None]:
     """Return the per-row losses (N,), float64, and the gradients.
 
@@ -67,44 +90,48 @@ def evaluate(
     with_gradients : bool
     is_silent : (N,) boolean array, optional
         Rows without a part in the loss: whatever they hold, NaN included, does not reach the weight's gradient.
+    wanted : (bool, bool)
+        Whether the gradients in input and in weight are asked for; None stands for one that is not.
+    accumulate_in : dtype, optional
+        Of the weight's gradient, if it is not to be the weight's own.
+    products : Products
     """
     xp = array_namespace(input, weight)
     num_rows, width = input.shape
     num_classes = weight.shape[0]
     step = rows_per_block(num_rows, num_classes, input.dtype.itemsize)
     tile = max(1, TILE_BYTES // max(1, width * input.dtype.itemsize))
-    losses = xp.zeros(num_rows, dtype=xp.float64)
-    buffer = xp.empty((min(step, num_rows), num_classes), dtype=input.dtype)
+    losses = xp.zeros(num_rows, dtype=xp.float64, device=input.device)
+    buffer = xp.empty((min(step, num_rows), num_classes), dtype=input.dtype, device=input.device)
     gradients = None
+    wants_input, wants_weight = wanted
     if with_gradients:
         gradients = LinearGradients(
-            xp.empty_like(input),
+            xp.empty_like(input) if wants_input else None,
             # Not `zeros_like`, which writes the zeros: fresh pages are zero already.
-            xp.zeros(weight.shape, dtype=weight.dtype, device=weight.device),
-            None if bias is None else xp.zeros(num_classes, dtype=xp.float64),
+            xp.zeros(weight.shape, dtype=accumulate_in or weight.dtype, device=weight.device) if wants_weight else None,
+            None if bias is None else xp.zeros(num_classes, dtype=xp.float64, device=weight.device),
         )
-    scratch = xp.empty((min(tile, num_classes), width), dtype=input.dtype) if with_gradients else None
     for start in range(0, num_rows, step):
         rows = slice(start, min(start + step, num_rows))
         block = input[rows]
-        logits = _product(xp, block, weight.T, buffer[: rows.stop - start])
+        logits = products.write(block, weight.T, buffer[: rows.stop - start])
         if bias is not None:
             logits += bias
         losses[rows], slope = evaluate_block(logits, rows)
         if gradients is None:
             continue
-        _product(xp, slope, weight, gradients.input[rows])
-        if is_silent is not None and bool(xp.any(is_silent[rows])):
-            block = xp.where(is_silent[rows][:, None], xp.zeros_like(block), block)
-        for first in range(0, num_classes, tile):
-            classes = slice(first, min(first + tile, num_classes))
-            part = slope[:, classes].T
-            if start == 0:
-                _product(xp, part, block, gradients.weight[classes])
+        if wants_input:
+            products.write(slope, weight, gradients.input[rows])
+        if wants_weight:
+            if is_silent is not None and bool(xp.any(is_silent[rows])):
+                block = xp.where(is_silent[rows][:, None], xp.zeros_like(block), block)
+            if start == 0 and gradients.weight.dtype == block.dtype:
+                products.write(slope.T, block, gradients.weight)
             else:
-                gradients.weight[classes] += _product(xp, part, block, scratch[: classes.stop - first])  # type: ignore[index]
+                products.add(slope.T, block, gradients.weight, tile)
         if bias is not None:
-            gradients.bias[...] += xp.sum(slope, axis=0, dtype=xp.float64)
+            gradients.bias[...] += products.column_sums(slope)
     if gradients is not None and bias is not None:
         gradients = gradients._replace(bias=xp.astype(gradients.bias, bias.dtype))
     return losses, gradients

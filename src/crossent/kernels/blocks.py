@@ -170,7 +170,7 @@ def hard_statistics(f: Any, weight_sum: Any, smoothing: Any, share: Any) -> None
             own = kept * f[OWN_WEIGHT * LANES + i]
             rest = compensated(f, GAP, i) + weight_sum * log1p(f[TAIL * LANES + i])
             f[MASS * LANES + i] = own + share * weight_sum
-            f[NLL * LANES + i] = (own * f[PLAIN * LANES + i] if own > 0.0 else 0.0) + share * rest
+            f[NLL * LANES + i] = (own * f[PLAIN * LANES + i] if own != 0.0 else 0.0) + share * rest
             f[MISS * LANES + i] = kept * f[TRUE_MISS * LANES + i] + (smoothing - share)
 
 

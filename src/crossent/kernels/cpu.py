@@ -14,19 +14,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import binary, general, narrow, wide
+from . import bfloat16, binary, general, narrow, wide
 from . import labels as _labels
 from .closed_forms import BRIER_TERM, ENTROPY_PENALTY, LANES
 from .threads import run_rows
 
-__all__ = ["scan_labels", "sigmoid_value_grad", "softmax_pullback", "softmax_statistics", "softmax_value_grad"]
+__all__ = [
+    "narrow_bfloat16",
+    "scan_labels",
+    "sigmoid_value_grad",
+    "softmax_pullback",
+    "softmax_statistics",
+    "softmax_value_grad",
+    "takes_bfloat16",
+    "widen_bfloat16",
+]
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
 
+_FLOAT32 = np.dtype(np.float32)
 _NO_DOUBLES = np.empty(0)
 _NO_LABELS = np.empty(0, np.int64)
-_NO_ROWS = {np.dtype(t): np.empty((0, 0), t) for t in (np.float32, np.float64)}
+_NO_ROWS = {np.dtype(t): np.empty((0, 0), t) for t in (np.float32, np.float64, np.uint16)}
 _NO_DOUBLE_ROWS = _NO_ROWS[np.dtype(np.float64)]
 _NO_ENTRIES = np.empty((0, 0), np.int8)
 _PARTIALS = ("nll", "miss", "lse", "entropy", "brier")
@@ -66,6 +76,17 @@ def _weights(class_weight: Float64 | None, classes: int, dtype: np.dtype[Any]) -
     return class_weight, class_weight.astype(dtype, copy=False), float(np.sum(class_weight))
 
 
+def _reads(terms: Float64) -> tuple[bool, bool]:
+    """Whether a loss reads the entropy, and the Brier score."""
+    codes = terms[:, 0].tolist()
+    return ENTROPY_PENALTY in codes, BRIER_TERM in codes
+
+
+def takes_bfloat16(labels: NDArray[np.int64] | None, terms: Float64) -> bool:
+    """Whether `softmax_value_grad` computes this loss from the bits of bfloat16 logits."""
+    return labels is not None and not any(_reads(terms))
+
+
 def softmax_value_grad(
     logits: Array,
     labels: NDArray[np.int64] | None,
@@ -77,19 +98,21 @@ def softmax_value_grad(
     row_weight: Float64 | None,
     grad: Array | None,
 ) -> Float64:
-    """Loss of each row, and ``scale * row_weight_i * d(loss_i)/dz`` into ``grad`` (which may be ``logits`` itself)."""
+    """Loss of each row, and ``scale * row_weight_i * d(loss_i)/dz`` into ``grad`` (which may be ``logits`` itself).
+
+    Where `takes_bfloat16` says so, ``logits`` and ``grad`` may be bits of bfloat16 numbers in uint16.
+    """
     rows, classes = logits.shape
     loss = np.empty(rows)
     if rows == 0:
         return loss
     logits = _plain(logits)
-    weight, typed_weight, weight_sum = _weights(class_weight, classes, logits.dtype)
+    is_bits = logits.dtype == np.uint16
+    weight, typed_weight, weight_sum = _weights(class_weight, classes, _FLOAT32 if is_bits else logits.dtype)
     factors = _NO_DOUBLES if row_weight is None else _plain(row_weight)
     terms = _plain(terms)
     out = _NO_ROWS[logits.dtype] if grad is None else grad
-    codes = terms[:, 0].tolist()
-    with_entropy = ENTROPY_PENALTY in codes
-    with_brier = BRIER_TERM in codes
+    with_entropy, with_brier = _reads(terms)
     arguments: tuple[Any, ...]
     if labels is not None and not with_entropy and not with_brier:
         arguments = (
@@ -106,9 +129,10 @@ def softmax_value_grad(
             loss,
         )
         if classes <= narrow.MAX_CLASSES:
-            run_rows(narrow.narrow_hard_rows, rows, classes, arguments, LANES)
+            kernel = bfloat16.short_hard_rows if is_bits else narrow.narrow_hard_rows
+            run_rows(kernel, rows, classes, arguments, LANES)
         else:
-            run_rows(wide.hard_rows, rows, classes, arguments)
+            run_rows(bfloat16.wide_hard_rows if is_bits else wide.hard_rows, rows, classes, arguments)
     else:
         arguments = (
             _plain(logits),
@@ -253,3 +277,13 @@ def scan_labels(
         _NO_DOUBLES if row_weight is None else _plain(row_weight),
         out,
     )
+
+
+def widen_bfloat16(bits: NDArray[np.uint16], out: NDArray[np.float32]) -> None:
+    """Fill ``out`` with the numbers whose bfloat16 bits are given; both (N, K) and contiguous."""
+    run_rows(bfloat16.widen_rows, *bits.shape, (_plain(bits), out.view(np.uint32)))
+
+
+def narrow_bfloat16(values: NDArray[np.float32], out: NDArray[np.uint16]) -> None:
+    """Fill ``out`` with the bits of the nearest bfloat16 numbers; both (N, K) and contiguous."""
+    run_rows(bfloat16.narrow_rows, *values.shape, (_plain(values.view(np.uint32)), out))

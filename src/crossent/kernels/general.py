@@ -155,7 +155,7 @@ def row_statistics(
     mass, gap = _target_sums(z, m, t, weight, kept, share, work)
     hit, miss = _hit_and_miss(e, t, kept, share, work)
     f[MASS] = mass
-    f[NLL] = gap + (mass * log_sum if mass > 0.0 else 0.0)
+    f[NLL] = gap + (mass * log_sum if mass != 0.0 else 0.0)
     f[HIT] = hit / total
     f[MISS] = miss / total
     ey = 0.0

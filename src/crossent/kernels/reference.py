@@ -157,6 +157,11 @@ def softmax_value_grad(
     return values
 
 
+def takes_bfloat16(labels: np.ndarray | None, terms: np.ndarray) -> bool:
+    """Return whether `softmax_value_grad` computes this loss from the bits of bfloat16 logits: never, here."""
+    return False
+
+
 def softmax_statistics(
     logits: np.ndarray,
     labels: np.ndarray | None,
@@ -226,3 +231,15 @@ def sigmoid_value_grad(
                 gradient = composition.gradient(loss, rows)[:, 1].reshape(shape)
                 grad[block] = _weigh(gradient, scale, _take(row_weight, block), silent)
     return row_loss
+
+
+def widen_bfloat16(bits: np.ndarray, out: np.ndarray) -> None:
+    """Fill `out`, float32, with the numbers whose bfloat16 bits are given in uint16."""
+    np.left_shift(bits, 16, out=out.view(np.uint32), dtype=np.uint32)
+
+
+def narrow_bfloat16(values: np.ndarray, out: np.ndarray) -> None:
+    """Fill `out`, uint16, with the bits of the nearest bfloat16 numbers; ties go to even."""
+    bits = values.view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16
+    out[...] = np.where(np.isnan(values), (bits >> 16) | 0x40, rounded)

@@ -102,7 +102,7 @@ def hard_rows(
         f[PLAIN_LOW] = n_low
         f[LSE] = np.float64(m) + log_sum
         if smoothing > 0.0:
-            f[NLL] = (kept * wy * n if kept * wy > 0.0 else 0.0) + share * (gap + weight_sum * log_sum)
+            f[NLL] = (kept * wy * n if kept * wy != 0.0 else 0.0) + share * (gap + weight_sum * log_sum)
             f[MISS] = kept * miss + (smoothing - share)
         else:
             f[NLL] = wy * n

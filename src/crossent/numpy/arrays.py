@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from crossent.errors import describe, refuse
+from crossent.kernels import registry
 
 # Infinities and NaN are results with rules of their own here: NumPy's warnings about them would say nothing.
 quietly = np.errstate(all="ignore")
@@ -14,6 +15,12 @@ quietly = np.errstate(all="ignore")
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 FLOAT16 = np.dtype(np.float16)
+# NumPy has no bfloat16. Front ends whose library has one hand its bits over in this dtype.
+BFLOAT16_BITS = np.dtype([("bfloat16", np.uint16)])
+
+
+def is_bfloat16(dtype: np.dtype) -> bool:
+    return dtype.name == "bfloat16" or dtype == BFLOAT16_BITS  # ml_dtypes registers the name with NumPy
 
 
 def compute_dtype(dtype: np.dtype, name: str = "logits") -> np.dtype:
@@ -31,7 +38,7 @@ def compute_dtype(dtype: np.dtype, name: str = "logits") -> np.dtype:
         return FLOAT32
     elif dtype.kind in "iu" and dtype.isnative:
         return FLOAT64
-    elif dtype.name == "bfloat16":  # ml_dtypes registers it with NumPy
+    elif is_bfloat16(dtype):
         return FLOAT32
     works = f"convert with {name}.astype(np.float64)" if dtype.kind in "f" else "give float32 or float64"
     raise TypeError(
@@ -70,6 +77,32 @@ def as_ndarray(value: Any, name: str) -> np.ndarray:
         return np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
         raise TypeError(refuse(f"{name} must be an array of numbers", f"{type(value).__name__} ({error})")) from error
+
+
+def as_bits(array: np.ndarray) -> np.ndarray:
+    """Return the bits of a bfloat16 array: the form in which kernels take it."""
+    return array.view(np.uint16)
+
+
+def widened(array: np.ndarray, dtype: np.dtype, scratch: np.ndarray | None = None) -> np.ndarray:
+    """Return a copy of a contiguous array (n, K) in the dtype that is computed in; it may lie in `scratch` (m, K)."""
+    out = np.empty(array.shape, dtype) if scratch is None else scratch[: len(array)]
+    if not is_bfloat16(array.dtype) or array.size == 0:
+        out[...] = array
+        return out
+    if dtype == FLOAT32:
+        registry.find(FLOAT32).widen_bfloat16(as_bits(array), out)
+    else:
+        out[...] = widened(array, FLOAT32)
+    return out
+
+
+def narrow_into(values: np.ndarray, out: np.ndarray) -> None:
+    """Round values (n, K) into a contiguous array of logits' dtype."""
+    if not is_bfloat16(out.dtype) or out.size == 0:
+        out[...] = values
+        return
+    registry.find(FLOAT32).narrow_bfloat16(values.astype(np.float32, copy=False), as_bits(out))
 
 
 def weights(value: Any, name: str, shape: tuple[int, ...], what: str) -> np.ndarray:

@@ -66,7 +66,7 @@ class LinearProblem:
 
         def evaluate_block(logits: np.ndarray, rows: slice) -> tuple[np.ndarray, np.ndarray]:
             part = None if entries is None else entries[rows]
-            return self.evaluator.evaluate(logits, rows, with_gradients, part), logits
+            return self.evaluator.evaluate(logits, rows, logits if with_gradients else None, part), logits
 
         losses, gradients = evaluate(
             self.input,

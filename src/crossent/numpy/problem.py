@@ -12,8 +12,19 @@ from crossent.core.losses import Distillation, check_number
 from crossent.errors import describe, refuse
 from crossent.kernels import reference
 from crossent.numpy import buffers
-from crossent.numpy.arrays import FLOAT64, as_ndarray, compute_dtype, quietly, real_array, weights
-from crossent.numpy.heads import Head, TopK, make_head
+from crossent.numpy.arrays import (
+    FLOAT64,
+    as_bits,
+    as_ndarray,
+    compute_dtype,
+    is_bfloat16,
+    narrow_into,
+    quietly,
+    real_array,
+    weights,
+    widened,
+)
+from crossent.numpy.heads import Head, SoftmaxHead, TopK, make_head
 from crossent.numpy.options import Options
 
 LAST_AXIS = Options().axis
@@ -89,29 +100,49 @@ class Evaluator:
         """Return the mapped logits in float64, rounded to the dtype that the head computes in."""
         return self.map.forward(logits.astype(np.float64), self._labels(rows)).astype(self.head.dtype)
 
-    def evaluate(self, logits: np.ndarray, rows: slice, with_grad: bool, entries: np.ndarray | None) -> np.ndarray:
-        """Return the block's weighted row losses; with `with_grad`, overwrite `logits` with the gradient."""
-        if self.map.is_identity:
-            return self.head.evaluate(logits, rows, logits if with_grad else None, entries)
+    @property
+    def _takes_bfloat16(self) -> bool:
+        head = self.head
+        if not self.map.is_identity or not isinstance(head, SoftmaxHead) or head.top_k is not None:
+            return False
+        return head.twin.takes_bfloat16(head.labels, head.terms)
+
+    def evaluate(
+        self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None
+    ) -> np.ndarray:
+        """Return the weighted row losses of a block, of any dtype; fill `grad`, of the same, which may be `logits`."""
+        if self.map.is_identity and logits.dtype == self.head.dtype:
+            return self.head.evaluate(logits, rows, grad, entries)
+        if is_bfloat16(logits.dtype) and self._takes_bfloat16:
+            return self.head.evaluate(as_bits(logits), rows, None if grad is None else as_bits(grad), entries)
         losses = np.empty(len(logits))
-        first = rows.start
         step = max(1, WORK_ELEMENTS // max(1, logits.shape[1]))
+        scratch = np.empty((min(step, len(logits)), logits.shape[1]), self.head.dtype)
         for start in range(0, len(logits), step):
             part = slice(start, min(start + step, len(logits)))
-            here = slice(first + part.start, first + part.stop)
+            here = slice(rows.start + part.start, rows.start + part.stop)
+            raw = widened(logits[part], self.head.dtype, scratch)
             part_entries = None if entries is None else entries[part]
-            raw = logits[part]
-            work = self.mapped(raw, here)
-            if self.map.softcap is not None:
-                # The slope is a factor per entry: in float64 it costs no digit of a float32 gradient.
-                work = work.astype(np.float64)
-            losses[part] = self.head.evaluate(work, here, work if with_grad else None, part_entries)
-            if with_grad and self.map.softcap is not None:
-                slope = self.map.cap_slope(raw.astype(np.float64))
-                work *= np.where(work == 0, 0.0, slope)
-            if with_grad:
-                logits[part] = work
+            losses[part], slope = self._evaluate_mapped(raw, here, grad is not None, part_entries)
+            if grad is not None:
+                narrow_into(slope, grad[part])
         return losses
+
+    def _evaluate_mapped(
+        self, raw: np.ndarray, rows: slice, with_grad: bool, entries: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the losses of a piece in the dtype that is computed in, and its gradient, which may take its place."""
+        if self.map.is_identity:
+            return self.head.evaluate(raw, rows, raw if with_grad else None, entries), raw
+        work = self.mapped(raw, rows)
+        if self.map.softcap is not None:
+            # The slope is a factor per entry: in float64 it costs no digit of a float32 gradient.
+            work = work.astype(np.float64)
+        losses = self.head.evaluate(work, rows, work if with_grad else None, entries)
+        if with_grad and self.map.softcap is not None:
+            slope = self.map.cap_slope(raw.astype(np.float64))
+            work *= np.where(work == 0, 0.0, slope)
+        return losses, work
 
 
 class Problem:
@@ -187,18 +218,7 @@ class Problem:
         logits = self.logits
         entries = np.empty(logits.shape) if self.wants_entries else None
         grad = buffers.empty(logits.shape, logits.dtype) if with_grad else None
-        if self.evaluator.map.is_identity and logits.dtype == self.dtype:
-            losses = self.head.evaluate(logits, slice(0, len(logits)), grad, entries)
-        else:
-            losses = np.empty(len(logits))
-            step = max(1, WORK_ELEMENTS // logits.shape[1])
-            for start in range(0, len(logits), step):
-                rows = slice(start, min(start + step, len(logits)))
-                work = logits[rows].astype(self.dtype)
-                part = None if entries is None else entries[rows]
-                losses[rows] = self.evaluator.evaluate(work, rows, with_grad, part)
-                if grad is not None:
-                    grad[rows] = work
+        losses = self.evaluator.evaluate(logits, slice(0, len(logits)), grad, entries)
         value = self._value(losses, entries)
         return value, None if grad is None else self._restore(grad)
 
@@ -212,8 +232,8 @@ class Problem:
         entries = np.empty(logits.shape) if self.wants_entries else None
         grad, second = np.empty(logits.shape, dtype=logits.dtype), np.empty(logits.shape, dtype=logits.dtype)
         for rows in reference.blocks(len(logits), 2 * logits.shape[1]):
-            raw = logits[rows].astype(np.float64)
-            work = self.evaluator.mapped(logits[rows], rows) if not logit_map.is_identity else raw
+            raw = widened(logits[rows], FLOAT64)
+            work = self.evaluator.mapped(raw, rows) if not logit_map.is_identity else raw
             slope = logit_map.slope(raw)
             along = None if vector is None else vector[rows] * slope
             block_losses, gradient, hessian = head.second_order(work.astype(np.float64), rows, along)
@@ -224,7 +244,8 @@ class Problem:
             if logit_map.softcap is not None:
                 curvature = gradient * logit_map.curvature(raw)
                 hessian += curvature if vector is None else curvature * vector[rows]
-            grad[rows], second[rows] = gradient * slope, hessian
+            narrow_into(gradient * slope, grad[rows])
+            narrow_into(hessian, second[rows])
         return self._value(losses, entries), self._restore(grad), self._restore(second)
 
     def _canonical_vector(self, vector: Any) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from crossent.core.linear import evaluate
 from crossent.errors import refuse
 from crossent.kernels import registry
-from crossent.numpy.arrays import quietly
+from crossent.numpy.arrays import quietly, widened
 from crossent.numpy.heads import SoftmaxHead
 from crossent.numpy.linear import LinearProblem
 from crossent.numpy.options import KEYWORDS, Options, collect, takes_options
@@ -121,7 +121,7 @@ def statistics(logits: Any, target: Any, **options: Any) -> Statistics:
     step = max(1, WORK_ELEMENTS // problem.logits.shape[1])
     for start in range(0, len(problem.logits), step):
         rows = slice(start, min(start + step, len(problem.logits)))
-        collector.add(problem.logits[rows].astype(problem.dtype, copy=False), rows)
+        collector.add(widened(problem.logits[rows], problem.dtype), rows)
     return collector.result(problem.result_dtype)
 
 

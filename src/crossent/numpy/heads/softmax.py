@@ -216,7 +216,7 @@ class SoftmaxHead(Head):
         if self.top_k is not None:
             losses = self._evaluate_top_k(logits, rows, grad)
         else:
-            twin = self.twin if logits.dtype == self.dtype else registry.find(logits.dtype)
+            twin = self.twin if logits.dtype in (self.dtype, np.uint16) else registry.find(logits.dtype)
             losses = twin.softmax_value_grad(
                 logits,
                 None if self.labels is None else self.labels[rows],
