@@ -15,9 +15,9 @@ from .closed_forms import LANES
 from .narrow import narrow_hard_rows
 from .wide import hard_rows
 
-__all__ = ["narrow_rows", "short_hard_rows", "widen_rows", "wide_hard_rows"]
+__all__ = ["narrow_rows", "short_hard_rows", "wide_hard_rows", "widen_rows"]
 
-STAGE = 1 << 15  # numbers that are widened at a time: 256 KiB
+STAGE = 1 << 15  # numbers that are widened at a time: 128 KiB
 
 
 @helper

@@ -281,9 +281,11 @@ def scan_labels(
 
 def widen_bfloat16(bits: NDArray[np.uint16], out: NDArray[np.float32]) -> None:
     """Fill ``out`` with the numbers whose bfloat16 bits are given; both (N, K) and contiguous."""
-    run_rows(bfloat16.widen_rows, *bits.shape, (_plain(bits), out.view(np.uint32)))
+    rows, classes = bits.shape
+    run_rows(bfloat16.widen_rows, rows, classes, (_plain(bits), out.view(np.uint32)))
 
 
 def narrow_bfloat16(values: NDArray[np.float32], out: NDArray[np.uint16]) -> None:
     """Fill ``out`` with the bits of the nearest bfloat16 numbers; both (N, K) and contiguous."""
-    run_rows(bfloat16.narrow_rows, *values.shape, (_plain(values.view(np.uint32)), out))
+    rows, classes = values.shape
+    run_rows(bfloat16.narrow_rows, rows, classes, (_plain(values.view(np.uint32)), out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +25,7 @@ from crossent.numpy.arrays import (
     weights,
     widened,
 )
-from crossent.numpy.heads import Head, SoftmaxHead, TopK, make_head
+from crossent.numpy.heads import Head, SigmoidHead, SoftmaxHead, TopK, make_head
 from crossent.numpy.options import Options
 
 LAST_AXIS = Options().axis
@@ -91,6 +92,17 @@ class Evaluator:
     def __init__(self, head: Head, logit_map: LogitMap):
         self.head, self.map = head, logit_map
         head.slope = logit_map.constant_slope
+
+    def with_factor(self, factor: np.ndarray) -> Evaluator:
+        """Return an evaluator whose gradients have a factor more, float64: one a row or, for entries, one an entry."""
+        head = copy.copy(self.head)
+        if isinstance(head, SigmoidHead):
+            factor = factor.reshape(head.num_rows, head.num_classes)
+            head.factor = factor if head.factor is None else head.factor * factor
+        else:
+            factor = factor.reshape(head.num_rows)
+            head.row_weight = factor if head.row_weight is None else head.row_weight * factor
+        return Evaluator(head, self.map)
 
     def _labels(self, rows: slice) -> np.ndarray | None:
         labels = getattr(self.head, "labels", None)

@@ -33,7 +33,7 @@ class Statistics(NamedTuple):
     correct: np.ndarray
 
 
-class _Collector:
+class Collector:
     """Fills the five arrays block by block."""
 
     def __init__(self, head: SoftmaxHead, evaluator: Any):
@@ -117,7 +117,7 @@ def statistics(logits: Any, target: Any, **options: Any) -> Statistics:
     (0.6931, True)
     """
     problem = Problem(logits, target, collect("statistics", options, without=_WITHOUT))
-    collector = _Collector(_softmax_head(problem.head), problem.evaluator)
+    collector = Collector(_softmax_head(problem.head), problem.evaluator)
     step = max(1, WORK_ELEMENTS // problem.logits.shape[1])
     for start in range(0, len(problem.logits), step):
         rows = slice(start, min(start + step, len(problem.logits)))
@@ -157,7 +157,7 @@ def linear_statistics(
     """
     collected: Options = collect("linear_statistics", options, without=(*_WITHOUT, "axis"))
     problem = LinearProblem(input, linear_weight, linear_bias, target, collected)
-    collector = _Collector(_softmax_head(problem.head), problem.evaluator)
+    collector = Collector(_softmax_head(problem.head), problem.evaluator)
 
     collector.add_linear(problem)
     return collector.result(problem.result_dtype)

@@ -1,0 +1,77 @@
+"""Eager losses in ordinary memory: value and gradient by the NumPy front end's kernels, in one pass.
+
+The gradient is computed with the value, because the factor of each row is known then; backward hands it out. What asks
+for more (a second backward, a gradient of the gradient, a factor per row) is computed again or by `composed`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossent.numpy.options import Options
+from crossent.numpy.problem import Problem
+
+from .tensors import as_numpy, as_tensor, numpy_options, numpy_target
+
+Differentiable = Callable[[Tensor], Tensor]
+
+
+def _with_factor(problem: Problem, factor: Tensor) -> Problem:
+    """The problem with a factor on each of the losses that "none" returns."""
+    scaled = copy.copy(problem)
+    if problem.wants_entries and problem.axis != len(problem.shape) - 1:
+        factor = factor.movedim(problem.axis, -1)
+    scaled.evaluator = problem.evaluator.with_factor(factor.double().numpy())
+    scaled.head = scaled.evaluator.head
+    return scaled
+
+
+class _FusedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, problem: Problem, composed: Differentiable) -> Tensor:
+        ctx.save_for_backward(input)
+        ctx.problem, ctx.composed, ctx.gradient = problem, composed, None
+        if problem.head.reduction.kind == "none":
+            return as_tensor(problem.solve(with_grad=False)[0])
+        value, gradient = problem.solve(with_grad=True)
+        ctx.gradient = gradient
+        return as_tensor(value)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        if torch.is_grad_enabled():  # create_graph: the gradient must be differentiable itself
+            (input,) = ctx.saved_tensors
+            return torch.autograd.grad(ctx.composed(input), input, upstream, create_graph=True)[0], None, None
+        problem: Problem = ctx.problem
+        if problem.head.reduction.kind == "none":
+            _ = ctx.saved_tensors  # raises if the logits were changed in place since
+            scaled = _with_factor(problem, upstream)
+            return _gradient_tensor(scaled.solve(with_grad=True)[1]), None, None
+        gradient, ctx.gradient = ctx.gradient, None  # handed out once: autograd may write into it
+        if gradient is None:
+            _ = ctx.saved_tensors
+            gradient = problem.solve(with_grad=True)[1]
+        result = _gradient_tensor(gradient)
+        factor = upstream.item()
+        return result if factor == 1.0 else result.mul_(factor), None, None
+
+
+def _gradient_tensor(gradient: Any) -> Tensor:
+    """Return the gradient as a tensor of the logits' dtype."""
+    if gradient.dtype.kind == "V":
+        return torch.from_numpy(gradient.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(gradient)
+
+
+def loss(input: Tensor, target: Any, options: Options, composed: Differentiable) -> Tensor:
+    """Return the loss of logits in ordinary memory; `composed` is the same function of them for higher derivatives."""
+    problem = Problem(as_numpy(input), numpy_target(target), numpy_options(options))
+    if input.requires_grad and torch.is_grad_enabled():
+        return _FusedLoss.apply(input, problem, composed)
+    return as_tensor(problem.solve(with_grad=False)[0])

@@ -1,0 +1,183 @@
+"""The losses of rows in PyTorch's own operations: for other devices, and where a target or weight wants a gradient.
+
+The statistics are what `crossent.core`'s losses read, computed when they are read; PyTorch differentiates both.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from crossent.core.losses import CrossEntropy, Loss
+from crossent.numpy.heads import TopK
+
+__all__ = ["NativeEntries", "NativeRows", "softmax_losses", "top_k_losses"]
+
+
+class NativeRows:
+    """Row statistics of logits (N, K) in PyTorch's operations; what a loss reads is computed when it is read."""
+
+    def __init__(
+        self, logits: Tensor, labels: Tensor | None, soft: Tensor | None, weight: Tensor | None, label_smoothing: float
+    ):
+        self.logits, self.soft, self.weight = logits, soft, weight
+        self.labels = None if labels is None else labels.clamp(min=0)
+        self.label_smoothing = label_smoothing
+
+    @property
+    def is_hard(self) -> bool:
+        return self.labels is not None and self.label_smoothing == 0
+
+    @cached_property
+    def log_probability(self) -> Tensor:
+        return F.log_softmax(self.logits, dim=-1)
+
+    @cached_property
+    def probability(self) -> Tensor:
+        return self.log_probability.exp()
+
+    @cached_property
+    def surprisal(self) -> Tensor:
+        """``-log p``, and 0 for a masked class: what multiplies it is 0 there or makes the loss infinite apart."""
+        return torch.where(self.log_probability == -math.inf, 0.0, -self.log_probability)
+
+    @cached_property
+    def distribution(self) -> Tensor:
+        if self.soft is None:
+            target = F.one_hot(self.labels, self.logits.shape[-1]).to(self.logits.dtype)  # type: ignore[arg-type]
+        else:
+            target = self.soft
+        if not self.label_smoothing:
+            return target
+        return (1 - self.label_smoothing) * target + self.label_smoothing / self.logits.shape[-1]
+
+    @cached_property
+    def weighted(self) -> Tensor:
+        return self.distribution if self.weight is None else self.distribution * self.weight
+
+    @cached_property
+    def mass(self) -> Tensor:
+        if not self.is_hard:
+            return self.weighted.sum(-1)
+        return self.logits.new_ones(len(self.logits)) if self.weight is None else self.weight[self.labels]
+
+    @cached_property
+    def is_empty(self) -> Tensor:
+        """Whether no class of the row's target weighs anything."""
+        return self.mass == 0 if self.is_hard else (self.weighted == 0).all(-1)
+
+    @cached_property
+    def nll_plain(self) -> Tensor:
+        return -self.log_probability.gather(-1, self.labels[:, None])[:, 0]  # type: ignore[index]
+
+    @cached_property
+    def nll(self) -> Tensor:
+        if self.is_hard:
+            return torch.where(self.mass == 0, 0.0, self.mass * self.nll_plain)
+        impossible = (self.weighted != 0) & (self.log_probability == -math.inf)
+        total = (self.weighted * self.surprisal).sum(-1)
+        return torch.where(impossible.any(-1), math.inf, total)
+
+    @cached_property
+    def miss(self) -> Tensor:
+        if self.is_hard:
+            miss = -torch.expm1(-self.nll_plain)
+        else:
+            miss = ((1 - self.distribution) * self.probability).sum(-1)
+        # A power below 1 has no slope at 0; the slope's limit in every use is 0, which a clamp gives.
+        return miss.clamp(min=torch.finfo(miss.dtype).tiny)
+
+    def lost_likelihood(self, q: float) -> Tensor:
+        return -torch.expm1(-q * self.nll_plain)
+
+    @cached_property
+    def lse(self) -> Tensor:
+        return torch.logsumexp(self.logits, dim=-1)
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        return (self.probability * self.surprisal).sum(-1)
+
+    @cached_property
+    def brier(self) -> Tensor:
+        return ((self.probability - self.distribution) ** 2).sum(-1)
+
+
+def softmax_losses(
+    logits: Tensor, labels: Tensor | None, soft: Tensor | None, weight: Tensor | None, loss: Loss, smoothing: float
+) -> Tensor:
+    if labels is not None and isinstance(loss, CrossEntropy):
+        # PyTorch's fused form, where there is nothing to add to it.
+        return F.cross_entropy(logits, labels, weight, ignore_index=-1, reduction="none", label_smoothing=smoothing)
+    rows = NativeRows(logits, labels, soft, weight, smoothing)
+    silent = rows.is_empty if labels is None else rows.is_empty | (labels < 0)
+    return torch.where(silent, 0.0, loss.of(rows))
+
+
+def top_k_losses(logits: Tensor, teacher: TopK, strength: float) -> Tensor:
+    """``T² KL`` with a teacher of k classes and one bucket for the rest, compared with the student's summed tail."""
+    indices, listed = teacher.indices, teacher.probabilities.to(logits.dtype)
+    k, num_classes = indices.shape[-1], logits.shape[-1]
+    log_probability = F.log_softmax(logits, dim=-1)
+    rest = 1 - listed.sum(-1)
+    rounding = 4 * k * torch.finfo(teacher.probabilities.dtype).eps
+    rest = torch.where((rest > rounding) & (k < num_classes), rest, 0.0)
+    unlisted = logits.scatter(-1, indices, -math.inf)
+    safe = torch.where(rest[:, None] > 0, unlisted, torch.zeros_like(unlisted))
+    bucket = torch.logsumexp(safe, -1) - torch.logsumexp(logits, -1)
+    own = log_probability.gather(-1, indices)
+    own = torch.where(listed == 0, torch.zeros_like(own), own)
+    cross = -(listed * own).sum(-1) - torch.where(rest > 0, rest * bucket, 0.0)
+    entropy = torch.special.entr(listed).sum(-1) + torch.special.entr(rest)
+    return strength * (cross - entropy)
+
+
+class NativeEntries:
+    """The statistics of entries z as rows ``(0, z)``, elementwise."""
+
+    def __init__(self, logits: Tensor, target: Tensor, negative: Any, positive: Any):
+        self.logits, self.target, self._negative, self._positive = logits, target, negative, positive
+        self.log_p, self.log_other = F.logsigmoid(logits), F.logsigmoid(-logits)
+
+    @cached_property
+    def mass(self) -> Tensor:
+        return self._negative * (1 - self.target) + self._positive * self.target
+
+    def _product(self, factor: Tensor, log: Tensor) -> Tensor:
+        return torch.where(factor == 0, 0.0, -factor * torch.where(factor == 0, 0.0, log))
+
+    @cached_property
+    def nll(self) -> Tensor:
+        positive = self._product(self._positive * self.target, self.log_p)
+        return positive + self._product(self._negative * (1 - self.target), self.log_other)
+
+    @cached_property
+    def nll_plain(self) -> Tensor:
+        return -torch.where(self.target > 0.5, self.log_p, self.log_other)
+
+    @cached_property
+    def miss(self) -> Tensor:
+        p = torch.sigmoid(self.logits)
+        miss = self.target * torch.sigmoid(-self.logits) + (1 - self.target) * p
+        return miss.clamp(min=torch.finfo(miss.dtype).tiny)
+
+    def lost_likelihood(self, q: float) -> Tensor:
+        return -torch.expm1(-q * self.nll_plain)
+
+    @cached_property
+    def lse(self) -> Tensor:
+        return -self.log_other
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        p = torch.sigmoid(self.logits)
+        return self._product(p, self.log_p) + self._product(1 - p, self.log_other)
+
+    @cached_property
+    def brier(self) -> Tensor:
+        return 2 * (torch.sigmoid(self.logits) - self.target) ** 2
