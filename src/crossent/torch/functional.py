@@ -18,7 +18,7 @@ from crossent.numpy.options import Options
 
 from . import composed, fused, linear
 from .linear import LinearStatistics, LinearValue
-from .tensors import describe, floating, is_plain, is_traced, is_transformed, tensors_of
+from .tensors import describe, floating, is_plain, is_traced, is_transformed, other_tensors, wants_gradients
 
 
 def _options(size_average: Any, reduce: Any, **given: Any) -> Options:
@@ -71,17 +71,13 @@ def _fits_kernels(target: Any, options: Options, num_labels: int | None) -> bool
 
 def _route(inputs: list[Tensor], target: Any, options: Options, num_labels: int | None) -> str:
     """Which way to compute: by the "kernels" at once, "composed" around them, or by PyTorch's "native" operations."""
-    others = tensors_of(
-        target, options.weight, options.pos_weight, options.sample_weight, options.prior, options.margin
-    )
+    others = other_tensors(target, options)
     tensors = [*inputs, *others]
     for tensor in tensors:
         if not tensor.is_cpu:
             return "native"
-    if torch.is_grad_enabled():
-        for tensor in others:
-            if tensor.requires_grad:
-                return "native"
+    if wants_gradients(others):
+        return "native"
     if is_transformed():
         is_soft = isinstance(target, Tensor) and target.is_floating_point()
         return "native" if is_soft or isinstance(target, TopK) else "composed"  # a target may be what varies

@@ -27,7 +27,17 @@ from crossent.numpy.problem import WORK_ELEMENTS, Evaluator, make_map, with_teac
 from crossent.numpy.statistics import Collector
 
 from .composed import SigmoidProblem, SoftmaxProblem
-from .tensors import as_numpy, as_tensor, describe, is_traced, is_transformed, numpy_options, numpy_target, tensors_of
+from .tensors import (
+    as_numpy,
+    as_tensor,
+    describe,
+    is_traced,
+    is_transformed,
+    numpy_options,
+    numpy_target,
+    other_tensors,
+    wants_gradients,
+)
 
 __all__ = ["LinearStatistics", "LinearValue", "loss"]
 
@@ -364,9 +374,7 @@ def loss(
         return value, *(s.reshape(shape) for s in problem.statistics(logits, slice(0, len(logits))))
 
     flat = input.reshape(-1, input.shape[-1])
-    others = tensors_of(target, options.weight, options.pos_weight, options.sample_weight, options.prior, options.margin)
-    wants_others = torch.is_grad_enabled() and any(t.requires_grad for t in others)
-    if wants_others or is_traced() or is_transformed():
+    if wants_gradients(other_tensors(target, options)) or is_traced() or is_transformed():
         result = composed(flat, weight, bias)
     else:
         rows: _Rows

@@ -47,6 +47,15 @@ def tensors_of(*values: Any) -> list[Tensor]:
     return found
 
 
+def other_tensors(target: Any, options: Options) -> list[Tensor]:
+    """Return the tensors of a loss beside its logits."""
+    return tensors_of(target, options.weight, options.pos_weight, options.sample_weight, options.prior, options.margin)
+
+
+def wants_gradients(tensors: list[Tensor]) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
 def is_traced() -> bool:
     """Whether a program is being recorded, so that no value can be looked at."""
     return torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
@@ -59,10 +68,7 @@ def is_transformed() -> bool:
 
 def is_plain(tensors: list[Tensor]) -> bool:
     """Whether all are ordinary dense tensors, whose memory NumPy can see if it is this machine's."""
-    for tensor in tensors:
-        if type(tensor) not in _PLAIN or tensor.layout is not torch.strided:
-            return False
-    return True
+    return all(type(tensor) in _PLAIN and tensor.layout is torch.strided for tensor in tensors)
 
 
 def as_numpy(tensor: Tensor) -> np.ndarray:
