@@ -1,0 +1,108 @@
+"""Losses and options by the dozen: what every way of computing must agree on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+import crossent as ce
+
+ROWS, CLASSES, WIDTH = 9, 7, 5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Keywords of a loss, whether its target is soft, and its link."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    soft: bool = False
+    link: str = "softmax"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _tensor(seed: int, *shape: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).random(shape) + 0.25)
+
+
+WEIGHT = _tensor(1, CLASSES)
+ROW_WEIGHT = _tensor(2, ROWS)
+PRIOR = torch.softmax(_tensor(3, CLASSES), 0)
+LOSSES = {
+    "cross-entropy": None,
+    "focal 2": ce.Focal(2.0),
+    "focal 0.5": ce.Focal(0.5),
+    "poly-1": ce.Poly1(1.5),
+    "generalised": ce.GeneralizedCrossEntropy(0.7),
+    "z-penalty": ce.CrossEntropy() + ce.ZPenalty(0.1),
+    "entropy": ce.Focal(1.0) + ce.EntropyPenalty(-0.2),
+    "brier": ce.Brier(),
+}
+
+SOFTMAX = [
+    *(Problem(name, {"loss": loss}) for name, loss in LOSSES.items()),
+    *(
+        Problem(f"{name}, weights", {"loss": loss, "weight": WEIGHT, "sample_weight": ROW_WEIGHT})
+        for name, loss in LOSSES.items()
+    ),
+    *(
+        Problem(f"{name}, smoothed", {"loss": loss, "label_smoothing": 0.2, "weight": WEIGHT})
+        for name, loss in LOSSES.items()
+        if name != "generalised"
+    ),
+    *(
+        Problem(f"{name}, soft", {"loss": loss, "weight": WEIGHT}, soft=True)
+        for name, loss in LOSSES.items()
+        if name != "generalised"
+    ),
+    Problem("ignored", {"ignore_index": 3}),
+    Problem("count", {"ignore_index": 3, "weight": WEIGHT, "normalizer": "count"}),
+    Problem("normalizer", {"normalizer": 17.0}),
+    Problem("normalizer as a tensor", {"normalizer": torch.tensor(17.0)}),
+    Problem("temperature", {"temperature": 2.5}),
+    Problem("prior", {"prior": PRIOR, "prior_strength": 0.7}),
+    Problem("margin", {"margin": 0.3}),
+    Problem("margins", {"margin": WEIGHT}),
+    Problem("soft cap", {"softcap": 2.0, "temperature": 0.5}),
+    Problem("distillation", {"loss": ce.Distillation(2.0)}, soft=True),
+]
+SIGMOID = [
+    *(Problem(f"sigmoid {name}", {"loss": loss}, link="sigmoid") for name, loss in LOSSES.items()),
+    *(
+        Problem(f"sigmoid {name}, soft", {"loss": loss}, soft=True, link="sigmoid")
+        for name, loss in LOSSES.items()
+        if name != "generalised"
+    ),
+    Problem("pos_weight", {"pos_weight": WEIGHT, "label_smoothing": 0.1}, link="sigmoid"),
+    Problem("alpha", {"alpha": 0.3, "loss": ce.Focal(2.0)}, link="sigmoid"),
+    Problem("entries' weights", {"weight": WEIGHT, "sample_weight": ROW_WEIGHT}, link="sigmoid"),
+    Problem("sigmoid prior", {"prior": PRIOR, "temperature": 2.0}, link="sigmoid"),
+    Problem("sigmoid soft cap", {"softcap": 2.0}, link="sigmoid"),
+]
+PROBLEMS = SOFTMAX + SIGMOID
+
+
+def target_of(problem: Problem) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(7)
+    if problem.link == "sigmoid":
+        entries = torch.rand(ROWS, CLASSES, generator=generator, dtype=torch.float64)
+        return entries if problem.soft else (entries > 0.5).long()
+    if problem.soft:
+        return torch.softmax(2 * torch.randn(ROWS, CLASSES, generator=generator, dtype=torch.float64), -1)
+    labels = torch.randint(0, CLASSES, (ROWS,), generator=generator)
+    labels[2] = 3
+    return labels
+
+
+def logits_of(dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(11)
+    return (3 * torch.randn(ROWS, CLASSES, generator=generator, dtype=torch.float64)).to(dtype)
+
+
+def numpy_options(problem: Problem) -> dict[str, Any]:
+    return {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in problem.options.items()}
