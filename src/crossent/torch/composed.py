@@ -24,7 +24,7 @@ from .native import NativeEntries, NativeRows, softmax_losses, top_k_losses
 from .rows import row_losses
 from .tensors import describe, is_traced, is_transformed
 
-__all__ = ["SigmoidProblem", "SoftmaxProblem", "loss"]
+__all__ = ["SigmoidProblem", "SoftmaxProblem", "factor_of", "loss"]
 
 
 def _is_readable() -> bool:
@@ -60,7 +60,7 @@ def _log_prior(options: Options, num_classes: int, device: Any) -> Tensor | None
     return float(options.prior_strength) * logs
 
 
-def _factor(counts: tuple[Any, Any], options: Options, device: Any) -> tuple[Tensor, Tensor]:
+def factor_of(counts: tuple[Any, Any], options: Options, device: Any) -> tuple[Tensor, Tensor]:
     """Return the factor of a row's loss in the reduced value, and whether the mean is empty (then the factor is 0)."""
     reduction = Reduction(options.reduction, options.normalizer, options.on_empty)  # type: ignore[arg-type]
     one = torch.ones((), dtype=torch.float64, device=device)
@@ -75,7 +75,7 @@ def _factor(counts: tuple[Any, Any], options: Options, device: Any) -> tuple[Ten
 
 def _reduced(losses: Tensor, counts: tuple[Any, Any], options: Options) -> Tensor:
     """Return the sum or mean of weighted losses, in float64; `counts` are what a mean may divide by."""
-    factor, is_empty = _factor(counts, options, losses.device)
+    factor, is_empty = factor_of(counts, options, losses.device)
     total = losses.sum()
     empty = 0.0 if options.on_empty == "zero" else math.nan
     return torch.where(is_empty, empty, torch.where(is_empty, 0.0, total) * factor)
@@ -216,9 +216,13 @@ class SoftmaxProblem:
         losses = losses.double()
         if self.constant is not None:
             losses = losses + self.constant[rows]
+        return self.weighted(losses, rows)
+
+    def weighted(self, losses: Tensor, rows: slice) -> Tensor:
+        """Return the losses of rows times their weights; NaN where a label is out of range."""
         if self.bad is not None:
             losses = losses * torch.where(self.bad[rows], math.nan, 1.0)
-        return _weigh(losses, part(self.row_weight))
+        return _weigh(losses, None if self.row_weight is None else self.row_weight[rows])
 
     def statistics(self, logits: Tensor, rows: slice) -> tuple[Tensor, ...]:
         """Return lse, entropy, log_prob, argmax and correct of a block of logits."""
@@ -250,7 +254,7 @@ class SoftmaxProblem:
     @property
     def scale(self) -> Tensor:
         """The factor of a row's loss in the reduced value; 0 for an empty mean."""
-        return _factor(self.counts, self.options, self.device)[0]
+        return factor_of(self.counts, self.options, self.device)[0]
 
     def reduce(self, losses: Tensor) -> Tensor:
         if self.options.reduction == "none":
@@ -358,7 +362,7 @@ class SigmoidProblem:
     @property
     def scale(self) -> Tensor:
         """The factor of an entry's loss in the reduced value; 0 for an empty mean."""
-        return _factor(self.counts, self.options, self.device)[0]
+        return factor_of(self.counts, self.options, self.device)[0]
 
     def reduce(self, losses: Tensor) -> Tensor:
         if self.options.reduction == "none":

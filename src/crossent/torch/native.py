@@ -6,7 +6,7 @@ The statistics are what `crossent.core`'s losses read, computed when they are re
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +17,18 @@ from crossent.core.losses import CrossEntropy, Loss
 from crossent.numpy.heads import TopK
 
 __all__ = ["NativeEntries", "NativeRows", "softmax_losses", "top_k_losses"]
+
+
+def _kept(compute: Callable[[Any], Tensor]) -> Any:
+    """A property computed once; the standard library's (Python 3.11) takes a lock, which Dynamo cannot record."""
+    name = f"_{compute.__name__}"
+
+    def get(self: Any) -> Tensor:
+        if name not in self.__dict__:
+            self.__dict__[name] = compute(self)
+        return self.__dict__[name]
+
+    return property(get, doc=compute.__doc__)
 
 
 class NativeRows:
@@ -33,20 +45,20 @@ class NativeRows:
     def is_hard(self) -> bool:
         return self.labels is not None and self.label_smoothing == 0
 
-    @cached_property
+    @_kept
     def log_probability(self) -> Tensor:
         return F.log_softmax(self.logits, dim=-1)
 
-    @cached_property
+    @_kept
     def probability(self) -> Tensor:
         return self.log_probability.exp()
 
-    @cached_property
+    @_kept
     def surprisal(self) -> Tensor:
         """``-log p``, and 0 for a masked class: what multiplies it is 0 there or makes the loss infinite apart."""
         return torch.where(self.log_probability == -math.inf, 0.0, -self.log_probability)
 
-    @cached_property
+    @_kept
     def distribution(self) -> Tensor:
         if self.soft is None:
             target = F.one_hot(self.labels, self.logits.shape[-1]).to(self.logits.dtype)  # type: ignore[arg-type]
@@ -56,26 +68,26 @@ class NativeRows:
             return target
         return (1 - self.label_smoothing) * target + self.label_smoothing / self.logits.shape[-1]
 
-    @cached_property
+    @_kept
     def weighted(self) -> Tensor:
         return self.distribution if self.weight is None else self.distribution * self.weight
 
-    @cached_property
+    @_kept
     def mass(self) -> Tensor:
         if not self.is_hard:
             return self.weighted.sum(-1)
         return self.logits.new_ones(len(self.logits)) if self.weight is None else self.weight[self.labels]
 
-    @cached_property
+    @_kept
     def is_empty(self) -> Tensor:
         """Whether no class of the row's target weighs anything."""
         return self.mass == 0 if self.is_hard else (self.weighted == 0).all(-1)
 
-    @cached_property
+    @_kept
     def nll_plain(self) -> Tensor:
         return -self.log_probability.gather(-1, self.labels[:, None])[:, 0]  # type: ignore[index]
 
-    @cached_property
+    @_kept
     def nll(self) -> Tensor:
         if self.is_hard:
             return torch.where(self.mass == 0, 0.0, self.mass * self.nll_plain)
@@ -83,7 +95,7 @@ class NativeRows:
         total = (self.weighted * self.surprisal).sum(-1)
         return torch.where(impossible.any(-1), math.inf, total)
 
-    @cached_property
+    @_kept
     def miss(self) -> Tensor:
         if self.is_hard:
             miss = -torch.expm1(-self.nll_plain)
@@ -95,15 +107,15 @@ class NativeRows:
     def lost_likelihood(self, q: float) -> Tensor:
         return -torch.expm1(-q * self.nll_plain)
 
-    @cached_property
+    @_kept
     def lse(self) -> Tensor:
         return torch.logsumexp(self.logits, dim=-1)
 
-    @cached_property
+    @_kept
     def entropy(self) -> Tensor:
         return (self.probability * self.surprisal).sum(-1)
 
-    @cached_property
+    @_kept
     def brier(self) -> Tensor:
         return ((self.probability - self.distribution) ** 2).sum(-1)
 
@@ -141,26 +153,26 @@ class NativeEntries:
     """The statistics of entries z as rows ``(0, z)``, elementwise."""
 
     def __init__(self, logits: Tensor, target: Tensor, negative: Any, positive: Any):
-        self.logits, self.target, self._negative, self._positive = logits, target, negative, positive
+        self.logits, self.target, self.negative, self.positive = logits, target, negative, positive
         self.log_p, self.log_other = F.logsigmoid(logits), F.logsigmoid(-logits)
 
-    @cached_property
+    @_kept
     def mass(self) -> Tensor:
-        return self._negative * (1 - self.target) + self._positive * self.target
+        return self.negative * (1 - self.target) + self.positive * self.target
 
     def _product(self, factor: Tensor, log: Tensor) -> Tensor:
         return torch.where(factor == 0, 0.0, -factor * torch.where(factor == 0, 0.0, log))
 
-    @cached_property
+    @_kept
     def nll(self) -> Tensor:
-        positive = self._product(self._positive * self.target, self.log_p)
-        return positive + self._product(self._negative * (1 - self.target), self.log_other)
+        positive = self._product(self.positive * self.target, self.log_p)
+        return positive + self._product(self.negative * (1 - self.target), self.log_other)
 
-    @cached_property
+    @_kept
     def nll_plain(self) -> Tensor:
         return -torch.where(self.target > 0.5, self.log_p, self.log_other)
 
-    @cached_property
+    @_kept
     def miss(self) -> Tensor:
         p = torch.sigmoid(self.logits)
         miss = self.target * torch.sigmoid(-self.logits) + (1 - self.target) * p
@@ -169,15 +181,15 @@ class NativeEntries:
     def lost_likelihood(self, q: float) -> Tensor:
         return -torch.expm1(-q * self.nll_plain)
 
-    @cached_property
+    @_kept
     def lse(self) -> Tensor:
         return -self.log_other
 
-    @cached_property
+    @_kept
     def entropy(self) -> Tensor:
         p = torch.sigmoid(self.logits)
         return self._product(p, self.log_p) + self._product(1 - p, self.log_other)
 
-    @cached_property
+    @_kept
     def brier(self) -> Tensor:
         return 2 * (torch.sigmoid(self.logits) - self.target) ** 2

@@ -1,0 +1,223 @@
+"""Blocks of rows of a linear head: their losses and gradients, by the kernels or by PyTorch's own operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossent.core import linear as driver
+from crossent.errors import refuse
+from crossent.kernels import registry
+from crossent.numpy.arrays import quietly, widened
+from crossent.numpy.heads import SoftmaxHead, make_head
+from crossent.numpy.options import Options
+from crossent.numpy.problem import WORK_ELEMENTS, Evaluator, make_map, with_teacher_temperature
+from crossent.numpy.statistics import Collector
+
+from .composed import SigmoidProblem, SoftmaxProblem
+from .tensors import as_numpy, as_tensor, numpy_options, numpy_target
+
+__all__ = ["STATISTICS_NEED", "KernelRows", "NativeRows", "Rows", "one_pass"]
+
+STATISTICS_NEED = "statistics need the softmax link and labels or distributions"
+_HALF = (torch.float16, torch.bfloat16)
+
+
+class _Products(driver.Products):
+    """PyTorch's products, written and added in place where its types allow."""
+
+    def write(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+        return torch.mm(a, b, out=out)
+
+    def add(self, a: Tensor, b: Tensor, total: Tensor, tile: int) -> None:
+        if total.dtype == a.dtype:
+            total.addmm_(a, b)
+        else:
+            super().add(a, b, total, tile)
+
+    def column_sums(self, a: Tensor) -> Tensor:
+        # A sum into another type makes a copy in it; a product with ones accumulates in float32 and makes none.
+        return a.sum(0, dtype=torch.float32) if a.dtype in _HALF else a.sum(0)
+
+
+_PRODUCTS = _Products()
+
+
+class KernelRows:
+    """Rows whose losses the kernels compute, on logits in ordinary memory."""
+
+    def __init__(self, target: Any, options: Options, shape: tuple[int, ...], num_classes: int, dtype: torch.dtype):
+        options = with_teacher_temperature(numpy_options(options))
+        computed = np.dtype(np.float64 if dtype is torch.float64 else np.float32)
+        self.head = make_head(numpy_target(target), options, shape, num_classes, computed)
+        self.evaluator = Evaluator(self.head, make_map(options, num_classes))
+        self.kind = self.head.reduction.kind
+        self.result_dtype = torch.float64 if dtype is torch.float64 else torch.float32
+        self.full_shape = (*shape, num_classes)
+        self.entries: np.ndarray | None = None
+        if self.kind == "none" and options.kind == "sigmoid":
+            self.entries = np.empty((self.head.num_rows, num_classes))
+        self.collector: Collector | None = None
+
+    @property
+    def is_silent(self) -> Tensor | None:
+        silent = self.head.silent_rows
+        return None if silent is None else torch.from_numpy(silent)
+
+    def collect(self) -> None:
+        """From now on, keep the statistics of the rows that are evaluated."""
+        if not isinstance(self.head, SoftmaxHead) or self.head.top_k is not None:
+            raise TypeError(refuse(STATISTICS_NEED, "another target"))
+        self.collector = Collector(self.head, self.evaluator)
+
+    def statistics(self) -> tuple[Tensor, ...]:
+        assert self.collector is not None
+        found = self.collector.result(np.float64 if self.result_dtype is torch.float64 else np.float32)
+        return tuple(as_tensor(column) for column in found)
+
+    @quietly
+    def evaluate(self, logits: Tensor, rows: slice, with_gradient: bool) -> Tensor:
+        """Return the rows' weighted losses; with a gradient, put it in the logits' place."""
+        array = as_numpy(logits)
+        if self.collector is not None:
+            step = max(1, WORK_ELEMENTS // array.shape[1])
+            for start in range(0, len(array), step):
+                piece = array[start : start + step]
+                here = slice(rows.start + start, rows.start + start + len(piece))
+                self.collector.add(widened(piece, self.head.dtype), here)
+        entries = None if self.entries is None else self.entries[rows]
+        return torch.from_numpy(self.evaluator.evaluate(array, rows, array if with_gradient else None, entries))
+
+    def reduce(self, losses: Tensor) -> Tensor:
+        if self.entries is not None:
+            return as_tensor(self.entries).reshape(self.full_shape).to(self.result_dtype)
+        return as_tensor(self.head.reduce(losses.numpy())).to(self.result_dtype)
+
+    def with_factor(self, factor: Tensor) -> KernelRows:
+        """The same rows with a factor on each one's loss."""
+        scaled = object.__new__(KernelRows)
+        scaled.__dict__ |= self.__dict__
+        scaled.collector = scaled.entries = None
+        scaled.evaluator = self.evaluator.with_factor(factor.double().numpy())
+        scaled.head = scaled.evaluator.head
+        return scaled
+
+    @quietly
+    def pull_back(self, logits: Tensor, rows: slice, upstream: list[Tensor | None]) -> None:
+        """Put the gradient of the statistics, each row's times the upstream one, in the place of a block of logits."""
+        array, logit_map, head = as_numpy(logits), self.evaluator.map, self.head
+        signed = zip(("lse", "entropy", "nll"), (1.0, 1.0, -1.0), upstream, strict=True)  # log_prob is minus the nll
+        partials = {name: sign * u.double().numpy() for name, sign, u in signed if u is not None}
+        step = max(1, WORK_ELEMENTS // array.shape[1])
+        for start in range(0, len(array), step):
+            piece = array[start : start + step]
+            here = slice(rows.start + start, rows.start + start + len(piece))
+            raw = widened(piece, head.dtype)
+            mapped = raw if logit_map.is_identity else self.evaluator.mapped(raw, here)
+            gradient = np.empty(mapped.shape, mapped.dtype)
+            registry.find(mapped.dtype).softmax_pullback(
+                mapped,
+                None if head.labels is None else head.labels[here],
+                None if head.soft is None else head.soft[here],  # type: ignore[attr-defined]
+                None,
+                0.0,
+                {},
+                {name: partial[here] for name, partial in partials.items()},
+                gradient,
+            )
+            slope = logit_map.slope(raw.astype(np.float64))
+            logits[start : start + step].copy_(torch.from_numpy(gradient * slope))
+
+
+class NativeRows:
+    """Rows whose losses PyTorch's own operations compute, on any device."""
+
+    def __init__(self, problem: SoftmaxProblem | SigmoidProblem):
+        self.problem, self.kind = problem, problem.options.reduction
+        self.scale = problem.scale
+        self.factor: Tensor | None = None
+        self.kept: list[Tensor] = []
+        self.collected: list[tuple[Tensor, ...]] | None = None
+
+    def collect(self) -> None:
+        """From now on, keep the statistics of the rows that are evaluated."""
+        self.collected = []
+
+    def _statistics(self, logits: Tensor, rows: slice) -> tuple[Tensor, ...]:
+        if not isinstance(self.problem, SoftmaxProblem) or self.problem.teacher is not None:
+            raise TypeError(refuse(STATISTICS_NEED, "another target"))
+        return self.problem.statistics(logits, rows)
+
+    def statistics(self) -> tuple[Tensor, ...]:
+        columns = zip(*self.collected, strict=True)  # type: ignore[misc]
+        return tuple(torch.cat(column).reshape(self.problem.shape) for column in columns)
+
+    def pull_back(self, logits: Tensor, rows: slice, upstream: list[Tensor | None]) -> None:
+        """Put the gradient of the statistics, each row's times the upstream one, in the place of a block of logits."""
+        with torch.enable_grad():
+            leaf = logits.detach().clone().requires_grad_()
+            columns = self._statistics(leaf, rows)[:3]
+            total = sum((c * u[rows]).sum() for c, u in zip(columns, upstream, strict=True) if u is not None)
+            logits.copy_(torch.autograd.grad(total, leaf)[0])  # type: ignore[arg-type]
+
+    @property
+    def is_silent(self) -> Tensor | None:
+        labels = getattr(self.problem, "labels", None)
+        return None if labels is None else labels < 0
+
+    def evaluate(self, logits: Tensor, rows: slice, with_gradient: bool) -> Tensor:
+        if self.collected is not None:
+            self.collected.append(self._statistics(logits, rows))
+        with torch.enable_grad():
+            leaf = logits.detach().clone().requires_grad_(with_gradient)
+            losses = self.problem.losses(leaf, rows)
+            if with_gradient:
+                factor = self.scale if self.factor is None else self.factor[rows]
+                logits.copy_(torch.autograd.grad((losses * factor).sum(), leaf)[0])
+        losses = losses.detach()
+        if losses.ndim == 1:
+            return losses
+        if self.kind == "none":
+            self.kept.append(losses)
+        return losses.sum(-1)
+
+    def reduce(self, losses: Tensor) -> Tensor:
+        if self.kept:
+            losses = torch.cat(self.kept)
+        return self.problem.reduce(losses)
+
+    def with_factor(self, factor: Tensor) -> NativeRows:
+        scaled = NativeRows(self.problem)
+        entries = (factor.shape[-1],) if isinstance(self.problem, SigmoidProblem) else ()
+        scaled.factor = factor.double().reshape(-1, *entries)
+        return scaled
+
+
+Rows = KernelRows | NativeRows
+
+
+def one_pass(
+    input: Tensor, weight: Tensor, bias: Tensor | None, evaluate: Callable[..., Tensor], wanted: Any, silent: Any
+) -> tuple[Tensor, Any]:
+    """One pass over the blocks: row losses and, where wanted, the gradients in input, weight and bias."""
+
+    def evaluate_block(logits: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        return evaluate(logits, rows, any(wanted)), logits
+
+    with torch.no_grad(), torch.autocast(input.device.type, enabled=False):
+        losses, gradients = driver.evaluate(
+            input.detach(),
+            weight.detach(),
+            None if bias is None else bias.detach(),
+            evaluate_block,
+            with_gradients=any(wanted),
+            is_silent=silent,
+            wanted=wanted[:2],
+            accumulate_in=torch.float32 if weight.dtype in _HALF else None,
+            products=_PRODUCTS,
+        )
+    return losses, gradients
