@@ -62,7 +62,8 @@ def peak_extra_bytes(dtype: str, loss: str) -> int:
     return int(json.loads(output.stdout)["peak_extra_bytes"])
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
+    """Return a field of this process's memory, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024
@@ -74,9 +75,9 @@ def _measure(dtype: str, loss: str) -> None:
     # Compile the kernel and let BLAS take its buffers before the measurement.
     ce.linear_value_and_grad(source[:64], weight[:4096], labels[:64] % 4096, **LOSSES[loss])
     Path("/proc/self/clear_refs").write_text("5")  # reset the peak
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     _, gradients = ce.linear_value_and_grad(source, weight, labels, **LOSSES[loss])
-    peak = _resident("VmHWM")
+    peak = resident("VmHWM")
     returned = gradients.input.nbytes + gradients.weight.nbytes
     print(json.dumps({"peak_extra_bytes": peak - before - returned}))
 

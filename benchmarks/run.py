@@ -1,6 +1,6 @@
 """Run every benchmark beside its peers, write results/speed.json and the tables of docs/performance.md.
 
-python benchmarks/run.py [--quick] [dense] [small] [linear] [startup]
+python benchmarks/run.py [--quick] [dense] [small] [linear] [startup] [pytorch]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 THREADS = 2
-PARTS = ("startup", "small", "dense", "linear")
+PARTS = ("startup", "small", "dense", "linear", "pytorch")
 
 
 def _machine() -> dict[str, Any]:
@@ -64,6 +64,10 @@ def main() -> None:
             import linear
 
             results[part] = linear.run(1 if chosen.quick else 2)
+        elif part == "pytorch":
+            import pytorch
+
+            results[part] = pytorch.run(1 if chosen.quick else 4)
         else:
             import dense
 

@@ -24,7 +24,7 @@ from .native import NativeEntries, NativeRows, softmax_losses, top_k_losses
 from .rows import row_losses
 from .tensors import describe, is_traced, is_transformed
 
-__all__ = ["SigmoidProblem", "SoftmaxProblem", "factor_of", "loss"]
+__all__ = ["SigmoidProblem", "SoftmaxProblem", "counts_of", "factor_of", "loss"]
 
 
 def _is_readable() -> bool:
@@ -245,11 +245,7 @@ class SoftmaxProblem:
         weighted: Any = self.num_rows if self.row_weight is None else self.row_weight.sum()
         if self.labels is None:
             return self.num_rows, weighted
-        counted = self.labels >= 0
-        own = counted.double() if self.row_weight is None else torch.where(counted, self.row_weight, 0.0)
-        if self.weight is not None:
-            own = own * self.weight[self.labels.clamp(min=0)]
-        return counted.sum().double(), own.sum()
+        return _label_counts(self.labels, self.row_weight, self.weight)
 
     @property
     def scale(self) -> Tensor:
@@ -261,6 +257,29 @@ class SoftmaxProblem:
             Reduction("none", self.options.normalizer, self.options.on_empty)  # type: ignore[arg-type]
             return losses.reshape(self.shape).to(self.result_dtype)
         return _reduced(losses, self.counts, self.options).to(self.result_dtype)
+
+
+def counts_of(target: Tensor, options: Options, num_classes: int) -> Tensor:
+    """Return (count, weights) of the rows of a target that count: what a mean over them divides by, float64."""
+    if options.kind == "sigmoid":
+        counted = target.numel() if target.is_floating_point() else (target != int(options.ignore_index)).sum()
+        return torch.as_tensor([counted, counted], dtype=torch.float64)
+    shape = target.shape[:1] + target.shape[2:] if target.is_floating_point() else target.shape
+    rows = _row_weights(options, shape, target.device)
+    if target.is_floating_point():
+        count = math.prod(shape)
+        return torch.as_tensor([count, count if rows is None else rows.sum()], dtype=torch.float64)
+    labels, _ = _counted_labels(target, num_classes, options)
+    weight = None if options.weight is None else torch.as_tensor(options.weight).double()
+    return torch.stack(_label_counts(labels, rows, weight))
+
+
+def _label_counts(labels: Tensor, row_weight: Tensor | None, class_weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    counted = labels >= 0
+    own = counted.double() if row_weight is None else torch.where(counted, row_weight, 0.0)
+    if class_weight is not None:
+        own = own * class_weight[labels.clamp(min=0)]
+    return counted.sum().double(), own.sum()
 
 
 def _with_temperature(options: Options, loss: Distillation) -> Options:

@@ -18,7 +18,16 @@ from crossent.numpy.options import Options
 
 from . import composed, fused, linear
 from .linear import LinearStatistics, LinearValue
-from .tensors import describe, floating, is_plain, is_traced, is_transformed, other_tensors, wants_gradients
+from .tensors import (
+    describe,
+    floating,
+    is_distributed,
+    is_plain,
+    is_traced,
+    is_transformed,
+    other_tensors,
+    wants_gradients,
+)
 
 
 def _options(size_average: Any, reduce: Any, **given: Any) -> Options:
@@ -91,6 +100,10 @@ def _route(inputs: list[Tensor], target: Any, options: Options, num_labels: int 
 def _dense(input: Tensor, target: Any, options: Options) -> Tensor:
     input = floating(input, "input")
     options = _checked(target, options)
+    if is_distributed(input, target):
+        from . import sharded
+
+        return sharded.dense(input, target, options, _dense)
     if input.ndim == 0 and options.kind == "softmax":
         raise ValueError(refuse("input must have a class axis", "a number"))
     route = _route([input], target, options, input.shape[-1] if input.ndim > 1 else None)
@@ -492,6 +505,18 @@ def linear_cross_entropy(
         if return_statistics or link == "sigmoid":
             raise ValueError(refuse("a K-dimensional loss has no sigmoid link and no statistics", describe(matrix)))
         return _k_dimensional(input, matrix, bias, target, given)
+    if is_distributed(input, matrix, bias, target):
+        from . import sharded
+
+        if return_statistics:
+            raise TypeError(refuse("statistics of distributed tensors are not to be had", describe(input)))
+        return sharded.linear(input, matrix, bias, target, given, _linear)
+    return _linear(input, matrix, bias, target, given, return_statistics)
+
+
+def _linear(
+    input: Tensor, matrix: Tensor, bias: Tensor | None, target: Any, given: Options, return_statistics: bool = False
+) -> Any:
     inputs = [input, matrix] if bias is None else [input, matrix, bias]
     way = _route(inputs, target, given, matrix.shape[0])
     return linear.loss(input, matrix, bias, target, given, way, return_statistics)

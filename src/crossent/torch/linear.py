@@ -54,7 +54,7 @@ _NOTHING = (False, False, False)
 def _outputs(
     input: Tensor, weight: Tensor, bias: Any, rows: Rows, wanted: Any, with_statistics: bool
 ) -> tuple[tuple[Tensor, ...], Any]:
-    """Return (value, lse, entropy, log_prob, argmax, correct), or the value alone; and the gradients that are wanted."""
+    """Return (value, lse, entropy, log_prob, argmax, correct), or (value,); and the gradients that are wanted."""
     losses, gradients = one_pass(input, weight, bias, rows.evaluate, wanted, rows.is_silent)
     return (rows.reduce(losses), *(rows.statistics() if with_statistics else ())), gradients
 
@@ -165,6 +165,7 @@ def loss(
         return value, *(s.reshape(shape) for s in problem.statistics(logits, slice(0, len(logits))))
 
     flat = input.reshape(-1, input.shape[-1])
+    result: Any
     if wants_gradients(other_tensors(target, options)) or is_traced() or is_transformed():
         in_blocks = way == "composed" and not is_transformed() and not with_statistics
         if in_blocks and options.kind == "softmax" and isinstance(target, Tensor):

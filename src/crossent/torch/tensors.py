@@ -71,6 +71,11 @@ def is_plain(tensors: list[Tensor]) -> bool:
     return all(type(tensor) in _PLAIN and tensor.layout is torch.strided for tensor in tensors)
 
 
+def is_distributed(*values: Any) -> bool:
+    """Whether one is a DTensor. Asked by name: importing its module takes a second, and few programs need it."""
+    return any(type(value).__name__ == "DTensor" for value in values)
+
+
 def as_numpy(tensor: Tensor) -> np.ndarray:
     """Return the tensor's memory as an array; bfloat16 as its bits."""
     tensor = tensor.detach()
