@@ -19,10 +19,10 @@ from crossent.numpy.options import Options
 from . import composed, fused, linear
 from .linear import LinearStatistics, LinearValue
 from .tensors import (
+    PLAIN,
     describe,
     floating,
     is_distributed,
-    is_plain,
     is_traced,
     is_transformed,
     other_tensors,
@@ -75,15 +75,20 @@ def _fits_kernels(target: Any, options: Options, num_labels: int | None) -> bool
     pos_weight = options.pos_weight
     if isinstance(pos_weight, Tensor) and pos_weight.numel() != 1 and tuple(pos_weight.shape) != (num_labels,):
         return False  # PyTorch broadcasts it in any way
-    return all(_in_range(getattr(options, name)) for name in ("weight", "pos_weight", "sample_weight"))
+    return _in_range(options.weight) and _in_range(pos_weight) and _in_range(options.sample_weight)
 
 
 def _route(inputs: list[Tensor], target: Any, options: Options, num_labels: int | None) -> str:
-    """Which way to compute: by the "kernels" at once, "composed" around them, or by PyTorch's "native" operations."""
+    """Which way to compute: by the "kernels" at once, "composed" around them, by PyTorch's "native" operations, or
+    "sharded" over processes."""
     others = other_tensors(target, options)
-    tensors = [*inputs, *others]
-    for tensor in tensors:
-        if not tensor.is_cpu:
+    is_plain = True
+    for tensor in (*inputs, *others):
+        if type(tensor) not in PLAIN or tensor.layout is not torch.strided:
+            if is_distributed(tensor):
+                return "sharded"
+            is_plain = False
+        elif not tensor.is_cpu:
             return "native"
     if wants_gradients(others):
         return "native"
@@ -92,21 +97,22 @@ def _route(inputs: list[Tensor], target: Any, options: Options, num_labels: int 
         return "native" if is_soft or isinstance(target, TopK) else "composed"  # a target may be what varies
     if is_traced():
         return "composed"
-    if not is_plain(tensors) or not _fits_kernels(target, options, num_labels):
+    if not is_plain:
         return "native"
-    return "kernels"
+    only_labels = len(others) == 1 and not others[0].is_floating_point()
+    return "kernels" if only_labels or _fits_kernels(target, options, num_labels) else "native"
 
 
 def _dense(input: Tensor, target: Any, options: Options) -> Tensor:
     input = floating(input, "input")
     options = _checked(target, options)
-    if is_distributed(input, target):
-        from . import sharded
-
-        return sharded.dense(input, target, options, _dense)
     if input.ndim == 0 and options.kind == "softmax":
         raise ValueError(refuse("input must have a class axis", "a number"))
     route = _route([input], target, options, input.shape[-1] if input.ndim > 1 else None)
+    if route == "sharded":
+        from . import sharded
+
+        return sharded.dense(input, target, options, _dense)
     if route == "kernels":
         if options.kind == "softmax":
             options.axis = 0 if input.ndim == 1 else 1
@@ -505,21 +511,20 @@ def linear_cross_entropy(
         if return_statistics or link == "sigmoid":
             raise ValueError(refuse("a K-dimensional loss has no sigmoid link and no statistics", describe(matrix)))
         return _k_dimensional(input, matrix, bias, target, given)
-    if is_distributed(input, matrix, bias, target):
-        from . import sharded
-
-        if return_statistics:
-            raise TypeError(refuse("statistics of distributed tensors are not to be had", describe(input)))
-        return sharded.linear(input, matrix, bias, target, given, _linear)
     return _linear(input, matrix, bias, target, given, return_statistics)
 
 
 def _linear(
-    input: Tensor, matrix: Tensor, bias: Tensor | None, target: Any, given: Options, return_statistics: bool = False
+    input: Tensor, matrix: Tensor, bias: Tensor | None, target: Any, options: Options, with_statistics: bool = False
 ) -> Any:
-    inputs = [input, matrix] if bias is None else [input, matrix, bias]
-    way = _route(inputs, target, given, matrix.shape[0])
-    return linear.loss(input, matrix, bias, target, given, way, return_statistics)
+    route = _route([input, matrix] if bias is None else [input, matrix, bias], target, options, matrix.shape[0])
+    if route != "sharded":
+        return linear.loss(input, matrix, bias, target, options, route, with_statistics)
+    from . import sharded
+
+    if with_statistics:
+        raise TypeError(refuse("statistics need tensors that are not distributed", describe(input)))
+    return sharded.linear(input, matrix, bias, target, options, _linear)
 
 
 def _k_dimensional(input: Tensor, matrix: Tensor, bias: Tensor | None, target: Any, options: Options) -> Tensor:

@@ -16,7 +16,8 @@ from crossent.numpy.heads import TopK
 from crossent.numpy.options import Options
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_PLAIN = (Tensor, torch.nn.Parameter)
+PLAIN = (Tensor, torch.nn.Parameter)
+"""Ordinary tensors; a subclass may be anything."""
 
 
 def describe(value: Any) -> str:
@@ -40,9 +41,13 @@ def floating(value: Any, name: str) -> Tensor:
 
 def tensors_of(*values: Any) -> list[Tensor]:
     """Return the tensors among the values, those of a TopK included."""
-    found = [value for value in values if isinstance(value, Tensor)]
+    found: list[Tensor] = []
     for value in values:
-        if type(value) is TopK:
+        if value is None:
+            continue
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, TopK):
             found += tensors_of(*value)
     return found
 
@@ -53,7 +58,11 @@ def other_tensors(target: Any, options: Options) -> list[Tensor]:
 
 
 def wants_gradients(tensors: list[Tensor]) -> bool:
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor.requires_grad:
+                return True
+    return False
 
 
 def is_traced() -> bool:
@@ -66,14 +75,9 @@ def is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-def is_plain(tensors: list[Tensor]) -> bool:
-    """Whether all are ordinary dense tensors, whose memory NumPy can see if it is this machine's."""
-    return all(type(tensor) in _PLAIN and tensor.layout is torch.strided for tensor in tensors)
-
-
-def is_distributed(*values: Any) -> bool:
-    """Whether one is a DTensor. Asked by name: importing its module takes a second, and few programs need it."""
-    return any(type(value).__name__ == "DTensor" for value in values)
+def is_distributed(tensor: Tensor) -> bool:
+    """Whether it is a DTensor. Asked by name: importing its module takes a second, and few programs need it."""
+    return type(tensor).__name__ == "DTensor"
 
 
 def as_numpy(tensor: Tensor) -> np.ndarray:
@@ -101,12 +105,13 @@ def numpy_target(target: Any) -> Any:
     return target
 
 
-_ARRAYS = ("weight", "pos_weight", "alpha", "sample_weight", "prior", "margin", "normalizer")
-
-
 def numpy_options(options: Options) -> Options:
     """Return the options with arrays in place of tensors."""
-    changed = {name: _numbers(v) for name in _ARRAYS if isinstance(v := getattr(options, name), Tensor)}
+    changed = {}
+    for name in ("weight", "pos_weight", "alpha", "sample_weight", "prior", "margin", "normalizer"):
+        value = getattr(options, name)
+        if value is not None and isinstance(value, Tensor):
+            changed[name] = _numbers(value)
     return replace(options, **changed) if changed else options
 
 
