@@ -134,6 +134,20 @@ def test_the_linear_head_is_the_dense_loss_of_its_logits(
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_eager_results_have_the_bits_of_the_numpy_front_end(problem: Problem, dtype: torch.dtype) -> None:
+    """So what docs/accuracy.md says of the one holds for the other."""
+    logits = logits_of(dtype).requires_grad_()
+    loss = by_route("kernels", problem, logits, target_of(problem), "mean")
+    loss.backward()
+    value, gradient = ce.value_and_grad(
+        logits.detach().numpy(), target_of(problem).numpy(), link=problem.link, **numpy_options(problem)
+    )
+    assert loss.item() == value
+    np.testing.assert_array_equal(logits.grad.numpy(), gradient)
+
+
 def test_a_broken_gradient_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The laws above have teeth: a gradient scaled by 1.001 fails them."""
     from crossent.torch import rows
