@@ -7,7 +7,7 @@ OUT ?= out
 DATA ?= digits
 PYTEST_ARGS ?= -n auto -q
 # Tests that reach the compiled kernels run a second time without numba: the reference must carry every public function.
-KERNEL_TESTS ?= $(wildcard tests/core tests/numpy tests/kernels tests/laws tests/sklearn tests/test_*.py)
+KERNEL_TESTS ?= $(wildcard tests/core tests/numpy tests/kernels tests/laws tests/pytorch/test_routes.py tests/sklearn tests/test_*.py)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet

@@ -148,6 +148,20 @@ def test_eager_results_have_the_bits_of_the_numpy_front_end(problem: Problem, dt
     np.testing.assert_array_equal(logits.grad.numpy(), gradient)
 
 
+@pytest.mark.parametrize("margin", [20.0, 200.0, 700.0])
+@pytest.mark.parametrize("gamma", [0.1, 0.5, 1.0, 1.5, 2.0, 5.0])
+@pytest.mark.parametrize("route", ["kernels", "composed", "native"])
+def test_a_saturated_focal_loss_has_finite_derivatives(route: str, gamma: float, margin: float) -> None:
+    problem = Problem("focal", {"loss": ce.Focal(gamma)})
+    for logits in ([[margin, 0.0, 0.0]], [[0.0, margin, 0.0]]):
+        leaf = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
+        loss = by_route(route, problem, leaf, torch.tensor([0]), "mean")
+        (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True)
+        assert gradient.isfinite().all()
+        if route != "native":  # PyTorch's own operations are asked for the first derivative only
+            assert torch.autograd.grad(gradient[0, 0], leaf)[0].isfinite().all()
+
+
 def test_a_broken_gradient_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The laws above have teeth: a gradient scaled by 1.001 fails them."""
     from crossent.torch import rows
