@@ -17,9 +17,21 @@ from numpy.typing import NDArray
 from . import binary, general, narrow, wide
 from . import labels as _labels
 from .closed_forms import BRIER_TERM, ENTROPY_PENALTY, LANES
+from .probability import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
 from .threads import run_rows
 
-__all__ = ["scan_labels", "sigmoid_value_grad", "softmax_pullback", "softmax_statistics", "softmax_value_grad"]
+__all__ = [
+    "bin_sums",
+    "pool_adjacent",
+    "ranked_terms",
+    "scan_labels",
+    "sigmoid_value_grad",
+    "softmax_pullback",
+    "softmax_statistics",
+    "softmax_value_grad",
+    "squares_beside",
+    "summarize_rows",
+]
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
