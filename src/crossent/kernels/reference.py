@@ -26,15 +26,18 @@ from crossent.core.losses import (
 from crossent.core.reduction import is_silent
 from crossent.core.statistics import Rows, Target
 
+from .affine_reference import affine_moments, sigmoid_affine_moments, temperature_moments
 from .probability_reference import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
 
 __all__ = [
+    "affine_moments",
     "bin_sums",
     "blocks",
     "loss_from_table",
     "pool_adjacent",
     "ranked_terms",
     "scan_labels",
+    "sigmoid_affine_moments",
     "sigmoid_rows",
     "sigmoid_value_grad",
     "softmax_pullback",
@@ -43,6 +46,7 @@ __all__ = [
     "softmax_value_grad",
     "squares_beside",
     "summarize_rows",
+    "temperature_moments",
 ]
 
 NAME = "reference"
