@@ -43,7 +43,10 @@ def fit(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model and the report.")] = Path("out"),
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
     test_size: Annotated[float, typer.Option(help="Share of the rows to hold out.")] = 0.25,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split.")] = 0,
+    calibration_size: Annotated[
+        float, typer.Option(help="Share of the other rows to hold out for calibration; 0: none.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the splits.")] = 0,
     strength: Annotated[float, typer.Option("--C", help="Weight of the losses beside the penalty ½‖W‖².")] = 1.0,
     tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = 1e-4,
     max_iter: Annotated[int, typer.Option(help="Most iterations of the optimiser.")] = 1000,
@@ -70,6 +73,7 @@ def fit(
                 column,
                 drop=drop,
                 test_size=test_size,
+                calibration_size=calibration_size,
                 seed=seed,
                 strength=strength,
                 tolerance=tol,

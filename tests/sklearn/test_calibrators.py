@@ -236,7 +236,7 @@ def test_log_odds_are_exact() -> None:
 @pytest.mark.parametrize("classes", [2, 4])
 def test_platt_equals_logistic_regressions(classes: int) -> None:
     z, y = sample(800, classes)
-    model = PlattScaling(smooth_targets=False, tol=1e-13).fit(z, y)
+    model = PlattScaling(score="log-odds", smooth_targets=False, tol=1e-13).fit(z, y)
     scores = log_odds(z)
     columns = [1] if classes == 2 else range(classes)
     p = []
@@ -247,6 +247,21 @@ def test_platt_equals_logistic_regressions(classes: int) -> None:
         p.append(expit(model.scale_[found] * scores[:, k] + model.bias_[found]))
     expected = np.stack([1 - p[0], p[0]], axis=1) if classes == 2 else np.stack(p, axis=1)
     np.testing.assert_allclose(model.predict_proba(z), expected / expected.sum(axis=1, keepdims=True), rtol=1e-12)
+
+
+def test_platt_keeps_the_better_score() -> None:
+    found = set()
+    for sharpness in (0.3, 3.0):
+        z, y = sample(2000, 5, sharpness)
+        losses = {}
+        for score in ("auto", "log-odds", "log-probability"):
+            model = PlattScaling(score=score).fit(z, y)
+            losses[score] = log_loss(y, model.predict_proba(z))
+            assert score in ("auto", model.score_)
+        assert losses["auto"] == min(losses.values())
+        assert losses["log-odds"] != losses["log-probability"]
+        found.add(PlattScaling().fit(z, y).score_)
+    assert found <= {"log-odds", "log-probability"}
 
 
 def test_platts_targets_keep_separated_classes_finite() -> None:

@@ -22,7 +22,9 @@ def render_html(report: dict[str, Any]) -> str:
     return environment.get_template("report.html.j2").render(
         report=report,
         found=words.found(report),
-        beside_baseline=words.beside_baseline(report),
+        good=words.good(report),
+        honest=words.honest(report),
+        shown_rows={entry["row"] for entry in report["surprising"]},
         optimiser=words.optimiser(report),
         reliability_chart=charts.reliability_chart(report),
         learning_chart=charts.learning_chart(report) if report["optimiser"] else None,

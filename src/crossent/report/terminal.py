@@ -10,7 +10,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from .words import beside_baseline, found, loss, optimiser, percent, plain, probability
+from .words import beside_baseline, found, honest, loss, optimiser, percent, plain, probability
 
 Report = dict[str, Any]
 
@@ -34,7 +34,10 @@ def render_terminal(report: Report, console: Console) -> None:
     _per_class(report, console)
     _confusion(report, console)
     _reliability(report, console)
+    for sentence in honest(report)[1:]:
+        console.print(Text(sentence))
     _surprising(report, console)
+    _advice(report, console)
     _learning_curve(report, console)
 
 
@@ -165,6 +168,13 @@ def _surprising(report: Report, console: Console) -> None:
             loss(entry["loss"]["bits"]),
         )
     console.print(table)
+
+
+def _advice(report: Report, console: Console) -> None:
+    _title(console, "What to do next")
+    for item in report["advice"]:
+        rows = f" Rows {', '.join(map(str, item['rows']))}." if item["rows"] else ""
+        console.print(Text.assemble((f"{item['title']}. ", "bold"), f"Because {item['reason']}.{rows}"))
 
 
 def _learning_curve(report: Report, console: Console) -> None:

@@ -16,8 +16,9 @@ from crossent.errors import describe, refuse
 
 from .affine import BiasCorrectedTemperatureScaling, VectorScaling
 from .base import Calibrator
+from .beta import BetaCalibration
 from .matrix import DirichletCalibration, MatrixScaling
-from .one_vs_rest import BetaCalibration, HistogramBinning, IsotonicCalibration, PlattScaling
+from .one_vs_rest import HistogramBinning, IsotonicCalibration, PlattScaling
 from .temperature import TemperatureScaling
 
 __all__ = ["METHODS", "CalibratedClassifier", "logits_of"]

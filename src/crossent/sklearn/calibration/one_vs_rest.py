@@ -1,4 +1,4 @@
-"""Calibrators of one event at a time: Platt, beta, isotonic, histogram; class by class and normalised for more."""
+"""Calibrators of one event at a time: Platt, isotonic, histogram; class by class and normalised for more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crossent.numpy.elementwise import sigmoid, softplus
 from .affine import blocks_of, check_solver_options
 from .base import Calibrator, Float64, Sample
 
-__all__ = ["BetaCalibration", "HistogramBinning", "IsotonicCalibration", "PlattScaling"]
+__all__ = ["HistogramBinning", "IsotonicCalibration", "OneVersusRest", "PlattScaling", "log_odds"]
 
 
 def log_odds(logits: NDArray[Any]) -> NDArray[Any]:
@@ -34,7 +34,7 @@ def log_odds(logits: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(odds)
 
 
-class _OneVersusRest(Calibrator):
+class OneVersusRest(Calibrator):
     """One map of the log-odds per column; rows of three classes or more are divided by their sum."""
 
     def __init__(self, *, input: str = "logits", link: str = "softmax") -> None:
@@ -105,14 +105,17 @@ def _columns(sample: Sample) -> Any:
         yield sample.logits[:, k].astype(np.float64), events
 
 
-class PlattScaling(_OneVersusRest):
-    r"""Platt's scaling: :math:`p_k = \sigma(a_k s_k + b_k)` of the log-odds s, fitted by binary cross-entropy [1]_.
+class PlattScaling(OneVersusRest):
+    r"""Platt's scaling: :math:`p_k = \sigma(a_k s_k + b_k)` of a score s, fitted by binary cross-entropy [1]_.
 
     Two classes: one sigmoid of the difference of their logits. More: one per class against the rest, normalised. All
     classes are fitted in the same passes, by Newton's method on each one's 2 × 2 Hessian.
 
     Parameters
     ----------
+    score : {"auto", "log-odds", "log-probability"}
+        For three classes or more: what the sigmoid sees of a class, ``log(q / (1 - q))`` or ``log q``, q its
+        probability. "auto" fits both and keeps the one of lower log loss on the fitted rows.
     smooth_targets : bool
         Platt's targets ``(n₊ + 1) / (n₊ + 2)`` and ``1 / (n₋ + 2)`` in the place of 1 and 0, which keep a perfectly
         separated class finite.
@@ -126,6 +129,8 @@ class PlattScaling(_OneVersusRest):
     ----------
     scale_, bias_ : arrays (K,), or (1,) for two classes
         a and b.
+    score_ : str
+        The score that was chosen.
     classes_ : array (K,)
     n_passes_ : int
 
@@ -142,9 +147,13 @@ class PlattScaling(_OneVersusRest):
     [0.25, 0.75]
     """
 
+    scale_: Float64
+    bias_: Float64
+
     def __init__(
         self,
         *,
+        score: str = "auto",
         smooth_targets: bool = True,
         input: str = "logits",
         link: str = "softmax",
@@ -152,16 +161,47 @@ class PlattScaling(_OneVersusRest):
         max_iter: int = 100,
     ) -> None:
         super().__init__(input=input, link=link)
+        self.score = score
         self.smooth_targets = smooth_targets
         self.tol = tol
         self.max_iter = max_iter
 
     def _fit_columns(self, sample: Sample) -> None:
         check_solver_options(self.tol, self.max_iter)
+        if self.score not in ("auto", "log-odds", "log-probability"):
+            raise ValueError(refuse("score must be 'auto', 'log-odds' or 'log-probability'", repr(self.score)))
+        self.score_ = "log-odds" if self.score == "auto" else self.score
+        self.n_passes_ = 0
+        if sample.events is not None:
+            self.score_ = "log-odds"
+        if self.score_ == "log-probability":
+            sample = _log_probabilities(sample)
+        self._fit_scores(sample)
+        if self.score == "auto" and sample.events is None:
+            loss, kept = self._loss(sample), (self.scale_, self.bias_)
+            other = _log_probabilities(sample)
+            self._fit_scores(other)
+            if self._loss(other) < loss:
+                self.score_ = "log-probability"
+            else:
+                self.scale_, self.bias_ = kept
+
+    def _loss(self, sample: Sample) -> float:
+        """Return the log loss of normalised predictions on these scores."""
+        total = 0.0
+        for part in blocks_of(sample):
+            p = sigmoid(self.scale_ * sample.logits[part] + self.bias_)
+            own = p[np.arange(len(p)), sample.codes[part]]
+            weights = np.ones(len(p)) if sample.weights is None else sample.weights[part]
+            with np.errstate(divide="ignore"):
+                loss = np.log(p.sum(axis=1)) - np.log(own)
+            total += float(weights[weights > 0] @ loss[weights > 0])
+        return total
+
+    def _fit_scores(self, sample: Sample) -> None:
         columns = sample.logits.shape[1]
         scale, bias = np.ones(columns), np.zeros(columns)
         targets = self._targets(sample)
-        self.n_passes_ = 0
         for stage in sample.stages(2):
             scale, bias = self._newton(stage, targets, scale, bias, stage is sample)
         self.scale_, self.bias_ = scale, bias
@@ -207,98 +247,16 @@ class PlattScaling(_OneVersusRest):
         return kept if not better.all() else (scale, bias)
 
     def _map(self, scores: NDArray[Any]) -> NDArray[Any]:
+        scores = -softplus(-scores) if self.score_ == "log-probability" else scores
         return np.asarray(sigmoid(self.scale_ * scores + self.bias_))
 
 
-class BetaCalibration(_OneVersusRest):
-    r"""Beta calibration: :math:`logit\,p = a \log q - b \log(1 - q) + c` with a, b ≥ 0, by binary cross-entropy [1]_.
-
-    For scores q that are already probabilities, where Platt's sigmoid cannot express the identity. One map for two
-    classes, one per class against the rest and normalised for more.
-
-    Parameters
-    ----------
-    input, link
-        As in `TemperatureScaling`.
-
-    Attributes
-    ----------
-    coef_ : array (K, 3), or (1, 3) for two classes
-        a, b and c.
-    classes_ : array (K,)
-
-    References
-    ----------
-    .. [1] M. Kull, T. Silva Filho, P. Flach, "Beta calibration: a well-founded and easily implemented improvement on
-       logistic calibration for binary classifiers", AISTATS (2017).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from crossent.sklearn import BetaCalibration
-    >>> rng = np.random.default_rng(0)
-    >>> q = rng.random(4000)
-    >>> model = BetaCalibration(input="probabilities").fit(q, rng.random(4000) < q)
-    >>> bool(abs(model.coef_ - [1, 1, 0]).max() < 0.2)  # calibrated already: the identity
-    True
-    """
-
-    def _fit_columns(self, sample: Sample) -> None:
-        weights = np.ones(len(sample.codes)) if sample.weights is None else sample.weights
-        self.coef_ = np.array([_beta(scores, events, weights) for scores, events in _columns(sample)])
-
-    def _map(self, scores: NDArray[Any]) -> NDArray[Any]:
-        s = scores.astype(np.float64)
-        a, b, c = self.coef_.T
-        # -log q = softplus(-s) and -log(1 - q) = softplus(s); 0 · inf is 0.
-        with np.errstate(invalid="ignore"):
-            left = np.where(a == 0, 0.0, a * softplus(-s))
-            right = np.where(b == 0, 0.0, b * softplus(s))
-        return np.asarray(sigmoid(right - left + c))
+def _log_probabilities(sample: Sample) -> Sample:
+    """Return a sample of log q in the place of log-odds."""
+    return Sample(-softplus(-sample.logits), sample.codes, None, sample.weights)
 
 
-def _beta(scores: Float64, events: NDArray[np.bool_], weights: Float64) -> tuple[float, float, float]:
-    """Return a, b and c; a factor that wants to be negative is 0 and the others are fitted anew."""
-    features = np.stack([-softplus(-scores), softplus(scores), np.ones_like(scores)], axis=1)
-    if not np.isfinite(features[weights > 0]).all():
-        raise ValueError(refuse("beta calibration needs finite log-odds", "probabilities of 0 or 1"))
-    free = [0, 1, 2]
-    while True:
-        found = _logistic(features[:, free], events.astype(np.float64), weights / weights.sum())
-        negative = [k for k, value in zip(free, found, strict=True) if k < 2 and value < 0]
-        if not negative:
-            break
-        free.remove(min(negative, key=lambda k: found[free.index(k)]))
-    coefficients = dict(zip(free, found.tolist(), strict=True))
-    return coefficients.get(0, 0.0), coefficients.get(1, 0.0), coefficients.get(2, 0.0)
-
-
-def _logistic(x: Float64, event: Float64, weights: Float64) -> Float64:
-    """Return the logistic regression of an event on a few features, by Newton's method with halved steps."""
-    theta = np.zeros(x.shape[1])
-    best, step = np.inf, theta
-    for _ in range(100):
-        s = x @ theta
-        loss = float(weights @ (softplus(s) - event * s))
-        if loss > best + 1e-15:
-            step = 0.5 * step
-            if np.abs(step).max() < 1e-12:
-                return theta - step
-            theta = theta - step
-            continue
-        best = loss
-        p = sigmoid(s)
-        gradient = x.T @ (weights * (p - event))
-        hessian = (x * (weights * p * (1 - p))[:, None]).T @ x
-        hessian += (1e-12 * np.trace(hessian) + 1e-300) * np.eye(len(theta))
-        step = -np.linalg.solve(hessian, gradient)
-        theta = theta + step
-        if -0.5 * float(gradient @ step) <= 1e-10:
-            return theta
-    return theta
-
-
-class IsotonicCalibration(_OneVersusRest):
+class IsotonicCalibration(OneVersusRest):
     """The best non-decreasing map of each probability: scikit-learn's `IsotonicRegression`, class by class.
 
     Squared error and cross-entropy have the same best map, so this minimises both. Wants a thousand rows per class.
@@ -343,7 +301,7 @@ class IsotonicCalibration(_OneVersusRest):
         return np.stack([found.predict(column) for found, column in zip(self.maps_, p.T, strict=True)], axis=1)
 
 
-class HistogramBinning(_OneVersusRest):
+class HistogramBinning(OneVersusRest):
     """Each probability becomes the share of events in its bin [1]_.
 
     Parameters
