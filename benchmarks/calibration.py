@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import json
 import os
 import platform
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -319,10 +321,20 @@ def _ece_contenders(p: Any, y: Any) -> dict[str, Callable[[], object]]:
 
         contenders["netcal"] = lambda: ECE(15).measure(p, y)
     with contextlib.suppress(ImportError):
-        import calibration as uncertainty
-
+        uncertainty = _named_like_this_file()
         contenders["uncertainty-calibration"] = lambda: uncertainty.get_ece(p, y, num_bins=15)
     return contenders
+
+
+def _named_like_this_file() -> Any:
+    """Import uncertainty-calibration, whose module is called `calibration` too."""
+    here = Path(__file__).parent.resolve()
+    paths = sys.path[:]
+    sys.path[:] = [path for path in paths if Path(path or ".").resolve() != here]
+    try:
+        return importlib.import_module("calibration")
+    finally:
+        sys.path[:] = paths
 
 
 def _machine() -> dict[str, Any]:

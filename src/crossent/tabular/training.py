@@ -25,6 +25,8 @@ from .reading import as_text, drop_columns, require_column
 _EXACT_INTEGERS = 2.0**53
 _CALIBRATION_ROWS = 50
 _CALIBRATION_ROWS_A_CLASS = 10
+# The 95 % point of chi-squared with one degree of freedom: a temperature of less evidence does more harm than good.
+_LIKELIHOOD_RATIO = 3.84
 
 
 @dataclass(frozen=True)
@@ -271,9 +273,18 @@ def _calibrate(
         return None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = TemperatureScaling().fit(estimator.logits(matrix[rows]), codes[rows])
+        logits = estimator.logits(matrix[rows])
+        found = TemperatureScaling().fit(logits, codes[rows])
     if caught or not math.isfinite(found.temperature_):
         notes.append(f"not calibrated: {str(caught[0].message).splitlines()[0]}")
+        return None
+    gained = float(ce.cross_entropy(logits, codes[rows], reduction="sum"))
+    gained -= float(ce.cross_entropy(logits / found.temperature_, codes[rows], reduction="sum"))
+    if 2 * gained < _LIKELIHOOD_RATIO:
+        notes.append(
+            f"kept as it is: on the {len(rows)} rows held out for calibration, the best temperature "
+            f"({found.temperature_:.2f}) is not told from 1"
+        )
         return None
     return Calibration(rows, found.temperature_)
 

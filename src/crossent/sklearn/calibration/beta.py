@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from crossent.errors import refuse
 from crossent.numpy.dense import value_and_grad
-from crossent.numpy.elementwise import sigmoid, softmax, softplus
+from crossent.numpy.elementwise import softmax
 
 from .affine import check_solver_options, dense_solver
 from .base import Float64, Sample
@@ -109,12 +110,12 @@ class BetaCalibration(OneVersusRest):
         with np.errstate(invalid="ignore"):  # 0 · inf is 0
             terms = [np.where(c == 0, 0.0, c * f) for c, f in zip(self.coef_.T, features, strict=True)]
         mapped = terms[0] + terms[1] + terms[2]
-        return np.asarray(softmax(mapped) if self._joint else sigmoid(mapped))
+        return np.asarray(softmax(mapped) if self._joint else expit(mapped))
 
 
 def _features(scores: Float64) -> Float64:
     """Return log q, -log(1 - q) and 1 of log-odds (N, K), as an array (3, N, K)."""
-    return np.stack([-softplus(-scores), softplus(scores), np.ones_like(scores)])
+    return np.stack([-np.logaddexp(0.0, -scores), np.logaddexp(0.0, scores), np.ones_like(scores)])
 
 
 def _evaluator(

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 
 from crossent.errors import refuse
-from crossent.numpy.elementwise import sigmoid, softplus
 
 from .affine import blocks_of, check_solver_options
 from .base import Calibrator, Float64, Sample
@@ -190,7 +190,7 @@ class PlattScaling(OneVersusRest):
         """Return the log loss of normalised predictions on these scores."""
         total = 0.0
         for part in blocks_of(sample):
-            p = sigmoid(self.scale_ * sample.logits[part] + self.bias_)
+            p = expit(self.scale_ * sample.logits[part] + self.bias_)
             own = p[np.arange(len(p)), sample.codes[part]]
             weights = np.ones(len(p)) if sample.weights is None else sample.weights[part]
             with np.errstate(divide="ignore"):
@@ -247,13 +247,13 @@ class PlattScaling(OneVersusRest):
         return kept if not better.all() else (scale, bias)
 
     def _map(self, scores: NDArray[Any]) -> NDArray[Any]:
-        scores = -softplus(-scores) if self.score_ == "log-probability" else scores
-        return np.asarray(sigmoid(self.scale_ * scores + self.bias_))
+        scores = -np.logaddexp(0.0, -scores) if self.score_ == "log-probability" else scores
+        return np.asarray(expit(self.scale_ * scores + self.bias_))
 
 
 def _log_probabilities(sample: Sample) -> Sample:
     """Return a sample of log q in the place of log-odds."""
-    return Sample(-softplus(-sample.logits), sample.codes, None, sample.weights)
+    return Sample(-np.logaddexp(0.0, -sample.logits), sample.codes, None, sample.weights)
 
 
 class IsotonicCalibration(OneVersusRest):
@@ -291,13 +291,13 @@ class IsotonicCalibration(OneVersusRest):
         least = 1 / (sample.total + 2) if self.smooth_ends else 0.0
         self.maps_ = [
             IsotonicRegression(y_min=least, y_max=1 - least, out_of_bounds="clip").fit(
-                sigmoid(scores), events, sample.weights
+                expit(scores), events, sample.weights
             )
             for scores, events in _columns(sample)
         ]
 
     def _map(self, scores: NDArray[Any]) -> NDArray[Any]:
-        p = sigmoid(scores.astype(np.float64))
+        p = expit(scores.astype(np.float64))
         return np.stack([found.predict(column) for found, column in zip(self.maps_, p.T, strict=True)], axis=1)
 
 
@@ -360,7 +360,7 @@ class HistogramBinning(OneVersusRest):
         self.edges_, self.shares_ = [], []
         levels = np.arange(1, self.bins) / self.bins
         for scores, events in _columns(sample):
-            p = sigmoid(scores)
+            p = expit(scores)
             edges = levels
             if self.binning == "equal-mass":
                 counted = weights > 0
@@ -376,6 +376,6 @@ class HistogramBinning(OneVersusRest):
             self.shares_.append(np.where(mass > 0, happened / np.where(mass > 0, mass, 1.0), middle))
 
     def _map(self, scores: NDArray[Any]) -> NDArray[Any]:
-        p = sigmoid(scores.astype(np.float64))
+        p = expit(scores.astype(np.float64))
         columns = zip(self.edges_, self.shares_, p.T, strict=True)
         return np.stack([share[np.searchsorted(edge, column, side="left")] for edge, share, column in columns], axis=1)
