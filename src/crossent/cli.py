@@ -134,7 +134,7 @@ def report(
 
         if len(predictions) > 2:
             raise InputError(
-                f"report takes one file of predictions, or two to compare, and was given {len(predictions)}"
+                f"report takes one file of predictions or two to compare, and was given {len(predictions)}"
             )
         if probabilities == logits:
             raise InputError("say what the numbers are: pass one of --probabilities and --logits")
