@@ -43,7 +43,10 @@ def fit(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model and the report.")] = Path("out"),
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
     test_size: Annotated[float, typer.Option(help="Share of the rows to hold out.")] = 0.25,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split.")] = 0,
+    calibration_size: Annotated[
+        float, typer.Option(help="Share of the other rows to hold out for calibration; 0: none.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the splits.")] = 0,
     strength: Annotated[float, typer.Option("--C", help="Weight of the losses beside the penalty ½‖W‖².")] = 1.0,
     tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = 1e-4,
     max_iter: Annotated[int, typer.Option(help="Most iterations of the optimiser.")] = 1000,
@@ -70,6 +73,7 @@ def fit(
                 column,
                 drop=drop,
                 test_size=test_size,
+                calibration_size=calibration_size,
                 seed=seed,
                 strength=strength,
                 tolerance=tol,
@@ -121,25 +125,29 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")] = Path("out"),
     drop: Annotated[list[str] | None, typer.Option(help="Column that is no class; may be repeated.")] = None,
 ) -> None:
-    """Judge anyone's predictions: the report that fit writes, without the training."""
+    """Judge anyone's predictions, or compare two files of them: the report that fit writes, without the training."""
     with _clean_endings():
         from rich.console import Console
 
-        from .report import render_terminal, summarize_predictions
+        from .report import compare_predictions, render_terminal, summarize_predictions
         from .tabular import InputError, default_target, read_predictions, read_table
 
-        if len(predictions) > 1:
-            raise InputError(f"report takes one file of predictions for now, and was given {len(predictions)}")
+        if len(predictions) > 2:
+            raise InputError(
+                f"report takes one file of predictions or two to compare, and was given {len(predictions)}"
+            )
         if probabilities == logits:
             raise InputError("say what the numbers are: pass one of --probabilities and --logits")
         _check_folder(output, JSON_FILE, HTML_FILE)
-        frame = read_table(predictions[0])
-        column = target if target is not None else default_target(predictions[0])
-        if column is None:
-            raise InputError(_which_target(frame.columns))
         scale: Literal["probabilities", "logits"] = "logits" if logits else "probabilities"
-        judged = read_predictions(frame, predictions[0], column, scale, drop=drop)
-        summary = summarize_predictions(judged)
+        judged = []
+        for path in predictions:
+            frame = read_table(path)
+            column = target if target is not None else default_target(path)
+            if column is None:
+                raise InputError(_which_target(frame.columns))
+            judged.append(read_predictions(frame, path, column, scale, drop=drop))
+        summary = summarize_predictions(judged[0]) if len(judged) == 1 else compare_predictions(*judged)
         _write_files(_report_files(summary, output))
         errors = Console(stderr=True)
         for warning in summary["warnings"]:

@@ -16,17 +16,27 @@ from numpy.typing import NDArray
 
 from . import bfloat16, binary, general, narrow, wide
 from . import labels as _labels
+from .affine import affine_moments, sigmoid_affine_moments, temperature_moments
 from .closed_forms import BRIER_TERM, ENTROPY_PENALTY, LANES
+from .probability import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
 from .threads import run_rows
 
 __all__ = [
+    "affine_moments",
+    "bin_sums",
     "narrow_bfloat16",
+    "pool_adjacent",
+    "ranked_terms",
     "scan_labels",
+    "sigmoid_affine_moments",
     "sigmoid_value_grad",
     "softmax_pullback",
     "softmax_statistics",
     "softmax_value_grad",
+    "squares_beside",
+    "summarize_rows",
     "takes_bfloat16",
+    "temperature_moments",
     "widen_bfloat16",
 ]
 

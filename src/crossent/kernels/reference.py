@@ -26,6 +26,29 @@ from crossent.core.losses import (
 from crossent.core.reduction import is_silent
 from crossent.core.statistics import Rows, Target
 
+from .affine_reference import affine_moments, sigmoid_affine_moments, temperature_moments
+from .probability_reference import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
+
+__all__ = [
+    "affine_moments",
+    "bin_sums",
+    "blocks",
+    "loss_from_table",
+    "pool_adjacent",
+    "ranked_terms",
+    "scan_labels",
+    "sigmoid_affine_moments",
+    "sigmoid_rows",
+    "sigmoid_value_grad",
+    "softmax_pullback",
+    "softmax_rows",
+    "softmax_statistics",
+    "softmax_value_grad",
+    "squares_beside",
+    "summarize_rows",
+    "temperature_moments",
+]
+
 NAME = "reference"
 BLOCK_ELEMENTS = 1 << 18  # float64 temporaries of 2 MiB each
 

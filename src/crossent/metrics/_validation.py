@@ -2,33 +2,76 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import describe, refuse
+from ..kernels import registry
+from ..kernels.probability_reference import RowSummary
+
+__all__ = ["Predictions", "check_predictions", "weighted_mean"]
 
 # Half-precision softmax rows miss 1 by a few 1e-3; rows that are no distribution at all miss it by far more.
 _SUM_TOLERANCE = {2: 1e-2, 4: 1e-3, 8: 1e-3}
 
 
 class Predictions(NamedTuple):
-    """Checked input: class indices (N,), probabilities (N, K) in float64, row weights (N,) and the K labels."""
+    """Checked input.
+
+    Attributes
+    ----------
+    codes : array of shape (N,)
+        Class indices.
+    probabilities : array of shape (N, K), float32 or float64, C-contiguous
+    weights : array of shape (N,) or None
+        Row weights; None where all are 1.
+    labels : array of shape (K,)
+    summary : RowSummary or None
+        What the check read off each row; None where nothing was checked.
+    """
 
     codes: NDArray[np.intp]
-    probabilities: NDArray[np.float64]
-    weights: NDArray[np.float64]
+    probabilities: NDArray[Any]
+    weights: NDArray[np.float64] | None
     labels: NDArray[Any]
+    summary: RowSummary | None
+
+    @property
+    def kernels(self) -> Any:
+        """The twin that computes for these probabilities."""
+        return registry.find(self.probabilities.dtype)
+
+    def rows(self) -> RowSummary:
+        """Return maximum and hit of each row, read now if the check did not."""
+        if self.summary is not None:
+            return self.summary
+        summary: RowSummary = self.kernels.summarize_rows(self.probabilities, self.codes, 0.0)
+        return summary
+
+    def of_label(self) -> NDArray[np.float64]:
+        """Return the probability that each row gave its label, in float64."""
+        return self.probabilities[np.arange(len(self.codes)), self.codes].astype(np.float64)
+
+    def weight_or_ones(self) -> NDArray[np.float64]:
+        """Return the row weights, ones where there are none."""
+        return np.ones(len(self.codes)) if self.weights is None else self.weights
 
 
 def check_predictions(
-    y_true: ArrayLike, y_prob: ArrayLike, labels: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    *,
+    validate: bool = True,
 ) -> Predictions:
     """Return labels as class indices beside probabilities whose rows are distributions.
 
     Column k of `y_prob` belongs to the k-th of the sorted labels (those of `y_true` unless `labels` names more).
-    A one-dimensional `y_prob` is the probability of the second of two labels.
+    A one-dimensional `y_prob` is the probability of the second of two labels. ``validate=False`` takes the rows of
+    `y_prob` as they are; labels, shapes and weights are checked in any case.
 
     Raises
     ------
@@ -39,22 +82,41 @@ def check_predictions(
     truth = np.asarray(y_true)
     if truth.ndim != 1 or truth.size == 0:
         raise ValueError(refuse("y_true must be a one-dimensional, non-empty array of labels", describe(truth)))
-    known = np.unique(truth if labels is None else np.asarray(labels))
     raw = np.asarray(y_prob)
     if raw.dtype.kind not in "fiub":
         raise ValueError(refuse("y_prob must hold real numbers", describe(raw)))
     tolerance = _SUM_TOLERANCE.get(raw.dtype.itemsize, 1e-3) if raw.dtype.kind == "f" else 1e-3
-    prob = raw.astype(np.float64)
-    if prob.ndim == 1:
-        prob = np.stack([1.0 - prob, prob], axis=1)
+    dtype = np.float32 if raw.dtype in (np.float16, np.float32) else np.float64
+    prob = np.ascontiguousarray(raw, dtype=dtype)
+    if raw.ndim == 1:
+        prob = _two_columns(raw.astype(np.float64))
     if prob.ndim != 2 or prob.shape[0] != truth.shape[0]:
         raise ValueError(
             refuse(f"y_prob must have one row for each of the {truth.shape[0]} labels in y_true", describe(raw))
         )
-    if prob.shape[1] != known.shape[0]:
+    codes, known = _encode(truth, labels, prob.shape[1])
+    weights = None if sample_weight is None else _check_weights(sample_weight, truth.shape)
+    summary = None
+    if validate:
+        summary = registry.find(prob.dtype).summarize_rows(prob, codes, tolerance)
+        if summary.bad.any():
+            _refuse_row(prob, int(np.argmax(summary.bad)))
+    return Predictions(codes, prob, weights, known, summary)
+
+
+def _two_columns(second: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.stack([1.0 - second, second], axis=1)
+
+
+def _encode(truth: NDArray[Any], labels: ArrayLike | None, columns: int) -> tuple[NDArray[np.intp], NDArray[Any]]:
+    codes = _indices(truth, columns) if labels is None else None
+    if codes is not None:
+        return codes, np.arange(columns, dtype=truth.dtype)
+    known = np.unique(truth if labels is None else np.asarray(labels))
+    if columns != known.shape[0]:
         raise ValueError(
             refuse(
-                f"y_prob has {prob.shape[1]} columns, one per class",
+                f"y_prob has {columns} columns, one per class",
                 f"{known.shape[0]} different labels",
                 "pass labels=... with every class, in sorted order",
             )
@@ -65,26 +127,34 @@ def check_predictions(
         row = int(np.argmax(unknown))
         label = truth[row : row + 1].tolist()[0]
         raise ValueError(refuse("every label of y_true must be one of labels", f"{label!r} in row {row}"))
-    _check_rows(prob, tolerance)
-    if sample_weight is None:
-        weights = np.ones(truth.shape[0])
-    else:
-        raw_weights = np.asarray(sample_weight)
-        if raw_weights.dtype.kind not in "fiub":
-            raise ValueError(refuse("sample_weight must hold real numbers", describe(raw_weights)))
-        weights = raw_weights.astype(np.float64)
-        if weights.shape != truth.shape:
-            raise ValueError(refuse(f"sample_weight must have shape {truth.shape}", describe(weights)))
-        if not (np.isfinite(weights) & (weights >= 0)).all() or weights.sum() == 0:
-            got = f"values from {weights.min():g} to {weights.max():g}"
-            raise ValueError(refuse("sample_weight must be finite, not negative, and not zero everywhere", got))
-    return Predictions(codes, prob, weights, known)
+    return codes, known
 
 
-def _check_rows(prob: NDArray[np.float64], tolerance: float) -> None:
-    bad = ~((prob >= 0) & (prob <= 1))  # written so that NaN is bad too
-    if bad.any():
-        row, column = np.unravel_index(int(np.argmax(bad)), bad.shape)
+def _indices(truth: NDArray[Any], columns: int) -> NDArray[np.intp] | None:
+    """Return labels that are class indices, each of which occurs: what sorting them would give, without sorting."""
+    if truth.dtype.kind not in "iu" or truth.min() != 0 or truth.max() != columns - 1:
+        return None
+    codes = truth.astype(np.intp, copy=False)
+    return np.ascontiguousarray(codes) if np.bincount(codes, minlength=columns).all() else None
+
+
+def _check_weights(sample_weight: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    raw = np.asarray(sample_weight)
+    if raw.dtype.kind not in "fiub":
+        raise ValueError(refuse("sample_weight must hold real numbers", describe(raw)))
+    weights = np.ascontiguousarray(raw, dtype=np.float64)
+    if weights.shape != shape:
+        raise ValueError(refuse(f"sample_weight must have shape {shape}", describe(weights)))
+    if not (np.isfinite(weights) & (weights >= 0)).all() or weights.sum() == 0:
+        got = f"values from {weights.min():g} to {weights.max():g}"
+        raise ValueError(refuse("sample_weight must be finite, not negative, and not zero everywhere", got))
+    return weights
+
+
+def _refuse_row(prob: NDArray[Any], row: int) -> NoReturn:
+    inside = (prob[row] >= 0) & (prob[row] <= 1)
+    if not inside.all():
+        column = int(np.argmin(inside))
         raise ValueError(
             refuse(
                 "probabilities lie between 0 and 1",
@@ -92,14 +162,13 @@ def _check_rows(prob: NDArray[np.float64], tolerance: float) -> None:
                 "turn logits into probabilities with crossent.softmax first",
             )
         )
-    total = prob.sum(axis=1)
-    off = np.abs(total - 1) > tolerance
-    if off.any():
-        first = int(np.argmax(off))
-        raise ValueError(refuse("each row of y_prob sums to 1", f"{total[first]:.6g} in row {first}"))
+    total = prob[row].sum(dtype=np.float64)
+    raise ValueError(refuse("each row of y_prob sums to 1", f"{total:.6g} in row {row}"))
 
 
-def weighted_mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+def weighted_mean(values: NDArray[np.float64], weights: NDArray[np.float64] | None) -> float:
     """Return Σ w v / Σ w over rows of positive weight: one of weight 0 does not count, even where v is infinite."""
+    if weights is None:
+        return float(np.mean(values))
     counted = weights > 0
     return float(np.sum(values[counted] * weights[counted]) / np.sum(weights[counted]))

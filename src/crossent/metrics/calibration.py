@@ -1,16 +1,23 @@
-"""Does 90 % mean 90 %? The reliability curve of the predicted class, and the error it adds up to."""
+"""Does 90 % mean 90 %? Reliability curves, and the calibration errors that they add up to."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from statistics import NormalDist
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import refuse
-from ._validation import check_predictions
+from ._validation import Predictions, check_predictions
+from .binning import Bins, class_wise_bins, top_label_bins
+from .simplex import simplex_bins
+from .smooth import smooth_error
 
-__all__ = ["ReliabilityCurve", "calibration_error", "reliability_curve"]
+__all__ = ["ReliabilityCurve", "calibration_error", "reliability_curve", "wilson_interval"]
+
+Float64 = NDArray[np.float64]
 
 
 class ReliabilityCurve(NamedTuple):
@@ -23,23 +30,35 @@ class ReliabilityCurve(NamedTuple):
     counts : array of shape (bins,)
         Rows in each bin.
     confidence, accuracy : arrays of shape (bins,)
-        Mean confidence and share of right predictions; NaN where the bin is empty.
+        Weighted mean confidence and share of right predictions; NaN where the bin is empty.
+    lower, upper : arrays of shape (bins,)
+        Wilson interval of each bin's accuracy; NaN where the bin is empty.
     """
 
-    edges: NDArray[np.float64]
+    edges: Float64
     counts: NDArray[np.int64]
-    confidence: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
+    confidence: Float64
+    accuracy: Float64
+    lower: Float64
+    upper: Float64
 
 
 def reliability_curve(
-    y_true: ArrayLike, y_prob: ArrayLike, *, labels: ArrayLike | None = None, bins: int = 10
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    bins: int | ArrayLike = 10,
+    binning: str = "equal-width",
+    level: float = 0.9,
 ) -> ReliabilityCurve:
-    """Accuracy against confidence of the predicted class, in bins of equal width.
+    """Accuracy against confidence of the predicted class, in bins.
 
     A bin is open on the left and closed on the right, ``(lower, upper]``: a confidence of exactly 0.8 counts in
-    (0.7, 0.8] when `bins` is 10, and 1 in the last bin. Edges are ``numpy.linspace(0, 1, bins + 1)``, compared as
-    floating-point numbers.
+    (0.7, 0.8] when `bins` is 10, and 1 in the last bin. Edges of equal width are ``numpy.linspace(0, 1, bins + 1)``,
+    compared in float64 with the confidence as it is: the float32 number nearest to 0.8 is above 0.8 and counts in
+    (0.8, 0.9]. (netcal counts a float64 confidence of 0.8 in [0.8, 0.9), torchmetrics too; see docs/calibration.md.)
 
     Parameters
     ----------
@@ -49,18 +68,25 @@ def reliability_curve(
         Probabilities; columns in the labels' sorted order.
     labels : array of shape (K,), optional
         All labels, where `y_true` does not show them all.
-    bins : int
-        Number of bins, at least 1.
+    sample_weight : array of shape (N,), optional
+        Weight of each row, at least 0.
+    bins : int, or increasing edges from 0 to 1
+        Number of bins, at least 1, or where they are.
+    binning : {"equal-width", "equal-mass"}
+        "equal-mass": edges at quantiles of the confidence, so that bins hold about the same weight; equal confidences
+        share a bin, so there can be fewer bins than asked for.
+    level : float
+        Of the Wilson interval of each accuracy, between 0 and 1; weighted rows count as ``(Σw)² / Σw²`` rows.
 
     Returns
     -------
     ReliabilityCurve
-        Named tuple ``edges, counts, confidence, accuracy``.
+        Named tuple ``edges, counts, confidence, accuracy, lower, upper``.
 
     Raises
     ------
     ValueError
-        If `bins` is not a positive integer, an argument is malformed or a row of `y_prob` is no distribution.
+        If an argument is malformed or a row of `y_prob` is no distribution.
 
     Examples
     --------
@@ -68,40 +94,152 @@ def reliability_curve(
     >>> curve.counts.tolist(), curve.accuracy.tolist()
     ([0, 4], [nan, 0.75])
     """
-    if not isinstance(bins, int | np.integer) or isinstance(bins, bool) or bins < 1:
-        raise ValueError(refuse("bins must be a positive integer", repr(bins)))
-    checked = check_predictions(y_true, y_prob, labels)
-    confidence = checked.probabilities.max(axis=1)
-    hits = np.argmax(checked.probabilities, axis=1) == checked.codes
-    edges = np.linspace(0.0, 1.0, int(bins) + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, int(bins) - 1)
-    count = np.bincount(place, minlength=int(bins))
-    with np.errstate(invalid="ignore"):  # 0/0 = NaN marks an empty bin
-        mean_confidence = np.bincount(place, weights=confidence, minlength=int(bins)) / count
-        mean_accuracy = np.bincount(place, weights=hits, minlength=int(bins)) / count
-    return ReliabilityCurve(edges, count, mean_confidence, mean_accuracy)
+    if binning == "smooth":
+        raise ValueError(refuse("a reliability curve needs bins: 'equal-width' or 'equal-mass'", repr(binning)))
+    table = top_label_bins(check_predictions(y_true, y_prob, labels, sample_weight), bins, binning)
+    return curve_of(table, level)
+
+
+def curve_of(table: Bins, level: float) -> ReliabilityCurve:
+    """Return the curve of a table of one column."""
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 = NaN marks an empty bin
+        confidence, accuracy = table.value[0] / table.weight[0], table.event[0] / table.weight[0]
+        effective = table.weight[0] ** 2 / table.weight_squares[0]
+    accuracy = np.minimum(accuracy, 1.0)
+    lower, upper = wilson_interval(accuracy, effective, level)
+    edges = np.asarray(table.edges[0])
+    return ReliabilityCurve(edges, table.rows[0].astype(np.int64), confidence, accuracy, lower, upper)
+
+
+def wilson_interval(share: Float64, rows: Float64, level: float) -> tuple[Float64, Float64]:
+    """Return Wilson's interval of a proportion: the shares that a score test at 1 - `level` does not reject.
+
+    Parameters
+    ----------
+    share, rows : arrays
+        Observed proportions, and the number of rows they were observed on.
+    level : float
+        Coverage, between 0 and 1.
+
+    Returns
+    -------
+    lower, upper : arrays
+
+    Examples
+    --------
+    >>> lower, upper = wilson_interval(np.array([1.0]), np.array([10.0]), 0.95)
+    >>> lower.round(4).tolist(), upper.tolist()
+    ([0.7225], [1.0])
+    """
+    if not (isinstance(level, float) and 0 < level < 1):
+        raise ValueError(refuse("level must lie between 0 and 1", repr(level)))
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        center = (share + z * z / (2 * rows)) / (1 + z * z / rows)
+        half = z / (1 + z * z / rows) * np.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
+    return np.maximum(center - half, 0.0), np.minimum(center + half, 1.0)
 
 
 def calibration_error(
-    y_true: ArrayLike, y_prob: ArrayLike, *, labels: ArrayLike | None = None, bins: int = 10
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    bins: int | ArrayLike = 10,
+    binning: str = "equal-width",
+    kind: str = "top-label",
+    norm: str = "l1",
+    debiased: bool = False,
 ) -> float:
-    r"""Expected calibration error of the predicted class, :math:`\sum_b \frac{n_b}{N} |acc_b - conf_b|`.
+    r"""How far predicted probabilities are from observed shares.
 
-    The binned, top-label, L1 form [1]_ over the bins of `reliability_curve`. It is biased upwards when bins hold few
-    rows: a perfectly calibrated model does not score 0 on a small sample. Parameters and errors as in
-    `reliability_curve`.
+    The default is the expected calibration error of the predicted class [1]_,
+    :math:`\sum_b \frac{W_b}{W} |acc_b - conf_b|` over the bins of `reliability_curve`. It is biased upwards when bins
+    hold few rows: a perfectly calibrated model does not score 0 on a small sample.
+
+    Parameters
+    ----------
+    y_true, y_prob, labels, sample_weight, bins
+        As in `reliability_curve`.
+    binning : {"equal-width", "equal-mass", "smooth"}
+        "smooth": a Gaussian kernel in the place of bins, whose width the error itself sets [2]_; `bins` is not used.
+    kind : {"top-label", "class-wise", "full"}
+        "top-label": the confidence against "the prediction is right". "class-wise": the probability of each class
+        against "the label is this class", averaged over the classes [3]_. "full": the whole vector against the label,
+        in `bins` cells of the simplex, each split in half at the median of the class that varies most in it [4]_; its
+        gap is half the sum of absolute differences (its L2 norm the Euclidean distance).
+    norm : {"l1", "l2", "max"}
+        Weighted mean of the gaps, root of the weighted mean of their squares, or the largest gap.
+    debiased : bool
+        With "l2": estimate each squared gap without bias, from products of different rows. The squared error is then
+        unbiased, and can come out negative, which is returned as an error of 0; `calibration_interval` has the number
+        itself.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If an argument is malformed, a row of `y_prob` is no distribution, or the options do not go together.
 
     References
     ----------
     .. [1] M. Pakdaman Naeini, G. F. Cooper, M. Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian
        Binning", AAAI (2015).
+    .. [2] J. Błasiok, P. Nakkiran, "Smooth ECE: Principled Reliability Diagrams via Kernel Smoothing", ICLR (2024).
+    .. [3] M. Kull et al., "Beyond temperature scaling: Obtaining well-calibrated multiclass probabilities with
+       Dirichlet calibration", NeurIPS (2019).
+    .. [4] J. Vaicenavicius et al., "Evaluating model calibration in classification", AISTATS (2019).
 
     Examples
     --------
     >>> round(calibration_error([0, 1, 1, 0], [0.1, 0.9, 0.8, 0.8], bins=2), 12)
     0.1
+    >>> calibration_error([0, 1, 1, 0], [0.1, 0.9, 0.8, 0.8], bins=2, norm="l2", debiased=True)
+    0.0
     """
-    curve = reliability_curve(y_true, y_prob, labels=labels, bins=bins)
-    filled = curve.counts > 0
-    gap = np.abs(curve.accuracy[filled] - curve.confidence[filled])
-    return float(np.sum(gap * curve.counts[filled]) / np.sum(curve.counts))
+    if kind not in ("top-label", "class-wise", "full"):
+        raise ValueError(refuse("kind must be 'top-label', 'class-wise' or 'full'", repr(kind)))
+    if norm not in ("l1", "l2", "max"):
+        raise ValueError(refuse("norm must be 'l1', 'l2' or 'max'", repr(norm)))
+    if debiased and norm != "l2":
+        raise ValueError(refuse("only the L2 error can be debiased", f"norm={norm!r}", "pass norm='l2'"))
+    checked = check_predictions(y_true, y_prob, labels, sample_weight)
+    if binning == "smooth":
+        return _smooth(checked, kind, norm)
+    if kind == "full":
+        return simplex_bins(checked, bins, binning).error(norm, debiased)
+    tables = [top_label_bins(checked, bins, binning)]
+    if kind == "class-wise":
+        tables = class_wise_bins(checked, bins, binning)
+    return _binned(tables, norm, debiased)
+
+
+def _binned(tables: list[Bins], norm: str, debiased: bool) -> float:
+    if norm == "max":
+        return max(float(np.nanmax(np.abs(table.gaps()))) for table in tables)
+    columns = sum(len(table.weight) for table in tables)
+    total = 0.0
+    for table in tables:
+        share = table.weight / table.weight.sum(axis=1, keepdims=True)
+        squares = table.squared_gaps(debiased)
+        total += float(np.sum(share * (squares if norm == "l2" else np.sqrt(squares))))
+    mean = total / columns
+    return math.sqrt(max(mean, 0.0)) if norm == "l2" else mean
+
+
+def _smooth(checked: Predictions, kind: str, norm: str) -> float:
+    if kind == "full" or norm != "l1":
+        asked = "the smooth error is top-label or class-wise, in the L1 norm"
+        raise ValueError(refuse(asked, f"kind={kind!r}, norm={norm!r}"))
+    weights = checked.weight_or_ones()
+    weights = weights / weights.sum()
+    if kind == "top-label":
+        rows = checked.rows()
+        return smooth_error(rows.high, weights * (rows.hit - rows.high))
+    columns: Any = checked.probabilities.T
+    errors = [smooth_error(p, weights * ((checked.codes == k) - p)) for k, p in enumerate(columns)]
+    return float(np.mean(errors))

@@ -1,16 +1,24 @@
-"""Scores of probabilistic predictions: the two proper ones that matter most, and accuracy."""
+"""Scores of probabilistic predictions: proper ones, what they say beside the prior, and accuracy."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from ..errors import refuse
-from ._validation import check_predictions, weighted_mean
+from ..errors import describe, refuse
+from ._validation import Predictions, check_predictions, weighted_mean
 
-__all__ = ["accuracy", "brier_score", "log_loss"]
+__all__ = [
+    "accuracy",
+    "brier_score",
+    "log_loss",
+    "perplexity",
+    "ranked_probability_score",
+    "skill_score",
+    "spherical_score",
+]
 
 
 def log_loss(
@@ -20,12 +28,14 @@ def log_loss(
     labels: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
     base: str = "nats",
+    clip: float | None = None,
+    validate: bool = True,
 ) -> float:
     r"""Mean surprise of the true labels, :math:`\frac{1}{\sum w_i} \sum_i w_i \, (-\log p_{i, y_i})`.
 
     The logarithmic score [1]_: strictly proper, 0 for a perfect prediction, and `inf` as soon as one label was called
-    impossible (nothing is clipped). For labels with *logits*, use `crossent.cross_entropy`, which keeps the digits that
-    rounding p to 1 loses.
+    impossible, unless `clip` says otherwise. For labels with *logits*, use `crossent.cross_entropy`, which keeps the
+    digits that rounding p to 1 loses.
 
     Parameters
     ----------
@@ -39,6 +49,11 @@ def log_loss(
         Weight of each row, at least 0.
     base : {"nats", "bits"}
         Unit of the result: natural logarithm or base 2.
+    clip : float, optional
+        Count a smaller probability of the true label as this one, between 0 and 1. None: nothing is clipped.
+    validate : bool
+        False skips the pass over `y_prob` that makes sure that every row is a distribution; only the N entries of the
+        true labels are read then. Labels, shapes and weights are always checked.
 
     Returns
     -------
@@ -48,7 +63,7 @@ def log_loss(
     Raises
     ------
     ValueError
-        If an argument is malformed or a row of `y_prob` is no distribution.
+        If an argument is malformed or, with `validate`, a row of `y_prob` is no distribution.
 
     References
     ----------
@@ -60,15 +75,45 @@ def log_loss(
     1.5
     >>> log_loss([0, 1], [0.0, 0.0])
     inf
+    >>> round(log_loss([0, 1], [0.0, 0.0], clip=1e-6), 6)
+    6.907755
     """
     if base not in ("nats", "bits"):
         raise ValueError(refuse('base must be "nats" or "bits"', repr(base)))
-    checked = check_predictions(y_true, y_prob, labels, sample_weight)
-    chosen = checked.probabilities[np.arange(checked.codes.shape[0]), checked.codes]
-    with np.errstate(divide="ignore"):  # log 0 = -inf is the answer here
-        surprise = -np.log(chosen)
-    nats = weighted_mean(np.abs(surprise), checked.weights)  # abs: -log 1 is -0.0
+    if clip is not None and not (isinstance(clip, int | float | np.floating) and 0 < clip < 1):
+        raise ValueError(refuse("clip must be None or a probability between 0 and 1", repr(clip)))
+    checked = check_predictions(y_true, y_prob, labels, sample_weight, validate=validate)
+    chosen = checked.of_label()
+    if clip is not None:
+        chosen = np.maximum(chosen, clip)
+    nats = weighted_mean(_surprise(chosen), checked.weights)
     return nats if base == "nats" else nats / math.log(2)
+
+
+def _surprise(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(divide="ignore"):  # log 0 = -inf is the answer here
+        return np.abs(np.log(probability))  # abs: -log 1 is -0.0
+
+
+def perplexity(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    validate: bool = True,
+) -> float:
+    """The exponential of the log loss: how many equally likely classes would be as hard to guess.
+
+    1 for a perfect prediction, K for the uniform one, `inf` once a label was called impossible. Parameters and errors
+    as in `log_loss`.
+
+    Examples
+    --------
+    >>> round(perplexity([0, 1, 2], [[0.25, 0.25, 0.5], [0.25, 0.5, 0.25], [0.5, 0.25, 0.25]]), 12)
+    3.174802103936
+    """
+    return math.exp(log_loss(y_true, y_prob, labels=labels, sample_weight=sample_weight, validate=validate))
 
 
 def brier_score(
@@ -80,8 +125,9 @@ def brier_score(
 ) -> float:
     r"""Mean squared distance to the label, :math:`\frac{1}{\sum w_i} \sum_i w_i \sum_k (p_{ik} - [y_i = k])^2`.
 
-    Brier's own definition [1]_, summed over the classes: between 0 and 2, for two classes twice the number that some
-    libraries give. Parameters and errors as in `log_loss`.
+    Brier's own definition [1]_, summed over all classes, for two as for more: between 0 (perfect) and 2. scikit-learn's
+    ``brier_score_loss`` halves it for two classes (its ``scale_by_half="auto"``). Parameters and errors as in
+    `log_loss`.
 
     References
     ----------
@@ -92,10 +138,140 @@ def brier_score(
     >>> brier_score([0, 1], [[1.0, 0.0], [0.5, 0.5]])
     0.25
     """
+    return _brier(check_predictions(y_true, y_prob, labels, sample_weight))
+
+
+def _brier(checked: Predictions) -> float:
+    rest = checked.kernels.squares_beside(checked.probabilities, checked.codes)
+    return weighted_mean((1.0 - checked.of_label()) ** 2 + rest, checked.weights)
+
+
+def spherical_score(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    r"""Mean of :math:`p_{i, y_i} / \lVert p_i \rVert_2`: the spherical score [1]_, strictly proper.
+
+    *Higher is better*: 1 is perfect, 0 the worst. Parameters and errors as in `log_loss`.
+
+    References
+    ----------
+    .. [1] T. Gneiting, A. E. Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", Journal of the
+       American Statistical Association 102 (2007).
+
+    Examples
+    --------
+    >>> round(spherical_score([0, 1], [[0.6, 0.4], [0.0, 1.0]]), 6)
+    0.916025
+    """
+    return _spherical(check_predictions(y_true, y_prob, labels, sample_weight))
+
+
+def _spherical(checked: Predictions) -> float:
+    rest = checked.kernels.squares_beside(checked.probabilities, checked.codes)
+    own = checked.of_label()
+    return weighted_mean(own / np.sqrt(own * own + rest), checked.weights)
+
+
+def ranked_probability_score(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    r"""For *ordered* classes, mean of :math:`\sum_{k < K} \bigl(\sum_{j \le k} p_{ij} - [y_i \le k]\bigr)^2`.
+
+    Being off by one class costs less than being off by two [1]_. A sum over the K - 1 thresholds (divide by K - 1 for
+    the normalised form): between 0 (perfect) and K - 1; for two classes half of `brier_score`. The order is that of the
+    columns. Parameters and errors as in `log_loss`.
+
+    References
+    ----------
+    .. [1] E. S. Epstein, "A Scoring System for Probability Forecasts of Ranked Categories", Journal of Applied
+       Meteorology 8 (1969).
+
+    Examples
+    --------
+    >>> ranked_probability_score([0, 1, 2], [[1, 0, 0], [0.5, 0.5, 0], [1, 0, 0]])
+    0.75
+    """
+    return _ranked(check_predictions(y_true, y_prob, labels, sample_weight))
+
+
+def _ranked(checked: Predictions) -> float:
+    return weighted_mean(checked.kernels.ranked_terms(checked.probabilities, checked.codes), checked.weights)
+
+
+def _log(checked: Predictions) -> float:
+    return weighted_mean(_surprise(checked.of_label()), checked.weights)
+
+
+# Each score with the value of a perfect prediction.
+_SCORES = {"log": (_log, 0.0), "brier": (_brier, 0.0), "spherical": (_spherical, 1.0), "ranked": (_ranked, 0.0)}
+
+
+def skill_score(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    score: str = "log",
+    reference: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> float:
+    r"""The share of the way from a reference to perfection, :math:`(S - S_{ref}) / (S_{perfect} - S_{ref})`.
+
+    1 is perfect, 0 no better than the reference, below 0 worse (`-inf` where the log loss is `inf`).
+
+    Parameters
+    ----------
+    score : {"log", "brier", "spherical", "ranked"}
+        `log_loss`, `brier_score`, `spherical_score` or `ranked_probability_score`.
+    reference : array of shape (K,) or (N, K), optional
+        What the reference predicts, for instance the class shares of the *training* rows. None: the weighted class
+        shares of `y_true` itself, the best that any constant prediction could do.
+    y_true, y_prob, labels, sample_weight
+        As in `log_loss`.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        As `log_loss`; also if the reference is perfect, so that there is no way to go.
+
+    Examples
+    --------
+    >>> round(skill_score(["no", "yes"], [0.25, 0.75]), 6)
+    0.584963
+    """
+    if score not in _SCORES:
+        raise ValueError(refuse(f"score must be one of {', '.join(map(repr, _SCORES))}", repr(score)))
+    of, perfect = _SCORES[score]
     checked = check_predictions(y_true, y_prob, labels, sample_weight)
-    error = checked.probabilities.copy()
-    error[np.arange(checked.codes.shape[0]), checked.codes] -= 1.0
-    return weighted_mean(np.sum(error**2, axis=1), checked.weights)
+    beside = of(_reference(checked, reference))
+    if beside == perfect:
+        raise ValueError(refuse("a skill score needs a reference that is not perfect", f"its {score} score {beside:g}"))
+    return (of(checked) - beside) / (perfect - beside)
+
+
+def _reference(checked: Predictions, reference: ArrayLike | None) -> Predictions:
+    """Return the reference's predictions; a constant one on one row per class, which weighs what its rows do."""
+    classes = checked.probabilities.shape[1]
+    mass = np.bincount(checked.codes, weights=checked.weights, minlength=classes)
+    distribution = mass / mass.sum() if reference is None else np.asarray(reference)
+    if distribution.shape == (classes,):
+        return check_predictions(checked.labels, np.tile(distribution, (classes, 1)), checked.labels, mass)
+    if distribution.shape != checked.probabilities.shape:
+        asked = f"reference must have shape ({classes},) or {checked.probabilities.shape}"
+        raise ValueError(refuse(asked, describe(distribution)))
+    return check_predictions(checked.codes, distribution, np.arange(classes), checked.weights)
 
 
 def accuracy(
@@ -115,5 +291,4 @@ def accuracy(
     0.5
     """
     checked = check_predictions(y_true, y_prob, labels, sample_weight)
-    hits = np.argmax(checked.probabilities, axis=1) == checked.codes
-    return weighted_mean(hits.astype(np.float64), checked.weights)
+    return weighted_mean(checked.rows().hit.astype(np.float64), checked.weights)

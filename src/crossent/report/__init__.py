@@ -13,8 +13,9 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
+from .compare import compare_predictions
 from .html import render_html
 from .summarize import SCHEMA, summarize_fit, summarize_predictions
 from .terminal import render_terminal
 
-__all__ = ["SCHEMA", "render_html", "render_terminal", "summarize_fit", "summarize_predictions"]
+__all__ = ["SCHEMA", "compare_predictions", "render_html", "render_terminal", "summarize_fit", "summarize_predictions"]

@@ -45,6 +45,8 @@ def reliability_chart(report: dict[str, Any]) -> Chart:
         # No line through the points: between two bins there is nothing. A bin of few rows has a small point.
         confidence, hits = [b["confidence"] for b in filled], [b["accuracy"] for b in filled]
         upper.vlines(confidence, confidence, hits, color=theme.second, linewidth=1.2)
+        reach = [b["accuracy_lower"] for b in filled], [b["accuracy_upper"] for b in filled]
+        upper.vlines(confidence, *reach, color=theme.main, linewidth=4, alpha=0.3)
         most = max(b["rows"] for b in filled)
         sizes = [14 + 60 * (b["rows"] / most) ** 0.5 for b in filled]
         upper.scatter(confidence, hits, s=sizes, color=theme.main, zorder=3, clip_on=False)

@@ -20,9 +20,12 @@ from .._version import __version__
 from ..metrics import accuracy, brier_score, calibration_error, reliability_curve
 from ..tabular import Predictions, TrainedTable
 from ..tabular.reading import as_numbers, as_text
+from .advice import advice
+from .honesty import honesty
 
 SCHEMA = "crossent.report/1"
 RELIABILITY_BINS = 10
+RELIABILITY_LEVEL = 0.9
 SURPRISING_ROWS = 10
 MOST_CONFUSED = 10
 COSTLIEST_CLASSES = 20
@@ -46,7 +49,7 @@ def summarize_fit(result: TrainedTable) -> Report:
     features = result.frame.drop(result.model.target)
     columns = result.model.preprocessing
     used = [c.name for c in columns.numbers] + [c.name for c in columns.categories]
-    return {
+    report: Report = {
         "schema": SCHEMA,
         "crossent_version": __version__,
         "kind": "fit",
@@ -63,6 +66,7 @@ def summarize_fit(result: TrainedTable) -> Report:
             "missing_cells": _missing_cells(features.select(used)),
             "training_rows": len(result.training),
             "test_rows": len(result.test),
+            "calibration_rows": 0 if result.calibration is None else len(result.calibration.rows),
             "seed": result.seed,
         },
         "classes": _classes(classes, totals),
@@ -78,17 +82,19 @@ def summarize_fit(result: TrainedTable) -> Report:
             cells=features.select(used) if len(used) <= SHOWN_COLUMNS else None,
         ),
         "training_loss": _loss(float(np.mean(result.training_losses))),
+        "calibration": _calibration(result),
         "optimiser": _optimiser(result),
         "notes": result.notes,
         "warnings": [],
     }
+    return {**report, "advice": advice(report)}
 
 
 def summarize_predictions(predictions: Predictions) -> Report:
     """Return the report on anyone's predictions: every row is judged, beside the rows' own class shares."""
     counts = np.bincount(predictions.codes, minlength=len(predictions.classes))
     shares = counts[counts > 0] / counts.sum()
-    return {
+    report: Report = {
         "schema": SCHEMA,
         "crossent_version": __version__,
         "kind": "predictions",
@@ -110,10 +116,12 @@ def summarize_predictions(predictions: Predictions) -> Report:
             cells=None,
         ),
         "training_loss": None,
+        "calibration": None,
         "optimiser": None,
         "notes": predictions.notes,
         "warnings": predictions.warnings,
     }
+    return {**report, "advice": advice(report)}
 
 
 def _evaluation(
@@ -132,7 +140,7 @@ def _evaluation(
     predicted = np.argmax(probabilities, axis=1)
     matrix = np.zeros((len(classes), len(classes)), dtype=np.int64)
     np.add.at(matrix, (codes, predicted), 1)
-    curve = reliability_curve(codes, probabilities, labels=indices, bins=RELIABILITY_BINS)
+    curve = reliability_curve(codes, probabilities, labels=indices, bins=RELIABILITY_BINS, level=RELIABILITY_LEVEL)
     return {
         "loss": {
             **_loss(mean),
@@ -165,12 +173,16 @@ def _evaluation(
                     "rows": int(curve.counts[b]),
                     "confidence": _number(curve.confidence[b]),
                     "accuracy": _number(curve.accuracy[b]),
+                    "accuracy_lower": _number(curve.lower[b]),
+                    "accuracy_upper": _number(curve.upper[b]),
                 }
                 for b in range(RELIABILITY_BINS)
             ],
             "calibration_error": calibration_error(codes, probabilities, labels=indices, bins=RELIABILITY_BINS),
+            "level": RELIABILITY_LEVEL,
             "mean_confidence": float(probabilities.max(axis=1).mean()),
         },
+        "honesty": honesty(codes, probabilities, losses, RELIABILITY_BINS),
         "surprising": _surprising(classes, codes, losses, probabilities, row_numbers, cells),
     }
 
@@ -277,6 +289,24 @@ def _cell(value: object) -> str | None:
 def _missing_cells(features: pl.DataFrame) -> int:
     converted = ((as_numbers(series), series) for series in features.iter_columns())
     return sum((as_text(series) if numbers is None else numbers).null_count() for numbers, series in converted)
+
+
+def _calibration(result: TrainedTable) -> dict[str, Any] | None:
+    """Return loss and calibration error of the test rows before and after the temperature."""
+    if result.calibration is None:
+        return None
+    temperature = result.calibration.temperature
+    codes = result.codes[result.test]
+    states = {}
+    for name, logits in (("before", result.test_logits * temperature), ("after", result.test_logits)):
+        probabilities = np.asarray(ce.softmax(logits))
+        states[name] = {
+            "loss": _loss(float(ce.cross_entropy(logits, codes))),
+            "calibration_error": calibration_error(
+                codes, probabilities, labels=np.arange(len(result.model.classes)), bins=RELIABILITY_BINS
+            ),
+        }
+    return {"method": "temperature", "temperature": temperature, "rows": len(result.calibration.rows), **states}
 
 
 def _optimiser(result: TrainedTable) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from .words import beside_baseline, found, loss, optimiser, percent, plain, probability
+from .compare import verdict
+from .words import beside_baseline, found, honest, loss, optimiser, percent, plain, probability
 
 Report = dict[str, Any]
 
@@ -22,7 +23,10 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def render_terminal(report: Report, console: Console) -> None:
-    """Print the report."""
+    """Print the report, or the comparison of two."""
+    if report["kind"] == "comparison":
+        _comparison(report, console)
+        return
     console.print(Rule(Text(f" {plain(report['source'])} → {plain(report['target'])} ", style="bold"), style="dim"))
     for warning in report["warnings"]:
         console.print(Text(f"Warning: {plain(warning)}", style="bold red"))
@@ -34,8 +38,32 @@ def render_terminal(report: Report, console: Console) -> None:
     _per_class(report, console)
     _confusion(report, console)
     _reliability(report, console)
+    for sentence in honest(report)[1:]:
+        console.print(Text(sentence))
     _surprising(report, console)
+    _advice(report, console)
     _learning_curve(report, console)
+
+
+def _comparison(report: Report, console: Console) -> None:
+    for warning in report["warnings"]:
+        console.print(Text(f"Warning: {plain(warning)}", style="bold red"))
+    for sentence in verdict(report):
+        console.print(Text(plain(sentence)))
+    table = _table("", *[f">{plain(name)[-_LABEL_WIDTH:]}" for name in report["sources"]])
+    both = report["reports"]
+    table.add_row("loss, nats", *[loss(r["loss"]["nats"]) for r in both])
+    table.add_row("loss, bits", *[loss(r["loss"]["bits"]) for r in both])
+    table.add_row("baseline explained", *[percent(r["loss"]["explained"]) for r in both])
+    table.add_row("accuracy", *[percent(r["accuracy"]["value"]) for r in both])
+    table.add_row("Brier score", *[f"{r['brier_score']:.4f}" for r in both])
+    table.add_row("calibration error", *[percent(r["reliability"]["calibration_error"]) for r in both])
+    console.print(table)
+    for one in both:
+        _title(console, plain(one["source"]))
+        for sentence in honest(one):
+            console.print(Text(sentence))
+        _advice(one, console)
 
 
 def _title(console: Console, text: str) -> None:
@@ -165,6 +193,13 @@ def _surprising(report: Report, console: Console) -> None:
             loss(entry["loss"]["bits"]),
         )
     console.print(table)
+
+
+def _advice(report: Report, console: Console) -> None:
+    _title(console, "What to do next")
+    for item in report["advice"]:
+        rows = f" Rows {', '.join(map(str, item['rows']))}." if item["rows"] else ""
+        console.print(Text.assemble((f"{item['title']}. ", "bold"), f"Because {item['reason']}.{rows}"))
 
 
 def _learning_curve(report: Report, console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
@@ -108,6 +109,68 @@ def beside_baseline(report: dict[str, Any]) -> str:
     if state["explained"] < 0:
         return f"Worse than the baseline: its loss is exceeded by {percent(-state['explained'])}."
     return f"{percent(state['explained'])} of the baseline's loss is explained."
+
+
+def good(report: dict[str, Any]) -> list[str]:
+    """Return what the loss means, in sentences."""
+    state = report["loss"]
+    lines = [beside_baseline(report)]
+    if state["nats"] != "inf":
+        share, prior = math.exp(-state["nats"]), math.exp(-state["baseline"]["nats"])
+        lines.append(
+            f"The true label gets a probability of {percent(share)} on (geometric) average; knowing only how common "
+            f"each class is, it would get {percent(prior)}. It is like guessing among {1 / share:.2f} equally likely "
+            f"classes, where the class shares alone leave {1 / prior:.2f}."
+        )
+    return lines
+
+
+def honest(report: dict[str, Any]) -> list[str]:
+    """Return whether confidences can be believed, in sentences."""
+    bins, state = report["reliability"], report["honesty"]
+    right, confidence = report["accuracy"]["value"], bins["mean_confidence"]
+    gap = 100 * (confidence - right)
+    side = "more" if gap > 0 else "less"
+    lines = [
+        f"The predictions are {percent(confidence)} sure on average and right in {percent(right)} of the rows: "
+        + (f"{abs(gap):.1f} points {side} sure than right." if abs(gap) >= 0.05 else "as sure as they are right.")
+    ]
+    if state["interval"] is not None:
+        ends = state["interval"]
+        lines.append(
+            f"Over {count(len(bins['bins']), 'bin')}, confidence and accuracy differ by {percent(ends['lower'])} to "
+            f"{percent(ends['upper'])} (root mean square, {ends['level']:.0%} interval). " + _evidence(state["p_value"])
+        )
+    temperature = state["temperature"]
+    if temperature is not None:
+        value, gain = temperature["value"], temperature["gain"]
+        if temperature["gain_lower"] > 0:
+            verb = "sharpened" if value < 1 else "softened"
+            lines.append(
+                f"One number mends part of it: logits divided by {value:.2f} ({verb}) would save {gain:.3g} nats a row "
+                f"(90 % interval {temperature['gain_lower']:.2g} to {temperature['gain_upper']:.2g}), measured on rows "
+                "that the number was not fitted to. The predicted classes would stay the same."
+            )
+        else:
+            lines.append(f"A temperature would gain nothing that these rows can show (best value {value:.2f}).")
+    done = report["calibration"]
+    if done is not None:
+        before, after = done["before"], done["after"]
+        lines.append(
+            f"The model was calibrated: its logits were divided by {done['temperature']:.3g}, found on "
+            f"{count(done['rows'], 'row')} held out for that. Test loss {loss(before['loss']['nats'])} → "
+            f"{loss(after['loss']['nats'])} nats, calibration error {percent(before['calibration_error'])} → "
+            f"{percent(after['calibration_error'])}."
+        )
+    return lines
+
+
+def _evidence(p_value: float) -> str:
+    if p_value < 0.01:
+        return f"That is more than chance explains (p = {p_value:.1g})."
+    if p_value < 0.1:
+        return f"Chance alone seldom makes so much (p = {p_value:.2g})."
+    return f"Calibrated predictions could look like this (p = {p_value:.2g})."
 
 
 def optimiser(report: dict[str, Any]) -> str | None:

@@ -1,10 +1,34 @@
-"""scikit-learn estimators: softmax regression that proves how close to the optimum it is."""
+"""scikit-learn estimators: softmax regression that proves how close to the optimum it is, and calibrators."""
 
 try:
     import sklearn as _sklearn  # noqa: F401
 except ImportError as error:
     raise ImportError("crossent.sklearn needs scikit-learn: pip install 'crossent[sklearn]'") from error
 
+from .calibration import (
+    BetaCalibration,
+    BiasCorrectedTemperatureScaling,
+    CalibratedClassifier,
+    DirichletCalibration,
+    HistogramBinning,
+    IsotonicCalibration,
+    MatrixScaling,
+    PlattScaling,
+    TemperatureScaling,
+    VectorScaling,
+)
 from .softmax_regression import SoftmaxRegression
 
-__all__ = ["SoftmaxRegression"]
+__all__ = [
+    "BetaCalibration",
+    "BiasCorrectedTemperatureScaling",
+    "CalibratedClassifier",
+    "DirichletCalibration",
+    "HistogramBinning",
+    "IsotonicCalibration",
+    "MatrixScaling",
+    "PlattScaling",
+    "SoftmaxRegression",
+    "TemperatureScaling",
+    "VectorScaling",
+]

@@ -1,0 +1,143 @@
+"""What to do next: rules, each with its reason. They read the report's numbers and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from .words import count, percent, plain
+
+__all__ = ["advice"]
+
+Report = dict[str, Any]
+
+SUSPICIOUS_LABEL = 0.02
+SUSPICIOUS_PREDICTION = 0.9
+RARE = 0.5
+COSTLY = 1.5
+OVERFITTED = 1.5
+
+
+def advice(report: Report) -> list[dict[str, Any]]:
+    """Return what a person could do, most urgent first: ``{"rule", "title", "reason", "rows"}``."""
+    found = [*_useless(report), *_impossible(report), *_scale(report), *_calibration(report), *_labels(report)]
+    found += [*_classes(report), *_confusion(report), *_overfitting(report)]
+    if found:
+        return found
+    reason = "the loss beats the prior, confidences are as good as these rows can tell, and no class stands out"
+    return [{"rule": "nothing", "title": "Nothing stands out", "reason": reason, "rows": []}]
+
+
+def _rule(rule: str, title: str, reason: str, rows: list[int] | None = None) -> dict[str, Any]:
+    return {"rule": rule, "title": title, "reason": reason, "rows": rows or []}
+
+
+def _useless(report: Report) -> Iterator[dict[str, Any]]:
+    if report["loss"]["explained"] is not None and report["loss"]["explained"] < 0:
+        yield _rule(
+            "worse-than-prior",
+            "Do not use these probabilities yet",
+            "always predicting the class shares would have a lower loss: check that columns and labels belong together",
+        )
+
+
+def _impossible(report: Report) -> Iterator[dict[str, Any]]:
+    rows = report["loss"]["impossible_rows"]
+    if rows:
+        yield _rule(
+            "impossible",
+            "Never say 0",
+            f"{count(rows, 'row')} had a label that was called impossible, which makes the loss infinite: write "
+            "probabilities with more digits, or smooth them",
+            [entry["row"] for entry in report["surprising"] if entry["loss"]["nats"] == "inf"],
+        )
+
+
+def _scale(report: Report) -> Iterator[dict[str, Any]]:
+    if report["kind"] == "predictions" and any("declared logits" in text for text in report["warnings"]):
+        yield _rule(
+            "probabilities-as-logits",
+            "Check whether these are logits",
+            "every row lies between 0 and 1 and sums to 1: these look like probabilities, and a softmax of them is far "
+            "too cautious; read them with --probabilities",
+        )
+
+
+def _calibration(report: Report) -> Iterator[dict[str, Any]]:
+    state = report["honesty"]
+    temperature = state["temperature"]
+    if temperature and temperature["gain_lower"] > 0 and temperature["gain"] > 0.005 * report["loss"]["nats"]:
+        kind = "over" if temperature["value"] > 1 else "under"
+        yield _rule(
+            "recalibrate",
+            f"Divide the logits by {temperature['value']:.2f}",
+            f"the predictions are {kind}confident; this one number takes {temperature['gain']:.3g} nats off the loss "
+            "and changes no prediction",
+        )
+    elif state["p_value"] is not None and state["p_value"] < 0.01:
+        yield _rule(
+            "recalibrate-further",
+            "Calibrate with more than a temperature",
+            f"confidences differ from frequencies by more than chance (p = {state['p_value']:.2g}), and no single "
+            "temperature repairs that: try vector scaling or beta calibration on held-out rows",
+        )
+
+
+def _labels(report: Report) -> Iterator[dict[str, Any]]:
+    rows = [
+        entry["row"]
+        for entry in report["surprising"]
+        if entry["label_probability"] < SUSPICIOUS_LABEL and entry["prediction_probability"] > SUSPICIOUS_PREDICTION
+    ]
+    if rows:
+        yield _rule(
+            "suspect-labels",
+            f"Look at the {'label' if len(rows) == 1 else 'labels'} of {count(len(rows), 'row')}",
+            f"the model is more than {SUSPICIOUS_PREDICTION:.0%} sure of another class there: wrong labels look like "
+            "this, and so do the model's worst mistakes",
+            rows,
+        )
+
+
+def _classes(report: Report) -> Iterator[dict[str, Any]]:
+    counts = sorted(entry["rows"] for entry in report["classes"] if entry["rows"])
+    middle = counts[len(counts) // 2]
+    shown = report["loss"]["nats"]
+    if shown == "inf" or shown == 0:
+        return
+    rows = {entry["label"]: entry["rows"] for entry in report["classes"]}
+    for k in report["costliest_classes"][:3]:
+        entry = report["per_class"][k]
+        value = entry["loss"]["nats"]
+        if rows[entry["label"]] < RARE * middle and (value == "inf" or value > COSTLY * shown):
+            yield _rule(
+                "collect",
+                f"Collect more rows of {plain(entry['label'])}",
+                f"it is rare ({count(rows[entry['label']], 'row')}, half of the classes have {middle:,} or more) and "
+                f"costs {value:.2f} nats a row, where the mean is {shown:.2f}",
+            )
+
+
+def _confusion(report: Report) -> Iterator[dict[str, Any]]:
+    wrong = report["accuracy"]["rows"] - report["accuracy"]["right"]
+    pairs = report["confusion"]["most_confused"]
+    if pairs and wrong >= 10 and pairs[0]["rows"] > 0.25 * wrong and len(report["per_class"]) > 2:
+        pair = pairs[0]
+        yield _rule(
+            "confusion",
+            f"Tell {plain(pair['label'])} from {plain(pair['prediction'])}",
+            f"{percent(pair['rows'] / wrong)} of all mistakes take the one for the other: look for a feature that "
+            "separates them, or ask whether they are one class",
+        )
+
+
+def _overfitting(report: Report) -> Iterator[dict[str, Any]]:
+    training = report["training_loss"]
+    if training and report["loss"]["nats"] != "inf" and training["nats"] != "inf":
+        gap = report["loss"]["nats"] - training["nats"]
+        if report["loss"]["nats"] > OVERFITTED * training["nats"] and gap > 0.02:
+            yield _rule(
+                "overfitting",
+                "Penalise more, or train on more rows",
+                f"the loss on rows trained on is {gap:.3g} nats lower: lower --C",
+            )

@@ -1,0 +1,122 @@
+"""Two models side by side: both reports, and the paired difference where they judge the same rows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..tabular import InputError, Predictions
+from .summarize import SCHEMA, summarize_predictions
+from .words import count
+
+__all__ = ["compare_predictions", "verdict"]
+
+Report = dict[str, Any]
+
+LEVEL = 0.95
+_Z = 1.959963984540054
+DIFFERENT_ROWS = 10
+
+
+def compare_predictions(first: Predictions, second: Predictions) -> Report:
+    """Return both reports under "reports" and, where labels agree row by row, the "paired" difference of losses.
+
+    Raises
+    ------
+    InputError
+        If the two files have different classes.
+    """
+    if set(first.classes) != set(second.classes):
+        others = sorted(set(first.classes) ^ set(second.classes))
+        raise InputError(
+            f"{first.source!r} and {second.source!r} have different classes: {others[0]!r} is in one of them only"
+        )
+    reports = [summarize_predictions(first), summarize_predictions(second)]
+    return {
+        "schema": SCHEMA,
+        "crossent_version": reports[0]["crossent_version"],
+        "kind": "comparison",
+        "target": first.target,
+        "sources": [first.source, second.source],
+        "reports": reports,
+        "paired": _paired(first, second),
+        "warnings": [f"{report['source']}: {text}" for report in reports for text in report["warnings"]],
+    }
+
+
+def _labels(predictions: Predictions) -> NDArray[np.str_]:
+    return np.array(predictions.classes)[predictions.codes]
+
+
+def _paired(first: Predictions, second: Predictions) -> Report | None:
+    """Return mean and interval of the loss of the second less the first; None where rows cannot be matched."""
+    labels = _labels(first)
+    if len(first.codes) != len(second.codes) or not (labels == _labels(second)).all():
+        return None
+    finite = np.isfinite(first.losses) & np.isfinite(second.losses)
+    predicted = [np.array(p.classes)[np.argmax(p.probabilities, axis=1)] for p in (first, second)]
+    difference = second.losses[finite] - first.losses[finite]
+    error = float(np.std(difference) / math.sqrt(max(len(difference), 1))) if len(difference) else 0.0
+    mean = float(np.mean(difference)) if len(difference) else 0.0
+    shown = np.flatnonzero(finite)[np.argsort(-np.abs(difference), kind="stable")[:DIFFERENT_ROWS]]
+    return {
+        "rows": len(labels),
+        "left_out": int(np.sum(~finite)),
+        "difference": mean,
+        "lower": mean - _Z * error,
+        "upper": mean + _Z * error,
+        "level": LEVEL,
+        "only_first_right": int(np.sum((predicted[0] == labels) & (predicted[1] != labels))),
+        "only_second_right": int(np.sum((predicted[1] == labels) & (predicted[0] != labels))),
+        "most_different": [
+            {
+                "row": int(i),
+                "label": str(labels[i]),
+                "predictions": [str(p[i]) for p in predicted],
+                "probabilities": [float(np.exp(-p.losses[i])) for p in (first, second)],
+            }
+            for i in shown
+        ],
+    }
+
+
+def verdict(comparison: Report) -> list[str]:
+    """Return which model is better, in sentences."""
+    names = [report["source"] for report in comparison["reports"]]
+    paired = comparison["paired"]
+    if paired is None:
+        return ["The files do not hold the same labels in the same order, so their rows cannot be compared one by one."]
+    if paired["left_out"]:
+        left_out = f" ({count(paired['left_out'], 'row')} of infinite loss left out)"
+    else:
+        left_out = ""
+    interval = f"{paired['lower']:+.4f} to {paired['upper']:+.4f}"
+    impossible = [report["loss"]["impossible_rows"] for report in comparison["reports"]]
+    if (impossible[0] > 0) != (impossible[1] > 0):
+        worse = 0 if impossible[0] else 1
+        first = (
+            f"{names[1 - worse]} is better: {names[worse]} gave probability 0 to the label of "
+            f"{count(impossible[worse], 'row')}, so that its loss is infinite. On the other rows the loss of the "
+            f"second less the first is {paired['difference']:+.4f} nats a row ({paired['level']:.0%} interval "
+            f"{interval})."
+        )
+    elif paired["lower"] > 0 or paired["upper"] < 0:
+        better = names[0] if paired["lower"] > 0 else names[1]
+        first = (
+            f"{better} is better: on the same {count(paired['rows'], 'row')} its loss is "
+            f"{abs(paired['difference']):.4f} nats a row lower{left_out}; the {paired['level']:.0%} interval of second "
+            f"less first is {interval}."
+        )
+    else:
+        first = (
+            f"These {count(paired['rows'], 'row')} do not tell which is better{left_out}: the loss of the second less "
+            f"the first is {paired['difference']:+.4f} nats a row, with a {paired['level']:.0%} interval of {interval}."
+        )
+    return [
+        first,
+        f"Only {names[0]} is right in {count(paired['only_first_right'], 'row')}, only {names[1]} in "
+        f"{count(paired['only_second_right'], 'row')}.",
+    ]

@@ -1,0 +1,89 @@
+"""Minimises a smooth convex function by Newton steps, or by L-BFGS steps that start from a part of the Hessian."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+
+__all__ = ["Point", "minimize"]
+
+Float64 = NDArray[np.float64]
+
+_ARMIJO = 1e-4
+_MEMORY = 20
+_SHORTEST_STEP = 1e-10
+
+
+class Point(NamedTuple):
+    """Value and gradient, and what multiplies by (about) the inverse of the Hessian there."""
+
+    value: float
+    gradient: Float64
+    solve: Callable[[Float64], Float64]
+    exact: bool
+
+
+def minimize(evaluate: Callable[[Float64], Point], start: Float64, tol: float, max_iter: int) -> tuple[Float64, int]:
+    """Return the minimiser and the number of evaluations.
+
+    Stops when half the Newton decrement ``gᵀ H⁻¹ g``, which estimates the distance of the value from its minimum, is
+    below `tol`. Where `Point.solve` is not exact, corrections from the last steps are added to it (L-BFGS, J. Nocedal,
+    "Updating Quasi-Newton Matrices with Limited Storage", Mathematics of Computation 35 (1980)).
+
+    Warns
+    -----
+    ConvergenceWarning
+        If `max_iter` steps do not get there.
+    """
+    theta, point, calls = start, evaluate(start), 1
+    memory: list[tuple[Float64, Float64]] = []
+    for _ in range(max_iter):
+        direction = -_apply(point.solve, memory, point.gradient)
+        slope = float(point.gradient @ direction)
+        if not slope < 0 and memory:
+            memory.clear()
+            direction = -point.solve(point.gradient)
+            slope = float(point.gradient @ direction)
+        if -0.5 * slope <= tol:
+            # The last step is free: at a decrement so small it can only help.
+            return (theta + direction if point.exact else theta), calls
+        step = 1.0
+        while True:
+            trial = evaluate(theta + step * direction)
+            calls += 1
+            if trial.value <= point.value + _ARMIJO * step * slope:
+                break
+            step *= 0.5 if not np.isfinite(trial.value) else 0.3
+            if step < _SHORTEST_STEP:  # rounding decides now
+                return theta, calls
+        if not point.exact:
+            pair = (step * direction, trial.gradient - point.gradient)
+            if float(pair[0] @ pair[1]) > 0:
+                memory = [*memory, pair][-_MEMORY:]
+        theta, point = theta + step * direction, trial
+    warnings.warn(
+        f"the calibrator stopped after {max_iter} iterations with about {-0.5 * slope:.1e} nats per row to go "
+        f"(tol {tol:.0e}): raise max_iter",
+        ConvergenceWarning,
+        stacklevel=3,
+    )
+    return theta, calls
+
+
+def _apply(solve: Callable[[Float64], Float64], memory: list[tuple[Float64, Float64]], gradient: Float64) -> Float64:
+    """Return the inverse Hessian times the gradient: the two loops of L-BFGS around `solve`."""
+    q = gradient.copy()
+    factors = []
+    for s, y in reversed(memory):
+        factor = (s @ q) / (s @ y)
+        factors.append(factor)
+        q -= factor * y
+    r = solve(q)
+    for (s, y), factor in zip(memory, reversed(factors), strict=True):
+        r = r + (factor - (y @ r) / (s @ y)) * s
+    return r

@@ -1,0 +1,250 @@
+"""The report's answers: is it honest, what to do next, which of two is better; small, escaped and readable pages."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from crossent.metrics import calibration_error, log_loss
+from crossent.report import compare_predictions, render_html, render_terminal, summarize_fit, summarize_predictions
+from crossent.report.words import good, honest
+from crossent.sklearn import TemperatureScaling
+from crossent.tabular import InputError, Predictions, fit_table, read_predictions
+
+NASTY = "<script>alert('x')</script>&\"{{ 7 * 7 }}"
+
+
+def predictions(
+    rows: int = 2000,
+    sharpness: float = 1.0,
+    seed: int = 0,
+    noise: float = 0.0,
+    names: tuple[str, ...] = ("a", "b", "c"),
+) -> Predictions:
+    rng = np.random.default_rng(seed)
+    truth = 1.5 * rng.normal(size=(rows, len(names)))
+    codes = (truth + rng.gumbel(size=truth.shape)).argmax(axis=1)
+    z = sharpness * (truth + noise * np.random.default_rng(seed + 1).normal(size=truth.shape))
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    frame = pl.DataFrame({f"p_{name}": p[:, k] for k, name in enumerate(names)})
+    frame = frame.with_columns(y=pl.Series([names[k] for k in codes]))
+    return read_predictions(frame, f"sharpness {sharpness}.csv", "y", "probabilities")
+
+
+def rules(report: dict[str, Any]) -> list[str]:
+    return [item["rule"] for item in report["advice"]]
+
+
+def test_overconfidence_is_found_priced_and_mended() -> None:
+    report = summarize_predictions(predictions(sharpness=2.5))
+    state = report["honesty"]
+    assert state["p_value"] < 0.001
+    assert state["interval"]["lower"] > 0.05
+    assert state["temperature"]["value"] == pytest.approx(2.5, rel=0.1)
+    assert 0 < state["temperature"]["gain_lower"] < state["temperature"]["gain"] < state["temperature"]["gain_upper"]
+    assert "recalibrate" in rules(report)
+    assert any("softened" in sentence for sentence in honest(report))
+    under = summarize_predictions(predictions(sharpness=0.4))
+    assert any("sharpened" in sentence for sentence in honest(under))
+    assert any("underconfident" in item["reason"] for item in under["advice"])
+
+
+def test_the_gain_is_measured_on_rows_not_fitted_to() -> None:
+    judged = predictions(300, sharpness=2.0)
+    gain = summarize_predictions(judged)["honesty"]["temperature"]["gain"]
+    logits = np.log(judged.probabilities)
+    model = TemperatureScaling().fit(logits, judged.codes)
+    fitted = log_loss(judged.codes, judged.probabilities) - log_loss(judged.codes, model.predict_proba(logits))
+    assert gain < fitted
+
+
+def test_calibrated_predictions_are_left_alone() -> None:
+    report = summarize_predictions(predictions(sharpness=1.0))
+    assert report["honesty"]["p_value"] > 0.05
+    assert not {"recalibrate", "recalibrate-further", "worse-than-prior"} & set(rules(report))
+    assert any("could look like this" in sentence for sentence in honest(report))
+
+
+def test_rules_name_rows_and_classes() -> None:
+    judged = predictions(1000)
+    wrong = judged.probabilities.copy()
+    losses = judged.losses.copy()
+    sure = np.flatnonzero(judged.probabilities.max(axis=1) > 0.97)[:3]
+    wrong[sure] = np.roll(wrong[sure], 1, axis=1)  # as if three labels had been mixed up
+    for i in sure:
+        losses[i] = -np.log(wrong[i, judged.codes[i]])
+    report = summarize_predictions(Predictions(**{**judged.__dict__, "probabilities": wrong, "losses": losses}))
+    suspects = next(item for item in report["advice"] if item["rule"] == "suspect-labels")
+    assert set(sure.tolist()) <= set(suspects["rows"])
+    page = render_html(report)
+    for row in suspects["rows"]:
+        assert f'href="#row-{row}"' in page
+        assert f'id="row-{row}"' in page
+
+
+def test_impossible_labels_and_useless_predictions_come_first() -> None:
+    frame = pl.DataFrame({"y": ["a", "b"] * 30, "a": [1.0, 1.0] * 30, "b": [0.0, 0.0] * 30})
+    report = summarize_predictions(read_predictions(frame, "p.csv", "y", "probabilities"))
+    assert rules(report)[0] == "impossible"
+    assert report["honesty"]["temperature"] is None
+    frame = pl.DataFrame({"y": ["a", "b"] * 30, "a": [0.1, 0.9] * 30, "b": [0.9, 0.1] * 30})
+    report = summarize_predictions(read_predictions(frame, "p.csv", "y", "probabilities"))
+    assert rules(report)[0] == "worse-than-prior"
+    render_html(report)
+
+
+def test_probabilities_declared_as_logits() -> None:
+    frame = pl.DataFrame({"y": ["a", "b", "b"] * 20, "a": [0.9, 0.2, 0.1] * 20, "b": [0.1, 0.8, 0.9] * 20})
+    report = summarize_predictions(read_predictions(frame, "p.csv", "y", "logits"))
+    assert "probabilities-as-logits" in rules(report)
+
+
+def test_what_the_loss_means_in_words() -> None:
+    frame = pl.DataFrame({"y": ["a", "b"] * 30, "a": [0.5, 0.5] * 30, "b": [0.5, 0.5] * 30})
+    report = summarize_predictions(read_predictions(frame, "p.csv", "y", "probabilities"))
+    assert "probability of 50.0 %" in good(report)[1]
+    assert "2.00 equally likely classes" in good(report)[1]
+
+
+def table(rows: int = 800) -> pl.DataFrame:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(rows, 30))
+    y = (2 * x[:, :3] + rng.gumbel(size=(rows, 3))).argmax(axis=1)
+    return pl.DataFrame({**{f"x{k}": x[:, k] for k in range(30)}, "y": y})
+
+
+def test_fit_calibrates_on_rows_of_their_own() -> None:
+    result = fit_table(table(), "t", "y", calibration_size=0.3, strength=1e4)
+    assert result.calibration is not None
+    parts = [set(result.training.tolist()), set(result.calibration.rows.tolist()), set(result.test.tolist())]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 800
+    report = summarize_fit(result)
+    state = report["calibration"]
+    assert state["temperature"] > 1
+    assert state["after"]["loss"]["nats"] == report["loss"]["nats"] < state["before"]["loss"]["nats"]
+    plain = fit_table(table(), "t", "y", strength=1e4)
+    assert plain.calibration is None
+    # The model's own coefficients carry the temperature: predict gives the calibrated probabilities.
+    prob = result.model.predict_probabilities(table()[result.test.tolist()])
+    codes = result.codes[result.test]
+    assert log_loss(codes, prob) == pytest.approx(report["loss"]["nats"], rel=1e-9)
+    assert calibration_error(codes, prob) == pytest.approx(state["after"]["calibration_error"], rel=1e-9)
+    assert any("The model was calibrated" in sentence for sentence in honest(report))
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_too_few_rows_are_not_calibrated_and_a_note_says_so() -> None:
+    result = fit_table(table(100), "t", "y", calibration_size=0.2)
+    assert result.calibration is None
+    assert any("not calibrated" in note for note in result.notes)
+    with pytest.raises(InputError, match="calibration part"):
+        fit_table(table(100), "t", "y", calibration_size=1.0)
+
+
+# -- two models ----------------------------------------------------------------------------------------------------
+
+
+def test_two_models_are_compared_row_by_row() -> None:
+    first, second = predictions(sharpness=3.0), predictions(sharpness=1.0)
+    report = compare_predictions(first, second)
+    paired = report["paired"]
+    expected = second.losses - first.losses
+    assert paired["difference"] == pytest.approx(expected.mean(), rel=1e-12)
+    half = 1.959964 * expected.std() / np.sqrt(len(expected))
+    assert paired["upper"] == pytest.approx(expected.mean() + half, rel=1e-6)
+    assert paired["only_first_right"] == paired["only_second_right"] == 0
+    assert paired["most_different"][0]["row"] == int(np.argmax(np.abs(expected)))
+    page = render_html(report)
+    assert "sharpness 1.0.csv is better" in page
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    same = compare_predictions(second, second)
+    assert "do not tell which is better" in render_html(same)
+
+
+def test_different_rows_are_not_paired_and_different_classes_are_refused() -> None:
+    report = compare_predictions(predictions(100), predictions(120))
+    assert report["paired"] is None
+    assert "cannot be compared one by one" in render_html(report)
+    with pytest.raises(InputError, match="different classes"):
+        compare_predictions(predictions(100), predictions(100, names=("a", "b", "d")))
+
+
+def test_an_infinite_loss_is_never_better() -> None:
+    good_one = predictions(200)
+    broken = predictions(200)
+    broken.probabilities[5] = np.eye(3)[(broken.codes[5] + 1) % 3]
+    broken.losses[5] = np.inf
+    page = render_html(compare_predictions(broken, good_one))
+    assert "gave probability 0 to the label of 1 row" in page
+
+
+def test_a_comparison_escapes_what_it_shows() -> None:
+    names = (f"class {NASTY}", "b", "c")
+    both = [predictions(100, sharpness=s, names=names) for s in (1.0, 2.0)]
+    both = [Predictions(**{**one.__dict__, "source": f"source {NASTY}", "target": NASTY}) for one in both]
+    page = render_html(compare_predictions(*both))
+    assert page.count("<script") == 1
+    assert "alert(&#39;x&#39;)" in page
+
+
+def test_the_terminal_shows_the_comparison() -> None:
+    import io
+
+    from rich.console import Console
+
+    file = io.StringIO()
+    report = compare_predictions(predictions(100), predictions(100, sharpness=2.0))
+    render_terminal(report, Console(file=file, width=80, color_system=None))
+    assert "calibration error" in file.getvalue()
+    assert max(map(len, file.getvalue().splitlines())) <= 80
+
+
+# -- the page ------------------------------------------------------------------------------------------------------
+
+
+def test_a_hundred_thousand_rows_make_less_than_a_megabyte() -> None:
+    assert len(render_html(summarize_predictions(predictions(100_000))).encode()) < 1_000_000
+
+
+def luminance(colour: str) -> float:
+    values = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def contrast(first: str, second: str) -> float:
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+def test_text_stands_out_from_its_background(theme: int) -> None:
+    """WCAG AA: 4.5 to 1."""
+    css = (files("crossent.report") / "templates" / "report.css").read_text()
+    block = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[theme]
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
+    link = re.search(r"--link: (\d+), (\d+), (\d+)", block)
+    assert link
+    colours["link"] = "#" + "".join(f"{int(v):02x}" for v in link.groups())
+    for text in ("text", "soft", "link"):
+        for ground in ("page", "panel"):
+            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+    assert contrast("#777777", "#888888") < 4.5
+
+
+def test_every_picture_has_words_and_every_table_a_header() -> None:
+    page = render_html(summarize_predictions(predictions(300)))
+    assert all(re.search(r'alt="[^"]{20,}"', tag) for tag in re.findall(r"<img[^>]*>", page))
+    assert page.count("<table") == page.count("<thead>")
+    assert '<html lang="en">' in page
+    headings = [int(level) for level in re.findall(r"<h(\d)", page)]
+    assert headings[0] == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(headings))
