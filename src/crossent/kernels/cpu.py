@@ -14,12 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import binary, general, narrow, wide
+from . import binary, curvature, general, narrow, wide
 from . import labels as _labels
 from .closed_forms import BRIER_TERM, ENTROPY_PENALTY, LANES
 from .threads import run_rows
 
-__all__ = ["scan_labels", "sigmoid_value_grad", "softmax_pullback", "softmax_statistics", "softmax_value_grad"]
+__all__ = [
+    "scan_labels",
+    "sigmoid_value_grad",
+    "softmax_curvature",
+    "softmax_pullback",
+    "softmax_statistics",
+    "softmax_value_grad",
+]
 
 Array = NDArray[Any]
 Float64 = NDArray[np.float64]
@@ -227,6 +234,11 @@ def sigmoid_value_grad(
     )
     run_rows(binary.sigmoid_rows, rows, classes, arguments)
     return loss
+
+
+def softmax_curvature(p: Array, top: NDArray[np.intp], mass: Array, u: Array) -> None:
+    """``a_i (diag p_i - p_i p_iᵀ) u_i`` in place of ``u``; all class-major, (K, n); in the calling thread."""
+    curvature.curvature_columns(_plain(p), _plain(top), _plain(mass), u)
 
 
 def scan_labels(

@@ -22,6 +22,9 @@ from .objective import CROSS_ENTROPY_TERMS, Array, LinearObjective
 from .solvers import Monitor, Result, minimize
 from .targets import EncodedTarget, class_weights, encode_target
 
+FLOAT32_TOL = 1e-12
+"""From this tolerance on products of float64 data start in float32, unless `dtype` says otherwise."""
+
 
 class SoftmaxRegression(ClassifierMixin, BaseEstimator):
     """Softmax regression that says how far from the optimum it can be.
@@ -266,7 +269,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             share = share * float(terms[:, 1].sum())
             terms = CROSS_ENTROPY_TERMS
         penalty = 0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * total)
-        return LinearObjective(X, target, share, penalty, terms, bool(self.fit_intercept))
+        dtype = np.float32 if self.dtype is None and (terms[:, 0] == 0).all() and self.tol >= FLOAT32_TOL else X.dtype
+        return LinearObjective(X, target, share, penalty, terms, bool(self.fit_intercept), dtype)
 
     def _monitor(self, objective: LinearObjective, scale: float) -> Monitor:
         certified = objective.is_cross_entropy and objective.penalty > 0

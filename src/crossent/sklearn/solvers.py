@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .certificate import Certificate
-from .curvature import Hessian, KroneckerMetric
+from .curvature import FeatureBasis, Hessian, KroneckerMetric
 from .objective import Array, Evaluation, LinearObjective
 
 ARMIJO = 1e-4
@@ -31,6 +31,10 @@ MEMORY = 20
 METRIC_AGE = 10
 ROUNDING = 1e-5
 """A relative decrease below this is within reach of float32's rounding: time for float64."""
+OVERSAMPLING = 4.0
+OVERSAMPLING_GROWTH = 4.0
+SLOW = 0.6
+"""A Newton step that leaves more than this part of the gradient saw too few rows."""
 INNER_ROUNDING = 3e-3
 """Conjugate gradients on float32 products are not asked to shrink a residual further than this in one step."""
 
@@ -148,6 +152,8 @@ def minimize(monitor: Monitor, theta: Array) -> Result:
     objective = monitor.objective
     step = _NewtonStep(monitor) if objective.is_cross_entropy else _QuasiNewtonStep(monitor)
     at = objective.evaluate(theta)
+    if not math.isfinite(at.value) and objective.can_promote:
+        at = monitor.promote(at)
     if not math.isfinite(at.value):
         return monitor.finish(at, "not_finite")
     status = ""
@@ -217,24 +223,48 @@ def line_search(objective: LinearObjective, at: Evaluation, direction: Array) ->
     return best
 
 
+def _metric_sample(objective: LinearObjective) -> int:
+    """How many rows the Kronecker model is estimated from."""
+    return max(2048, 4 * max(objective.num_outputs, objective.num_features))
+
+
 class _NewtonStep:
-    """Truncated Newton: conjugate gradients on the exact Hessian, preconditioned by the Kronecker model."""
+    """Truncated Newton: conjugate gradients on the Hessian of some rows, preconditioned by the Kronecker model.
+
+    How many rows, `oversampling` decides (κ of the curvature module). It starts low and grows when a step did less than
+    it should have.
+    """
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
         self._objective = monitor.objective
         self._first_norm: float | None = None
-        size = max(self._objective.num_outputs, self._objective.num_features)
-        self._sample = max(4096, 8 * size)
+        self._last_norm = math.inf
+        self._basis: FeatureBasis | None = None
+        self._steps = 0
+        self.oversampling = OVERSAMPLING
+        self._sample = _metric_sample(self._objective)
 
     def forget(self) -> None:
-        """Nothing is carried from one step to the next."""
+        """What float64 improves is worth every row."""
+        self.oversampling *= OVERSAMPLING_GROWTH
 
     def __call__(self, at: Evaluation) -> Evaluation | None:
         objective = self._objective
-        metric = KroneckerMetric.at(objective, at.theta, self._sample)
-        direction = self._direction(at, metric)
-        following = line_search(objective, at, direction)
+        if self._basis is None:
+            self._basis = FeatureBasis.of(objective, self._sample)
+        metric = KroneckerMetric.at(objective, at.theta, basis=self._basis)
+        if at.gradient_norm > SLOW * self._last_norm:
+            self.oversampling *= OVERSAMPLING_GROWTH
+        self._last_norm = at.gradient_norm
+        self._steps += 1
+        while True:
+            sampling = self.oversampling * metric.effective_parameters / metric.curvature
+            hessian = Hessian(objective, at.theta, sampling, self._steps)
+            following = line_search(objective, at, self._direction(at, hessian, metric))
+            if following is not None or hessian.share == 1.0:
+                break
+            self.oversampling *= OVERSAMPLING_GROWTH
         if following is None:
             return None
         return self._polish(following, metric)
@@ -252,9 +282,8 @@ class _NewtonStep:
         attainable = INNER_ROUNDING if self._objective.can_promote else 0.0
         return max(forcing * norm, min(needed, 0.5 * norm), attainable * norm)
 
-    def _direction(self, at: Evaluation, metric: KroneckerMetric) -> Array:
+    def _direction(self, at: Evaluation, hessian: Hessian, metric: KroneckerMetric) -> Array:
         """Solve ∇²F d = -∇F approximately."""
-        hessian = Hessian(self._objective, at.theta)
         limit = self._target_norm(at)
         solution = np.zeros_like(at.gradient)
         residual = -at.gradient
@@ -301,8 +330,8 @@ class _QuasiNewtonStep:
 
     def __init__(self, monitor: Monitor) -> None:
         self._objective = monitor.objective
-        size = max(self._objective.num_outputs, self._objective.num_features)
-        self._sample = max(4096, 8 * size)
+        self._sample = _metric_sample(self._objective)
+        self._basis: FeatureBasis | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -313,7 +342,9 @@ class _QuasiNewtonStep:
 
     def __call__(self, at: Evaluation) -> Evaluation | None:
         if self._metric is None or self._age >= METRIC_AGE:
-            self._metric = KroneckerMetric.at(self._objective, at.theta, self._sample)
+            if self._basis is None:
+                self._basis = FeatureBasis.of(self._objective, self._sample)
+            self._metric = KroneckerMetric.at(self._objective, at.theta, basis=self._basis)
             self._age = 0
         self._age += 1
         following = line_search(self._objective, at, self._direction(at.gradient))
