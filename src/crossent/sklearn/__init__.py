@@ -5,6 +5,7 @@ try:
 except ImportError as error:
     raise ImportError("crossent.sklearn needs scikit-learn: pip install 'crossent[sklearn]'") from error
 
+from .path import RegressionPath, SoftmaxRegressionCV, softmax_regression_path
 from .softmax_regression import SoftmaxRegression
 
-__all__ = ["SoftmaxRegression"]
+__all__ = ["RegressionPath", "SoftmaxRegression", "SoftmaxRegressionCV", "softmax_regression_path"]

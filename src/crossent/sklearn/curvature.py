@@ -23,7 +23,7 @@ eigenvectors need, and a hundredth of their time).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,9 +33,14 @@ from crossent.kernels.threads import run_rows
 
 from .objective import CACHE_BYTES, CHUNKS, PARALLEL_WORK, Array, LinearObjective, Workspace, drop_negligible
 
-DENSE_FEATURES = 2048
 DENSE_OUTPUTS = 256
-"""Larger matrices than these are replaced by their diagonals instead of being diagonalised."""
+"""A of more classes than these is replaced by its diagonal instead of being diagonalised."""
+FULL_RANK = 256
+RANK = 128
+"""B of more features than the first keeps this many eigenvectors; the others share their mean eigenvalue."""
+FRESH_RANK = 32
+"""Up to this many the eigenvectors are brought up to date too. For two classes always: the model is exact then."""
+BASIS_ROWS = 2048
 DOUBLE_FEATURES = 256
 """Up to as many features their basis is found in float64: it is cheap, and columns may differ in scale."""
 LONG_ROWS = 64
@@ -69,7 +74,9 @@ def _join(blocks: list[_Rows], size: int) -> list[_Rows]:
             joined.append(_Rows(columns, values, None, None))
         else:
             axes = (0, 1, 0, 0)
-            joined.append(_Rows(*(np.concatenate(list(f), a) for f, a in zip(zip(*part, strict=True), axes, strict=True))))
+            joined.append(
+                _Rows(*(np.concatenate(list(f), a) for f, a in zip(zip(*part, strict=True), axes, strict=True)))
+            )
         start = stop
     return joined
 
@@ -98,20 +105,27 @@ class Hessian:
         row_bytes = (objective.num_outputs + (0 if np.isinf(sampling) else objective.num_features)) * (
             objective.dtype.itemsize
         )
+        self.outputs: Array | None = None
+        """A (K, K) over all rows, where it was cheap; it is what Newton's method for b alone needs."""
         if objective.num_rows * row_bytes > CACHE_BYTES and np.isinf(sampling):
             return
+        with_outputs = objective.target.link == "softmax" and objective.num_outputs <= DENSE_OUTPUTS
 
-        def keep(workspace: Workspace, rows: slice, total: list[_Rows]) -> float:
-            block = self._block(workspace, rows)
+        def keep(workspace: Workspace, rows: slice, total: list[Any]) -> float:
+            block = self._block(workspace, rows, total if with_outputs else None)
             if len(block.columns):
                 total.append(block)
             return 0.0
 
-        blocks = [block for total, _ in objective.sum_rows(keep, list) for block in total]
+        parts = [total for total, _ in objective.sum_rows(keep, list)]
+        blocks = [block for part in parts for block in part if isinstance(block, _Rows)]
+        if with_outputs:
+            self.outputs = np.sum([block for part in parts for block in part if not isinstance(block, _Rows)], axis=0)
         self.rows_kept = sum(len(block.columns) for block in blocks)
         if self.rows_kept < objective.num_rows:
-            parts = max(1, min(CHUNKS, self.rows_kept * objective.num_outputs * objective.num_features // PARALLEL_WORK))
-            blocks = _join(blocks, min(objective.cache_rows, -(-self.rows_kept // parts)))
+            work = self.rows_kept * objective.num_outputs * objective.num_features
+            size = -(-self.rows_kept // max(1, min(CHUNKS, work // PARALLEL_WORK)))
+            blocks = _join(blocks, min(objective.cache_rows, size))
         self._kept = blocks
 
     @property
@@ -119,7 +133,7 @@ class Hessian:
         """The part of all rows that takes part in a product."""
         return self.rows_kept / self._objective.num_rows
 
-    def _block(self, workspace: Workspace, rows: slice) -> _Rows:
+    def _block(self, workspace: Workspace, rows: slice, outputs: list[Any] | None = None) -> _Rows:
         objective = self._objective
         columns = objective.columns(workspace, rows)
         logits = objective.logits(workspace, self._theta, columns)
@@ -133,6 +147,8 @@ class Hessian:
                 kept *= boost.astype(objective.dtype)
             return _Rows(self._take(columns, chosen), kept, None, None)
         p, top, rest = objective.probabilities(logits)
+        if outputs is not None:
+            outputs.append(_between_outputs(p, top, rest, mass))
         if np.isinf(self._sampling):
             chosen, boost = slice(None), None
         else:
@@ -148,7 +164,7 @@ class Hessian:
         return columns[chosen]
 
     def _draw(self, trace: Array, largest: Array, rows: slice) -> tuple[Any, Array | None]:
-        """Return which rows to keep and 1/π of these: systematic sampling, from a start that the rows' place decides."""
+        """Return which rows to keep and their 1/π: systematic sampling, from a start that the block's place decides."""
         if np.isinf(self._sampling):
             return slice(None), None
         share = np.minimum(1.0, self._sampling * np.minimum(trace, largest))
@@ -158,14 +174,6 @@ class Hessian:
         reached = np.floor(np.cumsum(share) + start)
         chosen = np.flatnonzero(np.diff(reached, prepend=0.0) > 0)
         return chosen, 1.0 / share[chosen]
-
-    def _source(self) -> tuple[int, Any]:
-        """Return the number of blocks, and a function of a workspace and a block's number that returns the block."""
-        if self._kept is not None:
-            kept = self._kept
-            return len(kept), lambda _, i: kept[i]
-        objective = self._objective
-        return len(objective.blocks), lambda workspace, i: self._block(workspace, objective.blocks[i])
 
     def __matmul__(self, vector: Array) -> Array:
         """Return (∇²F) V for V of the parameters' shape (K, D + 1)."""
@@ -208,8 +216,8 @@ class Hessian:
         try:
             buffer, product = self._buffers.pop()
         except IndexError:  # all in use by other threads
-            buffer, product = np.empty(0, objective.dtype), np.empty((objective.num_outputs, objective.num_features))
-            product = product.astype(objective.dtype)
+            buffer = np.empty(0, objective.dtype)
+            product = np.empty((objective.num_outputs, objective.num_features), objective.dtype)
         if buffer.size < block.values.size:
             buffer = np.empty(block.values.size, objective.dtype)
         u = buffer[: block.values.size].reshape(block.values.shape)
@@ -247,26 +255,38 @@ class FeatureBasis:
     rows: slice
     columns: NDArray[Any]  # (n, D), centred
     stride: int
-    vectors: NDArray[Any] | None  # (D, r), or None for a diagonal
-    rotated: NDArray[Any]  # columns in the basis (n, r), or the columns themselves
+    vectors: NDArray[Any]  # (D, r)
+    rotated: NDArray[Any]  # columns in the basis (n, r)
     squared: NDArray[Any]
-    spans: bool  # every row lies in the span of the vectors
+    left: NDArray[Any]  # squares of each row outside that span, per dimension
+    dimensions: int  # of the rest that the rows reach
+
+    @classmethod
+    def shared(cls, objective: LinearObjective, sample: int | None) -> FeatureBasis:
+        """Return the objective's basis, found once for all fits of a sweep."""
+        if objective.basis is None:
+            objective.basis = cls.of(objective, sample)
+        return objective.basis
 
     @classmethod
     def of(cls, objective: LinearObjective, sample: int | None) -> FeatureBasis:
         """Take about `sample` evenly spaced rows (None: all)."""
-        stride = 1 if sample is None else -(-objective.num_rows // max(1, sample))
+        stride = 1 if sample is None else max(1, objective.num_rows // max(1, sample))
         rows = slice(0, objective.num_rows, stride)
-        columns = np.empty((len(range(*rows.indices(objective.num_rows))), objective.num_features), objective.dtype)
-        if objective.num_features <= DOUBLE_FEATURES:
-            columns = columns.astype(np.float64)
+        dtype = np.float64 if objective.num_features <= DOUBLE_FEATURES else objective.dtype
+        columns = np.empty((len(range(*rows.indices(objective.num_rows))), objective.num_features), dtype)
         np.subtract(objective.X[rows], objective.center, out=columns, casting="same_kind")
         weight = objective.row_weight[rows]
         share = (weight / weight.sum()).astype(columns.dtype)
-        vectors = _eigenvectors((columns - share @ columns) * np.sqrt(share)[:, None])
-        rotated = columns if vectors is None else columns @ vectors
-        spans = vectors is None or vectors.shape[1] == np.count_nonzero(vectors.any(axis=1))
-        return cls(rows, columns, stride, vectors, rotated, np.square(rotated), spans)
+        part = slice(0, None, max(1, len(columns) // max(BASIS_ROWS, 2 * RANK)))
+        center = share @ columns if objective.fit_intercept else 0.0
+        vectors = _eigenvectors((columns[part] - center) * np.sqrt(share[part])[:, None])
+        rotated = columns @ vectors
+        squared = np.square(rotated)
+        left = np.maximum(np.einsum("nd,nd->n", columns, columns) - squared.sum(axis=1), 0.0)
+        reached = np.count_nonzero(columns.any(axis=0))
+        dimensions = max(0, min(reached, len(columns)) - vectors.shape[1])
+        return cls(rows, columns, stride, vectors, rotated, squared, left / max(1, dimensions), dimensions)
 
 
 @dataclass
@@ -274,13 +294,14 @@ class KroneckerMetric:
     """The Kronecker model of ∇²F at one point, ready to be inverted; see the module's docstring."""
 
     outputs: tuple[Array | None, Array]  # eigenvectors (K, K) or None for a diagonal, eigenvalues of A
-    features: tuple[NDArray[Any] | None, Array]  # eigenvectors (D, r) or None, eigenvalues of B / Σω
+    features: tuple[NDArray[Any], Array]  # eigenvectors (D, r), eigenvalues of B / Σω
     shift: Array  # x̂
     penalty: float
     fit_intercept: bool
     floor: float
     curvature: float  # Σ ω
-    spans: bool
+    outside: float  # the mean eigenvalue of B / Σω outside the span of the eigenvectors
+    outside_dimensions: int
 
     @classmethod
     def at(
@@ -300,25 +321,48 @@ class KroneckerMetric:
         else:
             p, top, rest = objective.probabilities(logits)
             omega = mass * _row_curvature(p, top, rest)[0]
-            outputs = _output_spectrum(p, top, rest, mass)
+            if objective.num_outputs > DENSE_OUTPUTS:
+                outputs = (None, _output_diagonal(p, top, rest, mass))
+            else:
+                outputs = _spectrum(_between_outputs(p, top, rest, mass))
         omega_sum = max(float(omega.sum()), float(np.finfo(np.float64).tiny))
-        rotated, vectors = basis.rotated, basis.vectors
+        rotated = basis.rotated
         weight = (omega / omega_sum).astype(rotated.dtype)
-        center = shift = np.zeros(objective.num_features if vectors is None else vectors.shape[1])
-        if objective.fit_intercept:
-            center = weight @ rotated
-        shift = center.astype(np.float64) if vectors is None else vectors @ center
+        center = weight @ rotated if objective.fit_intercept else np.zeros(rotated.shape[1], rotated.dtype)
+        shift = (basis.vectors @ center).astype(np.float64)
         # The rows are centred already: little cancels here.
-        features = (vectors, np.maximum((weight @ basis.squared).astype(np.float64) - np.square(center), 0.0))
+        vectors = basis.vectors
+        if rotated.shape[1] <= (FULL_RANK if objective.num_outputs <= 2 else FRESH_RANK):
+            turn, eigenvalues = _spectrum(((rotated - center) * weight[:, None]).T @ (rotated - center))
+            vectors = vectors @ turn
+        else:  # the rows are centred already: little cancels here
+            eigenvalues = np.maximum((weight @ basis.squared).astype(np.float64) - np.square(center), 0.0)
+        features = (vectors, eigenvalues)
         curvature = float(outputs[1].max(initial=0.0) * features[1].max(initial=0.0))
         floor = max(np.finfo(np.float64).eps * curvature, np.finfo(np.float64).tiny)
-        return cls(outputs, features, shift, objective.penalty, objective.fit_intercept, floor, omega_sum, basis.spans)
+        return cls(
+            outputs,
+            features,
+            shift,
+            objective.penalty,
+            objective.fit_intercept,
+            floor,
+            omega_sum,
+            float(weight @ basis.left),
+            basis.dimensions,
+        )
 
     @property
     def effective_parameters(self) -> float:
         """``Σ αβ / (αβ + λ)``: how many parameters the data decide, rather than the penalty."""
-        curvature = np.outer(self.outputs[1], self.features[1])
-        return float(np.sum(curvature / np.maximum(curvature + self.penalty, self.floor)))
+        alpha = self.outputs[1]
+        inside, outside = np.outer(alpha, self.features[1]), alpha * self.outside
+        found = float(np.sum(inside / np.maximum(inside + self.penalty, self.floor)))
+        return found + self.outside_dimensions * float(np.sum(outside / np.maximum(outside + self.penalty, self.floor)))
+
+    def with_outputs(self, between: Array | None) -> KroneckerMetric:
+        """Return the metric with A from other rows."""
+        return self if between is None else replace(self, outputs=_spectrum(between))
 
     def solve_intercept(self, gradient: Array) -> Array:
         """Return A⁺ g for g of shape (K,)."""
@@ -340,14 +384,12 @@ class KroneckerMetric:
         if by_output is not None:
             rhs = by_output.T @ rhs
         scale = np.maximum(np.outer(alpha, beta) + self.penalty, self.floor)
-        if by_feature is None:
-            solution = rhs / scale
-        else:
-            inside = _in_dtype(rhs, by_feature)
-            outside = None if self.spans else rhs - _in_dtype(inside, by_feature.T)
+        inside = _in_dtype(rhs, by_feature)
+        if by_feature.shape[0] == by_feature.shape[1]:
             solution = _in_dtype(inside / scale, by_feature.T)
-            if outside is not None:
-                solution += outside / max(self.penalty, self.floor)
+        else:  # R/σ off the basis, and what differs from it inside
+            rest = np.maximum(alpha * self.outside + self.penalty, self.floor)[:, None]
+            solution = rhs / rest + _in_dtype(inside / scale - inside / rest, by_feature.T)
         if by_output is not None:
             solution = by_output @ solution
         out = np.empty_like(gradient)
@@ -366,43 +408,42 @@ def _in_dtype(array: Array, matrix: NDArray[Any]) -> Array:
     return ((array / largest).astype(matrix.dtype) @ matrix).astype(np.float64) * largest
 
 
-def _output_spectrum(
-    p: NDArray[Any], top: NDArray[np.intp], rest: NDArray[Any], mass: Array
-) -> tuple[Array | None, Array]:
-    """Return eigenvectors and eigenvalues of ``A = Σ a (diag p - p pᵀ)``."""
-    p = p.astype(np.float64)
-    weighted = p * mass[:, None]
-    spread = weighted * (1 - p)
+def _between_outputs(p: NDArray[Any], top: NDArray[np.intp], rest: NDArray[Any], mass: Array) -> Array:
+    """Return ``Σ a (diag p - p pᵀ)`` (K, K), in float64: rare classes have small eigenvalues, and 1 has none."""
+    double = p.astype(np.float64)
+    between = -((double * mass[:, None]).T @ double)
+    np.fill_diagonal(between, _output_diagonal(p, top, rest, mass))
+    return between
+
+
+def _output_diagonal(p: NDArray[Any], top: NDArray[np.intp], rest: NDArray[Any], mass: Array) -> Array:
+    spread = p * (1 - p)
     rows = np.arange(len(p))
-    spread[rows, top] = weighted[rows, top] * rest
-    diagonal = spread.sum(axis=0)
-    if p.shape[1] > DENSE_OUTPUTS:
-        return None, diagonal
-    between = -(weighted.T @ p)
-    np.fill_diagonal(between, diagonal)
+    spread[rows, top] = p[rows, top] * rest
+    return mass @ spread
+
+
+def _spectrum(between: Array) -> tuple[Array, Array]:
     values, vectors = np.linalg.eigh(between)
     return vectors, np.maximum(values, 0.0)
 
 
-def _eigenvectors(rooted: NDArray[Any]) -> NDArray[Any] | None:
-    """Return the eigenvectors of ``Σ r rᵀ`` over rows r, by the smaller of D × D and n × n; None if that is large.
+def _eigenvectors(rooted: NDArray[Any]) -> NDArray[Any]:
+    """Return the eigenvectors (D, r) of ``Σ r rᵀ`` over rows r: all for few features, else the leading `RANK`.
 
-    Columns of zeros (pixels that are never set) are left out first, and have no part in any eigenvector.
+    The leading ones by two rounds of subspace iteration on random directions (Halko, Martinsson and Tropp 2011): what
+    they cost is a few products with the rows, not the cube of D, and exactness would buy nothing here.
     """
     num_rows, num_features = rooted.shape
-    if min(num_rows, num_features) > DENSE_FEATURES:
-        return None
-    used = np.flatnonzero(rooted.any(axis=0))
-    if len(used) < num_features:
-        rooted = np.ascontiguousarray(rooted[:, used])
-    if len(used) <= num_rows:
-        found = np.linalg.eigh(rooted.T @ rooted)[1]
-    else:
+    if min(num_rows, num_features) <= FULL_RANK:
+        if num_features <= num_rows:
+            return np.linalg.eigh(rooted.T @ rooted)[1]
         values, vectors = np.linalg.eigh(rooted @ rooted.T)
         present = values > 1e2 * np.finfo(rooted.dtype).eps * values.max(initial=0.0)
-        found = rooted.T @ (vectors[:, present] / np.sqrt(values[present]))
-    if len(used) == num_features:
-        return found
-    out = np.zeros((num_features, found.shape[1]), found.dtype)
-    out[used] = found
-    return out
+        return rooted.T @ (vectors[:, present] / np.sqrt(values[present]))
+    directions = np.random.default_rng(SEED).standard_normal((num_features, RANK), dtype=np.float32)
+    vectors = directions.astype(rooted.dtype)
+    for _ in range(2):
+        vectors = np.linalg.qr(rooted.T @ (rooted @ vectors))[0]
+    image = rooted @ vectors
+    return vectors @ np.linalg.eigh(image.T @ image)[1]

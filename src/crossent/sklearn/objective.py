@@ -43,6 +43,8 @@ CHUNKS = 16
 TOTALS_BYTES = 1 << 27
 PARALLEL_WORK = 1 << 22
 """Multiplications in one pass below which threads cost more than they bring."""
+SIZEABLE_WORK = 1 << 17
+"""Below this many multiplications in a pass nothing is saved: all rows count, in the data's own precision."""
 NEGLIGIBLE = {np.dtype(np.float32): 1e-26, np.dtype(np.float64): 1e-200}
 """Gradients and probabilities below this are set to 0. A product of matrices that hold subnormal numbers takes ten
 times as long, and a confident model in float32 is full of them."""
@@ -161,14 +163,26 @@ class LinearObjective:
             for block in self.blocks:
                 total += row_weight[block] @ X[block]
             self.mean = total / row_weight.sum()
-        self._set_precision(X.dtype if dtype is None else dtype)
+        self._first_dtype = np.dtype(X.dtype if dtype is None else dtype)
+        self._held: dict[np.dtype[Any], NDArray[Any]] = {}
+        self._set_precision(self._first_dtype)
         self._hold_columns()
+        self.basis: Any = None
+        self.certificate: Any = None
+        """What `curvature.FeatureBasis.shared` and `certificate.Certificate.shared` keep here between fits."""
+
+    def restart(self, penalty: float) -> None:
+        """Begin a fit with another λ, in the precision of the first."""
+        self.penalty = penalty
+        self.evaluations = self.hessian_products = 0
+        if self.dtype != self._first_dtype:
+            self._set_precision(self._first_dtype)
 
     def _set_precision(self, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
         self._twin = registry.find(self.dtype)
         self._workspaces: list[Workspace] = []
-        self._columns: NDArray[Any] | None = None
+        self._columns: NDArray[Any] | None = self._held.get(self.dtype)
         self._passes = 0
         if self.mean is None and self.X.dtype == self.dtype:
             self._columns = self.X
@@ -179,7 +193,8 @@ class LinearObjective:
             columns = np.empty(self.X.shape, dtype=self.dtype)
             for block in self.blocks:
                 self._shift(block, columns[block])
-            self._columns, self._workspaces = columns, []
+            self._columns = self._held[self.dtype] = columns
+            self._workspaces = []
 
     @property
     def holds_columns(self) -> bool:
@@ -262,6 +277,11 @@ class LinearObjective:
     def is_large(self) -> bool:
         """Whether one pass is worth several threads."""
         return self.num_rows * self.num_outputs * self.num_features >= PARALLEL_WORK
+
+    @property
+    def is_sizeable(self) -> bool:
+        """Whether one pass takes long enough for rows to be left out, and for float32 to be worth a change of dtype."""
+        return self.num_rows * self.num_outputs * self.num_features >= SIZEABLE_WORK
 
     def evaluate(self, theta: Array) -> Evaluation:
         """Return F and its gradient at `theta`, in one pass."""
