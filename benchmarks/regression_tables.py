@@ -98,10 +98,11 @@ def missed(problems: dict[str, Any]) -> list[str]:
 def text(results: dict[str, Any]) -> str:
     """Return what stands between the marks of the page."""
     machine, problems = results["machine"], results["problems"]
+    cores, versions = machine["cores"], machine["versions"]
     short = missed(problems)
     goals = "\n".join(f"- {line}" for line in short) if short else "- none"
-    return f"""Measured on {results["date"]}: {machine["processor"]}, {machine["cores"]} cores, Python {machine["python"]},
-scikit-learn {machine["versions"]["sklearn"]}, NumPy {machine["versions"]["numpy"]}.
+    return f"""Measured on {results["date"]}: {machine["processor"]}, {cores} cores, Python {machine["python"]},
+scikit-learn {versions["sklearn"]}, NumPy {versions["numpy"]}.
 
 {summary(problems)}
 

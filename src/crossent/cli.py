@@ -45,6 +45,7 @@ def fit(
     test_size: Annotated[float, typer.Option(help="Share of the rows to hold out.")] = 0.25,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the split.")] = 0,
     strength: Annotated[float, typer.Option("--C", help="Weight of the losses beside the penalty ½‖W‖².")] = 1.0,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Choose C by cross-validation instead.")] = False,
     tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = 1e-4,
     max_iter: Annotated[int, typer.Option(help="Most iterations of the optimiser.")] = 1000,
 ) -> None:
@@ -74,6 +75,7 @@ def fit(
                 strength=strength,
                 tolerance=tol,
                 max_iter=max_iter,
+                sweep=sweep,
                 callback=callback,
             )
         report = summarize_fit(result)

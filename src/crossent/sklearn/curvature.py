@@ -383,6 +383,8 @@ class KroneckerMetric:
             rhs = rhs - np.outer(bias_gradient, self.shift)
         if by_output is not None:
             rhs = by_output.T @ rhs
+        if self.penalty == 0:  # where f is flat (all classes shifted together) a step would only amplify rounding
+            alpha = np.where(alpha > 1e-12 * alpha.max(initial=0.0), alpha, np.inf)
         scale = np.maximum(np.outer(alpha, beta) + self.penalty, self.floor)
         inside = _in_dtype(rhs, by_feature)
         if by_feature.shape[0] == by_feature.shape[1]:

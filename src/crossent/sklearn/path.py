@@ -63,6 +63,7 @@ def softmax_regression_path(
     Returns
     -------
     RegressionPath
+        Of all values, or after KeyboardInterrupt of those that were reached.
 
     Raises
     ------
@@ -90,11 +91,9 @@ def softmax_regression_path(
             raise ValueError(refuse(f"a path sets {name} itself", f"{name}={parameters[name]!r}", "pass Cs"))
     values = resolve_cs(Cs)
     model = SoftmaxRegression(**parameters)
-    models = []
-    for fitted in model.sweep(X, y, values.tolist(), sample_weight):
-        models.append(fitted)
+    models = list(model.sweep(X, y, values.tolist(), sample_weight))
     return RegressionPath(
-        values,
+        values[: len(models)],
         np.stack([m.coef_ for m in models]),
         np.stack([m.intercept_ for m in models]),
         np.array([m.objective_ for m in models]),
@@ -121,8 +120,8 @@ def resolve_cs(Cs: int | Iterable[float]) -> NDArray[np.float64]:
 class SoftmaxRegressionCV(SoftmaxRegression):
     """Softmax regression whose C is chosen by held-out log-loss.
 
-    One warm-started sweep over C for each fold, then one fit to all rows. Folds share the data: each is the same matrix
-    with the held-out rows weighted 0, in as many passes as it takes and without copies on disk.
+    One warm-started sweep over C for each fold, then one fit to all rows. Folds share one checked matrix, in which the
+    rows held out have weight 0.
 
     Parameters
     ----------
@@ -155,9 +154,9 @@ class SoftmaxRegressionCV(SoftmaxRegression):
     >>> from sklearn.datasets import load_wine
     >>> from crossent.sklearn import SoftmaxRegressionCV
     >>> X, y = load_wine(return_X_y=True)
-    >>> model = SoftmaxRegressionCV(Cs=[0.01, 0.1, 1.0], cv=3).fit((X - X.mean(0)) / X.std(0), y)
+    >>> model = SoftmaxRegressionCV(Cs=[1e-4, 1.0], cv=3).fit((X - X.mean(0)) / X.std(0), y)
     >>> model.C_
-    0.1
+    1.0
     """
 
     def __init__(
@@ -209,8 +208,12 @@ class SoftmaxRegressionCV(SoftmaxRegression):
         for i, (train, test) in enumerate(folds):
             fold_weight = np.zeros(len(data))
             fold_weight[train] = weight[train]
+            reached = 0
             for j, fitted in enumerate(estimator.sweep(data, labels, values.tolist(), fold_weight)):
                 losses[i, j], within[i, j] = _held_out(fitted, data[test], labels[test], weight[test])
+                reached = j + 1
+            if reached < len(values):
+                raise KeyboardInterrupt  # the sweep keeps what it has, but nothing can be chosen by half of it
         self.Cs_, self.losses_, self.mean_losses_ = values, losses, losses.mean(axis=0)
         if len(folds) == 1:
             self.standard_errors_ = within[0]

@@ -20,6 +20,7 @@ from crossent.numpy.dense import binary_cross_entropy_with_logits, cross_entropy
 from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softmax
 
 from .certificate import Certificate
+from .inference import CoefficientSummary, summarize_coefficients
 from .objective import CROSS_ENTROPY_TERMS, SIZEABLE_WORK, Array, LinearObjective
 from .solvers import Monitor, Result, minimize
 from .targets import EncodedTarget, class_weights, encode_target
@@ -203,7 +204,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         Yields
         ------
         SoftmaxRegression
-            With the parameters of this one but C. This one is not fitted.
+            With the parameters of this one but C. This one is not fitted. KeyboardInterrupt during a fit makes it the
+            last.
         """
         owner = clone(self)
         problem = owner._prepare(X, y, sample_weight)
@@ -219,6 +221,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             model._explain(result, monitor)
             theta = result.at.theta
             yield model
+            if result.status == "interrupted":
+                return
 
     # -- the fit, step by step ------------------------------------------------------------------------------------
 
@@ -439,6 +443,62 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             return np.asarray(cross_entropy(logits, codes, reduction="none"))
         entries = binary_cross_entropy_with_logits(logits[:, 0], codes.astype(np.float64), reduction="none")
         return np.asarray(entries)
+
+    def summary(self, X: Any, y: Any, sample_weight: Any = None, *, confidence: float = 0.95) -> CoefficientSummary:
+        """Return coefficients with standard errors, z, p and Wald intervals.
+
+        The covariance is the inverse of the objective's Hessian at the fit: of maximum likelihood for ``C=inf``, else
+        of Laplace's approximation with the penalty as a normal prior. Softmax coefficients are contrasts with the
+        first class. Only for cross-entropy, and up to 4096 parameters.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            What the model was fitted to.
+        confidence : float, default 0.95
+            Of the intervals.
+
+        Raises
+        ------
+        ValueError
+            If the loss is not cross-entropy, there are too many parameters, or the Hessian cannot be inverted.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> X, y = load_wine(return_X_y=True)
+        >>> X = (X - X.mean(0)) / X.std(0)
+        >>> summary = SoftmaxRegression().fit(X[:, :2], y).summary(X[:, :2], y)
+        >>> print(summary.contrasts[0], summary.standard_errors.shape)
+        1 against 0 (2, 3)
+        """
+        check_is_fitted(self)
+        loss = self._check_parameters()
+        if not isinstance(loss, CrossEntropy):
+            raise ValueError(refuse("standard errors exist for plain cross-entropy", repr(loss)))
+        X, y = self.check_data(X, y)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        target = self._encode(y, weight, loss)
+        if not np.isfinite(self.intercept_).all():
+            raise ValueError(refuse("standard errors need every class to have weight", "a class without any"))
+        X = X.astype(np.float64)
+        intercept = self.intercept_.astype(np.float64)
+        logits = X @ self.coef_.T.astype(np.float64) + intercept
+        tau = target.dense(slice(None))[1]
+        factor = weight * (1.0 if math.isinf(self.C) else float(self.C))
+        coefficients = self.coef_.astype(np.float64)
+        names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(X.shape[1])])
+        return summarize_coefficients(
+            X,
+            factor * tau if tau.ndim == 1 else factor[:, None] * tau,
+            softmax(logits) if self.link == "softmax" else sigmoid(logits),
+            np.column_stack([coefficients, intercept]) if self.fit_intercept else coefficients,
+            penalty=0.0 if math.isinf(self.C) else 1.0,
+            fit_intercept=bool(self.fit_intercept),
+            target=target,
+            names=[str(name) for name in names],
+            confidence=confidence,
+        )
 
     # -- predictions ------------------------------------------------------------------------------------------------
 
