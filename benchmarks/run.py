@@ -18,7 +18,7 @@ THREADS = 2
 PARTS = ("startup", "small", "dense", "linear", "pytorch")
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     import numba
     import numpy
     import sklearn
@@ -48,7 +48,7 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown parts {sorted(unknown)}; choose from {', '.join(PARTS)}")
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results["machine"], results["date"] = _machine(), date.today().isoformat()
+    results["machine"], results["date"] = machine(), date.today().isoformat()
     import torch
 
     import crossent

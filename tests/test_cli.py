@@ -69,6 +69,14 @@ def test_fit_writes_a_model_and_a_report(tmp_path: Path) -> None:
     assert read_model("out/model.safetensors").classes == ("ant", "bee", "cat")
 
 
+def test_sweep_chooses_c_and_says_so(tmp_path: Path) -> None:
+    table().write_csv("t.csv")
+    result = run("fit", "t.csv", "--target", "kind", "--sweep")
+    assert result.exit_code == 0
+    assert "has the least held-out log-loss of 13 values" in " ".join(result.output.split())
+    assert read_model("out/model.safetensors").training["C"] in np.geomspace(1e-4, 1e4, 13)
+
+
 def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
     table().write_csv("t.csv")
     for name in ("one", "two"):

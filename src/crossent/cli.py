@@ -48,6 +48,7 @@ def fit(
     ] = 0.2,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the splits.")] = 0,
     strength: Annotated[float, typer.Option("--C", help="Weight of the losses beside the penalty ½‖W‖².")] = 1.0,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Choose C by cross-validation instead.")] = False,
     tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = 1e-4,
     max_iter: Annotated[int, typer.Option(help="Most iterations of the optimiser.")] = 1000,
 ) -> None:
@@ -78,6 +79,7 @@ def fit(
                 strength=strength,
                 tolerance=tol,
                 max_iter=max_iter,
+                sweep=sweep,
                 callback=callback,
             )
         report = summarize_fit(result)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import bfloat16, binary, general, narrow, wide
+from . import bfloat16, binary, curvature, general, narrow, wide
 from . import labels as _labels
 from .affine import affine_moments, sigmoid_affine_moments, temperature_moments
 from .closed_forms import BRIER_TERM, ENTROPY_PENALTY, LANES
@@ -30,6 +30,7 @@ __all__ = [
     "scan_labels",
     "sigmoid_affine_moments",
     "sigmoid_value_grad",
+    "softmax_curvature",
     "softmax_pullback",
     "softmax_statistics",
     "softmax_value_grad",
@@ -261,6 +262,11 @@ def sigmoid_value_grad(
     )
     run_rows(binary.sigmoid_rows, rows, classes, arguments)
     return loss
+
+
+def softmax_curvature(p: Array, top: NDArray[np.intp], mass: Array, u: Array) -> None:
+    """``a_i (diag p_i - p_i p_iᵀ) u_i`` in place of ``u``; all class-major, (K, n); in the calling thread."""
+    curvature.curvature_columns(_plain(p), _plain(top), _plain(mass), u)
 
 
 def scan_labels(

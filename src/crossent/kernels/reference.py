@@ -226,6 +226,13 @@ def softmax_pullback(
             out[block] = total if labels is None else np.where(labels[block][:, None] < 0, 0.0, total)
 
 
+def softmax_curvature(p: np.ndarray, top: np.ndarray, mass: np.ndarray, u: np.ndarray) -> None:
+    """Replace `u` (K, n) by ``a_i (diag p_i - p_i p_iᵀ) u_i``; relative to the likeliest class nothing cancels."""
+    u -= u[top, np.arange(u.shape[1])]
+    u -= np.einsum("kn,kn->n", p, u)
+    u *= p * mass
+
+
 def sigmoid_value_grad(
     logits: np.ndarray,
     labels: np.ndarray | None,

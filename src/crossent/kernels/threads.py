@@ -38,6 +38,9 @@ _MOST_PLACED = 16
 RowFunction = Callable[..., None]
 
 
+_inside = threading.local()
+
+
 class _Job:
     """One call: pieces of rows, taken from a counter by whoever comes."""
 
@@ -55,13 +58,17 @@ class _Job:
         self._error: BaseException | None = None
 
     def work(self) -> None:
-        """Compute pieces until none is left or the job is closed."""
+        """Compute pieces until none is left or the job is closed; jobs that a piece starts run in its own thread."""
         function, args, rows, step = self._function, self._args, self._rows, self._step
-        while not self._closed:
-            start = self._next()
-            if start >= rows:
-                return
-            function(*args, start, min(start + step, rows))
+        _inside.job = True
+        try:
+            while not self._closed:
+                start = self._next()
+                if start >= rows:
+                    return
+                function(*args, start, min(start + step, rows))
+        finally:
+            _inside.job = False
 
     def help(self) -> None:
         """What a thread of the pool does with a job: join it unless it is over."""
@@ -251,7 +258,7 @@ def run_rows(function: RowFunction, rows: int, columns: int, args: tuple[Any, ..
     Ranges start at multiples of ``multiple`` (rows that a kernel takes together).
     """
     elements = rows * columns
-    threads = 1 if elements < SERIAL_ELEMENTS else get_num_threads()
+    threads = 1 if elements < SERIAL_ELEMENTS or getattr(_inside, "job", False) else get_num_threads()
     if threads == 1:
         function(*args, 0, rows)
         return

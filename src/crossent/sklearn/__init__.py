@@ -17,6 +17,7 @@ from .calibration import (
     TemperatureScaling,
     VectorScaling,
 )
+from .path import RegressionPath, SoftmaxRegressionCV, softmax_regression_path
 from .softmax_regression import SoftmaxRegression
 
 __all__ = [
@@ -28,7 +29,10 @@ __all__ = [
     "IsotonicCalibration",
     "MatrixScaling",
     "PlattScaling",
+    "RegressionPath",
     "SoftmaxRegression",
+    "SoftmaxRegressionCV",
     "TemperatureScaling",
     "VectorScaling",
+    "softmax_regression_path",
 ]

@@ -47,6 +47,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from .objective import Array, Evaluation, LinearObjective, Workspace
 
@@ -76,8 +77,8 @@ class Certificate:
     def __init__(self, objective: LinearObjective) -> None:
         if objective.penalty <= 0 or not objective.is_cross_entropy:
             raise ValueError("a duality gap exists for cross-entropy with an L2 penalty only")
+        self._objective = objective
         self._softmax = objective.target.link == "softmax"
-        self._penalty = objective.penalty
         self._fit_intercept = objective.fit_intercept
         k, d = objective.num_outputs, objective.num_features
         softmax = self._softmax
@@ -88,7 +89,16 @@ class Certificate:
         def work(workspace: Workspace, rows: slice, total: tuple[Array, Array, Array, Array]) -> float:
             columns = objective.columns(workspace, rows)
             weight = objective.row_weight[rows]
-            u, tau = objective.target.dense(rows)
+            target = objective.target
+            if target.hard and softmax:
+                mass = objective.mass(rows)
+                one_hot = csr_array((mass, target.values[rows], np.arange(len(columns) + 1)), shape=(len(columns), k))
+                for sum_, part in zip(total, (one_hot.T @ columns, mass @ columns), strict=False):
+                    sum_ += part
+                total[2][:] += np.bincount(target.values[rows], weights=mass, minlength=k)
+                total[3][:] += mass.sum()
+                return 0.0
+            u, tau = target.dense(rows)
             u *= weight[:, None]
             a = weight * tau if softmax else weight[:, None] * tau
             for sum_, part in zip(total, (u.T @ columns, a.T @ columns, u.sum(axis=0), a.sum(axis=0)), strict=True):
@@ -100,23 +110,31 @@ class Certificate:
         self.mass = float(mass[0]) if self._softmax else mass
         """M, x̄, ȳ and A."""
 
+    @classmethod
+    def shared(cls, objective: LinearObjective) -> Certificate:
+        """Return the objective's certificate, made once for all penalties of a sweep."""
+        if objective.certificate is None:
+            objective.certificate = cls(objective)
+        return objective.certificate
+
     def gap(self, at: Evaluation) -> Gap:
-        """Return the gap of f at an evaluated point."""
+        """Return the gap of f at an evaluated point, for the objective's penalty, which must be positive."""
+        penalty = self._objective.penalty
         weight, bias = at.theta[:, :-1], at.theta[:, -1]
         gradient = at.data_gradient[:, :-1]
         share, excess = self._mixing(at.data_gradient[:, -1]) if self._fit_intercept else (0.0, np.zeros(len(bias)))
         if share == 0:
-            return Gap(_square(self._penalty * weight + gradient) / (2 * self._penalty), 0.0)
+            return Gap(_square(penalty * weight + gradient) / (2 * penalty), 0.0)
         mixture = excess / (share * self.mass)
         spread = np.outer(mixture, self.totals) if self._softmax else mixture[:, None] * self.totals
-        full = self._penalty * weight + (1 - share) * gradient + share * (spread - self.moments)
+        full = penalty * weight + (1 - share) * gradient + share * (spread - self.moments)
         log_normalizers = at.data_loss + float(np.vdot(self.moments, weight)) + float(self.observed @ bias)
         mean_logits = (
             weight @ self.totals if self._softmax else np.sum(weight * self.totals, axis=1)
         ) + self.mass * bias
         divergence = log_normalizers - float(mixture @ mean_logits) - self._entropy(mixture)
-        weights = _square(self._penalty * weight + gradient) / (2 * self._penalty)
-        total = share * max(divergence, 0.0) + _square(full) / (2 * self._penalty)
+        weights = _square(penalty * weight + gradient) / (2 * penalty)
+        total = share * max(divergence, 0.0) + _square(full) / (2 * penalty)
         return Gap(weights, total - weights)
 
     def _mixing(self, bias_gradient: Array) -> tuple[float, Array]:

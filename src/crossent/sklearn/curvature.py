@@ -1,91 +1,292 @@
-"""Second derivatives of cross-entropy on a linear model: exact products, and a Kronecker model to precondition them.
+"""Second derivatives of cross-entropy on a linear model: products, and a Kronecker model to precondition them.
 
 With ``S_i = a_i (diag p_i - p_i p_iᵀ)`` (softmax) or ``a_i diag(p_i (1 - p_i))`` (sigmoid), a the mass of the rows, the
 Hessian of the data's part is ``Σ_i S_i ⊗ x̃_i x̃_iᵀ``, x̃ = (x, 1). A product with V needs one pass: ``u_i = V x̃_i``,
 ``v_i = S_i u_i``, ``Σ_i v_i x̃_iᵀ``.
 
-The model replaces the sum of Kronecker products by one, ``A ⊗ B / Σ_i ω_i`` with ``A = Σ_i S_i``, ``ω_i = tr S_i`` and
-``B = Σ_i ω_i (x_i - x̂)(x_i - x̂)ᵀ``, centred at ``x̂ = Σ ω_i x_i / Σ ω_i``. In the coordinates (W, b + W x̂) the
+**Not every row is needed.** A row that the model is sure of has next to no curvature, and where there are many rows
+per parameter, a part of them stands for all. Row i is kept with probability
+
+    π_i = min(1, κ d s_i / Σ_j tr S_j),    s_i = min(tr S_i, 2 max_k (S_i)_kk) ≥ ‖S_i‖,
+
+and its S_i divided by π_i, which leaves the sum as expected. ``d = Σ αβ/(αβ + λ)``, the effective number of parameters
+at the model's eigenvalues, bounds how much curvature a row can hold: after preconditioning no kept row exceeds about
+1/κ of the whole. Gradients always see every row, so κ decides how fast Newton's method converges, never to what.
+
+**The model** replaces the sum of Kronecker products by one, ``A ⊗ B / Σ_i ω_i`` with ``A = Σ_i S_i``, ``ω_i = tr S_i``
+and ``B = Σ_i ω_i (x_i - x̂)(x_i - x̂)ᵀ``, centred at ``x̂ = Σ ω_i x_i / Σ ω_i``. In the coordinates (W, b + W x̂) the
 intercept then parts from W: its block is A, exactly, and the block of W is ``A ⊗ B / Σω + λ``, which two
-eigendecompositions invert.
-For two classes, or one sigmoid label, the model *is* the Hessian, and Newton's method needs one product per step.
+eigendecompositions invert. B's eigenvectors change little as ω does: they are found once, at the start, and only their
+eigenvalues ``Σ ω_i <v_j, x_i - x̂>² / Σ ω`` are brought up to date (on MNIST at C = 10 with as many products as fresh
+eigenvectors need, and a hundredth of their time).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .objective import CACHE_BYTES, Array, LinearObjective, Workspace, drop_negligible
+from crossent.kernels.threads import run_rows
 
-DENSE_LIMIT = 2048
-"""Larger matrices than this are replaced by their diagonals instead of being diagonalised."""
+from .objective import CACHE_BYTES, CHUNKS, PARALLEL_WORK, Array, LinearObjective, Workspace, drop_negligible
+
+DENSE_OUTPUTS = 256
+"""A of more classes than these is replaced by its diagonal instead of being diagonalised."""
+FULL_RANK = 256
+RANK = 128
+"""B of more features than the first keeps this many eigenvectors; the others share their mean eigenvalue."""
+FRESH_RANK = 32
+"""Up to this many the eigenvectors are brought up to date too. For two classes always: the model is exact then."""
+BASIS_ROWS = 2048
+DOUBLE_FEATURES = 256
+"""Up to as many features their basis is found in float64: it is cheap, and columns may differ in scale."""
+LONG_ROWS = 64
+SEED = 20230
 
 
-class _Curvature(NamedTuple):
-    """What a block's S_i are made of, class-major: probabilities, likeliest class and mass; or a σ (1 - σ) alone."""
+class _Rows(NamedTuple):
+    """A block of rows as a Hessian product reads them, class-major: probabilities, likeliest class and mass; or, for
+    the sigmoid link, a σ (1 - σ) alone."""
 
+    columns: NDArray[Any]  # (n, D)
     values: NDArray[Any]  # (K, n)
     top: NDArray[np.intp] | None
     mass: NDArray[Any] | None
 
 
-class Hessian:
-    """Exact Hessian products at one point. The probabilities are kept if they fit in `CACHE_BYTES`."""
+def _join(blocks: list[_Rows], size: int) -> list[_Rows]:
+    """Return the same rows in blocks of about `size`."""
+    joined: list[_Rows] = []
+    start = 0
+    while start < len(blocks):
+        stop, count = start, 0
+        while stop < len(blocks) and (stop == start or count + len(blocks[stop].columns) <= size):
+            count += len(blocks[stop].columns)
+            stop += 1
+        part = blocks[start:stop]
+        if len(part) == 1:
+            joined += part
+        elif part[0].top is None:
+            columns, values = np.concatenate([b.columns for b in part]), np.concatenate([b.values for b in part], 1)
+            joined.append(_Rows(columns, values, None, None))
+        else:
+            axes = (0, 1, 0, 0)
+            joined.append(
+                _Rows(*(np.concatenate(list(f), a) for f, a in zip(zip(*part, strict=True), axes, strict=True)))
+            )
+        start = stop
+    return joined
 
-    def __init__(self, objective: LinearObjective, theta: Array) -> None:
+
+class Hessian:
+    """Hessian products at one point.
+
+    Parameters
+    ----------
+    objective : LinearObjective
+    theta : ndarray (K, D + 1)
+    sampling : float
+        ``κ d / Σ tr S`` of the module's docstring; infinite keeps every row, and products are exact.
+    step : int
+        Which rows are drawn depends on it, and on nothing else.
+    """
+
+    def __init__(self, objective: LinearObjective, theta: Array, sampling: float = np.inf, step: int = 0) -> None:
         self._objective = objective
         self._theta = objective.working(theta)
-        self._kept: dict[int, _Curvature] = {}
-        if objective.num_rows * objective.num_outputs * objective.dtype.itemsize > CACHE_BYTES:
+        self._sampling = sampling
+        self._step = step
+        self._kept: list[_Rows] | None = None
+        self._buffers: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        self.rows_kept = objective.num_rows
+        row_bytes = (objective.num_outputs + (0 if np.isinf(sampling) else objective.num_features)) * (
+            objective.dtype.itemsize
+        )
+        self.outputs: Array | None = None
+        """A (K, K) over all rows, where it was cheap; it is what Newton's method for b alone needs."""
+        if objective.num_rows * row_bytes > CACHE_BYTES and np.isinf(sampling):
             return
+        with_outputs = objective.target.link == "softmax" and objective.num_outputs <= DENSE_OUTPUTS
 
-        def keep(workspace: Workspace, rows: slice, total: dict[int, Any]) -> float:
-            total[rows.start] = self._block(workspace, rows, objective.columns(workspace, rows))
+        def keep(workspace: Workspace, rows: slice, total: list[Any]) -> float:
+            block = self._block(workspace, rows, total if with_outputs else None)
+            if len(block.columns):
+                total.append(block)
             return 0.0
 
-        for blocks, _ in objective.sum_rows(keep, dict):
-            self._kept.update(blocks)
+        parts = [total for total, _ in objective.sum_rows(keep, list)]
+        blocks = [block for part in parts for block in part if isinstance(block, _Rows)]
+        if with_outputs:
+            self.outputs = np.sum([block for part in parts for block in part if not isinstance(block, _Rows)], axis=0)
+        self.rows_kept = sum(len(block.columns) for block in blocks)
+        if self.rows_kept < objective.num_rows:
+            work = self.rows_kept * objective.num_outputs * objective.num_features
+            size = -(-self.rows_kept // max(1, min(CHUNKS, work // PARALLEL_WORK)))
+            blocks = _join(blocks, min(objective.cache_rows, size))
+        self._kept = blocks
 
-    def _block(self, workspace: Workspace, rows: slice, columns: NDArray[Any]) -> _Curvature:
+    @property
+    def share(self) -> float:
+        """The part of all rows that takes part in a product."""
+        return self.rows_kept / self._objective.num_rows
+
+    def _block(self, workspace: Workspace, rows: slice, outputs: list[Any] | None = None) -> _Rows:
         objective = self._objective
+        columns = objective.columns(workspace, rows)
         logits = objective.logits(workspace, self._theta, columns)
-        mass = objective.mass(rows).T.astype(objective.dtype)
-        # Copies, because the workspace is reused.
+        mass = objective.mass(rows)
         if objective.target.link == "sigmoid":
-            return _Curvature(np.array(drop_negligible(objective.variances(logits)).T, order="C") * mass, None, None)
-        p, top, _ = objective.probabilities(logits)
-        return _Curvature(np.array(drop_negligible(p).T, order="C"), top, mass)
+            values = objective.variances(logits)
+            weighted = values * (mass if mass.ndim == 2 else mass[:, None])
+            chosen, boost = self._draw(weighted.sum(axis=1), weighted.max(axis=1), rows)
+            kept = np.ascontiguousarray(drop_negligible(weighted[chosen].astype(objective.dtype)).T)
+            if boost is not None:
+                kept *= boost.astype(objective.dtype)
+            return _Rows(self._take(columns, chosen), kept, None, None)
+        p, top, rest = objective.probabilities(logits)
+        if outputs is not None:
+            outputs.append(_between_outputs(p, top, rest, mass))
+        if np.isinf(self._sampling):
+            chosen, boost = slice(None), None
+        else:
+            trace, largest = _row_curvature(p, top, rest)
+            chosen, boost = self._draw(mass * trace, 2 * mass * largest, rows)
+        mass = mass[chosen] if boost is None else mass[chosen] * boost
+        values = np.array(drop_negligible(p[chosen]).T, order="C")  # a copy, because the workspace is reused
+        return _Rows(self._take(columns, chosen), values, top[chosen], mass.astype(objective.dtype))
+
+    def _take(self, columns: NDArray[Any], chosen: Any) -> NDArray[Any]:
+        if isinstance(chosen, slice):
+            return columns if self._objective.holds_columns else columns.copy()
+        return columns[chosen]
+
+    def _draw(self, trace: Array, largest: Array, rows: slice) -> tuple[Any, Array | None]:
+        """Return which rows to keep and their 1/π: systematic sampling, from a start that the block's place decides."""
+        if np.isinf(self._sampling):
+            return slice(None), None
+        share = np.minimum(1.0, self._sampling * np.minimum(trace, largest))
+        if share.min(initial=1.0) == 1.0:
+            return slice(None), None
+        start = np.random.default_rng((SEED, self._step, rows.start)).random()
+        reached = np.floor(np.cumsum(share) + start)
+        chosen = np.flatnonzero(np.diff(reached, prepend=0.0) > 0)
+        return chosen, 1.0 / share[chosen]
 
     def __matmul__(self, vector: Array) -> Array:
         """Return (∇²F) V for V of the parameters' shape (K, D + 1)."""
         objective = self._objective
         objective.hessian_products += 1
         v = objective.working(vector)
-
-        def work(workspace: Workspace, rows: slice, total: Array) -> float:
-            columns = objective.columns(workspace, rows)
-            at = self._kept.get(rows.start) or self._block(workspace, rows, columns)
-            u = np.matmul(v.weight, columns.T, out=workspace.outputs(at.values.shape))
-            if objective.fit_intercept:
-                u += v.bias[:, None]
-            if at.top is not None:
-                # S u does not change when u is shifted; relative to the likeliest class nothing cancels.
-                u -= u[at.top, np.arange(len(columns))]
-                u -= np.einsum("kn,kn->n", at.values, u)
-                u *= at.mass
-            u *= at.values
-            objective.accumulate(workspace, total, u.T, columns)
-            return 0.0
-
         product = np.zeros(vector.shape)
-        for total, _ in objective.sum_rows(work, lambda: np.zeros(vector.shape)):
-            product += total
+        if self._kept is None:
+
+            def recompute(workspace: Workspace, rows: slice, total: Array) -> float:
+                self._add(self._block(workspace, rows), v, total)
+                return 0.0
+
+            for total, _ in objective.sum_rows(recompute, lambda: np.zeros(vector.shape)):
+                product += total
+        else:
+            for total in self._sum_kept(v, vector.shape):
+                product += total
         product[:, :-1] += objective.penalty * vector[:, :-1]
         return product
+
+    def _sum_kept(self, v: Any, shape: tuple[int, ...]) -> list[Array]:
+        kept = self._kept or []
+        count = min(self._objective.num_chunks, len(kept))
+        bounds = [len(kept) * i // max(1, count) for i in range(count + 1)]
+        out: list[Any] = [None] * count
+
+        def run(start: int, stop: int) -> None:
+            for chunk in range(start, stop):
+                total = np.zeros(shape)
+                for block in kept[bounds[chunk] : bounds[chunk + 1]]:
+                    self._add(block, v, total)
+                out[chunk] = total
+
+        run_rows(run, count, PARALLEL_WORK, ())
+        return out
+
+    def _add(self, block: _Rows, v: Any, total: Array) -> None:
+        objective = self._objective
+        try:
+            buffer, product = self._buffers.pop()
+        except IndexError:  # all in use by other threads
+            buffer = np.empty(0, objective.dtype)
+            product = np.empty((objective.num_outputs, objective.num_features), objective.dtype)
+        if buffer.size < block.values.size:
+            buffer = np.empty(block.values.size, objective.dtype)
+        u = buffer[: block.values.size].reshape(block.values.shape)
+        if objective.num_features >= LONG_ROWS:
+            u[...] = (block.columns @ v.weight.T).T  # half the time of W Xᵀ for few classes
+        else:
+            np.matmul(v.weight, block.columns.T, out=u)
+        if objective.fit_intercept:
+            u += v.bias[:, None]
+        if block.top is not None:
+            objective.curvature_in_place(block.values, block.top, block.mass, u)
+        else:
+            u *= block.values
+        np.matmul(u, block.columns, out=product)
+        total[:, :-1] += product
+        if objective.fit_intercept:
+            total[:, -1] += u.sum(axis=1, dtype=np.float64)
+        self._buffers.append((buffer, product))
+
+
+def _row_curvature(p: NDArray[Any], top: NDArray[np.intp], rest: NDArray[Any]) -> tuple[Array, Array]:
+    """Return ``tr (diag p - p pᵀ)`` and a bound of its diagonal, row by row, without cancellation."""
+    rows = np.arange(len(p))
+    at_top = p[rows, top].astype(np.float64) * rest
+    squares = np.einsum("nk,nk->n", p, p, dtype=np.float64) - p[rows, top].astype(np.float64) ** 2
+    # Σ p(1-p) = p_m (1-p_m) + Σ_others p - Σ_others p²; another class has p (1-p) ≤ p ≤ min(p_m, 1-p_m), and ≤ ¼.
+    bound = np.minimum(np.minimum(rest, p[rows, top]), 0.25)
+    return at_top + np.maximum(rest - squares, 0.0), np.maximum(at_top, bound)
+
+
+@dataclass
+class FeatureBasis:
+    """Sampled rows in the eigenvectors of their second moment: what stays the same from one metric to the next."""
+
+    rows: slice
+    columns: NDArray[Any]  # (n, D), centred
+    stride: int
+    vectors: NDArray[Any]  # (D, r)
+    rotated: NDArray[Any]  # columns in the basis (n, r)
+    squared: NDArray[Any]
+    left: NDArray[Any]  # squares of each row outside that span, per dimension
+    dimensions: int  # of the rest that the rows reach
+
+    @classmethod
+    def shared(cls, objective: LinearObjective, sample: int | None) -> FeatureBasis:
+        """Return the objective's basis, found once for all fits of a sweep."""
+        if objective.basis is None:
+            objective.basis = cls.of(objective, sample)
+        return objective.basis
+
+    @classmethod
+    def of(cls, objective: LinearObjective, sample: int | None) -> FeatureBasis:
+        """Take about `sample` evenly spaced rows (None: all)."""
+        stride = 1 if sample is None else max(1, objective.num_rows // max(1, sample))
+        rows = slice(0, objective.num_rows, stride)
+        dtype = np.float64 if objective.num_features <= DOUBLE_FEATURES else objective.dtype
+        columns = np.empty((len(range(*rows.indices(objective.num_rows))), objective.num_features), dtype)
+        np.subtract(objective.X[rows], objective.center, out=columns, casting="same_kind")
+        weight = objective.row_weight[rows]
+        share = (weight / weight.sum()).astype(columns.dtype)
+        part = slice(0, None, max(1, len(columns) // max(BASIS_ROWS, 2 * RANK)))
+        center = share @ columns if objective.fit_intercept else 0.0
+        vectors = _eigenvectors((columns[part] - center) * np.sqrt(share[part])[:, None])
+        rotated = columns @ vectors
+        squared = np.square(rotated)
+        left = np.maximum(np.einsum("nd,nd->n", columns, columns) - squared.sum(axis=1), 0.0)
+        reached = np.count_nonzero(columns.any(axis=0))
+        dimensions = max(0, min(reached, len(columns)) - vectors.shape[1])
+        return cls(rows, columns, stride, vectors, rotated, squared, left / max(1, dimensions), dimensions)
 
 
 @dataclass
@@ -93,35 +294,75 @@ class KroneckerMetric:
     """The Kronecker model of ∇²F at one point, ready to be inverted; see the module's docstring."""
 
     outputs: tuple[Array | None, Array]  # eigenvectors (K, K) or None for a diagonal, eigenvalues of A
-    features: tuple[Array | None, Array]  # eigenvectors (D, r) or None, eigenvalues of B / Σω
+    features: tuple[NDArray[Any], Array]  # eigenvectors (D, r), eigenvalues of B / Σω
     shift: Array  # x̂
     penalty: float
     fit_intercept: bool
     floor: float
+    curvature: float  # Σ ω
+    outside: float  # the mean eigenvalue of B / Σω outside the span of the eigenvectors
+    outside_dimensions: int
 
     @classmethod
-    def at(cls, objective: LinearObjective, theta: Array, sample: int | None = None) -> KroneckerMetric:
-        """Build the model from about `sample` evenly spaced rows (None: all)."""
-        columns, logits, mass = _sampled(objective, theta, sample)
+    def at(
+        cls, objective: LinearObjective, theta: Array, sample: int | None = None, basis: FeatureBasis | None = None
+    ) -> KroneckerMetric:
+        """Build the model from a basis, by default one of about `sample` evenly spaced rows (None: all)."""
+        if basis is None:
+            basis = FeatureBasis.of(objective, sample)
+        working = objective.working(theta)
+        logits = basis.columns.astype(objective.dtype, copy=False) @ working.weight.T
+        logits += working.bias
+        mass = basis.stride * objective.mass(basis.rows)
         if objective.target.link == "sigmoid":
             weighted = objective.variances(logits) * (mass if mass.ndim == 2 else mass[:, None])
             omega = weighted.sum(axis=1)
             outputs: tuple[Array | None, Array] = (None, weighted.sum(axis=0))
         else:
             p, top, rest = objective.probabilities(logits)
-            weighted = p * mass[:, None]
-            spread = weighted * (1 - p)
-            rows = np.arange(len(p))
-            spread[rows, top] = weighted[rows, top] * rest
-            omega = spread.sum(axis=1)
-            outputs = _output_spectrum(weighted, p, spread.sum(axis=0))
+            omega = mass * _row_curvature(p, top, rest)[0]
+            if objective.num_outputs > DENSE_OUTPUTS:
+                outputs = (None, _output_diagonal(p, top, rest, mass))
+            else:
+                outputs = _spectrum(_between_outputs(p, top, rest, mass))
         omega_sum = max(float(omega.sum()), float(np.finfo(np.float64).tiny))
-        shift = omega @ columns / omega_sum if objective.fit_intercept else np.zeros(objective.num_features)
-        columns -= shift
-        features = _spectrum(columns, omega / omega_sum)
+        rotated = basis.rotated
+        weight = (omega / omega_sum).astype(rotated.dtype)
+        center = weight @ rotated if objective.fit_intercept else np.zeros(rotated.shape[1], rotated.dtype)
+        shift = (basis.vectors @ center).astype(np.float64)
+        # The rows are centred already: little cancels here.
+        vectors = basis.vectors
+        if rotated.shape[1] <= (FULL_RANK if objective.num_outputs <= 2 else FRESH_RANK):
+            turn, eigenvalues = _spectrum(((rotated - center) * weight[:, None]).T @ (rotated - center))
+            vectors = vectors @ turn
+        else:  # the rows are centred already: little cancels here
+            eigenvalues = np.maximum((weight @ basis.squared).astype(np.float64) - np.square(center), 0.0)
+        features = (vectors, eigenvalues)
         curvature = float(outputs[1].max(initial=0.0) * features[1].max(initial=0.0))
         floor = max(np.finfo(np.float64).eps * curvature, np.finfo(np.float64).tiny)
-        return cls(outputs, features, shift, objective.penalty, objective.fit_intercept, floor)
+        return cls(
+            outputs,
+            features,
+            shift,
+            objective.penalty,
+            objective.fit_intercept,
+            floor,
+            omega_sum,
+            float(weight @ basis.left),
+            basis.dimensions,
+        )
+
+    @property
+    def effective_parameters(self) -> float:
+        """``Σ αβ / (αβ + λ)``: how many parameters the data decide, rather than the penalty."""
+        alpha = self.outputs[1]
+        inside, outside = np.outer(alpha, self.features[1]), alpha * self.outside
+        found = float(np.sum(inside / np.maximum(inside + self.penalty, self.floor)))
+        return found + self.outside_dimensions * float(np.sum(outside / np.maximum(outside + self.penalty, self.floor)))
+
+    def with_outputs(self, between: Array | None) -> KroneckerMetric:
+        """Return the metric with A from other rows."""
+        return self if between is None else replace(self, outputs=_spectrum(between))
 
     def solve_intercept(self, gradient: Array) -> Array:
         """Return A⁺ g for g of shape (K,)."""
@@ -142,15 +383,15 @@ class KroneckerMetric:
             rhs = rhs - np.outer(bias_gradient, self.shift)
         if by_output is not None:
             rhs = by_output.T @ rhs
-        if by_feature is None:
-            solution = rhs / np.maximum(np.outer(alpha, beta) + self.penalty, self.floor)
-        else:
-            inside = rhs @ by_feature
-            outside = rhs - inside @ by_feature.T if by_feature.shape[0] > by_feature.shape[1] else None
-            inside /= np.maximum(np.outer(alpha, beta) + self.penalty, self.floor)
-            solution = inside @ by_feature.T
-            if outside is not None:
-                solution += outside / max(self.penalty, self.floor)
+        if self.penalty == 0:  # where f is flat (all classes shifted together) a step would only amplify rounding
+            alpha = np.where(alpha > 1e-12 * alpha.max(initial=0.0), alpha, np.inf)
+        scale = np.maximum(np.outer(alpha, beta) + self.penalty, self.floor)
+        inside = _in_dtype(rhs, by_feature)
+        if by_feature.shape[0] == by_feature.shape[1]:
+            solution = _in_dtype(inside / scale, by_feature.T)
+        else:  # R/σ off the basis, and what differs from it inside
+            rest = np.maximum(alpha * self.outside + self.penalty, self.floor)[:, None]
+            solution = rhs / rest + _in_dtype(inside / scale - inside / rest, by_feature.T)
         if by_output is not None:
             solution = by_output @ solution
         out = np.empty_like(gradient)
@@ -159,37 +400,52 @@ class KroneckerMetric:
         return out
 
 
-def _sampled(objective: LinearObjective, theta: Array, sample: int | None) -> tuple[Array, Array, Array]:
-    """Return centred rows (n, D), their logits (n, K) and masses, scaled to stand for all rows; float64."""
-    stride = 1 if sample is None else max(1, objective.num_rows // max(1, sample))
-    rows = slice(0, objective.num_rows, stride)
-    columns = objective.X[rows].astype(np.float64)
-    if objective.mean is not None:
-        columns -= objective.mean
-    logits = columns @ theta[:, :-1].T
-    logits += theta[:, -1]
-    return columns, logits, stride * objective.mass(rows)
+def _in_dtype(array: Array, matrix: NDArray[Any]) -> Array:
+    """Return a float64 product computed in the matrix's dtype, scaled so that nothing leaves float32's range."""
+    if matrix.dtype == np.float64:
+        return array @ matrix
+    largest = float(np.abs(array).max(initial=0.0))
+    if not 0 < largest < np.inf:
+        return array @ matrix
+    return ((array / largest).astype(matrix.dtype) @ matrix).astype(np.float64) * largest
 
 
-def _output_spectrum(weighted: Array, p: Array, diagonal: Array) -> tuple[Array | None, Array]:
-    """Return eigenvectors and eigenvalues of ``A = Σ a (diag p - p pᵀ)`` from a p, p and A's diagonal."""
-    if p.shape[1] > DENSE_LIMIT:
-        return None, diagonal
-    between = -(weighted.T @ p)
-    np.fill_diagonal(between, diagonal)
+def _between_outputs(p: NDArray[Any], top: NDArray[np.intp], rest: NDArray[Any], mass: Array) -> Array:
+    """Return ``Σ a (diag p - p pᵀ)`` (K, K), in float64: rare classes have small eigenvalues, and 1 has none."""
+    double = p.astype(np.float64)
+    between = -((double * mass[:, None]).T @ double)
+    np.fill_diagonal(between, _output_diagonal(p, top, rest, mass))
+    return between
+
+
+def _output_diagonal(p: NDArray[Any], top: NDArray[np.intp], rest: NDArray[Any], mass: Array) -> Array:
+    spread = p * (1 - p)
+    rows = np.arange(len(p))
+    spread[rows, top] = p[rows, top] * rest
+    return mass @ spread
+
+
+def _spectrum(between: Array) -> tuple[Array, Array]:
     values, vectors = np.linalg.eigh(between)
     return vectors, np.maximum(values, 0.0)
 
 
-def _spectrum(columns: Array, weight: Array) -> tuple[Array | None, Array]:
-    """Return eigenvectors and eigenvalues of ``Σ w x xᵀ``, by the smaller of D × D and n × n."""
-    num_rows, num_features = columns.shape
-    if min(num_rows, num_features) > DENSE_LIMIT:
-        return None, weight @ np.square(columns)
-    rooted = columns * np.sqrt(weight)[:, None]
-    if num_features <= num_rows:
-        values, vectors = np.linalg.eigh(rooted.T @ rooted)
-        return vectors, np.maximum(values, 0.0)
-    values, vectors = np.linalg.eigh(rooted @ rooted.T)
-    present = values > 1e-12 * values.max(initial=0.0)
-    return rooted.T @ (vectors[:, present] / np.sqrt(values[present])), values[present]
+def _eigenvectors(rooted: NDArray[Any]) -> NDArray[Any]:
+    """Return the eigenvectors (D, r) of ``Σ r rᵀ`` over rows r: all for few features, else the leading `RANK`.
+
+    The leading ones by two rounds of subspace iteration on random directions (Halko, Martinsson and Tropp 2011): what
+    they cost is a few products with the rows, not the cube of D, and exactness would buy nothing here.
+    """
+    num_rows, num_features = rooted.shape
+    if min(num_rows, num_features) <= FULL_RANK:
+        if num_features <= num_rows:
+            return np.linalg.eigh(rooted.T @ rooted)[1]
+        values, vectors = np.linalg.eigh(rooted @ rooted.T)
+        present = values > 1e2 * np.finfo(rooted.dtype).eps * values.max(initial=0.0)
+        return rooted.T @ (vectors[:, present] / np.sqrt(values[present]))
+    directions = np.random.default_rng(SEED).standard_normal((num_features, RANK), dtype=np.float32)
+    vectors = directions.astype(rooted.dtype)
+    for _ in range(2):
+        vectors = np.linalg.qr(rooted.T @ (rooted @ vectors))[0]
+    image = rooted @ vectors
+    return vectors @ np.linalg.eigh(image.T @ image)[1]

@@ -13,8 +13,8 @@ Four decisions that the rest of the package leans on:
   curvature's condition number.
 - **Rows are summed in a fixed number of chunks**, each by one thread with a single-threaded BLAS, and the chunks in
   order: the bits do not depend on the number of threads, and nobody waits at a barrier inside each product.
-- **Products run in a working precision**, that of the data, or float64 for float32 data when `promote` is called:
-  blocks are converted one by one, so memory does not grow.
+- **Products run in a working precision**: float32 at first (also for float64 data, where the caller allows it), which
+  halves their time, and float64 once `promote` is called. Sums over rows are float64 in both.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ CHUNKS = 16
 TOTALS_BYTES = 1 << 27
 PARALLEL_WORK = 1 << 22
 """Multiplications in one pass below which threads cost more than they bring."""
+SIZEABLE_WORK = 1 << 17
+"""Below this many multiplications in a pass nothing is saved: all rows count, in the data's own precision."""
 NEGLIGIBLE = {np.dtype(np.float32): 1e-26, np.dtype(np.float64): 1e-200}
 """Gradients and probabilities below this are set to 0. A product of matrices that hold subnormal numbers takes ten
 times as long, and a confident model in float32 is full of them."""
@@ -122,6 +124,8 @@ class LinearObjective:
         The loss as its table (code, scale, parameter).
     fit_intercept : bool
         Without an intercept the last column of every parameter and gradient stays 0.
+    dtype : numpy.dtype, optional
+        What products run in at first; that of X by default.
     """
 
     def __init__(
@@ -132,6 +136,7 @@ class LinearObjective:
         penalty: float,
         terms: Array,
         fit_intercept: bool,
+        dtype: Any = None,
     ) -> None:
         self.X = X
         self.target = target
@@ -147,8 +152,8 @@ class LinearObjective:
         self.num_chunks = max(1, min(CHUNKS, TOTALS_BYTES // (8 * self.num_outputs * (self.num_features + 1))))
         if self.num_rows * self.num_outputs * self.num_features < PARALLEL_WORK:
             self.num_chunks = 1
-        rows = max(1, BLOCK_ELEMENTS // max(self.num_outputs, self.num_features))
-        self.block_rows = max(1, min(rows, -(-self.num_rows // self.num_chunks)))
+        self.cache_rows = max(1, BLOCK_ELEMENTS // max(self.num_outputs, self.num_features))
+        self.block_rows = max(1, min(self.cache_rows, -(-self.num_rows // self.num_chunks)))
         self.blocks = [
             slice(i, min(i + self.block_rows, self.num_rows)) for i in range(0, self.num_rows, self.block_rows)
         ]
@@ -158,19 +163,38 @@ class LinearObjective:
             for block in self.blocks:
                 total += row_weight[block] @ X[block]
             self.mean = total / row_weight.sum()
-        self._set_precision(X.dtype)
+        self._first_dtype = np.dtype(X.dtype if dtype is None else dtype)
+        self._held: dict[np.dtype[Any], NDArray[Any]] = {}
+        self._set_precision(self._first_dtype)
+        self._hold_columns()
+        self.basis: Any = None
+        self.certificate: Any = None
+        """What `curvature.FeatureBasis.shared` and `certificate.Certificate.shared` keep here between fits."""
+
+    def restart(self, penalty: float) -> None:
+        """Begin a fit with another λ, in the precision of the first."""
+        self.penalty = penalty
+        self.evaluations = self.hessian_products = 0
+        if self.dtype != self._first_dtype:
+            self._set_precision(self._first_dtype)
 
     def _set_precision(self, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
         self._twin = registry.find(self.dtype)
         self._workspaces: list[Workspace] = []
-        self._columns: NDArray[Any] | None = None
+        self._columns: NDArray[Any] | None = self._held.get(self.dtype)
+        self._passes = 0
         if self.mean is None and self.X.dtype == self.dtype:
             self._columns = self.X
-        elif self.num_rows * self.num_features * self.dtype.itemsize <= CACHE_BYTES:
-            self._columns = np.empty(self.X.shape, dtype=self.dtype)
+
+    def _hold_columns(self) -> None:
+        """Keep the rows centred and in working precision, if memory allows."""
+        if self._columns is None and self.num_rows * self.num_features * self.dtype.itemsize <= CACHE_BYTES:
+            columns = np.empty(self.X.shape, dtype=self.dtype)
             for block in self.blocks:
-                self._shift(block, self._columns[block])
+                self._shift(block, columns[block])
+            self._columns = self._held[self.dtype] = columns
+            self._workspaces = []
 
     @property
     def holds_columns(self) -> bool:
@@ -183,7 +207,10 @@ class LinearObjective:
         return self.dtype == np.float32
 
     def promote(self) -> None:
-        """Run all products in float64 from now on."""
+        """Run all products in float64 from now on.
+
+        Often one evaluation follows and nothing else: rows are kept converted from the third on.
+        """
         self._set_precision(np.float64)
 
     def _shift(self, rows: slice, out: NDArray[Any]) -> NDArray[Any]:
@@ -251,9 +278,17 @@ class LinearObjective:
         """Whether one pass is worth several threads."""
         return self.num_rows * self.num_outputs * self.num_features >= PARALLEL_WORK
 
+    @property
+    def is_sizeable(self) -> bool:
+        """Whether one pass takes long enough for rows to be left out, and for float32 to be worth a change of dtype."""
+        return self.num_rows * self.num_outputs * self.num_features >= SIZEABLE_WORK
+
     def evaluate(self, theta: Array) -> Evaluation:
         """Return F and its gradient at `theta`, in one pass."""
         self.evaluations += 1
+        self._passes += 1
+        if self._passes == 3:
+            self._hold_columns()
         working = self.working(theta)
 
         def work(workspace: Workspace, rows: slice, total: Array) -> float:
@@ -303,6 +338,12 @@ class LinearObjective:
         np.abs(logits, out=logits)
         logits *= 1 - logits
         return logits
+
+    def curvature_in_place(
+        self, p: NDArray[Any], top: NDArray[np.intp], mass: NDArray[Any] | None, u: NDArray[Any]
+    ) -> None:
+        """Replace u (K, n) by ``a_i (diag p_i - p_i p_iᵀ) u_i``."""
+        self._twin.softmax_curvature(p, top, mass, u)
 
     def mass(self, rows: slice) -> Array:
         """Return a = c τ of some rows: (n,), or (n, K) for the sigmoid link with unequal class weights."""

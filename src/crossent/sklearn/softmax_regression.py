@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from crossent.core.losses import CrossEntropy, Distillation, Loss
 from crossent.errors import describe, refuse
+from crossent.numpy.dense import binary_cross_entropy_with_logits, cross_entropy
 from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softmax
 
 from .certificate import Certificate
-from .objective import CROSS_ENTROPY_TERMS, Array, LinearObjective
+from .inference import CoefficientSummary, summarize_coefficients
+from .objective import CROSS_ENTROPY_TERMS, SIZEABLE_WORK, Array, LinearObjective
 from .solvers import Monitor, Result, minimize
 from .targets import EncodedTarget, class_weights, encode_target
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """An objective; which outputs its parameters are; the intercepts of the others; the sum of the sample weights."""
+
+    objective: LinearObjective
+    outputs: NDArray[np.intp]
+    edge: Array
+    total: float
 
 
 class SoftmaxRegression(ClassifierMixin, BaseEstimator):
@@ -171,8 +184,56 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         ConvergenceWarning
             If `tol` was not reached, with the gap reached and the argument to change, or if the fit was interrupted.
         """
+        problem = self._prepare(X, y, sample_weight)
+        with problem.objective.single_threaded_blas():
+            result, monitor = self._solve(problem, self._start(problem))
+        self._explain(result, monitor)
+        return self
+
+    def sweep(self, X: Any, y: Any, Cs: Iterable[float], sample_weight: Any = None) -> Iterator[SoftmaxRegression]:
+        """Yield a fitted clone for each C, each fitted from the coefficients of the one before.
+
+        The data are checked, centred and converted once. Best from small C to large.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As `fit` takes them.
+        Cs : iterable of float
+
+        Yields
+        ------
+        SoftmaxRegression
+            With the parameters of this one but C. This one is not fitted. KeyboardInterrupt during a fit makes it the
+            last.
+        """
+        owner = clone(self)
+        problem = owner._prepare(X, y, sample_weight)
+        theta = owner._start(problem)
+        for C in Cs:
+            model = clone(self).set_params(C=C)
+            model._check_parameters()
+            for name in ("n_features_in_", "feature_names_in_", "classes_", "_multilabel"):
+                if hasattr(owner, name):
+                    setattr(model, name, getattr(owner, name))
+            with problem.objective.single_threaded_blas():
+                result, monitor = model._solve(problem, theta)
+            model._explain(result, monitor)
+            theta = result.at.theta
+            yield model
+            if result.status == "interrupted":
+                return
+
+    # -- the fit, step by step ------------------------------------------------------------------------------------
+
+    def check_data(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
+        """Return X and y as arrays of the dtypes that `fit` works with."""
+        return validate_data(self, X, y, dtype=self._accepted_dtypes(), order="C", multi_output=True, y_numeric=False)
+
+    def _prepare(self, X: Any, y: Any, sample_weight: Any) -> _Problem:
+        """Check everything; return the objective, without its penalty, and how its parameters are stored."""
         loss = self._check_parameters()
-        X, y = validate_data(self, X, y, dtype=self._accepted_dtypes(), order="C", multi_output=True, y_numeric=False)
+        X, y = self.check_data(X, y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         target = self._encode(y, weight, loss)
         self.classes_ = target.classes
@@ -183,16 +244,17 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             X, weight, target = X[counted], weight[counted], target.take(counted)
         restricted = target if len(outputs) == target.num_outputs else target.restrict(outputs)
         total = float(weight.sum())
-        objective = self._objective(X, restricted, weight / total, loss, total)
-        scale = total if math.isinf(self.C) else float(self.C) * total
-        with objective.single_threaded_blas():
-            monitor = self._monitor(objective, scale)
-            result = minimize(monitor, self._start(objective, outputs, target.num_outputs))
-            self._store(result, monitor, outputs, edge, scale)
-        self._explain(result, monitor)
-        return self
+        return _Problem(self._objective(X, restricted, weight / total, loss), outputs, edge, total)
 
-    # -- the fit, step by step ------------------------------------------------------------------------------------
+    def _solve(self, problem: _Problem, theta: Array) -> tuple[Result, Monitor]:
+        """Fit at this C: f / (C Σ s) has the penalty 1 / (C Σ s)."""
+        objective = problem.objective
+        objective.restart(0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * problem.total))
+        scale = problem.total if math.isinf(self.C) else float(self.C) * problem.total
+        monitor = self._monitor(objective, scale)
+        result = minimize(monitor, theta)
+        self._store(result, monitor, problem.outputs, problem.edge, scale)
+        return result, monitor
 
     def _check_parameters(self) -> Loss:
         if not _is_number(self.C) or not self.C > 0:
@@ -259,18 +321,19 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             return np.arange(target.num_outputs), np.zeros(target.num_outputs)
         return np.flatnonzero(active), edge
 
-    def _objective(self, X: Any, target: EncodedTarget, share: Array, loss: Loss, total: float) -> LinearObjective:
-        """Return f / (C Σ s): row weights sum to 1, and the penalty is 1 / (C Σ s)."""
+    def _objective(self, X: Any, target: EncodedTarget, share: Array, loss: Loss) -> LinearObjective:
+        """Return f / (C Σ s) but for its penalty: row weights sum to 1."""
         terms = np.array(loss.table(), dtype=np.float64).reshape(-1, 3)
         if (terms[:, 0] == 0).all():  # a scaled cross-entropy is cross-entropy with other row weights
             share = share * float(terms[:, 1].sum())
             terms = CROSS_ENTROPY_TERMS
-        penalty = 0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * total)
-        return LinearObjective(X, target, share, penalty, terms, bool(self.fit_intercept))
+        sizeable = X.shape[0] * X.shape[1] * target.num_outputs >= SIZEABLE_WORK
+        dtype = np.float32 if self.dtype is None and sizeable and (terms[:, 0] == 0).all() else X.dtype
+        return LinearObjective(X, target, share, 0.0, terms, bool(self.fit_intercept), dtype)
 
     def _monitor(self, objective: LinearObjective, scale: float) -> Monitor:
         certified = objective.is_cross_entropy and objective.penalty > 0
-        certificate = Certificate(objective) if certified else None
+        certificate = Certificate.shared(objective) if certified else None
         report = self._report if self.verbose or self.callback is not None else None
         return Monitor(objective, certificate, float(self.tol), int(self.max_iter), scale, report)
 
@@ -284,8 +347,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             )
         return self.callback is not None and bool(self.callback(entry))
 
-    def _start(self, objective: LinearObjective, outputs: NDArray[np.intp], num_outputs: int) -> Array:
+    def _start(self, problem: _Problem) -> Array:
         """Return W = 0 with the best b for it, or the last fit's parameters, in the centred coordinates."""
+        objective, outputs, num_outputs = problem.objective, problem.outputs, len(problem.edge)
         theta = np.zeros((objective.num_outputs, objective.num_features + 1))
         shape = (num_outputs, objective.num_features)
         if self.warm_start and hasattr(self, "coef_") and self.coef_.shape == shape:
@@ -354,6 +418,87 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             "warm_start=False",
         }[status]
         warnings.warn(f"SoftmaxRegression: {reason}", ConvergenceWarning, stacklevel=3)
+
+    def row_losses(self, X: Any, y: Any) -> NDArray[np.float64]:
+        """Return each row's plain cross-entropy in nats, (N,), for labels, distributions or label sets `y`.
+
+        Raises
+        ------
+        ValueError
+            If a label is none of `classes_`.
+        """
+        logits = np.asarray(self.logits(X), dtype=np.float64)
+        y = np.asarray(y)
+        if y.ndim == 2:
+            if self.link == "softmax":
+                return np.asarray(cross_entropy(logits, y.astype(np.float64), reduction="none"))
+            entries = binary_cross_entropy_with_logits(logits, y.astype(np.float64), reduction="none")
+            return np.asarray(entries).sum(axis=1)
+        codes = np.minimum(np.searchsorted(self.classes_, y), len(self.classes_) - 1)
+        unknown = self.classes_[codes] != y
+        if unknown.any():
+            row = int(np.argmax(unknown))
+            raise ValueError(refuse("labels must be among the classes of the fit", f"{y[row]!r} in row {row}"))
+        if self.link == "softmax":
+            return np.asarray(cross_entropy(logits, codes, reduction="none"))
+        entries = binary_cross_entropy_with_logits(logits[:, 0], codes.astype(np.float64), reduction="none")
+        return np.asarray(entries)
+
+    def summary(self, X: Any, y: Any, sample_weight: Any = None, *, confidence: float = 0.95) -> CoefficientSummary:
+        """Return coefficients with standard errors, z, p and Wald intervals.
+
+        The covariance is the inverse of the objective's Hessian at the fit: of maximum likelihood for ``C=inf``, else
+        of Laplace's approximation with the penalty as a normal prior. Softmax coefficients are contrasts with the
+        first class. Only for cross-entropy, and up to 4096 parameters.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            What the model was fitted to.
+        confidence : float, default 0.95
+            Of the intervals.
+
+        Raises
+        ------
+        ValueError
+            If the loss is not cross-entropy, there are too many parameters, or the Hessian cannot be inverted.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> X, y = load_wine(return_X_y=True)
+        >>> X = (X - X.mean(0)) / X.std(0)
+        >>> summary = SoftmaxRegression().fit(X[:, :2], y).summary(X[:, :2], y)
+        >>> print(summary.contrasts[0], summary.standard_errors.shape)
+        1 against 0 (2, 3)
+        """
+        check_is_fitted(self)
+        loss = self._check_parameters()
+        if not isinstance(loss, CrossEntropy):
+            raise ValueError(refuse("standard errors exist for plain cross-entropy", repr(loss)))
+        X, y = self.check_data(X, y)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        target = self._encode(y, weight, loss)
+        if not np.isfinite(self.intercept_).all():
+            raise ValueError(refuse("standard errors need every class to have weight", "a class without any"))
+        X = X.astype(np.float64)
+        intercept = self.intercept_.astype(np.float64)
+        logits = X @ self.coef_.T.astype(np.float64) + intercept
+        tau = target.dense(slice(None))[1]
+        factor = weight * (1.0 if math.isinf(self.C) else float(self.C))
+        coefficients = self.coef_.astype(np.float64)
+        names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(X.shape[1])])
+        return summarize_coefficients(
+            X,
+            factor * tau if tau.ndim == 1 else factor[:, None] * tau,
+            softmax(logits) if self.link == "softmax" else sigmoid(logits),
+            np.column_stack([coefficients, intercept]) if self.fit_intercept else coefficients,
+            penalty=0.0 if math.isinf(self.C) else 1.0,
+            fit_intercept=bool(self.fit_intercept),
+            target=target,
+            names=[str(name) for name in names],
+            confidence=confidence,
+        )
 
     # -- predictions ------------------------------------------------------------------------------------------------
 

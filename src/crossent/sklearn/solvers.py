@@ -11,26 +11,35 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .certificate import Certificate
-from .curvature import Hessian, KroneckerMetric
+from .curvature import FeatureBasis, Hessian, KroneckerMetric
 from .objective import Array, Evaluation, LinearObjective
 
 ARMIJO = 1e-4
 STEEP = 0.5
-"""A line search goes on while the slope is more than this part of what it was."""
-NEGLIGIBLE = 1e-9
+"""A line search goes on while the slope is more than this part of what it was,"""
+UPHILL = 0.1
+"""or has turned to more than this part of it uphill."""
+FIRST_UPHILL = 0.02
+"""So of a first step: where classes are far apart it can be several times too long, and leave no curvature behind."""
+NEGLIGIBLE = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 1e-9}
 MAX_BACKTRACKS = 30
 MAX_REFINEMENTS = 4
 MAX_INNER = 1000
+MAX_INNER_FLOAT32 = 100
 MAX_POLISH = 8
 MEMORY = 20
 METRIC_AGE = 10
 ROUNDING = 1e-5
 """A relative decrease below this is within reach of float32's rounding: time for float64."""
+OVERSAMPLING = 8.0
+OVERSAMPLING_GROWTH = 4.0
+SLOW = 0.6
+"""A Newton step that leaves more than this part of the gradient saw too few rows."""
 INNER_ROUNDING = 3e-3
 """Conjugate gradients on float32 products are not asked to shrink a residual further than this in one step."""
 
@@ -148,6 +157,8 @@ def minimize(monitor: Monitor, theta: Array) -> Result:
     objective = monitor.objective
     step = _NewtonStep(monitor) if objective.is_cross_entropy else _QuasiNewtonStep(monitor)
     at = objective.evaluate(theta)
+    if not math.isfinite(at.value) and objective.can_promote:
+        at = monitor.promote(at)
     if not math.isfinite(at.value):
         return monitor.finish(at, "not_finite")
     status = ""
@@ -179,7 +190,9 @@ def minimize(monitor: Monitor, theta: Array) -> Result:
     return monitor.finish(at, status)
 
 
-def line_search(objective: LinearObjective, at: Evaluation, direction: Array) -> Evaluation | None:
+def line_search(
+    objective: LinearObjective, at: Evaluation, direction: Array, uphill: float = UPHILL
+) -> Evaluation | None:
     """Return a point that decreases F enough along a descent direction, or None if rounding lets none be found.
 
     Armijo's rule, from step length 1. Losses that saturate are flat, then steep: a full step can be far too short or
@@ -191,50 +204,101 @@ def line_search(objective: LinearObjective, at: Evaluation, direction: Array) ->
     slope = float(np.vdot(at.gradient, direction))
     if not slope < 0:
         return None
+    negligible = NEGLIGIBLE[objective.dtype]
     best: Evaluation | None = None
-    low, high, length, refinements = 0.0, math.inf, 1.0, 0
+    low, high = _Point(0.0, at.value, slope), _Point(math.inf, math.inf, math.nan)
+    length, refinements = 1.0, 0
     for _ in range(MAX_BACKTRACKS):
         trial = objective.evaluate(at.theta + length * direction)
         change = trial.value - at.value
         trial_slope = float(np.vdot(trial.gradient, direction))
         enough = change <= ARMIJO * length * slope
-        if -length * slope <= NEGLIGIBLE * abs(at.value):
+        if -length * slope <= negligible * abs(at.value):
             enough = enough or abs(trial_slope) <= 0.5 * abs(slope)
-        if enough and (best is None or trial.value < best.value):
-            best, low = trial, length
+        better = enough and (best is None or trial.value < best.value)
+        if better:
+            best = trial
+        if better and trial_slope <= uphill * abs(slope):
+            low = _Point(length, trial.value, trial_slope)
             if trial_slope >= STEEP * slope:
                 break
         else:
-            high = length
+            high = _Point(length, trial.value, trial_slope)
         if best is not None:
             if refinements == MAX_REFINEMENTS:
                 break
             refinements += 1
-            length = 2 * low if math.isinf(high) else math.sqrt(low * high)
+            length = 2 * low.length if math.isinf(high.length) else _between(low, high)
         else:
             shrink = -slope * length / (2 * (change - slope * length)) if math.isfinite(change) else 0.0
             length *= min(0.5, max(0.1, shrink))
     return best
 
 
+class _Point(NamedTuple):
+    """A step length, the objective there and its slope along the direction."""
+
+    length: float
+    value: float
+    slope: float
+
+
+def _between(low: _Point, high: _Point) -> float:
+    """Return the minimum of the cubic through two points and their slopes, kept off the ends of the bracket."""
+    width = high.length - low.length
+    bend = low.slope + high.slope - 3 * (high.value - low.value) / width
+    part = 0.5
+    if high.slope > 0 and math.isfinite(bend):
+        root = math.sqrt(bend * bend - low.slope * high.slope)
+        part = 1 - (high.slope + root - bend) / (high.slope - low.slope + 2 * root)
+    elif low.length > 0:
+        part = (math.sqrt(low.length * high.length) - low.length) / width
+    return low.length + width * min(0.9, max(0.1, part))
+
+
+def _metric_sample(objective: LinearObjective) -> int:
+    """How many rows the Kronecker model is estimated from."""
+    return max(4096, 8 * max(objective.num_outputs, objective.num_features))
+
+
 class _NewtonStep:
-    """Truncated Newton: conjugate gradients on the exact Hessian, preconditioned by the Kronecker model."""
+    """Truncated Newton: conjugate gradients on the Hessian of some rows, preconditioned by the Kronecker model.
+
+    How many rows, `oversampling` decides (κ of the curvature module). It starts low and grows when a step did less than
+    it should have.
+    """
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
         self._objective = monitor.objective
         self._first_norm: float | None = None
-        size = max(self._objective.num_outputs, self._objective.num_features)
-        self._sample = max(4096, 8 * size)
+        self._last_norm = math.inf
+        self._steps = 0
+        self.oversampling = OVERSAMPLING
+        self._sample = _metric_sample(self._objective)
 
     def forget(self) -> None:
-        """Nothing is carried from one step to the next."""
+        """What float64 improves is worth every row."""
+        self.oversampling *= OVERSAMPLING_GROWTH
 
     def __call__(self, at: Evaluation) -> Evaluation | None:
         objective = self._objective
-        metric = KroneckerMetric.at(objective, at.theta, self._sample)
-        direction = self._direction(at, metric)
-        following = line_search(objective, at, direction)
+        metric = KroneckerMetric.at(objective, at.theta, basis=FeatureBasis.shared(objective, self._sample))
+        if at.gradient_norm > SLOW * self._last_norm:
+            self.oversampling *= OVERSAMPLING_GROWTH
+        self._last_norm = at.gradient_norm
+        self._steps += 1
+        while True:
+            sampling = self.oversampling * metric.effective_parameters / metric.curvature
+            if not objective.is_sizeable:
+                sampling = math.inf
+            hessian = Hessian(objective, at.theta, sampling, self._steps)
+            metric = metric.with_outputs(hessian.outputs)
+            uphill = FIRST_UPHILL if self._steps == 1 else UPHILL
+            following = line_search(objective, at, self._direction(at, hessian, metric), uphill)
+            if following is not None or hessian.share == 1.0:
+                break
+            self.oversampling *= OVERSAMPLING_GROWTH
         if following is None:
             return None
         return self._polish(following, metric)
@@ -252,15 +316,15 @@ class _NewtonStep:
         attainable = INNER_ROUNDING if self._objective.can_promote else 0.0
         return max(forcing * norm, min(needed, 0.5 * norm), attainable * norm)
 
-    def _direction(self, at: Evaluation, metric: KroneckerMetric) -> Array:
+    def _direction(self, at: Evaluation, hessian: Hessian, metric: KroneckerMetric) -> Array:
         """Solve ∇²F d = -∇F approximately."""
-        hessian = Hessian(self._objective, at.theta)
         limit = self._target_norm(at)
         solution = np.zeros_like(at.gradient)
         residual = -at.gradient
         search = preconditioned = metric.solve(residual)
         product = float(np.vdot(residual, preconditioned))
-        for _ in range(min(MAX_INNER, 10 + 2 * at.gradient.size)):
+        most = MAX_INNER_FLOAT32 if self._objective.can_promote else MAX_INNER
+        for _ in range(min(most, 10 + 2 * at.gradient.size)):
             applied = hessian @ search
             curvature = float(np.vdot(search, applied))
             if not curvature > 0:
@@ -301,8 +365,7 @@ class _QuasiNewtonStep:
 
     def __init__(self, monitor: Monitor) -> None:
         self._objective = monitor.objective
-        size = max(self._objective.num_outputs, self._objective.num_features)
-        self._sample = max(4096, 8 * size)
+        self._sample = _metric_sample(self._objective)
         self.forget()
 
     def forget(self) -> None:
@@ -313,7 +376,8 @@ class _QuasiNewtonStep:
 
     def __call__(self, at: Evaluation) -> Evaluation | None:
         if self._metric is None or self._age >= METRIC_AGE:
-            self._metric = KroneckerMetric.at(self._objective, at.theta, self._sample)
+            basis = FeatureBasis.shared(self._objective, self._sample)
+            self._metric = KroneckerMetric.at(self._objective, at.theta, basis=basis)
             self._age = 0
         self._age += 1
         following = line_search(self._objective, at, self._direction(at.gradient))

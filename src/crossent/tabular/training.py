@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 
 import crossent as ce
 
-from ..sklearn import SoftmaxRegression, TemperatureScaling
+from ..sklearn import SoftmaxRegression, SoftmaxRegressionCV, TemperatureScaling
 from .errors import InputError
 from .model import Model
 from .preprocessing import Preprocessing
@@ -70,6 +70,7 @@ def fit_table(
     strength: float = 1.0,
     tolerance: float = 1e-4,
     max_iter: int = 1000,
+    sweep: bool = False,
     callback: Callable[[dict[str, Any]], None] | None = None,
 ) -> TrainedTable:
     """Train a softmax regression on a table.
@@ -95,6 +96,8 @@ def fit_table(
         The estimator's C: the weight of the losses beside ½‖W‖².
     tolerance, max_iter : float, int
         When the optimiser stops: relative duality gap, iterations.
+    sweep : bool
+        Choose C by cross-validation on the training part, from a range of values; `strength` is then not used.
     callback : callable, optional
         Called with every entry of the optimiser's history.
 
@@ -116,7 +119,10 @@ def fit_table(
         raise InputError(f"no column of {source!r} holds a value in the training part")
     matrix = preprocessing.transform(features, source)
 
-    estimator = SoftmaxRegression(C=strength, tol=tolerance, max_iter=max_iter, callback=callback)
+    common: dict[str, Any] = {"tol": tolerance, "max_iter": max_iter, "callback": callback}
+    estimator = (
+        SoftmaxRegressionCV(cv=_folds(codes[training]), **common) if sweep else SoftmaxRegression(strength, **common)
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -127,6 +133,11 @@ def fit_table(
         raise KeyboardInterrupt  # the estimator keeps its best coefficients; a file of half a training is not wanted
     calibration = _calibrate(estimator, matrix, codes, calibrating, calibration_notes)
     temperature = 1.0 if calibration is None else calibration.temperature
+    chosen: list[str] = []
+    if isinstance(estimator, SoftmaxRegressionCV):
+        strength = estimator.C_
+        tried = f"{len(estimator.Cs_)} values from {estimator.Cs_[0]:g} to {estimator.Cs_[-1]:g}"
+        chosen = [f"C = {strength:.3g} has the least held-out log-loss of {tried} ({len(estimator.losses_)} folds)"]
     model = Model(
         preprocessing,
         np.asarray(estimator.coef_, dtype=np.float64) / temperature,
@@ -162,6 +173,7 @@ def fit_table(
         iterations=int(np.max(estimator.n_iter_)),
         seed=seed,
         notes=[
+            *chosen,
             *_notes(frame, features, preprocessing, training),
             *(str(w.message).splitlines()[0] for w in caught),
             *calibration_notes,
@@ -287,6 +299,17 @@ def _calibrate(
         )
         return None
     return Calibration(rows, found.temperature_)
+
+
+def _folds(codes: NDArray[np.intp]) -> int:
+    """Return how many folds leave each class in every training part: 5, or fewer where a class has fewer rows."""
+    counts = np.bincount(codes)
+    fewest = int(counts[counts > 0].min())
+    if fewest < 2:
+        raise InputError(
+            "choosing C needs at least 2 training rows of each class, and one class has 1: leave out --sweep"
+        )
+    return min(5, fewest)
 
 
 def _notes(

@@ -1,0 +1,228 @@
+"""Softmax regression beside scikit-learn's solvers and cyanure: seconds to a relative excess of 1e-4.
+
+python benchmarks/regression.py [--only NAME ...] [--solvers NAME ...] [--quick]
+
+Every contender is fitted at the loosest `tol` of a ladder that reaches an excess of `EXCESS` over the optimum, as an
+objective of its own in float64 judges its coefficients. Each fit has a process of its own. scikit-learn runs twice:
+as pip installs it, and with SciPy's BLAS limited to one thread (NumPy's and SciPy's wheels bring two thread pools that
+fight); the better of the two counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from regression_problems import PROBLEMS, Problem, judge
+
+RESULTS = Path(__file__).parent / "results" / "regression.json"
+EXCESS = 1e-4
+AGREE = 1e-8
+"""Two solvers must find optima this close, relatively, before anything is judged by them."""
+LADDER = [float(f"{factor}e-{power}") for power in range(1, 10) for factor in (3, 1)]
+SOLVERS = ("crossent", "lbfgs", "newton-cg", "newton-cholesky", "sag", "saga", "cyanure")
+BLAS = ("default", "scipy on one thread")
+REPEATS = 5
+ENOUGH_SECONDS = 2.0
+"""Fits of one process are repeated up to `REPEATS` times within about this time."""
+DENSE_HESSIAN_BYTES = 2 << 30
+START_SECONDS = 5.0
+SLOWER = 15.0
+"""A fit that takes so many times crossent's seconds is not waited for."""
+
+
+def fit(X: np.ndarray, y: np.ndarray, C: float, solver: str, tol: float) -> tuple[np.ndarray, np.ndarray, int, Any]:
+    """Return coefficients, intercepts, iterations and, of crossent, its certificate and counts."""
+    if solver == "crossent":
+        from crossent.sklearn import SoftmaxRegression
+
+        model = SoftmaxRegression(C, tol=tol).fit(X, y)
+        last = model.history_[-1]
+        counts = {"evaluations": last["evaluations"], "hessian_products": last["hessian_products"]}
+        return model.coef_, model.intercept_, model.n_iter_, {"duality_gap": model.duality_gap_, **counts}
+    if solver == "cyanure":
+        import cyanure
+
+        model = cyanure.estimators.Classifier(
+            loss="multiclass-logistic",
+            penalty="l2",
+            lambda_1=1.0 / (C * len(X)),
+            fit_intercept=True,
+            tol=tol,
+            max_iter=5000,
+            verbose=False,
+        )
+        model.fit(X, y)
+        return model.coef_, np.ravel(model.intercept_), 0, None
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=C, solver=solver, tol=tol, max_iter=100_000, random_state=0).fit(X, y)
+    return model.coef_, model.intercept_, int(np.max(model.n_iter_)), None
+
+
+def work(task: dict[str, Any]) -> dict[str, Any]:
+    """Fit as `task` says, in this process."""
+    problem = PROBLEMS[task["problem"]]
+    X, y = problem.load()
+    if task.get("dtype"):
+        X = X.astype(task["dtype"])
+    if task["blas"] != "default":
+        import scipy.linalg  # noqa: F401  # loads the BLAS to limit
+        from threadpoolctl import ThreadpoolController
+
+        pools = ThreadpoolController()
+        limited = [info["filepath"] for info in pools.info() if "scipy" in info["filepath"]]
+        pools.select(filepath=limited).limit(limits=1)
+    seconds: list[float] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if task["solver"] == "crossent":
+            few = np.concatenate([np.flatnonzero(y == label)[:2] for label in range(int(y.max()) + 1)])
+            fit(X[few], y[few], 1.0, "crossent", 0.1)  # kernels are compiled once and cached for later processes
+        while len(seconds) < task["repeats"] and sum(seconds) < ENOUGH_SECONDS:
+            start = time.perf_counter()
+            coef, intercept, iterations, extra = fit(X, y, problem.C, task["solver"], task["tol"])
+            seconds.append(time.perf_counter() - start)
+    objective = judge(X, y, problem.C, coef, intercept)
+    out = {"seconds": statistics.median(seconds), "fits": len(seconds), "objective": objective}
+    return {**out, "iterations": iterations, **(extra or {})}
+
+
+def run_task(limit: float, **task: Any) -> dict[str, Any] | None:
+    """Run `work` in a process of its own; None if it takes longer than `limit` seconds or fails."""
+    command = [sys.executable, __file__, "--task", json.dumps(task)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+    except subprocess.TimeoutExpired:
+        return None
+    if done.returncode != 0:
+        print(f"    {task['solver']} failed: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def optimum(problem: Problem) -> dict[str, float]:
+    """Return f*, the less of what crossent and scikit-learn's newton-cg find, and their relative difference."""
+    task = {"problem": problem.name, "blas": "default", "repeats": 1, "dtype": "float64"}
+    ours = run_task(3600, **task, solver="crossent", tol=3e-9)
+    theirs = run_task(3600, **task, solver="newton-cg", tol=1e-6 if problem.large else 1e-8)
+    if ours is None or theirs is None:
+        raise SystemExit(f"no optimum of {problem.name}: a solver failed")
+    least = min(ours["objective"], theirs["objective"])
+    return {"objective": least, "disagreement": abs(ours["objective"] - theirs["objective"]) / least}
+
+
+def contend(problem: Problem, solver: str, best: float, limit: float, quick: bool) -> dict[str, Any]:
+    """Return the fit at the loosest tolerance that reaches the excess, or the best that the time limit allowed."""
+    blas, reached, tried = "default", None, None
+    for tol in LADDER:
+        if solver == "crossent" and tol < EXCESS / 10:
+            break
+        repeats = 1 if quick or problem.large else REPEATS
+        tried_now = run_task(limit, problem=problem.name, solver=solver, tol=tol, blas=blas, repeats=repeats)
+        if tried_now is None:
+            break
+        tried = {**tried_now, "tol": tol, "blas": blas, "excess": tried_now["objective"] / best - 1}
+        if tried["excess"] <= EXCESS:
+            reached = tried
+            break
+    if reached is not None and solver not in ("crossent", "cyanure"):
+        task = {"problem": problem.name, "solver": solver, "tol": reached["tol"], "blas": BLAS[1]}
+        other = run_task(limit, **task, repeats=reached["fits"])
+        if other is not None and other["seconds"] < reached["seconds"]:
+            reached = {**other, "tol": reached["tol"], "blas": BLAS[1], "excess": other["objective"] / best - 1}
+    record = reached or tried or {}
+    return {"solver": solver, "reached": reached is not None, "limit": limit, **record}
+
+
+def products(problem: Problem) -> float:
+    """Return the seconds of one evaluation's two products, all cores: the floor of anything that evaluates f."""
+    X, y = problem.load()
+    num_classes = int(y.max()) + 1
+    weight = np.ones((num_classes, X.shape[1]), dtype=X.dtype)
+    logits = X @ weight.T
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        np.matmul(X, weight.T, out=logits)
+        np.matmul(logits.T, X, out=weight)
+        weight.fill(1.0)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def too_large(problem: Problem, solver: str) -> bool:
+    """Whether the solver's own Hessian would not fit."""
+    X, y = problem.load()
+    return solver == "newton-cholesky" and 8 * (len(np.unique(y)) * (X.shape[1] + 1)) ** 2 > DENSE_HESSIAN_BYTES
+
+
+def measure(
+    problem: Problem, solvers: list[str], known: dict[str, Any], quick: bool, limit: float | None
+) -> dict[str, Any]:
+    """Return the record of one problem, keeping what is known of the solvers that are not run."""
+    X, y = problem.load()
+    print(f"{problem.name}: {X.shape[0]} × {X.shape[1]}, K={len(np.unique(y))}, {X.dtype}, C={problem.C}", flush=True)
+    record = {"rows": len(X), "features": X.shape[1], "classes": len(np.unique(y)), "dtype": str(X.dtype)}
+    record |= {"C": problem.C, "optimum": known.get("optimum") or optimum(problem), "products": products(problem)}
+    if record["optimum"]["disagreement"] > AGREE:
+        print(f"  the two optima differ by {record['optimum']['disagreement']:.1e}, more than {AGREE:g}", flush=True)
+    record["fits"] = {name: entry for name, entry in known.get("fits", {}).items() if name not in solvers}
+    for solver in solvers:
+        if too_large(problem, solver):
+            record["fits"][solver] = {"solver": solver, "reached": False, "why": "its Hessian does not fit in memory"}
+            continue
+        best = record["optimum"]["objective"]
+        ours = record["fits"].get("crossent", {}).get("seconds", 3600.0)
+        seconds = limit or START_SECONDS + max(3.0, SLOWER * ours)
+        entry = contend(problem, solver, best, seconds, quick)
+        if solver == "crossent":
+            repeats = 1 if quick or problem.large else REPEATS
+            task = {"problem": problem.name, "solver": solver, "tol": EXCESS, "blas": "default", "repeats": repeats}
+            certified = run_task(seconds, **task)
+            if certified is not None:
+                entry["certified"] = {**certified, "excess": certified["objective"] / best - 1}
+        record["fits"][solver] = entry
+        found = f"{entry['seconds']:.3f} s, excess {entry['excess']:.1e}" if "seconds" in entry else "nothing"
+        print(
+            f"  {solver}: {found}, tol {entry.get('tol')}, {entry.get('blas')}, reached {entry['reached']}", flush=True
+        )
+    return record
+
+
+def main() -> None:
+    """Measure, keep the results, write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="*", default=list(PROBLEMS), help="problems, by name")
+    parser.add_argument("--solvers", nargs="*", default=list(SOLVERS), help="contenders, by name")
+    parser.add_argument("--limit", type=float, help="seconds for one fit [default: 15 times crossent's, at least 3]")
+    parser.add_argument("--quick", action="store_true", help="one fit each")
+    parser.add_argument("--task", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.task:
+        print(json.dumps(work(json.loads(chosen.task))))
+        return
+    from run import machine
+
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"problems": {}}
+    results["machine"], results["date"] = machine(), date.today().isoformat()
+    for name in chosen.only:
+        known = results["problems"].get(name, {})
+        results["problems"][name] = measure(PROBLEMS[name], chosen.solvers, known, chosen.quick, chosen.limit)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    import regression_tables
+
+    regression_tables.write(results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""A sweep finds what single fits find, with fewer passes, and C is chosen by what was held out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from regression_oracle import blobs
+from sklearn.base import clone
+from sklearn.datasets import load_digits, load_wine
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold
+
+from crossent.sklearn import SoftmaxRegression, SoftmaxRegressionCV, softmax_regression_path
+
+CS = [1e-3, 1e-2, 1e-1, 1.0]
+
+
+def wine() -> tuple[np.ndarray, np.ndarray]:
+    X, y = load_wine(return_X_y=True)
+    return (X - X.mean(axis=0)) / X.std(axis=0), y
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_path_is_certified_everywhere_and_agrees_with_single_fits(dtype: type) -> None:
+    X, y = load_digits(return_X_y=True)
+    X = X.astype(dtype)
+    path = softmax_regression_path(X, y, Cs=reversed(CS))
+    assert path.Cs.tolist() == CS
+    assert (path.duality_gaps <= 1e-4).all()
+    products = 0
+    for C, objective, model in zip(CS, path.objectives, path.models, strict=True):
+        single = SoftmaxRegression(C).fit(X, y)
+        assert objective == pytest.approx(single.objective_, rel=1e-4)
+        assert model.C == C
+        np.testing.assert_array_equal(model.predict(X[:5]), single.predict(X[:5]))
+        products += single.history_[-1]["hessian_products"]
+    assert sum(model.history_[-1]["hessian_products"] for model in path.models) < products
+
+
+def test_a_sweep_leaves_its_owner_unfitted_and_takes_weights() -> None:
+    X, y = wine()
+    owner = SoftmaxRegression(class_weight="balanced")
+    weight = np.random.default_rng(0).uniform(0, 2, len(y))
+    for C, fitted in zip((0.1, 1.0), owner.sweep(X, y, (0.1, 1.0), weight), strict=True):
+        single = SoftmaxRegression(C, class_weight="balanced").fit(X, y, weight)
+        assert fitted.objective_ == pytest.approx(single.objective_, rel=1e-4)
+    assert not hasattr(owner, "coef_")
+
+
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+def test_cv_losses_are_those_of_folds_fitted_by_hand(link: str) -> None:
+    X, y = wine()
+    if link == "sigmoid":
+        y = (y == 1).astype(int)
+    folds = list(StratifiedKFold(3, shuffle=True, random_state=1).split(X, y))
+    model = SoftmaxRegressionCV(Cs=CS, cv=folds, link=link, tol=1e-7).fit(X, y)
+    for i, (train, test) in enumerate(folds):
+        for j, C in enumerate(CS):
+            single = SoftmaxRegression(C, link=link, tol=1e-7).fit(X[train], y[train])
+            expected = log_loss(y[test], single.predict_proba(X[test]))
+            assert model.losses_[i, j] == pytest.approx(expected, rel=1e-3)
+    assert CS[int(np.argmin(model.mean_losses_))] == model.C_
+    final = SoftmaxRegression(model.C_, link=link, tol=1e-7).fit(X, y)
+    np.testing.assert_allclose(model.coef_, final.coef_, atol=1e-3)
+
+
+def test_one_standard_error_takes_the_least_c_within_reach() -> None:
+    X, y = blobs(300, 5, 3, seed=2)
+    best = SoftmaxRegressionCV(Cs=9, rule="best").fit(X, y)
+    simple = SoftmaxRegressionCV(Cs=9, rule="one_standard_error").fit(X, y)
+    np.testing.assert_array_equal(best.losses_, simple.losses_)
+    at = int(np.argmin(best.mean_losses_))
+    limit = best.mean_losses_[at] + best.standard_errors_[at]
+    assert min(C for C, loss in zip(best.Cs_, best.mean_losses_, strict=True) if loss <= limit) == simple.C_
+    assert simple.C_ < best.C_
+
+
+def test_a_hold_out_set_has_the_standard_error_of_its_rows() -> None:
+    X, y = wine()
+    model = SoftmaxRegressionCV(Cs=CS, cv=0.3).fit(X, y)
+    assert model.losses_.shape == (1, len(CS))
+    assert (model.standard_errors_ > 0).all()
+    assert (model.standard_errors_ < model.mean_losses_ + 1).all()
+
+
+def test_it_is_an_estimator() -> None:
+    X, y = wine()
+    model = SoftmaxRegressionCV(Cs=CS, cv=3)
+    assert clone(model).get_params() == model.get_params()
+    assert "C" not in model.get_params()
+    assert model.fit(X, y).score(X, y) > 0.95
+    assert clone(model.fit(X, y)).get_params() == model.get_params()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"Cs": [1.0, -1.0]}, "every C must be positive"),
+        ({"Cs": 0}, "Cs must be a positive number"),
+        ({"Cs": [math.inf]}, "every C must be positive and finite"),
+        ({"Cs": "many"}, "Cs must be"),
+    ],
+)
+def test_bad_values_are_refused(arguments: dict, message: str) -> None:
+    X, y = wine()
+    with pytest.raises(ValueError, match=message):
+        softmax_regression_path(X, y, **arguments)
+    with pytest.raises(ValueError, match=message):
+        SoftmaxRegressionCV(**arguments).fit(X, y)
+
+
+def test_a_path_sets_c_itself() -> None:
+    X, y = wine()
+    with pytest.raises(ValueError, match="sets C itself"):
+        softmax_regression_path(X, y, C=1.0)
+    with pytest.raises(ValueError, match="rule must be"):
+        SoftmaxRegressionCV(rule="2se").fit(X, y)
+    with pytest.raises(ValueError, match="share to hold out"):
+        SoftmaxRegressionCV(cv=1.5).fit(X, y)
+
+
+def test_an_interrupt_ends_a_path_early_and_leaves_no_choice() -> None:
+    X, y = wine()
+
+    def interrupt(entry: dict) -> None:
+        if entry["iteration"] == 1 and entry["objective"] > 1.0:
+            raise KeyboardInterrupt
+
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        path = softmax_regression_path(X, y, Cs=CS, callback=interrupt)
+    assert 1 <= len(path.Cs) == len(path.models) < len(CS)
+    with pytest.warns(ConvergenceWarning, match="interrupted"), pytest.raises(KeyboardInterrupt):
+        SoftmaxRegressionCV(Cs=CS, cv=3, callback=interrupt).fit(X, y)
