@@ -14,9 +14,10 @@ from torch.nn import _reduction as legacy
 from crossent.core.losses import Distillation, Focal, Loss
 from crossent.errors import refuse
 from crossent.numpy.heads import TopK
-from crossent.numpy.options import Options
+from crossent.numpy.options import Options, takes_options
 
 from . import composed, fused, linear
+from .keywords import keywords_of, refuse_unknown
 from .linear import LinearStatistics, LinearValue
 from .tensors import (
     PLAIN,
@@ -296,6 +297,7 @@ def binary_cross_entropy_with_logits(
     return _dense(input, target, options)
 
 
+@takes_options(without=("loss", "weight", "axis"))
 def focal_loss(
     input: Tensor,
     target: Tensor,
@@ -319,7 +321,7 @@ def focal_loss(
     link : {"softmax", "sigmoid"}
     normalizer : "count", None or number > 0
     options
-        Other keywords of :func:`cross_entropy`.
+        Other keywords of :func:`cross_entropy`, or of :func:`binary_cross_entropy_with_logits`.
 
     Returns
     -------
@@ -336,14 +338,15 @@ def focal_loss(
     >>> round(cet.focal_loss(torch.tensor([[3.0, 0.0, 0.0]]), torch.tensor([0])).item(), 9)
     0.000778422
     """
-    for name in ("loss", "weight"):
-        if name in options:
-            raise TypeError(refuse(f"focal_loss() takes no keyword {name!r}", describe(options[name]), "use alpha"))
+    refuse_unknown("focal_loss", options, _FOCAL_KEYWORDS)
     if link not in ("softmax", "sigmoid"):
         raise ValueError(refuse('link must be "softmax" or "sigmoid"', repr(link)))
     given = {"alpha" if link == "sigmoid" else "weight": alpha, "loss": Focal(gamma), "normalizer": normalizer}
     function = binary_cross_entropy_with_logits if link == "sigmoid" else cross_entropy
     return function(input, target, **given, **options)
+
+
+_FOCAL_KEYWORDS = keywords_of(focal_loss)
 
 
 def distillation_loss(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from typing import Any
 
 from torch import Tensor, nn
 
 from . import functional
+from .keywords import keywords_of, refuse_unknown
 from .tensors import describe
 
-_TENSORS = ("weight", "pos_weight", "prior")
+_TENSORS = ("weight", "pos_weight", "prior", "alpha")
 
 
 class _LossModule(nn.Module):
@@ -19,22 +22,32 @@ class _LossModule(nn.Module):
 
     def __init__(self, **options: Any):
         super().__init__()
+        refuse_unknown(type(self).__name__, options, keywords_of(type(self).function))
         for name in _TENSORS:
             if isinstance(options.get(name), Tensor):
                 self.register_buffer(name, options.pop(name))
         self._given = options
 
     def _options(self) -> dict[str, Any]:
-        buffers = {name: buffer for name in _TENSORS if isinstance(buffer := getattr(self, name, None), Tensor)}
-        return self._given | buffers
+        options = dict(self._given)
+        for name in _TENSORS:
+            buffer = getattr(self, name, None)
+            if buffer is not None:
+                options[name] = buffer
+        return options
 
     def forward(self, input: Tensor, target: Any, **at_call: Any) -> Any:
         """Return the loss; options of a batch, such as ``sample_weight`` or ``normalizer``, are keywords here."""
         return type(self).function(input, target, **(self._options() | at_call))
 
     def extra_repr(self) -> str:
-        shown = {name: describe(v) if isinstance(v, Tensor) else repr(v) for name, v in self._options().items()}
-        return ", ".join(f"{name}={text}" for name, text in shown.items())
+        parameters = inspect.signature(type(self).function).parameters
+        shown = []
+        for name, value in self._options().items():
+            text = describe(value) if isinstance(value, Tensor) else repr(value)
+            if text != repr(parameters[name].default):
+                shown.append(f"{name}={text}")
+        return ", ".join(shown)
 
 
 class CrossEntropyLoss(_LossModule):
@@ -115,28 +128,22 @@ class FocalLoss(_LossModule):
     function = staticmethod(functional.focal_loss)
 
     def __init__(self, gamma: float = 2.0, alpha: Any = None, link: str = "softmax", **options: Any):
-        super().__init__(gamma=gamma, link=link, **options)
-        if isinstance(alpha, Tensor):
-            self.register_buffer("alpha", alpha)
-        else:
-            self._given["alpha"] = alpha
-
-    def _options(self) -> dict[str, Any]:
-        alpha = getattr(self, "alpha", None)
-        return super()._options() | ({} if alpha is None else {"alpha": alpha})
+        super().__init__(gamma=gamma, alpha=alpha, link=link, **options)
 
 
-class LinearCrossEntropyLoss(nn.Module):
+class LinearCrossEntropyLoss(_LossModule):
     """A linear layer and its cross-entropy, without the logits between: `torch.nn.LinearCrossEntropyLoss` with the
     options of :func:`linear_cross_entropy`.
 
     Parameters
     ----------
     in_features, num_classes : int
+    out_features : tuple of int
+        (d1, ...) for PyTorch's K-dimensional loss of targets (N, d1, ...), which holds its logits.
     bias : bool
     device, dtype
-        Of the parameters ``linear_weight`` (num_classes, in_features) and ``linear_bias``, which are drawn as
-        `torch.nn.Linear` draws its own.
+        Of the parameters of ``linear``, a `torch.nn.Linear`: names, shapes and initial values are those of PyTorch's
+        module, and so are checkpoints.
     options
         Keywords of :func:`linear_cross_entropy`.
 
@@ -145,33 +152,32 @@ class LinearCrossEntropyLoss(nn.Module):
     >>> import torch, crossent.torch as cet
     >>> head = cet.LinearCrossEntropyLoss(8, 100)
     >>> head(torch.randn(4, 8), torch.tensor([0, 1, 2, 3])).backward()
-    >>> head.linear_weight.grad.shape
+    >>> head.linear.weight.grad.shape
     torch.Size([100, 8])
     """
+
+    function = staticmethod(functional.linear_cross_entropy)
 
     def __init__(
         self,
         in_features: int,
         num_classes: int,
         *,
+        out_features: tuple[int, ...] = (),
         bias: bool = False,
         device: Any = None,
         dtype: Any = None,
         **options: Any,
     ):
-        super().__init__()
-        layer = nn.Linear(in_features, num_classes, bias=bias, device=device, dtype=dtype)
-        self.linear_weight = layer.weight
-        self.linear_bias = layer.bias
-        self._criterion = _LossModule(**options)
+        super().__init__(**options)
+        self.head_shape = (num_classes, *out_features)
+        self.linear = nn.Linear(in_features, math.prod(self.head_shape), bias=bias, device=device, dtype=dtype)
 
     def forward(self, input: Tensor, target: Any, **at_call: Any) -> Any:
         """Return the loss of the rows of input (..., in_features)."""
-        options = self._criterion._options() | at_call
-        return functional.linear_cross_entropy(
-            input, self.linear_weight, target, linear_bias=self.linear_bias, **options
-        )
-
-    def extra_repr(self) -> str:
-        num_classes, in_features = self.linear_weight.shape
-        return f"in_features={in_features}, num_classes={num_classes}"
+        weight, bias = self.linear.weight, self.linear.bias
+        if len(self.head_shape) > 1:
+            weight = weight.unflatten(0, self.head_shape)
+            bias = None if bias is None else bias.unflatten(0, self.head_shape)
+        options = self._options() | at_call
+        return functional.linear_cross_entropy(input, weight, target, linear_bias=bias, **options)

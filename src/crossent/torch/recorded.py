@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossent.errors import refuse
 from crossent.kernels.reference import loss_from_table
 from crossent.numpy.options import Options
 
@@ -128,7 +129,16 @@ def _keep_gradients(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(*output[1:])
 
 
+def _refuse_second_derivatives() -> None:
+    """The operators' gradients are numbers without a graph: differentiated again they would silently be constants."""
+    if torch.is_grad_enabled():
+        asked = "a linear head recorded as an operator has first derivatives only"
+        works = "call it outside of the dispatch mode, or cross_entropy on the logits"
+        raise RuntimeError(refuse(asked, "create_graph=True", works))
+
+
 def _hand_out(ctx: Any, upstream: Tensor, *_: Any) -> Any:
+    _refuse_second_derivatives()
     gradients = [
         gradient * upstream.to(gradient.dtype) if want else None
         for gradient, want in zip(ctx.saved_tensors, ctx.wanted, strict=True)
@@ -142,6 +152,7 @@ def _keep_arguments(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _compute_gradients(ctx: Any, upstream: Tensor) -> Any:
+    _refuse_second_derivatives()
     wanted = list(ctx.needs_input_grad[:3])
     gradients = _linear_loss(*ctx.saved_tensors, upstream, ctx.numbers, ctx.terms, wanted)[1:]
     return (*(g if want else None for g, want in zip(gradients, wanted, strict=True)), *(None,) * 6)
