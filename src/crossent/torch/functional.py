@@ -104,11 +104,21 @@ def _route(inputs: list[Tensor], target: Any, options: Options, num_labels: int 
     return "kernels" if only_labels or _fits_kernels(target, options, num_labels) else "native"
 
 
+def _check_class_axis(input: Tensor, labels: Tensor) -> None:
+    """Labels of logits whose classes are in the last axis are a frequent mistake: name it."""
+    expected = (input.shape[0], *input.shape[2:])
+    if tuple(labels.shape) != expected and labels.shape == input.shape[:-1]:
+        works = "the class axis is 1: give input.movedim(-1, 1), or flatten the rows"
+        raise ValueError(refuse(f"labels must have shape {expected}, one a row", describe(labels), works))
+
+
 def _dense(input: Tensor, target: Any, options: Options) -> Tensor:
     input = floating(input, "input")
     options = _checked(target, options)
     if input.ndim == 0 and options.kind == "softmax":
         raise ValueError(refuse("input must have a class axis", "a number"))
+    if isinstance(target, Tensor) and 3 <= input.ndim == target.ndim + 1 and options.kind == "softmax":
+        _check_class_axis(input, target)
     route = _route([input], target, options, input.shape[-1] if input.ndim > 1 else None)
     if route == "sharded":
         from . import sharded

@@ -176,10 +176,12 @@ class SoftmaxHead(Head):
         probabilities = real_array(teacher.probabilities, "probabilities")
         is_list = indices.ndim > 0 and indices.shape[-1] > 0 and indices.dtype.kind in "iu"
         if not is_list or indices.shape != probabilities.shape or indices.shape[:-1] != self.shape:
+            is_swapped = indices.dtype.kind == "f" and probabilities.dtype.kind in "iu"
             raise ValueError(
                 refuse(
                     f"TopK needs integer indices and floating probabilities, both of shape {(*self.shape, 'k')}, k ≥ 1",
                     f"{describe(indices)} and {describe(probabilities)}",
+                    "indices come first, though torch.topk returns them second" if is_swapped else "",
                 )
             )
         k = indices.shape[-1]
