@@ -106,7 +106,7 @@ def oracle_rows(sample: Any) -> Iterator[Any]:
 
 
 def is_signed(sample: Any) -> bool:
-    """Whether a weight or a target is negative: PyTorch's samples draw some, and the oracle is for distributions."""
+    """Whether a weight or a target is negative: such samples are computed by PyTorch's own operations, in float64."""
     tensors = [t for t in (*sample.args, sample.kwargs.get("weight")) if isinstance(t, Tensor)]
     return any(bool((t < 0).any()) for t in tensors if t.is_floating_point())
 
@@ -114,8 +114,7 @@ def is_signed(sample: Any) -> bool:
 @pytest.mark.parametrize("index", range(21))
 def test_rows_are_the_oracles(index: int) -> None:
     sample = drawn("cross_entropy")[index]
-    if is_signed(sample):
-        pytest.skip("a negative weight or target: compared with PyTorch above")
+    bar = 16 if is_signed(sample) else 8
     keywords = {**sample.kwargs, "reduction": "none"}
     got = cet.cross_entropy(sample.input, *sample.args, **keywords).detach().reshape(-1).numpy()
     (gradient,) = torch.autograd.grad(cet.cross_entropy(sample.input, *sample.args, **keywords).sum(), sample.input)
@@ -128,7 +127,7 @@ def test_rows_are_the_oracles(index: int) -> None:
             continue
         assert oracle.error_in_ulps(value, row.value, row.value_scale, np.float64) <= 4
         for component, exact, scale in zip(slope, row.gradient, row.gradient_scale, strict=True):
-            assert oracle.error_in_ulps(component, exact, scale, np.float64) <= 8
+            assert oracle.error_in_ulps(component, exact, scale, np.float64) <= bar
 
 
 @pytest.mark.filterwarnings("ignore:linear_cross_entropy")
