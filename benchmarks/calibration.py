@@ -368,7 +368,9 @@ def main() -> None:
     ce.set_num_threads(THREADS)
     warnings.simplefilter("ignore")
     if "speed" in parts:
+        before = os.getloadavg()[0]
         results["speed"] = speed(1 if chosen.quick else 5, chosen.slow)
+        results["load"] = [before, os.getloadavg()[0]]
     if "quality" in parts:
         fresh = {(r["data"], r["method"]): r for r in quality(chosen.logits, chosen.only)}
         earlier = {(r["data"], r["method"]): r for r in results.get("quality", [])} if chosen.only else {}
