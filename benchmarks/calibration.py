@@ -160,7 +160,7 @@ def methods() -> dict[str, tuple[Method, dict[str, Method]]]:
     return found
 
 
-def quality(folder: Path) -> list[dict[str, Any]]:
+def quality(folder: Path, only: str | None = None) -> list[dict[str, Any]]:
     """Return per data set and method the held-out log loss of ours and of each peer, with paired intervals."""
     records = []
     for path in sorted(folder.glob("*.npz")):
@@ -178,6 +178,8 @@ def quality(folder: Path) -> list[dict[str, Any]]:
 
         plain = losses(p[half:])
         for name, (ours, peers) in methods().items():
+            if only not in (None, name):
+                continue
             start = time.perf_counter()
             own = losses(ours(z[:half], y[:half], z[half:]))
             record: dict[str, Any] = {
@@ -354,6 +356,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", default=[], help="speed, quality; speed by default")
     parser.add_argument("--logits", type=Path, help="folder of .npz files for quality")
+    parser.add_argument("--only", help="one calibrator of quality, keeping the others' earlier results")
     parser.add_argument("--quick", action="store_true", help="one round")
     parser.add_argument("--slow", action="store_true", help="also the peers that take minutes")
     chosen = parser.parse_args()
@@ -365,9 +368,13 @@ def main() -> None:
     ce.set_num_threads(THREADS)
     warnings.simplefilter("ignore")
     if "speed" in parts:
+        before = os.getloadavg()[0]
         results["speed"] = speed(1 if chosen.quick else 5, chosen.slow)
+        results["load"] = [before, os.getloadavg()[0]]
     if "quality" in parts:
-        results["quality"] = quality(chosen.logits)
+        fresh = {(r["data"], r["method"]): r for r in quality(chosen.logits, chosen.only)}
+        earlier = {(r["data"], r["method"]): r for r in results.get("quality", [])} if chosen.only else {}
+        results["quality"] = list({**earlier, **fresh}.values())
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     import calibration_tables

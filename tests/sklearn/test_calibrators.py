@@ -385,6 +385,8 @@ def test_bad_logits_name_their_row(calibrator: Any) -> None:
         calibrator().fit(z, y[:-1])
     with pytest.raises(ValueError, match="3 different labels"):
         calibrator().fit(z, np.where(y == 2, 9, y + 8))
+    with pytest.raises(ValueError, match="two columns or more"):
+        calibrator().fit(z[:, :1], y)
     with pytest.raises(ValueError, match="must have 3 columns"):
         calibrator().fit(z, y).predict_proba(z[:, :2])
     with pytest.raises(ValueError, match="sample_weight must hold 50"):

@@ -93,8 +93,8 @@ def _labels(report: Report) -> Iterator[dict[str, Any]]:
         yield _rule(
             "suspect-labels",
             f"Look at the {'label' if len(rows) == 1 else 'labels'} of {count(len(rows), 'row')}",
-            f"the model is more than {SUSPICIOUS_PREDICTION:.0%} sure of another class there: wrong labels look like "
-            "this, and so do the model's worst mistakes",
+            f"the model is more than {100 * SUSPICIOUS_PREDICTION:.0f} % sure of another class there: wrong labels "
+            "look like this, and so do the model's worst mistakes",
             rows,
         )
 

@@ -94,26 +94,27 @@ def verdict(comparison: Report) -> list[str]:
     else:
         left_out = ""
     interval = f"{paired['lower']:+.4f} to {paired['upper']:+.4f}"
+    level = f"{100 * paired['level']:.0f} %"
     impossible = [report["loss"]["impossible_rows"] for report in comparison["reports"]]
     if (impossible[0] > 0) != (impossible[1] > 0):
         worse = 0 if impossible[0] else 1
         first = (
             f"{names[1 - worse]} is better: {names[worse]} gave probability 0 to the label of "
             f"{count(impossible[worse], 'row')}, so that its loss is infinite. On the other rows the loss of the "
-            f"second less the first is {paired['difference']:+.4f} nats a row ({paired['level']:.0%} interval "
+            f"second less the first is {paired['difference']:+.4f} nats a row ({level} interval "
             f"{interval})."
         )
     elif paired["lower"] > 0 or paired["upper"] < 0:
         better = names[0] if paired["lower"] > 0 else names[1]
         first = (
             f"{better} is better: on the same {count(paired['rows'], 'row')} its loss is "
-            f"{abs(paired['difference']):.4f} nats a row lower{left_out}; the {paired['level']:.0%} interval of second "
+            f"{abs(paired['difference']):.4f} nats a row lower{left_out}; the {level} interval of second "
             f"less first is {interval}."
         )
     else:
         first = (
             f"These {count(paired['rows'], 'row')} do not tell which is better{left_out}: the loss of the second less "
-            f"the first is {paired['difference']:+.4f} nats a row, with a {paired['level']:.0%} interval of {interval}."
+            f"the first is {paired['difference']:+.4f} nats a row, with a {level} interval of {interval}."
         )
     return [
         first,

@@ -139,7 +139,8 @@ def honest(report: dict[str, Any]) -> list[str]:
         ends = state["interval"]
         lines.append(
             f"Over {count(len(bins['bins']), 'bin')}, confidence and accuracy differ by {percent(ends['lower'])} to "
-            f"{percent(ends['upper'])} (root mean square, {ends['level']:.0%} interval). " + _evidence(state["p_value"])
+            f"{percent(ends['upper'])} (root mean square, {100 * ends['level']:.0f} % interval). "
+            + _evidence(state["p_value"])
         )
     temperature = state["temperature"]
     if temperature is not None:

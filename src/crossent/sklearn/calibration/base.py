@@ -98,6 +98,9 @@ class Calibrator(ClassifierMixin, BaseEstimator):
         raw = np.asarray(logits)
         if raw.dtype.kind not in "fiu" or raw.ndim not in (1, 2) or raw.size == 0:
             raise ValueError(refuse(f"{self.input} must be a non-empty array of numbers (N, K) or (N,)", describe(raw)))
+        if raw.ndim == 2 and raw.shape[1] == 1 and self.link == "softmax":
+            works = "pass the logit of the second class as a one-dimensional array, or link='sigmoid'"
+            raise ValueError(refuse("softmax needs two columns or more", describe(raw), works))
         z = np.ascontiguousarray(raw, dtype=np.float32 if raw.dtype in (np.float16, np.float32) else np.float64)
         if self.input == "probabilities":
             return self._from_probabilities(z)

@@ -92,7 +92,7 @@ class BetaCalibration(OneVersusRest):
     def _fit_jointly(self, features: Float64, codes: NDArray[np.intp], weights: Float64) -> Float64:
         """Return (K, 3) of a, b, c; factors that want to be negative are held at 0, and the others fitted anew."""
         classes = features.shape[2]
-        free = np.repeat(np.abs(features).max(axis=1) > 0, 1, axis=0)
+        free = np.abs(features).max(axis=1) > 0
         theta = np.array([np.ones(classes), np.ones(classes), np.zeros(classes)]) * free
         while True:
             theta[~free] = 0.0

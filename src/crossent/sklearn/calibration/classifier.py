@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.model_selection import check_cv
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing, get_tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, has_fit_parameter
 
 from crossent.errors import describe, refuse
 
@@ -98,6 +100,12 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
         self.method = method
         self.cv = cv
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        if self.estimator is not None:
+            tags.input_tags.sparse = get_tags(self.estimator).input_tags.sparse
+        return tags
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> CalibratedClassifier:
         """Fit estimator and calibrator.
 
@@ -123,9 +131,15 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
         calibrator = self._calibrator()
         if self.estimator is None:
             raise ValueError(refuse("estimator must be a classifier", "None"))
-        truth = np.asarray(y)
-        if truth.ndim != 1:
-            raise ValueError(refuse("y must hold one label per row", describe(truth)))
+        if y is None:
+            raise ValueError("CalibratedClassifier requires y to be passed, but the target y is None")
+        truth = column_or_1d(y, warn=True)
+        check_classification_targets(truth)
+        if issparse(X):
+            X = X.tocsr()
+        elif not hasattr(X, "__getitem__"):
+            X = np.asarray(X)
+        check_consistent_length(X, truth)
         self.classes_, codes = np.unique(truth, return_inverse=True)
         weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
         if isinstance(self.cv, str):
@@ -189,4 +203,5 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each row."""
+        check_is_fitted(self)
         return np.asarray(self.classes_[np.argmax(self.predict_proba(X), axis=1)])
