@@ -38,7 +38,7 @@ LIBRARIES = {
     "information": set(),
     "numpy": {"numpy"},
     "": {"numpy"},
-    "sklearn": {"numpy", "sklearn", "scipy", "threadpoolctl"},
+    "sklearn": {"numpy", "sklearn", "scipy", "threadpoolctl", "onnx"},
     "tabular": {"numpy", "sklearn", "scipy", "polars", "narwhals", "pyarrow", "safetensors"},
     "report": {"numpy", "polars", "matplotlib", "jinja2", "rich"},
     "cli": {"numpy", "typer", "rich"},

@@ -275,7 +275,7 @@ class FeatureBasis:
         rows = slice(0, objective.num_rows, stride)
         dtype = np.float64 if objective.num_features <= DOUBLE_FEATURES else objective.dtype
         columns = np.empty((len(range(*rows.indices(objective.num_rows))), objective.num_features), dtype)
-        np.subtract(objective.X[rows], objective.center, out=columns, casting="same_kind")
+        np.subtract(objective.rows(rows), objective.center, out=columns, casting="same_kind")
         weight = objective.row_weight[rows]
         share = (weight / weight.sum()).astype(columns.dtype)
         part = slice(0, None, max(1, len(columns) // max(BASIS_ROWS, 2 * RANK)))
