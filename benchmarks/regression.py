@@ -71,6 +71,16 @@ def fit(X: np.ndarray, y: np.ndarray, C: float, solver: str, tol: float) -> tupl
     return model.coef_, model.intercept_, int(np.max(model.n_iter_)), None
 
 
+def limit_scipy_blas() -> None:
+    """Give SciPy's BLAS one thread, so that its pool does not fight with NumPy's."""
+    import scipy.linalg  # noqa: F401  # loads the BLAS to limit
+    from threadpoolctl import ThreadpoolController
+
+    pools = ThreadpoolController()
+    limited = [info["filepath"] for info in pools.info() if "scipy" in info["filepath"]]
+    pools.select(filepath=limited).limit(limits=1)
+
+
 def work(task: dict[str, Any]) -> dict[str, Any]:
     """Fit as `task` says, in this process."""
     problem = PROBLEMS[task["problem"]]
@@ -78,12 +88,7 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
     if task.get("dtype"):
         X = X.astype(task["dtype"])
     if task["blas"] != "default":
-        import scipy.linalg  # noqa: F401  # loads the BLAS to limit
-        from threadpoolctl import ThreadpoolController
-
-        pools = ThreadpoolController()
-        limited = [info["filepath"] for info in pools.info() if "scipy" in info["filepath"]]
-        pools.select(filepath=limited).limit(limits=1)
+        limit_scipy_blas()
     seconds: list[float] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -127,7 +132,9 @@ def contend(problem: Problem, solver: str, best: float, limit: float, quick: boo
     """Return the fit at the loosest tolerance that reaches the excess, or the best that the time limit allowed."""
     task = {"problem": problem.name, "solver": solver}
 
-    def attempt(place: int, blas: str = BLAS[0], repeats: int = 1) -> dict[str, Any] | None:
+    setups = BLAS if solver not in ("crossent", "cyanure") else BLAS[:1]
+
+    def attempt(place: int, blas: str = setups[-1], repeats: int = 1) -> dict[str, Any] | None:
         found = run_task(limit, **task, tol=LADDER[place], blas=blas, repeats=repeats)
         if found is None:
             return None
@@ -148,7 +155,6 @@ def contend(problem: Problem, solver: str, best: float, limit: float, quick: boo
             break
         place, tried = place - 1, looser
     repeats = 1 if quick or problem.large else REPEATS
-    setups = BLAS if solver not in ("crossent", "cyanure") else BLAS[:1]
     timed = [again for blas in setups if (again := attempt(place, blas, repeats)) is not None]
     timed = [again for again in timed if again["excess"] <= EXCESS] or [tried]
     return {"solver": solver, "reached": True, "limit": limit, **min(timed, key=lambda fit: fit["seconds"])}

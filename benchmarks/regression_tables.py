@@ -126,8 +126,8 @@ Less than {GOAL:g} × faster than scikit-learn's best:
 
 {goals}
 
-{path(results)}Every contender, each at the loosest `tol` that reaches the excess, or the last one that it finished within
-the time limit:
+{path(results)}Every contender, each at the loosest `tol` that reaches the excess, or the last one that it finished
+within the time limit:
 
 {every_fit(problems)}
 """

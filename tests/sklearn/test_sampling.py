@@ -59,6 +59,17 @@ def test_every_row_counts_where_sampling_is_high() -> None:
     np.testing.assert_allclose(found @ vector, Hessian(objective, theta) @ vector, rtol=1e-12)
 
 
+def test_where_memory_is_short_products_draw_the_same_rows_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, theta = problem("softmax")
+    vector = np.random.default_rng(2).normal(size=theta.shape)
+    sampling = 60 / KroneckerMetric.at(objective, theta).curvature
+    kept = Hessian(objective, theta, sampling, 3) @ vector
+    monkeypatch.setattr("crossent.sklearn.curvature.CACHE_BYTES", 1000)
+    short = Hessian(objective, theta, sampling, 3, most_rows=60)
+    assert short._kept is None
+    np.testing.assert_allclose(short @ vector, kept, rtol=1e-12)
+
+
 def test_a_draw_depends_on_the_step_and_not_on_threads() -> None:
     X, y = load_digits(return_X_y=True)
     models = []
