@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ EXCESS = 1e-4
 AGREE = 1e-8
 """Two solvers must find optima this close, relatively, before anything is judged by them."""
 LADDER = [float(f"{factor}e-{power}") for power in range(1, 10) for factor in (3, 1)]
+FIRST_PLACE = 4  # 1e-3
 SOLVERS = ("crossent", "lbfgs", "newton-cg", "newton-cholesky", "sag", "saga", "cyanure")
 BLAS = ("default", "scipy on one thread")
 REPEATS = 5
@@ -69,6 +71,16 @@ def fit(X: np.ndarray, y: np.ndarray, C: float, solver: str, tol: float) -> tupl
     return model.coef_, model.intercept_, int(np.max(model.n_iter_)), None
 
 
+def limit_scipy_blas() -> None:
+    """Give SciPy's BLAS one thread, so that its pool does not fight with NumPy's."""
+    import scipy.linalg  # noqa: F401  # loads the BLAS to limit
+    from threadpoolctl import ThreadpoolController
+
+    pools = ThreadpoolController()
+    limited = [info["filepath"] for info in pools.info() if "scipy" in info["filepath"]]
+    pools.select(filepath=limited).limit(limits=1)
+
+
 def work(task: dict[str, Any]) -> dict[str, Any]:
     """Fit as `task` says, in this process."""
     problem = PROBLEMS[task["problem"]]
@@ -76,12 +88,7 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
     if task.get("dtype"):
         X = X.astype(task["dtype"])
     if task["blas"] != "default":
-        import scipy.linalg  # noqa: F401  # loads the BLAS to limit
-        from threadpoolctl import ThreadpoolController
-
-        pools = ThreadpoolController()
-        limited = [info["filepath"] for info in pools.info() if "scipy" in info["filepath"]]
-        pools.select(filepath=limited).limit(limits=1)
+        limit_scipy_blas()
     seconds: list[float] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -123,25 +130,34 @@ def optimum(problem: Problem) -> dict[str, float]:
 
 def contend(problem: Problem, solver: str, best: float, limit: float, quick: bool) -> dict[str, Any]:
     """Return the fit at the loosest tolerance that reaches the excess, or the best that the time limit allowed."""
-    blas, reached, tried = "default", None, None
-    for tol in LADDER:
-        if solver == "crossent" and tol < EXCESS / 10:
+    task = {"problem": problem.name, "solver": solver}
+
+    setups = BLAS if solver not in ("crossent", "cyanure") else BLAS[:1]
+
+    def attempt(place: int, blas: str = setups[-1], repeats: int = 1) -> dict[str, Any] | None:
+        found = run_task(limit, **task, tol=LADDER[place], blas=blas, repeats=repeats)
+        if found is None:
+            return None
+        return {**found, "tol": LADDER[place], "blas": blas, "excess": found["objective"] / best - 1}
+
+    place = FIRST_PLACE
+    tried = attempt(place)
+    while tried is not None and tried["excess"] > EXCESS and place + 1 < len(LADDER):
+        following = attempt(place + 1)
+        if following is None:
             break
-        repeats = 1 if quick or problem.large else REPEATS
-        tried_now = run_task(limit, problem=problem.name, solver=solver, tol=tol, blas=blas, repeats=repeats)
-        if tried_now is None:
+        place, tried = place + 1, following
+    if tried is None or tried["excess"] > EXCESS:
+        return {"solver": solver, "reached": False, "limit": limit, **(tried or {})}
+    while place > 0 and place <= FIRST_PLACE:  # looser ones were not tried yet
+        looser = attempt(place - 1)
+        if looser is None or looser["excess"] > EXCESS:
             break
-        tried = {**tried_now, "tol": tol, "blas": blas, "excess": tried_now["objective"] / best - 1}
-        if tried["excess"] <= EXCESS:
-            reached = tried
-            break
-    if reached is not None and solver not in ("crossent", "cyanure"):
-        task = {"problem": problem.name, "solver": solver, "tol": reached["tol"], "blas": BLAS[1]}
-        other = run_task(limit, **task, repeats=reached["fits"])
-        if other is not None and other["seconds"] < reached["seconds"]:
-            reached = {**other, "tol": reached["tol"], "blas": BLAS[1], "excess": other["objective"] / best - 1}
-    record = reached or tried or {}
-    return {"solver": solver, "reached": reached is not None, "limit": limit, **record}
+        place, tried = place - 1, looser
+    repeats = 1 if quick or problem.large else REPEATS
+    timed = [again for blas in setups if (again := attempt(place, blas, repeats)) is not None]
+    timed = [again for again in timed if again["excess"] <= EXCESS] or [tried]
+    return {"solver": solver, "reached": True, "limit": limit, **min(timed, key=lambda fit: fit["seconds"])}
 
 
 def products(problem: Problem) -> float:
@@ -167,16 +183,19 @@ def too_large(problem: Problem, solver: str) -> bool:
 
 
 def measure(
-    problem: Problem, solvers: list[str], known: dict[str, Any], quick: bool, limit: float | None
-) -> dict[str, Any]:
-    """Return the record of one problem, keeping what is known of the solvers that are not run."""
+    problem: Problem, solvers: list[str], record: dict[str, Any], quick: bool, limit: float | None
+) -> Iterator[None]:
+    """Fill the record of one problem, and yield whenever something was added that should be kept."""
     X, y = problem.load()
     print(f"{problem.name}: {X.shape[0]} × {X.shape[1]}, K={len(np.unique(y))}, {X.dtype}, C={problem.C}", flush=True)
-    record = {"rows": len(X), "features": X.shape[1], "classes": len(np.unique(y)), "dtype": str(X.dtype)}
-    record |= {"C": problem.C, "optimum": known.get("optimum") or optimum(problem), "products": products(problem)}
+    record |= {"rows": len(X), "features": X.shape[1], "classes": len(np.unique(y)), "dtype": str(X.dtype)}
+    record |= {"C": problem.C, "products": products(problem)}
+    if "optimum" not in record:
+        record["optimum"] = optimum(problem)
+    yield
     if record["optimum"]["disagreement"] > AGREE:
         print(f"  the two optima differ by {record['optimum']['disagreement']:.1e}, more than {AGREE:g}", flush=True)
-    record["fits"] = {name: entry for name, entry in known.get("fits", {}).items() if name not in solvers}
+    record.setdefault("fits", {})
     for solver in solvers:
         if too_large(problem, solver):
             record["fits"][solver] = {"solver": solver, "reached": False, "why": "its Hessian does not fit in memory"}
@@ -216,9 +235,9 @@ def main() -> None:
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"problems": {}}
     results["machine"], results["date"] = machine(), date.today().isoformat()
     for name in chosen.only:
-        known = results["problems"].get(name, {})
-        results["problems"][name] = measure(PROBLEMS[name], chosen.solvers, known, chosen.quick, chosen.limit)
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        record = results["problems"].setdefault(name, {})
+        for _ in measure(PROBLEMS[name], chosen.solvers, record, chosen.quick, chosen.limit):
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     import regression_tables
 
     regression_tables.write(results)

@@ -17,6 +17,7 @@ from .calibration import (
     TemperatureScaling,
     VectorScaling,
 )
+from .export import to_onnx
 from .path import RegressionPath, SoftmaxRegressionCV, softmax_regression_path
 from .softmax_regression import SoftmaxRegression
 
@@ -35,4 +36,5 @@ __all__ = [
     "TemperatureScaling",
     "VectorScaling",
     "softmax_regression_path",
+    "to_onnx",
 ]

@@ -92,9 +92,18 @@ class Hessian:
         ``κ d / Σ tr S`` of the module's docstring; infinite keeps every row, and products are exact.
     step : int
         Which rows are drawn depends on it, and on nothing else.
+    most_rows : float
+        κ d: on average no more rows than this are kept.
     """
 
-    def __init__(self, objective: LinearObjective, theta: Array, sampling: float = np.inf, step: int = 0) -> None:
+    def __init__(
+        self,
+        objective: LinearObjective,
+        theta: Array,
+        sampling: float = np.inf,
+        step: int = 0,
+        most_rows: float = np.inf,
+    ) -> None:
         self._objective = objective
         self._theta = objective.working(theta)
         self._sampling = sampling
@@ -102,13 +111,12 @@ class Hessian:
         self._kept: list[_Rows] | None = None
         self._buffers: list[tuple[NDArray[Any], NDArray[Any]]] = []
         self.rows_kept = objective.num_rows
-        row_bytes = (objective.num_outputs + (0 if np.isinf(sampling) else objective.num_features)) * (
-            objective.dtype.itemsize
-        )
         self.outputs: Array | None = None
         """A (K, K) over all rows, where it was cheap; it is what Newton's method for b alone needs."""
-        if objective.num_rows * row_bytes > CACHE_BYTES and np.isinf(sampling):
-            return
+        columns = 0 if most_rows >= objective.num_rows and objective.holds_columns else objective.num_features
+        bytes_kept = min(most_rows, objective.num_rows) * (objective.num_outputs + columns) * objective.dtype.itemsize
+        if bytes_kept > CACHE_BYTES:
+            return  # every product makes its blocks anew
         with_outputs = objective.target.link == "softmax" and objective.num_outputs <= DENSE_OUTPUTS
 
         def keep(workspace: Workspace, rows: slice, total: list[Any]) -> float:
@@ -275,7 +283,7 @@ class FeatureBasis:
         rows = slice(0, objective.num_rows, stride)
         dtype = np.float64 if objective.num_features <= DOUBLE_FEATURES else objective.dtype
         columns = np.empty((len(range(*rows.indices(objective.num_rows))), objective.num_features), dtype)
-        np.subtract(objective.X[rows], objective.center, out=columns, casting="same_kind")
+        np.subtract(objective.rows(rows), objective.center, out=columns, casting="same_kind")
         weight = objective.row_weight[rows]
         share = (weight / weight.sum()).astype(columns.dtype)
         part = slice(0, None, max(1, len(columns) // max(BASIS_ROWS, 2 * RANK)))

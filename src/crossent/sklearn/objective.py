@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from threadpoolctl import ThreadpoolController
 
 from crossent.kernels import registry
@@ -112,8 +113,8 @@ class LinearObjective:
 
     Parameters
     ----------
-    X : ndarray (N, D)
-        float32 or float64, C-contiguous; not written to.
+    X : ndarray or CSR array (N, D)
+        float32 or float64, C-contiguous; not written to. Rows of a sparse matrix are made dense a block at a time.
     target : EncodedTarget
         N rows.
     row_weight : ndarray (N,)
@@ -130,7 +131,7 @@ class LinearObjective:
 
     def __init__(
         self,
-        X: NDArray[Any],
+        X: Any,
         target: EncodedTarget,
         row_weight: Array,
         penalty: float,
@@ -161,7 +162,7 @@ class LinearObjective:
         if fit_intercept:
             total = np.zeros(self.num_features)
             for block in self.blocks:
-                total += row_weight[block] @ X[block]
+                total += row_weight[block] @ self.rows(block)
             self.mean = total / row_weight.sum()
         self._first_dtype = np.dtype(X.dtype if dtype is None else dtype)
         self._held: dict[np.dtype[Any], NDArray[Any]] = {}
@@ -184,7 +185,7 @@ class LinearObjective:
         self._workspaces: list[Workspace] = []
         self._columns: NDArray[Any] | None = self._held.get(self.dtype)
         self._passes = 0
-        if self.mean is None and self.X.dtype == self.dtype:
+        if self.mean is None and self.X.dtype == self.dtype and not issparse(self.X):
             self._columns = self.X
 
     def _hold_columns(self) -> None:
@@ -213,11 +214,16 @@ class LinearObjective:
         """
         self._set_precision(np.float64)
 
+    def rows(self, rows: slice) -> NDArray[Any]:
+        """Return rows of X, dense."""
+        taken = self.X[rows]
+        return taken.toarray() if issparse(taken) else taken
+
     def _shift(self, rows: slice, out: NDArray[Any]) -> NDArray[Any]:
         if self.mean is None:
-            out[...] = self.X[rows]
+            out[...] = self.rows(rows)
         else:
-            np.subtract(self.X[rows], self.mean, out=out, casting="same_kind")
+            np.subtract(self.rows(rows), self.mean, out=out, casting="same_kind")
         return out
 
     def columns(self, workspace: Workspace, rows: slice) -> NDArray[Any]:

@@ -208,9 +208,12 @@ class SoftmaxRegressionCV(SoftmaxRegression):
         for i, (train, test) in enumerate(folds):
             fold_weight = np.zeros(len(data))
             fold_weight[train] = weight[train]
+            held = test[weight[test] > 0]
+            if len(held) == 0:
+                raise ValueError(refuse("each fold must hold out rows of positive weight", f"none in fold {i}"))
             reached = 0
             for j, fitted in enumerate(estimator.sweep(data, labels, values.tolist(), fold_weight)):
-                losses[i, j], within[i, j] = _held_out(fitted, data[test], labels[test], weight[test])
+                losses[i, j], within[i, j] = _held_out(fitted, data[held], labels[held], weight[held])
                 reached = j + 1
             if reached < len(values):
                 raise KeyboardInterrupt  # the sweep keeps what it has, but nothing can be chosen by half of it

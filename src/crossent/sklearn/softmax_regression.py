@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -152,6 +153,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
         tags.classifier_tags.multi_label = self.link == "sigmoid"
         tags.classifier_tags.multi_class = self.link != "sigmoid"
         return tags
@@ -161,8 +163,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like (N, D)
-            Finite numbers.
+        X : array-like, data frame or sparse matrix (N, D)
+            Finite numbers. Sparse rows are made dense a block at a time; a memory map is read block by block, and
+            nothing of its size is made.
         y : array-like
             Labels (N,). With the softmax link also distributions, a *floating* (N, K) array whose rows sum to 1; with
             the sigmoid link label sets, (N, K) of 0 and 1 or of probabilities.
@@ -228,7 +231,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
 
     def check_data(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
         """Return X and y as arrays of the dtypes that `fit` works with."""
-        return validate_data(self, X, y, dtype=self._accepted_dtypes(), order="C", multi_output=True, y_numeric=False)
+        options = {"order": "C", "multi_output": True, "y_numeric": False, "accept_sparse": "csr"}
+        return validate_data(self, X, y, dtype=self._accepted_dtypes(), **options)
 
     def _prepare(self, X: Any, y: Any, sample_weight: Any) -> _Problem:
         """Check everything; return the objective, without its penalty, and how its parameters are stored."""
@@ -481,7 +485,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         target = self._encode(y, weight, loss)
         if not np.isfinite(self.intercept_).all():
             raise ValueError(refuse("standard errors need every class to have weight", "a class without any"))
-        X = X.astype(np.float64)
+        X = (X.toarray() if issparse(X) else X).astype(np.float64)
         intercept = self.intercept_.astype(np.float64)
         logits = X @ self.coef_.T.astype(np.float64) + intercept
         tau = target.dense(slice(None))[1]
@@ -505,7 +509,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
     def logits(self, X: Any) -> NDArray[Any]:
         """Return ``X Wᵀ + b``, (N, K): a column per class (per label; one for two classes with the sigmoid link)."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], order="C", reset=False)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], order="C", reset=False, accept_sparse="csr")
         return X @ self.coef_.T.astype(X.dtype, copy=False) + self.intercept_.astype(X.dtype, copy=False)
 
     def decision_function(self, X: Any) -> NDArray[Any]:

@@ -289,10 +289,8 @@ class _NewtonStep:
         self._last_norm = at.gradient_norm
         self._steps += 1
         while True:
-            sampling = self.oversampling * metric.effective_parameters / metric.curvature
-            if not objective.is_sizeable:
-                sampling = math.inf
-            hessian = Hessian(objective, at.theta, sampling, self._steps)
+            most_rows = self.oversampling * metric.effective_parameters if objective.is_sizeable else math.inf
+            hessian = Hessian(objective, at.theta, most_rows / metric.curvature, self._steps, most_rows)
             metric = metric.with_outputs(hessian.outputs)
             uphill = FIRST_UPHILL if self._steps == 1 else UPHILL
             following = line_search(objective, at, self._direction(at, hessian, metric), uphill)

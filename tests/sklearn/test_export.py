@@ -1,0 +1,58 @@
+"""ONNX graphs give what the model gives, as onnxruntime runs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from regression_oracle import blobs
+
+from crossent.sklearn import SoftmaxRegression, to_onnx
+
+pytest.importorskip("onnx")
+runtime = pytest.importorskip("onnxruntime")
+
+
+def run(model: Any, X: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    session = runtime.InferenceSession(to_onnx(model, dtype=dtype).SerializeToString())
+    label, probabilities = session.run(["label", "probabilities"], {"X": X.astype(dtype)})
+    return label, probabilities
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("names", [None, ["ant", "bee"]])
+def test_two_classes(link: str, names: list[str] | None, dtype: str) -> None:
+    X, y = blobs(200, 4, 2, seed=1)
+    target = y if names is None else np.array(names)[y]
+    model = SoftmaxRegression(link=link).fit(X, target)
+    label, probabilities = run(model, X, dtype)
+    np.testing.assert_array_equal(label, model.predict(X))
+    np.testing.assert_allclose(probabilities, model.predict_proba(X), atol=1e-6)
+
+
+def test_a_class_without_weight_keeps_probability_0() -> None:
+    X, y = blobs(200, 4, 3, seed=1)
+    model = SoftmaxRegression().fit(X, y, (y != 1).astype(float))
+    label, probabilities = run(model, X, "float32")
+    np.testing.assert_array_equal(probabilities[:, 1], 0.0)
+    np.testing.assert_array_equal(label, model.predict(X))
+    np.testing.assert_allclose(probabilities, model.predict_proba(X), atol=1e-6)
+
+
+def test_label_sets() -> None:
+    X, y = blobs(200, 4, 3, seed=1)
+    sets = np.stack([y == 0, y > 0, X[:, 0] > 0], axis=1).astype(int)
+    model = SoftmaxRegression(link="sigmoid").fit(X, sets)
+    label, probabilities = run(model, X, "float64")
+    np.testing.assert_array_equal(label, model.predict(X))
+    np.testing.assert_allclose(probabilities, model.predict_proba(X), atol=1e-12)
+
+
+def test_what_onnx_cannot_hold_is_refused() -> None:
+    X, y = blobs(60, 2, 2)
+    with pytest.raises(ValueError, match="integers or strings"):
+        to_onnx(SoftmaxRegression().fit(X, y.astype(float)))
+    with pytest.raises(ValueError, match="dtype must be"):
+        to_onnx(SoftmaxRegression().fit(X, y), dtype="float16")

@@ -1,0 +1,133 @@
+"""Hessian products of some rows: right on average, and exact where every row counts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from regression_oracle import blobs
+from sklearn.datasets import load_digits
+
+from crossent.kernels import reference, registry
+from crossent.kernels.threads import run_rows, set_num_threads
+from crossent.sklearn import SoftmaxRegression
+from crossent.sklearn.curvature import FeatureBasis, Hessian, KroneckerMetric
+from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
+from crossent.sklearn.solvers import _between, _Point
+from crossent.sklearn.targets import EncodedTarget, encode_target
+
+STEPS = 400
+
+
+def problem(link: str, dtype: Any = np.float64) -> tuple[LinearObjective, np.ndarray]:
+    X, y = blobs(500, 4, 3, seed=1)
+    if link == "sigmoid":
+        labels = np.stack([y == 0, y == 1, X[:, 0] > 0], axis=1).astype(np.int8)
+        target = EncodedTarget("sigmoid", np.arange(3), 3, labels, None)
+    else:
+        target = encode_target(y, "softmax")
+    weight = np.random.default_rng(0).uniform(0.1, 2, 500)
+    objective = LinearObjective(X, target, weight / weight.sum(), 1e-3, CROSS_ENTROPY_TERMS, True, dtype)
+    return objective, np.random.default_rng(1).normal(size=(3, 5))
+
+
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+def test_the_mean_over_draws_is_the_hessian(link: str) -> None:
+    objective, theta = problem(link)
+    vector = np.random.default_rng(2).normal(size=theta.shape)
+    exact = Hessian(objective, theta) @ vector
+    sampling = 60 / KroneckerMetric.at(objective, theta).curvature
+    draws, shares = [], []
+    for step in range(STEPS):
+        hessian = Hessian(objective, theta, sampling, step)
+        draws.append(hessian @ vector)
+        shares.append(hessian.share)
+    assert 0.02 < np.mean(shares) < 0.5
+    spread = np.std(draws, axis=0) / math.sqrt(STEPS)
+    assert (np.abs(np.mean(draws, axis=0) - exact) <= 5 * spread).all()
+    # Teeth: rows that are kept without being counted the heavier would be found out.
+    assert (np.abs(np.mean(shares) * exact - exact) > 5 * spread).any()
+
+
+def test_every_row_counts_where_sampling_is_high() -> None:
+    objective, theta = problem("softmax")
+    vector = np.random.default_rng(2).normal(size=theta.shape)
+    found = Hessian(objective, theta, 1e30, 1)
+    assert found.share == 1.0
+    np.testing.assert_allclose(found @ vector, Hessian(objective, theta) @ vector, rtol=1e-12)
+
+
+def test_where_memory_is_short_products_draw_the_same_rows_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    objective, theta = problem("softmax")
+    vector = np.random.default_rng(2).normal(size=theta.shape)
+    sampling = 60 / KroneckerMetric.at(objective, theta).curvature
+    kept = Hessian(objective, theta, sampling, 3) @ vector
+    monkeypatch.setattr("crossent.sklearn.curvature.CACHE_BYTES", 1000)
+    short = Hessian(objective, theta, sampling, 3, most_rows=60)
+    assert short._kept is None
+    np.testing.assert_allclose(short @ vector, kept, rtol=1e-12)
+
+
+def test_a_draw_depends_on_the_step_and_not_on_threads() -> None:
+    X, y = load_digits(return_X_y=True)
+    models = []
+    for threads in (1, 2):
+        set_num_threads(threads)
+        models.append(SoftmaxRegression(1.0).fit(X, y))
+    set_num_threads(None)
+    np.testing.assert_array_equal(models[0].coef_, models[1].coef_)
+    np.testing.assert_array_equal(models[0].intercept_, models[1].intercept_)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(2, 1), (3, 700), (70, 513)])
+def test_the_compiled_product_is_the_references(shape: tuple[int, int], dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(shape[0]), shape[1]).T.astype(dtype, order="C")
+    u = rng.normal(size=shape).astype(dtype)
+    mass = rng.random(shape[1]).astype(dtype)
+    expected, found = u.astype(np.float64), u.copy()
+    reference.softmax_curvature(p.astype(np.float64), p.argmax(axis=0), mass.astype(np.float64), expected)
+    registry.find(dtype).softmax_curvature(p, p.argmax(axis=0), mass, found)
+    np.testing.assert_allclose(found, expected, atol=64 * np.finfo(dtype).eps)
+
+
+def test_the_basis_of_many_features_leads_and_keeps_the_rest() -> None:
+    rng = np.random.default_rng(0)
+    scales = np.geomspace(10, 0.1, 400)
+    X = rng.normal(size=(3000, 400)) * scales
+    y = rng.integers(3, size=3000)
+    objective = LinearObjective(
+        X, encode_target(y, "softmax"), np.full(3000, 1 / 3000), 1e-2, CROSS_ENTROPY_TERMS, True
+    )
+    basis = FeatureBasis.of(objective, None)
+    np.testing.assert_allclose(basis.vectors.T @ basis.vectors, np.eye(basis.vectors.shape[1]), atol=1e-5)
+    total = np.square(X - X.mean(axis=0)).sum()
+    captured = float(basis.squared.sum())
+    assert captured > 0.95 * np.sort(np.square(X - X.mean(axis=0)).sum(axis=0))[::-1][:128].sum()
+    assert captured + basis.left.sum() * basis.dimensions == pytest.approx(total, rel=1e-5)
+
+
+def test_a_job_inside_a_job_runs_where_it_is() -> None:
+    seen = []
+
+    def inner(start: int, stop: int) -> None:
+        seen.append((start, stop))
+
+    def outer(start: int, stop: int) -> None:
+        run_rows(inner, 1000, 1000, ())
+
+    set_num_threads(2)
+    run_rows(outer, 2, 1 << 20, ())
+    set_num_threads(None)
+    assert seen == [(0, 1000)] * 2
+
+
+def test_the_bracket_of_a_line_search_shrinks_towards_the_minimum() -> None:
+    def point(t: float) -> _Point:  # f(t) = (t - 0.3)², minimum at 0.3
+        return _Point(t, (t - 0.3) ** 2, 2 * (t - 0.3))
+
+    assert _between(point(0.0), point(1.0)) == pytest.approx(0.3)
+    assert _between(point(0.0), point(100.0)) == pytest.approx(10.0)  # not nearer to an end than a tenth
