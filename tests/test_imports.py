@@ -22,7 +22,7 @@ RANK = {
     "information": 2,
     "numpy": 3,
     "": 3,
-    "torch": 4,
+    "torch": 5,  # its calibrators are fitted by those of sklearn
     "sklearn": 4,
     "tabular": 5,
     "report": 6,

@@ -11,6 +11,7 @@ except ImportError as error:
 
 from crossent.numpy.heads import TopK
 
+from .calibration import TemperatureScaling, VectorScaling
 from .functional import (
     binary_cross_entropy_with_logits,
     cross_entropy,
@@ -34,7 +35,9 @@ __all__ = [
     "LinearCrossEntropyLoss",
     "LinearStatistics",
     "LinearValue",
+    "TemperatureScaling",
     "TopK",
+    "VectorScaling",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "distillation_loss",
