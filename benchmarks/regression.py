@@ -215,7 +215,7 @@ def measure(
         print(
             f"  {solver}: {found}, tol {entry.get('tol')}, {entry.get('blas')}, reached {entry['reached']}", flush=True
         )
-    return record
+        yield
 
 
 def main() -> None:

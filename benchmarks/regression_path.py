@@ -19,8 +19,8 @@ from regression_problems import PATH_CS, judge, mnist
 
 TOL = 1e-4
 PEER = "newton-cg"
-PEER_TOL = 1e-4
-"""At this `tol` scikit-learn's fastest solver here has an excess of about 1e-4 (it is reported)."""
+PEER_TOL = 3e-6
+"""At this `tol` its excess on MNIST-5k at C = 10 is below 1e-4; the largest over all C is reported beside it."""
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
 
     warnings.simplefilter("ignore")
     X, y = mnist()
-    SoftmaxRegression().fit(X[:200], y[:200])  # kernels are compiled, or read from the disk
+    SoftmaxRegression().fit(X[::25], y[::25])  # kernels are compiled, or read from the disk
     start = time.perf_counter()
     path = softmax_regression_path(X, y, Cs=PATH_CS, tol=TOL)
     ours = time.perf_counter() - start

@@ -275,8 +275,8 @@ one, and never to be slower at 10; a 32 × 10 batch at most 2 × the time.
 
 {pytorch_dense(results)}
 
-A bfloat16 gradient costs the same exponentials as one in float32, while PyTorch's, which are rounded earlier, cost
-less. A batch of 32 × 10 pays for Python: the checks of the arguments and PyTorch's call of a function written in it.
+A bfloat16 gradient costs crossent the same exponentials as one in float32; PyTorch's own takes a third less time in it.
+A batch of 32 × 10 pays for Python: the checks of the arguments, and PyTorch's call of a function written in it.
 
 `cet.linear_cross_entropy`, forward and backward, beside `F.linear_cross_entropy` without and with its chunks, and
 beside the three products alone in the same dtype. Memory is the peak of a fresh process beyond inputs, gradients and
