@@ -42,9 +42,10 @@ $(VENV)/.test: $(VENV)/.run requirements/test.txt requirements/torch.txt
 run: $(VENV)/.run  ## train on DATA (digits) and write the model and the report into OUT (out/)
 	@$(BIN)/crossent fit $(DATA) --output $(OUT) $(ARGS)
 
-test: $(VENV)/.test  ## run every test, those that touch kernels twice (with and without numba)
+test: $(VENV)/.test  ## run every test, those that touch kernels twice (with and without numba), the GPU's interpreted
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	CROSSENT_DISABLE_NUMBA=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(KERNEL_TESTS)
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/pytorch/test_accelerated.py
 
 check: $(VENV)/.test  ## ruff (lint and format) and mypy
 	$(BIN)/ruff check

@@ -1,6 +1,7 @@
 """`crossent.torch` beside PyTorch on an accelerator: seconds and peak memory, and agreement with the CPU's kernels.
 
-Prints one JSON document. It needs a device that PyTorch calls "cuda", and is not part of `make bench`.
+Prints one JSON document, which is kept as results/accelerator.json; accelerator_tables.py makes the tables of it. It
+needs a device that PyTorch calls "cuda", and is not part of `make bench`.
 """
 
 from __future__ import annotations
@@ -79,7 +80,6 @@ def dense(rounds: int) -> list[dict[str, Any]]:
             soft = torch.softmax(torch.randn(num_rows, num_classes, device="cuda"), -1).to(dtype)
             cases: dict[str, tuple[Any, dict[str, Any]]] = {
                 "labels": (target, {}),
-                "sum": (target, {"reduction": "sum"}),
                 "smoothed + weighted": (target, {"label_smoothing": 0.1, "weight": weight}),
                 "soft": (soft, {}),
             }
@@ -173,6 +173,7 @@ def main() -> None:
     result = {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
+        "rounds": rounds,
         "agreement": agreement(),
         "dense": dense(rounds),
         "heads": heads(max(3, rounds // 2)),

@@ -229,6 +229,12 @@ def _cost_of_smoothing(results: dict[str, Any]) -> str:
     )
 
 
+def _accelerator() -> str:
+    import accelerator_tables
+
+    return accelerator_tables.section(json.loads(accelerator_tables.RESULTS.read_text()))
+
+
 def page(results: dict[str, Any]) -> str:
     """Return docs/performance.md."""
     machine = results["machine"]
@@ -303,6 +309,10 @@ beside the three products alone in the same dtype. Memory is the peak of a fresh
 
 In bfloat16 this processor multiplies several times faster than in float32, and the exponentials of the logits
 take what the table shows beyond the products.
+
+## On a GPU
+
+{_accelerator()}
 
 ## Starting
 

@@ -34,7 +34,7 @@ LIBRARIES = {
     "_version": set(),
     "errors": set(),
     "core": {"array_api_compat"},
-    "kernels": {"numpy", "numba", "llvmlite"},
+    "kernels": {"numpy", "numba", "llvmlite", "triton"},
     "metrics": {"numpy", "matplotlib"},
     "information": set(),
     "numpy": {"numpy"},

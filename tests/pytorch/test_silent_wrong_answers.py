@@ -295,7 +295,7 @@ def test_smoothed_losses_of_ranks_add_up(ranks: int) -> None:
 @pytest.mark.parametrize("rows_in_a_block", [1, 5, 12])
 def test_the_number_of_blocks_does_not_enter_the_mean(rows_in_a_block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "BLOCK_BYTES", rows_in_a_block * 9 * 8)
-    assert driver.rows_per_block(12, 9, 8) <= rows_in_a_block
+    assert driver.rows_per_block(12, 9, 8, driver.BLOCK_BYTES) <= rows_in_a_block
     x, w, b, y = head()
     want = F.cross_entropy(F.linear(x, w, b), y)
     got = cet.linear_cross_entropy(x, w, y, linear_bias=b)

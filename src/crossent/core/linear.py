@@ -30,15 +30,20 @@ class LinearGradients(NamedTuple):
 EvaluateBlock = Callable[[Array, slice], tuple[Array, Array]]
 
 
-def rows_per_block(num_rows: int, num_classes: int, itemsize: int) -> int:
-    """Return how many rows a block of logits holds: about BLOCK_BYTES, in blocks of nearly equal size."""
-    most = max(1, BLOCK_BYTES // max(1, num_classes * itemsize))
+def rows_per_block(num_rows: int, num_classes: int, itemsize: int, block_bytes: int) -> int:
+    """Return how many rows a block of logits holds: about `block_bytes`, in blocks of nearly equal size."""
+    most = max(1, block_bytes // max(1, num_classes * itemsize))
     count = -(-num_rows // most) if num_rows else 1
     return max(1, -(-num_rows // count))
 
 
 class Products:
     """The two ways in which a linear head multiplies. Libraries that can write into given memory have their own."""
+
+    @property
+    def block_bytes(self) -> int:
+        """About how large a block of logits is."""
+        return BLOCK_BYTES
 
     def write(self, a: Array, b: Array, out: Array) -> Array:
         """Return ``a @ b``, in the memory of `out`."""
@@ -55,6 +60,13 @@ class Products:
         for first in range(0, total.shape[0], tile):
             rows = slice(first, min(first + tile, total.shape[0]))
             total[rows] += self.write(a[rows], b, scratch[: rows.stop - first])
+
+    def without(self, rows: Array, is_silent: Array) -> Array:
+        """Return rows with zeros in the place of silent ones."""
+        xp = array_namespace(rows)
+        if not bool(xp.any(is_silent)):
+            return rows
+        return xp.where(is_silent[:, None], xp.zeros_like(rows), rows)
 
     def column_sums(self, a: Array) -> Array:
         """Return the sums over the rows, in float64."""
@@ -99,7 +111,7 @@ def evaluate(
     xp = array_namespace(input, weight)
     num_rows, width = input.shape
     num_classes = weight.shape[0]
-    step = rows_per_block(num_rows, num_classes, input.dtype.itemsize)
+    step = rows_per_block(num_rows, num_classes, input.dtype.itemsize, products.block_bytes)
     tile = max(1, TILE_BYTES // max(1, width * input.dtype.itemsize))
     losses = xp.zeros(num_rows, dtype=xp.float64, device=input.device)
     buffer = xp.empty((min(step, num_rows), num_classes), dtype=input.dtype, device=input.device)
@@ -124,8 +136,8 @@ def evaluate(
         if wants_input:
             products.write(slope, weight, gradients.input[rows])
         if wants_weight:
-            if is_silent is not None and bool(xp.any(is_silent[rows])):
-                block = xp.where(is_silent[rows][:, None], xp.zeros_like(block), block)
+            if is_silent is not None:
+                block = products.without(block, is_silent[rows])
             if start == 0 and gradients.weight.dtype == block.dtype:
                 products.write(slope.T, block, gradients.weight)
             else:

@@ -18,6 +18,7 @@ from crossent.numpy.options import Options
 from crossent.numpy.problem import WORK_ELEMENTS, Evaluator, make_map, with_teacher_temperature
 from crossent.numpy.statistics import Collector
 
+from . import accelerated
 from .composed import SigmoidProblem, SoftmaxProblem
 from .tensors import as_numpy, as_tensor, numpy_options, numpy_target
 
@@ -25,10 +26,12 @@ __all__ = ["STATISTICS_NEED", "KernelRows", "NativeRows", "Rows", "one_pass"]
 
 STATISTICS_NEED = "statistics need the softmax link and labels or distributions"
 _HALF = (torch.float16, torch.bfloat16)
+_ADDS_IN_FLOAT32 = "dtype_out" in torch.ops.aten.addmm.overloads()  # half-precision factors, float32 sum: PyTorch 2.8
+DEVICE_BLOCK_BYTES = 512 << 20
 
 
 class _Products(driver.Products):
-    """PyTorch's products, written and added in place where its types allow."""
+    """PyTorch's products in ordinary memory, written and added in place where its types allow."""
 
     def write(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
         return torch.mm(a, b, out=out)
@@ -44,7 +47,24 @@ class _Products(driver.Products):
         return a.sum(0, dtype=torch.float32) if a.dtype in _HALF else a.sum(0)
 
 
-_PRODUCTS = _Products()
+class _DeviceProducts(_Products):
+    """PyTorch's products on another device. Nothing waits for it, and blocks are as large as its many cores want."""
+
+    @property
+    def block_bytes(self) -> int:
+        return DEVICE_BLOCK_BYTES
+
+    def add(self, a: Tensor, b: Tensor, total: Tensor, tile: int) -> None:
+        if total.is_cuda and total.dtype is torch.float32 and a.dtype in _HALF and _ADDS_IN_FLOAT32:
+            torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
+        else:
+            super().add(a, b, total, len(total))
+
+    def without(self, rows: Tensor, is_silent: Tensor) -> Tensor:
+        return rows.masked_fill(is_silent[:, None], 0)
+
+
+_PRODUCTS, _DEVICE_PRODUCTS = _Products(), _DeviceProducts()
 
 
 class KernelRows:
@@ -134,10 +154,10 @@ class KernelRows:
 
 
 class NativeRows:
-    """Rows whose losses PyTorch's own operations compute, on any device."""
+    """Rows whose losses PyTorch's own operations compute, on any device; or `launches`, where it serves them."""
 
-    def __init__(self, problem: SoftmaxProblem | SigmoidProblem):
-        self.problem, self.kind = problem, problem.options.reduction
+    def __init__(self, problem: SoftmaxProblem | SigmoidProblem, launches: accelerated.Rows | None = None):
+        self.problem, self.kind, self.launches = problem, problem.options.reduction, launches
         self.scale = problem.scale
         self.factor: Tensor | None = None
         self.kept: list[Tensor] = []
@@ -172,11 +192,16 @@ class NativeRows:
     def evaluate(self, logits: Tensor, rows: slice, with_gradient: bool) -> Tensor:
         if self.collected is not None:
             self.collected.append(self._statistics(logits, rows))
+        factor = self.scale if self.factor is None else self.factor[rows]
+        if self.launches is not None:
+            found = self.launches.forward(logits, rows)
+            if with_gradient:
+                self.launches.backward(logits, found, factor, 1.0, logits, rows)
+            return found[0].double()
         with torch.enable_grad():
             leaf = logits.detach().clone().requires_grad_(with_gradient)
             losses = self.problem.losses(leaf, rows)
             if with_gradient:
-                factor = self.scale if self.factor is None else self.factor[rows]
                 logits.copy_(torch.autograd.grad((losses * factor).sum(), leaf)[0])
         losses = losses.detach()
         if losses.ndim == 1:
@@ -191,7 +216,7 @@ class NativeRows:
         return self.problem.reduce(losses)
 
     def with_factor(self, factor: Tensor) -> NativeRows:
-        scaled = NativeRows(self.problem)
+        scaled = NativeRows(self.problem, self.launches)
         entries = (factor.shape[-1],) if isinstance(self.problem, SigmoidProblem) else ()
         scaled.factor = factor.double().reshape(-1, *entries)
         return scaled
@@ -218,6 +243,6 @@ def one_pass(
             is_silent=silent,
             wanted=wanted[:2],
             accumulate_in=torch.float32 if weight.dtype in _HALF else None,
-            products=_PRODUCTS,
+            products=_PRODUCTS if input.is_cpu else _DEVICE_PRODUCTS,
         )
     return losses, gradients

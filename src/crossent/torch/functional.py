@@ -16,7 +16,7 @@ from crossent.errors import refuse
 from crossent.numpy.heads import TopK
 from crossent.numpy.options import Options, takes_options
 
-from . import composed, fused, linear
+from . import accelerated, composed, fused, linear
 from .keywords import keywords_of, refuse_unknown
 from .linear import LinearStatistics, LinearValue
 from .tensors import (
@@ -119,6 +119,8 @@ def _dense(input: Tensor, target: Any, options: Options) -> Tensor:
         raise ValueError(refuse("input must have a class axis", "a number"))
     if isinstance(target, Tensor) and 3 <= input.ndim == target.ndim + 1 and options.kind == "softmax":
         _check_class_axis(input, target)
+    if accelerated.serves(input, target, options):
+        return accelerated.loss(input, target, options, lambda z: composed.loss(z, target, options, native=True))
     route = _route([input], target, options, input.shape[-1] if input.ndim > 1 else None)
     if route == "sharded":
         from . import sharded

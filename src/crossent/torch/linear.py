@@ -18,7 +18,7 @@ from torch import Tensor
 from crossent.errors import refuse
 from crossent.numpy.options import Options
 
-from . import recorded
+from . import accelerated, recorded
 from .blocks import STATISTICS_NEED, KernelRows, NativeRows, Rows, one_pass
 from .composed import SigmoidProblem, SoftmaxProblem
 from .tensors import describe, is_traced, is_transformed, other_tensors, wants_gradients
@@ -175,7 +175,8 @@ def loss(
     else:
         rows: Rows
         if native:
-            rows = NativeRows(softmax_problem() if options.kind == "softmax" else sigmoid_problem())
+            problem = softmax_problem() if options.kind == "softmax" else sigmoid_problem()
+            rows = NativeRows(problem, _launches(flat, target, options, shape, num_classes))
         else:
             rows = KernelRows(target, options, shape, num_classes, input.dtype)
         if with_statistics:
@@ -194,6 +195,17 @@ def loss(
     found = LinearStatistics(*statistics)
     counted = torch.ones_like(found.correct) if target.is_floating_point() else target != options.ignore_index
     return LinearValue(value, *found, (found.correct & counted).sum() / counted.sum())
+
+
+def _launches(
+    flat: Tensor, target: Any, options: Options, shape: tuple[int, ...], num_classes: int
+) -> accelerated.Rows | None:
+    """Return the kernels of another device for rows of (N, K) logits, if they serve this loss."""
+    if not accelerated.serves(flat, target, options):
+        return None
+    classes = (num_classes,) if target.is_floating_point() else ()
+    options = replace(options, sample_weight=_flat(options.sample_weight, shape))
+    return accelerated.Rows(target.reshape(-1, *classes), options, (len(flat), num_classes))
 
 
 def _flat(weight: Any, shape: tuple[int, ...]) -> Any:
