@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from regression_oracle import blobs
+from sklearn.datasets import load_digits
 
 from crossent.sklearn import SoftmaxRegression, to_onnx
 
@@ -28,6 +29,15 @@ def test_two_classes(link: str, names: list[str] | None, dtype: str) -> None:
     target = y if names is None else np.array(names)[y]
     model = SoftmaxRegression(link=link).fit(X, target)
     label, probabilities = run(model, X, dtype)
+    np.testing.assert_array_equal(label, model.predict(X))
+    np.testing.assert_allclose(probabilities, model.predict_proba(X), atol=1e-6)
+
+
+@pytest.mark.parametrize("tol", [1e-4, 1e-9])
+def test_logits_are_small_enough_for_float32(tol: float) -> None:
+    X, y = load_digits(return_X_y=True)
+    model = SoftmaxRegression(tol=tol).fit(X, y)
+    label, probabilities = run(model, X, "float32")
     np.testing.assert_array_equal(label, model.predict(X))
     np.testing.assert_allclose(probabilities, model.predict_proba(X), atol=1e-6)
 

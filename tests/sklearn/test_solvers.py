@@ -91,6 +91,36 @@ def test_a_stricter_tolerance_is_reached_too() -> None:
     assert 0 <= loose.objective_ / strict.objective_ - 1 <= loose.duality_gap_
 
 
+@pytest.mark.parametrize("C", [1.0, math.inf])
+def test_what_all_classes_share_does_not_drift(C: float) -> None:
+    """A softmax does not see it; float32's rounding once moved it by 1e5 where the intercepts differ by 20."""
+    X, y = load_digits(return_X_y=True)
+    model = SoftmaxRegression(C, tol=1e-6 if C == 1.0 else 1e-3)
+    problem = model._prepare(X, y, None)
+    result, _ = model._solve(problem, model._start(problem))
+    theta = result.at.theta
+    assert np.abs(theta[:, :-1].mean(axis=0)).max() <= 1e-6 * np.ptp(theta[:, :-1])
+    assert abs(theta[:, -1].mean()) <= 1e-6 * np.ptp(theta[:, -1])
+    assert abs(model.intercept_.mean()) <= 1e-12 * np.ptp(model.intercept_)
+
+
+def test_no_iterate_is_reported_below_the_optimum() -> None:
+    X, y = load_digits(return_X_y=True)
+    optimum = SoftmaxRegression(tol=1e-10).fit(X, y).objective_
+    history = SoftmaxRegression(tol=1e-6).fit(X, y).history_
+    assert min(entry["objective"] for entry in history) >= (1 - 2e-6) * optimum  # of float32 products
+
+
+@pytest.mark.parametrize("coefficient", [0.01, 10.0])
+def test_a_penalty_on_the_normaliser_decides_what_all_classes_share(coefficient: float) -> None:
+    """Centred columns: nothing but the intercepts can move LSE(z) towards 0."""
+    X, y = blobs(200, 3, 3, seed=3, spread=0.0)
+    loss = ce.CrossEntropy() + ce.ZPenalty(coefficient)
+    model = SoftmaxRegression(loss=loss, tol=1e-8).fit(np.concatenate([X, -X]), np.tile(y, 2))
+    assert model.intercept_.mean() == pytest.approx(-math.log(3), abs=0.1)
+    assert model.n_iter_ <= 30
+
+
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("intercept", [True, False])
 def test_hessian_is_the_derivative_of_the_gradient(link: str, intercept: bool) -> None:
@@ -216,7 +246,7 @@ def test_a_tolerance_beyond_rounding_warns_and_ends() -> None:
 def test_coefficients_that_float32_cannot_hold_warn() -> None:
     """Tiny, steep losses: rounding the coefficients to float32 leaves the tolerance."""
     X, y = separable()
-    X = (X * 1e3).astype(np.float32)
+    X = (X * 1e2 + 1e6).astype(np.float32)  # far from 0, where intercepts are large and take the digits
     with pytest.warns(ConvergenceWarning, match=r"coefficients as float32 .*dtype='float64'"):
         model = SoftmaxRegression(1e6, tol=1e-9).fit(X, y)
     assert model.duality_gap_ > 1e-9

@@ -156,7 +156,7 @@ class Hessian:
             return _Rows(self._take(columns, chosen), kept, None, None)
         p, top, rest = objective.probabilities(logits)
         if outputs is not None:
-            outputs.append(_between_outputs(p, top, rest, mass))
+            outputs.append(_between_outputs(p, mass))
         if np.isinf(self._sampling):
             chosen, boost = slice(None), None
         else:
@@ -306,6 +306,7 @@ class KroneckerMetric:
     shift: Array  # x̂
     penalty: float
     fit_intercept: bool
+    shift_invariant: bool
     floor: float
     curvature: float  # Σ ω
     outside: float  # the mean eigenvalue of B / Σω outside the span of the eigenvectors
@@ -332,7 +333,10 @@ class KroneckerMetric:
             if objective.num_outputs > DENSE_OUTPUTS:
                 outputs = (None, _output_diagonal(p, top, rest, mass))
             else:
-                outputs = _spectrum(_between_outputs(p, top, rest, mass))
+                between = _between_outputs(p, mass)
+                if not objective.is_shift_invariant:  # cross-entropy has no curvature there, but the loss at hand has
+                    between += between.trace() / between.shape[0] ** 2
+                outputs = _spectrum(between)
         omega_sum = max(float(omega.sum()), float(np.finfo(np.float64).tiny))
         rotated = basis.rotated
         weight = (omega / omega_sum).astype(rotated.dtype)
@@ -354,6 +358,7 @@ class KroneckerMetric:
             shift,
             objective.penalty,
             objective.fit_intercept,
+            objective.is_shift_invariant,
             floor,
             omega_sum,
             float(weight @ basis.left),
@@ -377,34 +382,47 @@ class KroneckerMetric:
         vectors, values = self.outputs
         limit = 1e-12 * values.max(initial=0.0)
         inverse = np.where(values > limit, 1.0 / np.maximum(values, limit or 1.0), 0.0)
-        if vectors is None:
-            return inverse * gradient
-        return vectors @ (inverse * (vectors.T @ gradient))
+        gradient = self._contrasts(gradient)
+        solution = inverse * gradient if vectors is None else vectors @ (inverse * (vectors.T @ gradient))
+        return self._contrasts(solution)
+
+    def _contrasts(self, array: Array) -> Array:
+        """Take off what all outputs share, where F does not see it: no cutoff tells rounding from a rare class."""
+        return array - array.mean(axis=0) if self.shift_invariant else array
 
     def solve(self, gradient: Array) -> Array:
         """Return the model's inverse times a gradient (K, D + 1)."""
         by_output, alpha = self.outputs
         by_feature, beta = self.features
-        bias_gradient = gradient[:, -1]
+        bias_gradient = self._contrasts(gradient[:, -1])
         rhs = gradient[:, :-1]
         if self.fit_intercept:
             rhs = rhs - np.outer(bias_gradient, self.shift)
+        if self.penalty == 0:  # where F is flat a step would only amplify rounding
+            rhs = self._contrasts(rhs)
+            flat = alpha <= 1e-12 * alpha.max(initial=0.0)
+        else:
+            flat = np.zeros(len(alpha), dtype=bool)
         if by_output is not None:
             rhs = by_output.T @ rhs
-        if self.penalty == 0:  # where f is flat (all classes shifted together) a step would only amplify rounding
-            alpha = np.where(alpha > 1e-12 * alpha.max(initial=0.0), alpha, np.inf)
         scale = np.maximum(np.outer(alpha, beta) + self.penalty, self.floor)
+        scale[flat] = np.inf
         inside = _in_dtype(rhs, by_feature)
         if by_feature.shape[0] == by_feature.shape[1]:
             solution = _in_dtype(inside / scale, by_feature.T)
         else:  # R/σ off the basis, and what differs from it inside
             rest = np.maximum(alpha * self.outside + self.penalty, self.floor)[:, None]
+            rest[flat] = np.inf
             solution = rhs / rest + _in_dtype(inside / scale - inside / rest, by_feature.T)
         if by_output is not None:
             solution = by_output @ solution
+        if self.penalty == 0:
+            solution = self._contrasts(solution)
         out = np.empty_like(gradient)
         out[:, :-1] = solution
-        out[:, -1] = self.solve_intercept(bias_gradient) - solution @ self.shift if self.fit_intercept else 0.0
+        out[:, -1] = 0.0
+        if self.fit_intercept:
+            out[:, -1] = self._contrasts(self.solve_intercept(bias_gradient) - solution @ self.shift)
         return out
 
 
@@ -418,11 +436,16 @@ def _in_dtype(array: Array, matrix: NDArray[Any]) -> Array:
     return ((array / largest).astype(matrix.dtype) @ matrix).astype(np.float64) * largest
 
 
-def _between_outputs(p: NDArray[Any], top: NDArray[np.intp], rest: NDArray[Any], mass: Array) -> Array:
-    """Return ``Σ a (diag p - p pᵀ)`` (K, K), in float64: rare classes have small eigenvalues, and 1 has none."""
+def _between_outputs(p: NDArray[Any], mass: Array) -> Array:
+    """Return ``Σ a (diag p - p pᵀ)`` (K, K), in float64: rare classes have small eigenvalues, and (1, …, 1) has 0.
+
+    Rows sum to 0, so the diagonal is what the rest of a row adds up to. Summed as ``p (1 - p)`` it would miss that by
+    the rounding of p, and shifting all classes together would seem to have a curvature.
+    """
     double = p.astype(np.float64)
     between = -((double * mass[:, None]).T @ double)
-    np.fill_diagonal(between, _output_diagonal(p, top, rest, mass))
+    np.fill_diagonal(between, 0.0)
+    np.fill_diagonal(between, -between.sum(axis=1))
     return between
 
 

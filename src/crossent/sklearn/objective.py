@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from threadpoolctl import ThreadpoolController
 
+from crossent.core.losses import ZPenalty
 from crossent.kernels import registry
 from crossent.kernels.threads import run_rows
 
@@ -283,6 +284,12 @@ class LinearObjective:
     def is_large(self) -> bool:
         """Whether one pass is worth several threads."""
         return self.num_rows * self.num_outputs * self.num_features >= PARALLEL_WORK
+
+    @property
+    def is_shift_invariant(self) -> bool:
+        """Whether F stays the same when the logits of all classes are shifted together: a softmax does not see it, and
+        of the losses only the z-penalty does."""
+        return self.target.link == "softmax" and not bool((self.terms[:, 0] == ZPenalty.code).any())
 
     @property
     def is_sizeable(self) -> bool:

@@ -380,7 +380,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         coef[outputs] = theta[:, :-1]
         intercept = edge.astype(dtype)
         if self.fit_intercept:
-            intercept[outputs] = theta[:, -1] - theta[:, :-1] @ objective.center
+            bias = theta[:, -1] - theta[:, :-1] @ objective.center
+            intercept[outputs] = bias - bias.mean() if objective.is_shift_invariant else bias
         if dtype != np.float64:
             rounded = np.zeros_like(theta)
             rounded[:, :-1] = coef[outputs]
