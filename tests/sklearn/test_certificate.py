@@ -8,7 +8,8 @@ from regression_oracle import Problem, blobs, one_hot
 
 from crossent.sklearn import SoftmaxRegression
 from crossent.sklearn.certificate import Certificate
-from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, Evaluation, LinearObjective
+from crossent.sklearn.interface import Evaluation
+from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
 from crossent.sklearn.targets import EncodedTarget
 
 RNG = np.random.default_rng(7)

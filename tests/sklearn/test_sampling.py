@@ -64,7 +64,7 @@ def test_where_memory_is_short_products_draw_the_same_rows_anew(monkeypatch: pyt
     vector = np.random.default_rng(2).normal(size=theta.shape)
     sampling = 60 / KroneckerMetric.at(objective, theta).curvature
     kept = Hessian(objective, theta, sampling, 3) @ vector
-    monkeypatch.setattr("crossent.sklearn.curvature.CACHE_BYTES", 1000)
+    monkeypatch.setattr(objective, "cache_bytes", 1000)
     short = Hessian(objective, theta, sampling, 3, most_rows=60)
     assert short._kept is None
     np.testing.assert_allclose(short @ vector, kept, rtol=1e-12)

@@ -49,7 +49,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from .objective import Array, Evaluation, LinearObjective, Workspace
+from .interface import Array, DualSums, Evaluation, Objective
+from .objective import LinearObjective, Workspace
 
 
 @dataclass(frozen=True)
@@ -71,47 +72,21 @@ class Gap:
 class Certificate:
     """The constants of the dual of a data set, and the gap at any point.
 
-    One pass over the data at construction.
+    One pass over the data (`Objective.dual_sums`) at construction.
     """
 
-    def __init__(self, objective: LinearObjective) -> None:
+    def __init__(self, objective: Objective) -> None:
         if objective.penalty <= 0 or not objective.is_cross_entropy:
             raise ValueError("a duality gap exists for cross-entropy with an L2 penalty only")
         self._objective = objective
-        self._softmax = objective.target.link == "softmax"
+        self._softmax = objective.link == "softmax"
         self._fit_intercept = objective.fit_intercept
-        k, d = objective.num_outputs, objective.num_features
-        softmax = self._softmax
-
-        def new_total() -> tuple[Array, Array, Array, Array]:
-            return np.zeros((k, d)), np.zeros(d if softmax else (k, d)), np.zeros(k), np.zeros(1 if softmax else k)
-
-        def work(workspace: Workspace, rows: slice, total: tuple[Array, Array, Array, Array]) -> float:
-            columns = objective.columns(workspace, rows)
-            weight = objective.row_weight[rows]
-            target = objective.target
-            if target.hard and softmax:
-                mass = objective.mass(rows)
-                one_hot = csr_array((mass, target.values[rows], np.arange(len(columns) + 1)), shape=(len(columns), k))
-                for sum_, part in zip(total, (one_hot.T @ columns, mass @ columns), strict=False):
-                    sum_ += part
-                total[2][:] += np.bincount(target.values[rows], weights=mass, minlength=k)
-                total[3][:] += mass.sum()
-                return 0.0
-            u, tau = target.dense(rows)
-            u *= weight[:, None]
-            a = weight * tau if softmax else weight[:, None] * tau
-            for sum_, part in zip(total, (u.T @ columns, a.T @ columns, u.sum(axis=0), a.sum(axis=0)), strict=True):
-                sum_ += part
-            return 0.0
-
-        sums = [total for total, _ in objective.sum_rows(work, new_total)]
-        self.moments, self.totals, self.observed, mass = (np.sum(parts, axis=0) for parts in zip(*sums, strict=True))
+        self.moments, self.totals, self.observed, mass = objective.dual_sums()
         self.mass = float(mass[0]) if self._softmax else mass
         """M, x̄, ȳ and A."""
 
     @classmethod
-    def shared(cls, objective: LinearObjective) -> Certificate:
+    def shared(cls, objective: Objective) -> Certificate:
         """Return the objective's certificate, made once for all penalties of a sweep."""
         if objective.certificate is None:
             objective.certificate = cls(objective)
@@ -157,6 +132,39 @@ class Certificate:
         """Return A H(r), or Σ_k A_k h(r_k)."""
         entropy = -_xlogx(mixture) if self._softmax else -_xlogx(mixture) - _xlogx(1 - mixture)
         return float(np.sum(self.mass * entropy))
+
+
+def dual_sums(objective: LinearObjective) -> DualSums:
+    """Return the constants of the dual, in one pass over rows in memory."""
+    softmax = objective.link == "softmax"
+    k, d = objective.num_outputs, objective.num_features
+
+    def new_total() -> DualSums:
+        return DualSums(
+            np.zeros((k, d)), np.zeros(d if softmax else (k, d)), np.zeros(k), np.zeros(1 if softmax else k)
+        )
+
+    def work(workspace: Workspace, rows: slice, total: DualSums) -> float:
+        columns = objective.columns(workspace, rows)
+        weight = objective.row_weight[rows]
+        target = objective.target
+        if target.hard and softmax:
+            mass = objective.mass(rows)
+            one_hot = csr_array((mass, target.values[rows], np.arange(len(columns) + 1)), shape=(len(columns), k))
+            for sum_, part in zip(total, (one_hot.T @ columns, mass @ columns), strict=False):
+                sum_ += part
+            total.observed[:] += np.bincount(target.values[rows], weights=mass, minlength=k)
+            total.mass[:] += mass.sum()
+            return 0.0
+        u, tau = target.dense(rows)
+        u *= weight[:, None]
+        a = weight * tau if softmax else weight[:, None] * tau
+        for sum_, part in zip(total, (u.T @ columns, a.T @ columns, u.sum(axis=0), a.sum(axis=0)), strict=True):
+            sum_ += part
+        return 0.0
+
+    sums = [total for total, _ in objective.sum_rows(work, new_total)]
+    return DualSums(*(np.sum(parts, axis=0) for parts in zip(*sums, strict=True)))
 
 
 def _square(array: Array) -> float:

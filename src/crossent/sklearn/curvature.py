@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from crossent.kernels.threads import run_rows
 
-from .objective import CACHE_BYTES, CHUNKS, PARALLEL_WORK, Array, LinearObjective, Workspace, drop_negligible
+from .interface import Array, Objective
+from .objective import CHUNKS, PARALLEL_WORK, LinearObjective, WorkingParameters, Workspace, drop_negligible
 
 DENSE_OUTPUTS = 256
 """A of more classes than these is replaced by its diagonal instead of being diagonalised."""
@@ -115,7 +116,7 @@ class Hessian:
         """A (K, K) over all rows, where it was cheap; it is what Newton's method for b alone needs."""
         columns = 0 if most_rows >= objective.num_rows and objective.holds_columns else objective.num_features
         bytes_kept = min(most_rows, objective.num_rows) * (objective.num_outputs + columns) * objective.dtype.itemsize
-        if bytes_kept > CACHE_BYTES:
+        if bytes_kept > objective.cache_bytes:
             return  # every product makes its blocks anew
         with_outputs = objective.target.link == "softmax" and objective.num_outputs <= DENSE_OUTPUTS
 
@@ -178,7 +179,7 @@ class Hessian:
         share = np.minimum(1.0, self._sampling * np.minimum(trace, largest))
         if share.min(initial=1.0) == 1.0:
             return slice(None), None
-        start = np.random.default_rng((SEED, self._step, rows.start)).random()
+        start = np.random.default_rng((SEED, self._step, self._objective.first_row + rows.start)).random()
         reached = np.floor(np.cumsum(share) + start)
         chosen = np.flatnonzero(np.diff(reached, prepend=0.0) > 0)
         return chosen, 1.0 / share[chosen]
@@ -260,9 +261,9 @@ def _row_curvature(p: NDArray[Any], top: NDArray[np.intp], rest: NDArray[Any]) -
 class FeatureBasis:
     """Sampled rows in the eigenvectors of their second moment: what stays the same from one metric to the next."""
 
-    rows: slice
-    columns: NDArray[Any]  # (n, D), centred
+    sample: LinearObjective
     stride: int
+    columns: NDArray[Any]  # the sample's (n, D), centred
     vectors: NDArray[Any]  # (D, r)
     rotated: NDArray[Any]  # columns in the basis (n, r)
     squared: NDArray[Any]
@@ -270,21 +271,20 @@ class FeatureBasis:
     dimensions: int  # of the rest that the rows reach
 
     @classmethod
-    def shared(cls, objective: LinearObjective, sample: int | None) -> FeatureBasis:
+    def shared(cls, objective: Objective, sample: int | None) -> FeatureBasis:
         """Return the objective's basis, found once for all fits of a sweep."""
         if objective.basis is None:
             objective.basis = cls.of(objective, sample)
         return objective.basis
 
     @classmethod
-    def of(cls, objective: LinearObjective, sample: int | None) -> FeatureBasis:
-        """Take about `sample` evenly spaced rows (None: all)."""
-        stride = 1 if sample is None else max(1, objective.num_rows // max(1, sample))
-        rows = slice(0, objective.num_rows, stride)
+    def of(cls, objective: Objective, count: int | None) -> FeatureBasis:
+        """Take about `count` evenly spaced rows (None: all)."""
+        sample, stride = objective.sample(count)
         dtype = np.float64 if objective.num_features <= DOUBLE_FEATURES else objective.dtype
-        columns = np.empty((len(range(*rows.indices(objective.num_rows))), objective.num_features), dtype)
-        np.subtract(objective.rows(rows), objective.center, out=columns, casting="same_kind")
-        weight = objective.row_weight[rows]
+        columns = np.empty((sample.num_rows, objective.num_features), dtype)
+        np.subtract(sample.X, objective.center, out=columns, casting="same_kind")
+        weight = sample.row_weight
         share = (weight / weight.sum()).astype(columns.dtype)
         part = slice(0, None, max(1, len(columns) // max(BASIS_ROWS, 2 * RANK)))
         center = share @ columns if objective.fit_intercept else 0.0
@@ -294,7 +294,7 @@ class FeatureBasis:
         left = np.maximum(np.einsum("nd,nd->n", columns, columns) - squared.sum(axis=1), 0.0)
         reached = np.count_nonzero(columns.any(axis=0))
         dimensions = max(0, min(reached, len(columns)) - vectors.shape[1])
-        return cls(rows, columns, stride, vectors, rotated, squared, left / max(1, dimensions), dimensions)
+        return cls(sample, stride, columns, vectors, rotated, squared, left / max(1, dimensions), dimensions)
 
 
 @dataclass
@@ -314,21 +314,22 @@ class KroneckerMetric:
 
     @classmethod
     def at(
-        cls, objective: LinearObjective, theta: Array, sample: int | None = None, basis: FeatureBasis | None = None
+        cls, objective: Objective, theta: Array, sample: int | None = None, basis: FeatureBasis | None = None
     ) -> KroneckerMetric:
         """Build the model from a basis, by default one of about `sample` evenly spaced rows (None: all)."""
         if basis is None:
             basis = FeatureBasis.of(objective, sample)
-        working = objective.working(theta)
+        rows = basis.sample
+        working = WorkingParameters.of(theta, objective.dtype)
         logits = basis.columns.astype(objective.dtype, copy=False) @ working.weight.T
         logits += working.bias
-        mass = basis.stride * objective.mass(basis.rows)
-        if objective.target.link == "sigmoid":
-            weighted = objective.variances(logits) * (mass if mass.ndim == 2 else mass[:, None])
+        mass = basis.stride * rows.mass(slice(None))
+        if objective.link == "sigmoid":
+            weighted = rows.variances(logits) * (mass if mass.ndim == 2 else mass[:, None])
             omega = weighted.sum(axis=1)
             outputs: tuple[Array | None, Array] = (None, weighted.sum(axis=0))
         else:
-            p, top, rest = objective.probabilities(logits)
+            p, top, rest = rows.probabilities(logits)
             omega = mass * _row_curvature(p, top, rest)[0]
             if objective.num_outputs > DENSE_OUTPUTS:
                 outputs = (None, _output_diagonal(p, top, rest, mass))

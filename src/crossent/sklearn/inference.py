@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from crossent.errors import refuse
 
-from .objective import Array
+from .interface import Array
 from .targets import EncodedTarget
 
 MOST_PARAMETERS = 4096

@@ -34,6 +34,7 @@ from crossent.core.losses import ZPenalty
 from crossent.kernels import registry
 from crossent.kernels.threads import run_rows
 
+from .interface import Array, DualSums, Evaluation, HessianProducts, RowSample
 from .targets import EncodedTarget
 
 BLOCK_ELEMENTS = 1 << 19
@@ -52,24 +53,6 @@ NEGLIGIBLE = {np.dtype(np.float32): 1e-26, np.dtype(np.float64): 1e-200}
 times as long, and a confident model in float32 is full of them."""
 CROSS_ENTROPY_TERMS = np.array([[0.0, 1.0, 0.0]])
 
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """F and its gradient at a point, with the data's part kept apart for the certificate."""
-
-    theta: Array
-    data_loss: float
-    data_gradient: Array
-    value: float
-    gradient: Array
-
-    @property
-    def gradient_norm(self) -> float:
-        """The Euclidean norm of the gradient."""
-        return float(np.sqrt(np.vdot(self.gradient, self.gradient)))
-
 
 @dataclass(frozen=True)
 class WorkingParameters:
@@ -77,6 +60,11 @@ class WorkingParameters:
 
     weight: NDArray[Any]
     bias: NDArray[Any]
+
+    @classmethod
+    def of(cls, theta: Array, dtype: Any) -> WorkingParameters:
+        """Convert W beside b (K, D + 1)."""
+        return cls(np.ascontiguousarray(theta[:, :-1], dtype=dtype), theta[:, -1].astype(dtype))
 
 
 def drop_negligible(array: NDArray[Any]) -> NDArray[Any]:
@@ -128,6 +116,13 @@ class LinearObjective:
         Without an intercept the last column of every parameter and gradient stays 0.
     dtype : numpy.dtype, optional
         What products run in at first; that of X by default.
+    mean : ndarray (D,), optional
+        What the columns are centred at, where that is not to be the mean of these rows (they may be a part of all).
+    cache_bytes : int, optional
+        The most that may be kept between passes, `CACHE_BYTES` by default: once for the centred columns, once for
+        Hessian products.
+    first_row : int, optional
+        Where these rows begin among all; draws of rows are seeded by it.
     """
 
     def __init__(
@@ -139,6 +134,10 @@ class LinearObjective:
         terms: Array,
         fit_intercept: bool,
         dtype: Any = None,
+        *,
+        mean: Array | None = None,
+        cache_bytes: int | None = None,
+        first_row: int = 0,
     ) -> None:
         self.X = X
         self.target = target
@@ -148,6 +147,10 @@ class LinearObjective:
         self.fit_intercept = fit_intercept
         self.num_rows, self.num_features = X.shape
         self.num_outputs = target.num_outputs
+        self.link = target.link
+        self.data_dtype = np.dtype(X.dtype)
+        self.cache_bytes = CACHE_BYTES if cache_bytes is None else cache_bytes
+        self.first_row = first_row
         self.is_cross_entropy = bool((terms[:, 0] == 0).all())
         self.evaluations = 0
         self.hessian_products = 0
@@ -159,8 +162,8 @@ class LinearObjective:
         self.blocks = [
             slice(i, min(i + self.block_rows, self.num_rows)) for i in range(0, self.num_rows, self.block_rows)
         ]
-        self.mean: Array | None = None
-        if fit_intercept:
+        self.mean = mean
+        if fit_intercept and mean is None:
             total = np.zeros(self.num_features)
             for block in self.blocks:
                 total += row_weight[block] @ self.rows(block)
@@ -182,7 +185,6 @@ class LinearObjective:
 
     def _set_precision(self, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
-        self._twin = registry.find(self.dtype)
         self._workspaces: list[Workspace] = []
         self._columns: NDArray[Any] | None = self._held.get(self.dtype)
         self._passes = 0
@@ -191,7 +193,7 @@ class LinearObjective:
 
     def _hold_columns(self) -> None:
         """Keep the rows centred and in working precision, if memory allows."""
-        if self._columns is None and self.num_rows * self.num_features * self.dtype.itemsize <= CACHE_BYTES:
+        if self._columns is None and self.num_rows * self.num_features * self.dtype.itemsize <= self.cache_bytes:
             columns = np.empty(self.X.shape, dtype=self.dtype)
             for block in self.blocks:
                 self._shift(block, columns[block])
@@ -248,7 +250,45 @@ class LinearObjective:
 
     def working(self, theta: Array) -> WorkingParameters:
         """Return parameters in working precision."""
-        return WorkingParameters(np.ascontiguousarray(theta[:, :-1], dtype=self.dtype), theta[:, -1].astype(self.dtype))
+        return WorkingParameters.of(theta, self.dtype)
+
+    def hessian(
+        self, theta: Array, sampling: float = np.inf, step: int = 0, most_rows: float = np.inf
+    ) -> HessianProducts:
+        """Return what multiplies by ∇²F at `theta`; see :class:`~crossent.sklearn.curvature.Hessian`."""
+        from .curvature import Hessian  # it builds on this module
+
+        return Hessian(self, theta, sampling, step, most_rows)
+
+    def dual_sums(self) -> DualSums:
+        """Return the constants of the dual, in one pass."""
+        from .certificate import dual_sums  # it builds on this module
+
+        return dual_sums(self)
+
+    def sample(self, count: int | None) -> RowSample:
+        """Return about `count` evenly spaced rows (None: all), centred as these are."""
+        stride = 1 if count is None else max(1, self.num_rows // max(1, count))
+        return RowSample(self.every(stride), stride)
+
+    def every(self, stride: int) -> LinearObjective:
+        """Return the rows whose place among all is a multiple of `stride`."""
+        rows = slice(-self.first_row % stride, self.num_rows, stride)
+        return LinearObjective(
+            self.rows(rows),
+            self.target.take(rows),
+            self.row_weight[rows],
+            self.penalty,
+            self.terms,
+            self.fit_intercept,
+            self.dtype,
+            mean=self.mean,
+            cache_bytes=0,
+        )
+
+    def total_mass(self) -> tuple[Array, Any]:
+        """Return ``Σ c_i u_i`` (K,) and ``Σ c_i τ_i``, a number or for the sigmoid link (K,)."""
+        return self.target.total_mass(self.row_weight)
 
     def sum_rows(self, work: BlockFunction, new_total: Callable[[], Any]) -> Iterator[tuple[Any, float]]:
         """Call ``work(workspace, rows, total)`` on all blocks; yield each chunk's total and summed results, in order.
@@ -316,10 +356,7 @@ class LinearObjective:
         for total, value in self.sum_rows(work, lambda: np.zeros(theta.shape)):
             gradient += total
             data_loss += value
-        full = gradient.copy()
-        full[:, :-1] += self.penalty * theta[:, :-1]
-        value = data_loss + 0.5 * self.penalty * float(np.sum(theta[:, :-1] ** 2))
-        return Evaluation(theta, data_loss, gradient, value, full)
+        return Evaluation.penalised(theta, data_loss, gradient, self.penalty)
 
     def accumulate(
         self, workspace: Workspace, total: Array, rows_by_outputs: NDArray[Any], columns: NDArray[Any]
@@ -356,7 +393,7 @@ class LinearObjective:
         self, p: NDArray[Any], top: NDArray[np.intp], mass: NDArray[Any] | None, u: NDArray[Any]
     ) -> None:
         """Replace u (K, n) by ``a_i (diag p_i - p_i p_iᵀ) u_i``."""
-        self._twin.softmax_curvature(p, top, mass, u)
+        registry.find(u.dtype).softmax_curvature(p, top, mass, u)
 
     def mass(self, rows: slice) -> Array:
         """Return a = c τ of some rows: (n,), or (n, K) for the sigmoid link with unequal class weights."""
@@ -373,6 +410,7 @@ class LinearObjective:
     ) -> Array:
         soft = None if target.soft is None else target.soft.astype(logits.dtype, copy=False)
         common = (logits, target.labels, soft, target.class_weight, target.label_smoothing, terms, 1.0, weight, logits)
+        twin = registry.find(logits.dtype)
         if target.link == "softmax":
-            return self._twin.softmax_value_grad(*common)
-        return self._twin.sigmoid_value_grad(*common, None)
+            return twin.softmax_value_grad(*common)
+        return twin.sigmoid_value_grad(*common, None)

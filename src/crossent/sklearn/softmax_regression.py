@@ -22,7 +22,8 @@ from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softma
 
 from .certificate import Certificate
 from .inference import CoefficientSummary, summarize_coefficients
-from .objective import CROSS_ENTROPY_TERMS, SIZEABLE_WORK, Array, LinearObjective
+from .interface import Array, Objective
+from .objective import CROSS_ENTROPY_TERMS, SIZEABLE_WORK, LinearObjective
 from .solvers import Monitor, Result, minimize
 from .targets import EncodedTarget, class_weights, encode_target
 
@@ -31,7 +32,7 @@ from .targets import EncodedTarget, class_weights, encode_target
 class _Problem:
     """An objective; which outputs its parameters are; the intercepts of the others; the sum of the sample weights."""
 
-    objective: LinearObjective
+    objective: Objective
     outputs: NDArray[np.intp]
     edge: Array
     total: float
@@ -335,7 +336,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         dtype = np.float32 if self.dtype is None and sizeable and (terms[:, 0] == 0).all() else X.dtype
         return LinearObjective(X, target, share, 0.0, terms, bool(self.fit_intercept), dtype)
 
-    def _monitor(self, objective: LinearObjective, scale: float) -> Monitor:
+    def _monitor(self, objective: Objective, scale: float) -> Monitor:
         certified = objective.is_cross_entropy and objective.penalty > 0
         certificate = Certificate.shared(objective) if certified else None
         report = self._report if self.verbose or self.callback is not None else None
@@ -362,7 +363,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
                 theta[:, -1] = self.intercept_[outputs] + theta[:, :-1] @ objective.center
                 return theta
         if self.fit_intercept:
-            mass, total = objective.target.total_mass(objective.row_weight)
+            mass, total = objective.total_mass()
             tiny = np.finfo(np.float64).tiny
             logits = np.log(np.maximum(mass, tiny))
             if self.link == "sigmoid":
@@ -375,7 +376,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         """Keep the coefficients in the data's dtype, and what is true of them as they were rounded."""
         objective = monitor.objective
         theta = result.at.theta
-        dtype = objective.X.dtype
+        dtype = objective.data_dtype
         coef = np.zeros((len(edge), objective.num_features), dtype=dtype)
         coef[outputs] = theta[:, :-1]
         intercept = edge.astype(dtype)

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .certificate import Certificate
-from .curvature import FeatureBasis, Hessian, KroneckerMetric
-from .objective import Array, Evaluation, LinearObjective
+from .curvature import FeatureBasis, KroneckerMetric
+from .interface import Array, Evaluation, HessianProducts, Objective
 
 ARMIJO = 1e-4
 STEEP = 0.5
@@ -64,7 +64,7 @@ class Monitor:
 
     Parameters
     ----------
-    objective : LinearObjective
+    objective : Objective
     certificate : Certificate or None
         None stops by the gradient norm, relative to that at ``W = 0, b = 0``.
     tol : float
@@ -77,7 +77,7 @@ class Monitor:
 
     def __init__(
         self,
-        objective: LinearObjective,
+        objective: Objective,
         certificate: Certificate | None,
         tol: float,
         max_iter: int,
@@ -190,9 +190,7 @@ def minimize(monitor: Monitor, theta: Array) -> Result:
     return monitor.finish(at, status)
 
 
-def line_search(
-    objective: LinearObjective, at: Evaluation, direction: Array, uphill: float = UPHILL
-) -> Evaluation | None:
+def line_search(objective: Objective, at: Evaluation, direction: Array, uphill: float = UPHILL) -> Evaluation | None:
     """Return a point that decreases F enough along a descent direction, or None if rounding lets none be found.
 
     Armijo's rule, from step length 1. Losses that saturate are flat, then steep: a full step can be far too short or
@@ -256,7 +254,7 @@ def _between(low: _Point, high: _Point) -> float:
     return low.length + width * min(0.9, max(0.1, part))
 
 
-def _metric_sample(objective: LinearObjective) -> int:
+def _metric_sample(objective: Objective) -> int:
     """How many rows the Kronecker model is estimated from."""
     return max(4096, 8 * max(objective.num_outputs, objective.num_features))
 
@@ -290,7 +288,7 @@ class _NewtonStep:
         self._steps += 1
         while True:
             most_rows = self.oversampling * metric.effective_parameters if objective.is_sizeable else math.inf
-            hessian = Hessian(objective, at.theta, most_rows / metric.curvature, self._steps, most_rows)
+            hessian = objective.hessian(at.theta, most_rows / metric.curvature, self._steps, most_rows)
             metric = metric.with_outputs(hessian.outputs)
             uphill = FIRST_UPHILL if self._steps == 1 else UPHILL
             following = line_search(objective, at, self._direction(at, hessian, metric), uphill)
@@ -314,7 +312,7 @@ class _NewtonStep:
         attainable = INNER_ROUNDING if self._objective.can_promote else 0.0
         return max(forcing * norm, min(needed, 0.5 * norm), attainable * norm)
 
-    def _direction(self, at: Evaluation, hessian: Hessian, metric: KroneckerMetric) -> Array:
+    def _direction(self, at: Evaluation, hessian: HessianProducts, metric: KroneckerMetric) -> Array:
         """Solve ∇²F d = -∇F approximately."""
         limit = self._target_norm(at)
         solution = np.zeros_like(at.gradient)
