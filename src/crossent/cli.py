@@ -32,12 +32,16 @@ app = typer.Typer(
 )
 
 MODEL_FILE, JSON_FILE, HTML_FILE = "model.safetensors", "report.json", "report.html"
+CHECKPOINT_FILE = "checkpoint.safetensors"
 
 
 @app.command()
 def fit(
     data: Annotated[
-        str, typer.Argument(help="CSV, TSV, Parquet, Arrow or NPZ file; or digits, wine, breast_cancer.")
+        str,
+        typer.Argument(
+            help="CSV, TSV, Parquet, Arrow or NPZ file; folder or pattern of Parquet files; digits, wine, breast_cancer"
+        ),
     ] = "digits",
     target: Annotated[str | None, typer.Option(help="Column of labels (built-in data and NPZ name their own).")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model and the report.")] = Path("out"),
@@ -51,40 +55,64 @@ def fit(
     sweep: Annotated[bool, typer.Option("--sweep", help="Choose C by cross-validation instead.")] = False,
     tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = 1e-4,
     max_iter: Annotated[int, typer.Option(help="Most iterations of the optimiser.")] = 1000,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream",
+            help="Read Parquet in windows, never as a whole. [default: several files, or more than 1/8 of memory]",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="File that the state of the fit is kept in. [default: OUTPUT/checkpoint.safetensors]"),
+    ] = None,
+    checkpoint_interval: Annotated[float, typer.Option(help="Seconds between two checkpoints.")] = 60.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one.")] = False,
 ) -> None:
     """Train a softmax regression on a table; write a model file and a report."""
     with _clean_endings():
         from rich.console import Console
 
         from .report import render_terminal, summarize_fit
-        from .tabular import InputError, default_target, fit_table, read_table
+        from .tabular import InputError, default_target, fit_parquet, fit_table, read_table, should_stream
 
         _check_folder(output, MODEL_FILE, JSON_FILE, HTML_FILE)
         for name, value in (("--C", strength), ("--tol", tol), ("--max-iter", max_iter)):
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be a positive number, and is {value}")
-        frame = read_table(data)
+        kept = output / CHECKPOINT_FILE if checkpoint is None else checkpoint
+        _check_checkpoint(kept, checkpoint_interval, resume, sweep)
+        streamed = should_stream(data) if stream is None else stream
+        if streamed and sweep:
+            raise InputError("--sweep needs the table in memory: leave it out, or pass --no-stream")
+        frame = None if streamed else read_table(data)
         column = target if target is not None else default_target(data)
         if column is None:
-            raise InputError(_which_target(frame.columns))
-        with _progress(tol) as callback:
-            result = fit_table(
-                frame,
-                data,
-                column,
-                drop=drop,
-                test_size=test_size,
-                calibration_size=calibration_size,
-                seed=seed,
-                strength=strength,
-                tolerance=tol,
-                max_iter=max_iter,
-                sweep=sweep,
-                callback=callback,
+            raise InputError(
+                "which column holds the labels? Pass --target COLUMN" if frame is None else _which_target(frame.columns)
             )
+        options: dict[str, Any] = {
+            "drop": drop,
+            "test_size": test_size,
+            "calibration_size": calibration_size,
+            "seed": seed,
+            "strength": strength,
+            "tolerance": tol,
+            "max_iter": max_iter,
+            "checkpoint": None if sweep else kept,
+            "checkpoint_interval": checkpoint_interval,
+        }
+        with _progress(tol) as callback:
+            if frame is None:
+                result = fit_parquet(data, column, callback=callback, **options)
+            else:
+                result = fit_table(frame, data, column, callback=callback, sweep=sweep, **options)
         report = summarize_fit(result)
         files = {output / MODEL_FILE: result.model.to_bytes(), **_report_files(report, output)}
         _write_files(files)
+        if not sweep:
+            kept.unlink(missing_ok=True)  # what it was for has been reached
         console = Console()
         render_terminal(report, console)
         _print_files(console, [output / name for name in (MODEL_FILE, JSON_FILE, HTML_FILE)])
@@ -251,6 +279,24 @@ def _check_folder(folder: Path, *names: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{str(folder)!r} is a file, and the report needs a folder")
     _refuse_folders([folder / name for name in names])
+
+
+def _check_checkpoint(path: Path, interval: float, resume: bool, sweep: bool) -> None:
+    """Refuse to lose the checkpoint of an earlier fit, or to look for one where there can be none."""
+    from .tabular import InputError
+
+    if not interval >= 0:
+        raise InputError(f"--checkpoint-interval must be 0 or more seconds, and is {interval}")
+    if sweep and resume:
+        raise InputError("a sweep keeps no checkpoint to resume: leave out --sweep or --resume")
+    if path.is_dir():
+        raise InputError(f"the checkpoint {str(path)!r} is a folder")
+    if resume and not path.exists():
+        sys.stderr.write(f"crossent: there is no checkpoint {_one_line(str(path))!r}: starting from the beginning\n")
+    if not resume and not sweep and path.exists():
+        raise InputError(
+            f"there is a checkpoint of an unfinished fit, {str(path)!r}: pass --resume to go on from it, or remove it"
+        )
 
 
 def _refuse_folders(paths: Iterable[Path]) -> None:

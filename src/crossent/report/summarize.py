@@ -18,8 +18,7 @@ import crossent as ce
 
 from .._version import __version__
 from ..metrics import accuracy, brier_score, calibration_error, reliability_curve
-from ..tabular import Predictions, TrainedTable
-from ..tabular.reading import as_numbers, as_text
+from ..tabular import Predictions, TrainedModel
 from .advice import advice
 from .honesty import honesty
 
@@ -37,18 +36,15 @@ SHOWN_COLUMNS = 12
 Report = dict[str, Any]
 
 
-def summarize_fit(result: TrainedTable) -> Report:
+def summarize_fit(result: TrainedModel) -> Report:
     """Return the report on a model just trained: test rows beside the training prior, the optimiser, the data."""
     classes = result.model.classes
-    num_classes = len(classes)
-    totals = np.bincount(result.codes, minlength=num_classes)
-    train_counts = np.bincount(result.codes[result.training], minlength=num_classes)
-    test_codes = result.codes[result.test]
+    data = result.data
+    totals, train_counts, test_codes = data.class_counts, data.training_counts, result.test_codes
     losses = np.asarray(ce.cross_entropy(result.test_logits, test_codes, reduction="none"))
     log_prior = np.log(train_counts / train_counts.sum())
-    features = result.frame.drop(result.model.target)
     columns = result.model.preprocessing
-    used = [c.name for c in columns.numbers] + [c.name for c in columns.categories]
+    used = columns.column_names
     report: Report = {
         "schema": SCHEMA,
         "crossent_version": __version__,
@@ -57,15 +53,15 @@ def summarize_fit(result: TrainedTable) -> Report:
         "target": result.model.target,
         "rows_judged": "test rows, held out of training",
         "data": {
-            "rows": result.frame.height,
+            "rows": data.rows,
             "columns": len(used),
             "number_columns": len(columns.numbers),
             "category_columns": len(columns.categories),
-            "dropped_columns": [name for name in features.columns if name not in used],
+            "dropped_columns": data.unused_columns,
             "inputs": len(columns.input_names),
-            "missing_cells": _missing_cells(features.select(used)),
-            "training_rows": len(result.training),
-            "test_rows": len(result.test),
+            "missing_cells": data.missing_cells,
+            "training_rows": int(train_counts.sum()),
+            "test_rows": data.test_rows,
             "calibration_rows": 0 if result.calibration is None else len(result.calibration.rows),
             "seed": result.seed,
         },
@@ -79,9 +75,9 @@ def summarize_fit(result: TrainedTable) -> Report:
             float(np.mean(-log_prior[test_codes])),
             "cross-entropy of the training part's class shares on the test rows",
             row_numbers=result.test,
-            cells=features.select(used) if len(used) <= SHOWN_COLUMNS else None,
+            cells=data.cells if len(used) <= SHOWN_COLUMNS else None,
         ),
-        "training_loss": _loss(float(np.mean(result.training_losses))),
+        "training_loss": _loss(data.training_loss),
         "calibration": _calibration(result),
         "optimiser": _optimiser(result),
         "notes": result.notes,
@@ -262,7 +258,7 @@ def _surprising(
     cells: pl.DataFrame | None,
 ) -> list[dict[str, Any]]:
     shown = []
-    for i in np.argsort(-losses, kind="stable")[:SURPRISING_ROWS]:
+    for i in np.argsort(-losses, kind="stable")[:SURPRISING_ROWS].tolist():
         prediction = int(np.argmax(probabilities[i]))
         row = int(row_numbers[i])
         entry = {
@@ -275,7 +271,7 @@ def _surprising(
             "cells": None,
         }
         if cells is not None:
-            entry["cells"] = {name: _cell(value) for name, value in zip(cells.columns, cells.row(row), strict=True)}
+            entry["cells"] = {name: _cell(value) for name, value in zip(cells.columns, cells.row(i), strict=True)}
         shown.append(entry)
     return shown
 
@@ -286,17 +282,12 @@ def _cell(value: object) -> str | None:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _missing_cells(features: pl.DataFrame) -> int:
-    converted = ((as_numbers(series), series) for series in features.iter_columns())
-    return sum((as_text(series) if numbers is None else numbers).null_count() for numbers, series in converted)
-
-
-def _calibration(result: TrainedTable) -> dict[str, Any] | None:
+def _calibration(result: TrainedModel) -> dict[str, Any] | None:
     """Return loss and calibration error of the test rows before and after the temperature."""
     if result.calibration is None:
         return None
     temperature = result.calibration.temperature
-    codes = result.codes[result.test]
+    codes = result.test_codes
     states = {}
     for name, logits in (("before", result.test_logits * temperature), ("after", result.test_logits)):
         probabilities = np.asarray(ce.softmax(logits))
@@ -309,7 +300,7 @@ def _calibration(result: TrainedTable) -> dict[str, Any] | None:
     return {"method": "temperature", "temperature": temperature, "rows": len(result.calibration.rows), **states}
 
 
-def _optimiser(result: TrainedTable) -> dict[str, Any]:
+def _optimiser(result: TrainedModel) -> dict[str, Any]:
     return {
         "iterations": result.iterations,
         "duality_gap": result.duality_gap,

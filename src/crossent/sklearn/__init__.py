@@ -18,6 +18,7 @@ from .calibration import (
     VectorScaling,
 )
 from .export import to_onnx
+from .parquet import ParquetRows
 from .path import RegressionPath, SoftmaxRegressionCV, softmax_regression_path
 from .softmax_regression import SoftmaxRegression
 
@@ -29,6 +30,7 @@ __all__ = [
     "HistogramBinning",
     "IsotonicCalibration",
     "MatrixScaling",
+    "ParquetRows",
     "PlattScaling",
     "RegressionPath",
     "SoftmaxRegression",

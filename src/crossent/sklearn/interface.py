@@ -102,6 +102,10 @@ class Objective(Protocol):
     def is_sizeable(self) -> bool:
         """Whether one pass takes long enough for rows to be left out."""
 
+    @property
+    def is_shift_invariant(self) -> bool:
+        """Whether F stays the same when the logits of all classes are shifted together."""
+
     def single_threaded_blas(self) -> AbstractContextManager[Any]:
         """Return the context to run a fit in."""
 

@@ -19,8 +19,8 @@ Four decisions that the rest of the package leans on:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -35,6 +35,7 @@ from crossent.kernels import registry
 from crossent.kernels.threads import run_rows
 
 from .interface import Array, DualSums, Evaluation, HessianProducts, RowSample
+from .streaming import RowSource
 from .targets import EncodedTarget
 
 BLOCK_ELEMENTS = 1 << 19
@@ -102,8 +103,9 @@ class LinearObjective:
 
     Parameters
     ----------
-    X : ndarray or CSR array (N, D)
-        float32 or float64, C-contiguous; not written to. Rows of a sparse matrix are made dense a block at a time.
+    X : ndarray, CSR array or RowSource (N, D)
+        float32 or float64, C-contiguous; not written to. Rows of a sparse matrix are made dense a block at a time; a
+        row source is gone through window by window, all threads working on one.
     target : EncodedTarget
         N rows.
     row_weight : ndarray (N,)
@@ -158,14 +160,14 @@ class LinearObjective:
         if self.num_rows * self.num_outputs * self.num_features < PARALLEL_WORK:
             self.num_chunks = 1
         self.cache_rows = max(1, BLOCK_ELEMENTS // max(self.num_outputs, self.num_features))
-        self.block_rows = max(1, min(self.cache_rows, -(-self.num_rows // self.num_chunks)))
-        self.blocks = [
-            slice(i, min(i + self.block_rows, self.num_rows)) for i in range(0, self.num_rows, self.block_rows)
-        ]
+        rows_at_a_time = X.window_rows if isinstance(X, RowSource) else self.num_rows
+        self.block_rows = max(1, min(self.cache_rows, -(-rows_at_a_time // self.num_chunks)))
+        self._window: tuple[int, NDArray[Any]] | None = None
+        self._columns: NDArray[Any] | None = None
         self.mean = mean
         if fit_intercept and mean is None:
             total = np.zeros(self.num_features)
-            for block in self.blocks:
+            for block in self._blocks_in_order():
                 total += row_weight[block] @ self.rows(block)
             self.mean = total / row_weight.sum()
         self._first_dtype = np.dtype(X.dtype if dtype is None else dtype)
@@ -186,16 +188,16 @@ class LinearObjective:
     def _set_precision(self, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
         self._workspaces: list[Workspace] = []
-        self._columns: NDArray[Any] | None = self._held.get(self.dtype)
+        self._columns = self._held.get(self.dtype)
         self._passes = 0
-        if self.mean is None and self.X.dtype == self.dtype and not issparse(self.X):
+        if self.mean is None and self.X.dtype == self.dtype and isinstance(self.X, np.ndarray):
             self._columns = self.X
 
     def _hold_columns(self) -> None:
         """Keep the rows centred and in working precision, if memory allows."""
         if self._columns is None and self.num_rows * self.num_features * self.dtype.itemsize <= self.cache_bytes:
             columns = np.empty(self.X.shape, dtype=self.dtype)
-            for block in self.blocks:
+            for block in self._blocks_in_order():
                 self._shift(block, columns[block])
             self._columns = self._held[self.dtype] = columns
             self._workspaces = []
@@ -217,8 +219,32 @@ class LinearObjective:
         """
         self._set_precision(np.float64)
 
+    def _windows(self) -> Generator[list[slice]]:
+        """Yield the blocks that can be worked on at a time: all of them, or those of each window of a row source."""
+        if not isinstance(self.X, RowSource) or self.holds_columns:
+            yield self._split(0, self.num_rows)
+            return
+        try:
+            with closing(self.X.windows()) as windows:
+                for rows, window in windows:
+                    self._window = rows.start, window
+                    yield self._split(rows.start, rows.stop)
+        finally:
+            self._window = None
+
+    def _split(self, start: int, stop: int) -> list[slice]:
+        return [slice(i, min(i + self.block_rows, stop)) for i in range(start, stop, self.block_rows)]
+
+    def _blocks_in_order(self) -> Iterator[slice]:
+        with closing(self._windows()) as windows:
+            for blocks in windows:
+                yield from blocks
+
     def rows(self, rows: slice) -> NDArray[Any]:
         """Return rows of X, dense."""
+        if self._window is not None:
+            first, window = self._window
+            return window[rows.start - first : rows.stop - first]
         taken = self.X[rows]
         return taken.toarray() if issparse(taken) else taken
 
@@ -293,12 +319,20 @@ class LinearObjective:
     def sum_rows(self, work: BlockFunction, new_total: Callable[[], Any]) -> Iterator[tuple[Any, float]]:
         """Call ``work(workspace, rows, total)`` on all blocks; yield each chunk's total and summed results, in order.
 
-        `work` runs on several threads, those of one chunk in order on one of them.
+        `work` runs on several threads, those of one chunk in order on one of them. Of a row source each chunk is a part
+        of every window.
         """
-        blocks = self.blocks
+        out: list[Any] = [None] * self.num_chunks
+        with closing(self._windows()) as windows:
+            for blocks in windows:
+                self._add_blocks(blocks, work, new_total, out)
+        yield from (part for part in out if part is not None)
+
+    def _add_blocks(
+        self, blocks: list[slice], work: BlockFunction, new_total: Callable[[], Any], out: list[Any]
+    ) -> None:
         count = min(self.num_chunks, len(blocks))
-        bounds = [len(blocks) * i // count for i in range(count + 1)]
-        out: list[Any] = [None] * count
+        bounds = [len(blocks) * i // max(1, count) for i in range(count + 1)]
 
         def run(start: int, stop: int) -> None:
             for chunk in range(start, stop):
@@ -306,14 +340,13 @@ class LinearObjective:
                     workspace = self._workspaces.pop()
                 except IndexError:  # all in use: asking first would be a race between threads
                     workspace = Workspace(self)
-                total, value = new_total(), 0.0
+                total, value = out[chunk] or (new_total(), 0.0)
                 for rows in blocks[bounds[chunk] : bounds[chunk + 1]]:
                     value += work(workspace, rows, total)
                 self._workspaces.append(workspace)
                 out[chunk] = (total, value)
 
         run_rows(run, count, PARALLEL_WORK, ())
-        yield from out
 
     def single_threaded_blas(self) -> AbstractContextManager[Any]:
         """Return a context in which a product runs on the thread that asks for it: BLAS threads that spin at barriers
@@ -409,7 +442,10 @@ class LinearObjective:
         self, target: EncodedTarget, logits: NDArray[Any], terms: Array, weight: Array | None
     ) -> Array:
         soft = None if target.soft is None else target.soft.astype(logits.dtype, copy=False)
-        common = (logits, target.labels, soft, target.class_weight, target.label_smoothing, terms, 1.0, weight, logits)
+        labels = target.labels  # held in the least type; the softmax kernels read int64
+        if labels is not None and target.link == "softmax":
+            labels = labels.astype(np.int64, copy=False)
+        common = (logits, labels, soft, target.class_weight, target.label_smoothing, terms, 1.0, weight, logits)
         twin = registry.find(logits.dtype)
         if target.link == "softmax":
             return twin.softmax_value_grad(*common)

@@ -14,6 +14,7 @@ from sklearn.utils.validation import _check_sample_weight, check_random_state
 
 from crossent.errors import describe, refuse
 
+from .inputs import refuse_source
 from .softmax_regression import SoftmaxRegression
 
 DEFAULT_CS = 13
@@ -200,6 +201,7 @@ class SoftmaxRegressionCV(SoftmaxRegression):
             raise ValueError(refuse("rule must be 'best' or 'one_standard_error'", repr(self.rule)))
         values = resolve_cs(self.Cs)
         estimator = self._estimator()
+        refuse_source(X, "choosing C by folds", "use softmax_regression_path and rows held out, or pass X[:]")
         data, labels = estimator.check_data(X, y)
         weight = _check_sample_weight(sample_weight, data, dtype=np.float64, ensure_non_negative=True)
         folds = self._folds(data, labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_feature_names, _check_sample_weight, check_is_fitted, validate_data
 
 from crossent.core.losses import CrossEntropy, Distillation, Loss
 from crossent.errors import describe, refuse
@@ -21,10 +22,13 @@ from crossent.numpy.dense import binary_cross_entropy_with_logits, cross_entropy
 from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softmax
 
 from .certificate import Certificate
+from .checkpoint import Checkpoint, identify
 from .inference import CoefficientSummary, summarize_coefficients
+from .inputs import check_labels, check_source, read_frame, refuse_source
 from .interface import Array, Objective
-from .objective import CROSS_ENTROPY_TERMS, SIZEABLE_WORK, LinearObjective
+from .objective import CACHE_BYTES, CROSS_ENTROPY_TERMS, SIZEABLE_WORK, LinearObjective
 from .solvers import Monitor, Result, minimize
+from .streaming import MappedRows, RowSource
 from .targets import EncodedTarget, class_weights, encode_target
 
 
@@ -81,6 +85,14 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         Called with every entry of the history as it comes; a true result stops the fit.
     verbose : int, default 0
         1 prints one line per iteration.
+    checkpoint : str or path, optional
+        A file that the state of a fit is written to every `checkpoint_interval` seconds, at the end of an iteration,
+        and where the fit goes on from if it finds it: a fit that was killed ends with the coefficients it would have
+        had. The file appears whole or not at all; it holds numbers and JSON (safetensors), no code. Other data,
+        weights or parameters than `tol`, `max_iter`, `callback` and `verbose` are refused. After a fit that converged
+        it stays, marked as finished: the same fit then only evaluates once, another one replaces it.
+    checkpoint_interval : float, default 60.0
+        Seconds between two checkpoints; a fit that is shorter writes none. 0 writes one after each iteration.
 
     Attributes
     ----------
@@ -138,6 +150,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         warm_start: bool = False,
         callback: Callable[[dict[str, Any]], Any] | None = None,
         verbose: int = 0,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_interval: float = 60.0,
     ) -> None:
         self.C = C
         self.link = link
@@ -151,6 +165,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         self.warm_start = warm_start
         self.callback = callback
         self.verbose = verbose
+        self.checkpoint = checkpoint
+        self.checkpoint_interval = checkpoint_interval
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -164,9 +180,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, data frame or sparse matrix (N, D)
-            Finite numbers. Sparse rows are made dense a block at a time; a memory map is read block by block, and
-            nothing of its size is made.
+        X : array-like, data frame, sparse matrix or ParquetRows (N, D)
+            Finite numbers. Sparse rows are made dense a block at a time; memory maps and Parquet files are read window
+            by window, and nothing of their size is made.
         y : array-like
             Labels (N,). With the softmax link also distributions, a *floating* (N, K) array whose rows sum to 1; with
             the sigmoid link label sets, (N, K) of 0 and 1 or of probabilities.
@@ -190,7 +206,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         """
         problem = self._prepare(X, y, sample_weight)
         with problem.objective.single_threaded_blas():
-            result, monitor = self._solve(problem, self._start(problem))
+            result, monitor = self._solve(problem, self._start(problem), self._open_checkpoint(problem))
         self._explain(result, monitor)
         return self
 
@@ -210,7 +226,14 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         SoftmaxRegression
             With the parameters of this one but C. This one is not fitted. KeyboardInterrupt during a fit makes it the
             last.
+
+        Raises
+        ------
+        ValueError
+            As `fit`, and if `checkpoint` is set: it would be of one fit of many.
         """
+        if self.checkpoint is not None:
+            raise ValueError(refuse("a sweep keeps no checkpoint", f"checkpoint={self.checkpoint!r}", "pass None"))
         owner = clone(self)
         problem = owner._prepare(X, y, sample_weight)
         theta = owner._start(problem)
@@ -232,8 +255,15 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
 
     def check_data(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
         """Return X and y as arrays of the dtypes that `fit` works with."""
+        if isinstance(X, RowSource):
+            check_source(self, X, self._accepted_dtypes(), reset=True)
+            return X, check_labels(self, X, y)
         options = {"order": "C", "multi_output": True, "y_numeric": False, "accept_sparse": "csr"}
-        return validate_data(self, X, y, dtype=self._accepted_dtypes(), **options)
+        array, frame = read_frame(X)
+        X, y = validate_data(self, array, y, dtype=self._accepted_dtypes(), **options)
+        if frame is not None:
+            _check_feature_names(self, frame, reset=True)
+        return X, y
 
     def _prepare(self, X: Any, y: Any, sample_weight: Any) -> _Problem:
         """Check everything; return the objective, without its penalty, and how its parameters are stored."""
@@ -244,6 +274,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         self.classes_ = target.classes
         self._multilabel = target.multilabel
         outputs, edge = self._active_outputs(target, weight, loss)
+        if isinstance(X, np.memmap) and X.nbytes > CACHE_BYTES:
+            X = MappedRows(X)
         counted = weight > 0
         if not counted.all():
             X, weight, target = X[counted], weight[counted], target.take(counted)
@@ -251,13 +283,22 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         total = float(weight.sum())
         return _Problem(self._objective(X, restricted, weight / total, loss), outputs, edge, total)
 
-    def _solve(self, problem: _Problem, theta: Array) -> tuple[Result, Monitor]:
+    def _open_checkpoint(self, problem: _Problem) -> Checkpoint | None:
+        if self.checkpoint is None:
+            return None
+        if not isinstance(problem.objective, LinearObjective):
+            asked = "a checkpoint is kept of fits to rows that this process reads"
+            raise ValueError(refuse(asked, type(problem.objective).__name__, "set checkpoint=None"))
+        fit = {"C": float(self.C), **identify(problem.objective)}
+        return Checkpoint(self.checkpoint, float(self.checkpoint_interval), fit)
+
+    def _solve(self, problem: _Problem, theta: Array, checkpoint: Checkpoint | None = None) -> tuple[Result, Monitor]:
         """Fit at this C: f / (C Σ s) has the penalty 1 / (C Σ s)."""
         objective = problem.objective
         objective.restart(0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * problem.total))
         scale = problem.total if math.isinf(self.C) else float(self.C) * problem.total
         monitor = self._monitor(objective, scale)
-        result = minimize(monitor, theta)
+        result = minimize(monitor, theta, checkpoint)
         self._store(result, monitor, problem.outputs, problem.edge, scale)
         return result, monitor
 
@@ -272,6 +313,10 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             raise ValueError(refuse("max_iter must be a positive integer", repr(self.max_iter)))
         if not _is_number(self.label_smoothing) or not 0 <= self.label_smoothing <= 1:
             raise ValueError(refuse("label_smoothing must lie in [0, 1]", repr(self.label_smoothing)))
+        if not (self.checkpoint is None or isinstance(self.checkpoint, str | os.PathLike)):
+            raise ValueError(refuse("checkpoint must be None or a path", describe(self.checkpoint)))
+        if not _is_number(self.checkpoint_interval) or self.checkpoint_interval < 0:
+            raise ValueError(refuse("checkpoint_interval must be 0 or more seconds", repr(self.checkpoint_interval)))
         if self.loss is None:
             return CrossEntropy()
         if not isinstance(self.loss, Loss) or isinstance(self.loss, Distillation):
@@ -479,6 +524,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         1 against 0 (2, 3)
         """
         check_is_fitted(self)
+        refuse_source(X, "summary", "X[:] reads all rows")
         loss = self._check_parameters()
         if not isinstance(loss, CrossEntropy):
             raise ValueError(refuse("standard errors exist for plain cross-entropy", repr(loss)))
@@ -511,8 +557,20 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
     def logits(self, X: Any) -> NDArray[Any]:
         """Return ``X Wᵀ + b``, (N, K): a column per class (per label; one for two classes with the sigmoid link)."""
         check_is_fitted(self)
+        if isinstance(X, RowSource):
+            return self._logits_by_window(X)
+        read_frame(X)
         X = validate_data(self, X, dtype=[np.float64, np.float32], order="C", reset=False, accept_sparse="csr")
         return X @ self.coef_.T.astype(X.dtype, copy=False) + self.intercept_.astype(X.dtype, copy=False)
+
+    def _logits_by_window(self, X: RowSource) -> NDArray[Any]:
+        check_source(self, X, [np.float64, np.float32], reset=False)
+        logits = np.empty((len(X), len(self.coef_)), X.dtype)
+        weight = self.coef_.T.astype(X.dtype, copy=False)
+        for rows, window in X.windows():
+            np.matmul(window, weight, out=logits[rows])
+        logits += self.intercept_.astype(X.dtype, copy=False)
+        return logits
 
     def decision_function(self, X: Any) -> NDArray[Any]:
         """Return logits (N, K); for two classes the evidence for the second, (N,): a difference of logits."""

@@ -11,13 +11,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .certificate import Certificate
 from .curvature import FeatureBasis, KroneckerMetric
 from .interface import Array, Evaluation, HessianProducts, Objective
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
 
 ARMIJO = 1e-4
 STEEP = 0.5
@@ -139,6 +142,11 @@ class Monitor:
         self.best, self.dual = None, -math.inf
         return self.objective.evaluate(at.theta)
 
+    def continue_from(self, history: list[dict[str, Any]], best: Evaluation, dual: float) -> None:
+        """Take over what an earlier run of the same fit recorded."""
+        self.history, self.best, self.dual = list(history), best, dual
+        self._started -= history[-1]["seconds"]
+
     def finish(self, at: Evaluation, status: str) -> Result:
         """Return the result at the last point, or at the best one if the run was cut short."""
         if status != "converged" and self.best is not None and self.best.value < at.value:
@@ -148,23 +156,28 @@ class Monitor:
         return Result(at, self.relative_gap(at), status, max(1, len(self.history) - 1), self.history)
 
 
-def minimize(monitor: Monitor, theta: Array) -> Result:
-    """Minimise the monitored objective from `theta`; KeyboardInterrupt ends it at the best point so far.
+def minimize(monitor: Monitor, theta: Array, checkpoint: Checkpoint | None = None) -> Result:
+    """Minimise the monitored objective from `theta`, or from where a checkpoint left it; KeyboardInterrupt ends it at
+    the best point so far.
 
     Products of float32 data change to float64 when a step gains no more than rounding could, and before the end: what
     is reported is always evaluated in float64.
     """
     objective = monitor.objective
     step = _NewtonStep(monitor) if objective.is_cross_entropy else _QuasiNewtonStep(monitor)
-    at = objective.evaluate(theta)
+    resumed = None if checkpoint is None else checkpoint.resume(monitor, step)
+    at = objective.evaluate(theta) if resumed is None else resumed
     if not math.isfinite(at.value) and objective.can_promote:
         at = monitor.promote(at)
     if not math.isfinite(at.value):
         return monitor.finish(at, "not_finite")
     status = ""
     try:
-        status = "callback" if monitor.record(at) else ""
+        if resumed is None:
+            status = "callback" if monitor.record(at) else ""
         while not status:
+            if checkpoint is not None:
+                checkpoint.note(monitor, step, at)
             if monitor.is_done(at):
                 if not objective.can_promote:
                     status = "converged"
@@ -187,6 +200,8 @@ def minimize(monitor: Monitor, theta: Array) -> Result:
                 status = "callback"
     except KeyboardInterrupt:
         status = "interrupted"
+    if checkpoint is not None:
+        checkpoint.close(finished=status == "converged")
     return monitor.finish(at, status)
 
 

@@ -18,13 +18,16 @@ from sklearn.utils.validation import column_or_1d
 
 from crossent.errors import describe, refuse
 
+PIECE = 1 << 18
+"""Labels that are encoded at a time."""
+
 
 @dataclass(frozen=True)
 class EncodedTarget:
     """Targets as the kernels read them: labels or soft targets (one of them is None), N rows.
 
-    Softmax: `labels` (N,) int64, `soft` (N, K), `class_weight` (K,). Sigmoid: `labels` (N, K) int8, `soft` (N, K),
-    `class_weight` (2, K), the weights of 0 and of 1.
+    Softmax: `labels` (N,) in the least unsigned type, `soft` (N, K), `class_weight` (K,). Sigmoid: `labels` (N, K) in
+    int8, `soft` (N, K), `class_weight` (2, K), the weights of 0 and of 1.
     """
 
     link: str
@@ -81,7 +84,7 @@ class EncodedTarget:
         weight = None if self.class_weight is None else np.ascontiguousarray(self.class_weight[..., outputs])
         labels, soft = self.labels, self.soft
         if labels is not None and self.link == "softmax":
-            position = np.zeros(self.num_outputs, dtype=np.int64)
+            position = np.zeros(self.num_outputs, dtype=labels.dtype)
             position[outputs] = np.arange(len(outputs))
             labels = position[labels]
         elif labels is not None:
@@ -131,18 +134,32 @@ def encode_target(y: Any, link: str, label_smoothing: float = 0.0) -> EncodedTar
 def _encode_labels(y: Any, link: str) -> EncodedTarget:
     labels = column_or_1d(y, warn=True)
     check_classification_targets(labels)
-    classes, codes = np.unique(labels, return_inverse=True)
+    classes = np.unique(labels)
     if len(classes) < 2:
         raise ValueError(refuse("y must hold at least two classes", f"one class, {classes[0]!r}"))
     if link == "softmax":
-        return EncodedTarget(link, classes, len(classes), codes.astype(np.int64), None)
+        return EncodedTarget(link, classes, len(classes), class_codes(labels, classes), None)
     if len(classes) > 2:
         raise ValueError(
             "Only binary classification is supported by link='sigmoid' with 1-D labels. The type of the target is "
             f"{type_of_target(labels)}; for {len(classes)} exclusive classes use link='softmax', for label sets pass y "
             "as an (N, K) array of 0 and 1"
         )
-    return EncodedTarget(link, classes, 1, codes.astype(np.int8)[:, None], None)
+    return EncodedTarget(link, classes, 1, class_codes(labels, classes).astype(np.int8)[:, None], None)
+
+
+def class_codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
+    """Return the place of each label in the sorted classes, in the least unsigned type, without larger temporaries.
+
+    Examples
+    --------
+    >>> class_codes(np.array(["b", "a", "b"]), np.array(["a", "b"]))
+    array([1, 0, 1], dtype=uint8)
+    """
+    codes = np.empty(len(labels), np.min_scalar_type(len(classes) - 1))
+    for start in range(0, len(labels), PIECE):
+        codes[start : start + PIECE] = np.searchsorted(classes, labels[start : start + PIECE])
+    return codes
 
 
 def _encode_label_sets(array: NDArray[Any], kind: str) -> EncodedTarget:

@@ -14,6 +14,8 @@ from .model import Model, read_model
 from .predictions import Predictions, prediction_table, read_predictions
 from .preprocessing import Preprocessing
 from .reading import BUILT_IN, default_target, read_table
+from .results import TrainedModel
+from .streaming import fit_parquet, should_stream
 from .training import TrainedTable, fit_table
 
 __all__ = [
@@ -22,11 +24,14 @@ __all__ = [
     "Model",
     "Predictions",
     "Preprocessing",
+    "TrainedModel",
     "TrainedTable",
     "default_target",
+    "fit_parquet",
     "fit_table",
     "prediction_table",
     "read_model",
     "read_predictions",
     "read_table",
+    "should_stream",
 ]

@@ -68,7 +68,7 @@ class Preprocessing:
         numbers: list[pl.Series] = []
         categories: list[pl.Series] = []
         for series in frame.iter_columns():
-            _refuse_type(series)
+            refuse_type(series)
             converted = as_numbers(series)
             if converted is None:
                 categories.append(as_text(series))
@@ -80,8 +80,15 @@ class Preprocessing:
             tuple(_fit_category(series.gather(training)) for series in categories),
         )
 
-    def transform(self, frame: pl.DataFrame, source: str = "the table") -> NDArray[np.float64]:
+    @property
+    def column_names(self) -> list[str]:
+        """The columns of the table that are read."""
+        return [number.name for number in self.numbers] + [column.name for column in self.categories]
+
+    def transform(self, frame: pl.DataFrame, source: str = "the table", first_row: int = 0) -> NDArray[np.float64]:
         """Return the matrix (N, D) of a table that has at least the columns this was fitted on.
+
+        Messages count rows from `first_row`, for a part of a table.
 
         Raises
         ------
@@ -94,17 +101,17 @@ class Preprocessing:
             converted = as_numbers(series)
             if converted is None:
                 raise InputError(_not_a_number(series))
-            check_finite(converted)
+            check_finite(converted, first_row)
             with np.errstate(over="ignore"):  # refused below, by name
                 matrix[:, position] = (converted.fill_null(number.median).to_numpy() - number.mean) / number.scale
         position = len(self.numbers)
         for column in self.categories:
             series = require_column(frame, column.name, source)
-            _refuse_type(series)
+            refuse_type(series)
             width = len(column.categories) + column.other
             matrix[:, position : position + width] = _one_hot(as_text(series).fill_null(column.fill), column)
             position += width
-        _refuse_overflow(matrix, self.input_names)
+        _refuse_overflow(matrix, self.input_names, first_row)
         return matrix
 
 
@@ -149,7 +156,8 @@ def _one_hot(cells: pl.Series, column: CategoryColumn) -> NDArray[np.float64]:
     return block
 
 
-def _refuse_type(series: pl.Series) -> None:
+def refuse_type(series: pl.Series) -> None:
+    """Refuse a column of a type that is neither numbers nor words."""
     if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object):
         raise InputError(
             f"column {series.name!r} holds values of type {series.dtype}, which crossent cannot use: leave it out "
@@ -165,9 +173,10 @@ def _not_a_number(series: pl.Series) -> str:
     return f"column {series.name!r} held numbers in training and holds {series[row]!r} in row {row} (counted from 0)"
 
 
-def _refuse_overflow(matrix: NDArray[np.float64], names: list[str]) -> None:
+def _refuse_overflow(matrix: NDArray[np.float64], names: list[str], first_row: int) -> None:
     if not np.isfinite(matrix).all():
         row, column = np.argwhere(~np.isfinite(matrix))[0]
         raise InputError(
-            f"column {names[column]!r} holds a number too large to standardise in row {row} (counted from 0)"
+            f"column {names[column]!r} holds a number too large to standardise in row {first_row + row} (counted "
+            "from 0)"
         )

@@ -204,6 +204,12 @@ def drop_columns(frame: pl.DataFrame, drop: list[str] | None, target: str, sourc
     return frame.drop(drop or [])
 
 
+def count_missing(features: pl.DataFrame) -> int:
+    """Return how many cells of a table are null or blank, or in a column of numbers a spelling of "no value"."""
+    converted = ((as_numbers(series), series) for series in features.iter_columns())
+    return sum((as_text(series) if numbers is None else numbers).null_count() for numbers, series in converted)
+
+
 def as_text(series: pl.Series) -> pl.Series:
     """Return the column as text, with null where the cell is null or blank."""
     if series.dtype == pl.Boolean:
@@ -238,13 +244,13 @@ def as_numbers(series: pl.Series) -> pl.Series | None:
     return numbers if numbers.null_count() == text.null_count() else None
 
 
-def check_finite(numbers: pl.Series) -> None:
-    """Refuse NaN and infinity, naming the first."""
+def check_finite(numbers: pl.Series, first_row: int = 0) -> None:
+    """Refuse NaN and infinity, naming the first; `first_row` is where in the table the column begins."""
     bad = (~numbers.is_finite()).fill_null(False)
     if bad.any():
         row = int(bad.arg_max() or 0)
         value = "NaN" if np.isnan(numbers[row]) else "infinity" if numbers[row] > 0 else "-infinity"
         raise InputError(
-            f"column {numbers.name!r} holds {value} in row {row} (counted from 0); "
+            f"column {numbers.name!r} holds {value} in row {first_row + row} (counted from 0); "
             "a missing value is an empty cell, and is filled in"
         )

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from ..sklearn import SoftmaxRegression, SoftmaxRegressionCV, TemperatureScaling
 from .errors import InputError
 from .model import Model
 from .preprocessing import Preprocessing
-from .reading import as_text, drop_columns, require_column
+from .reading import as_text, count_missing, drop_columns, require_column
+from .results import Calibration, DataSummary, TrainedModel
 
 # Beyond it not every integer is a float, and a float is written as it is.
 _EXACT_INTEGERS = 2.0**53
@@ -29,33 +31,14 @@ _CALIBRATION_ROWS_A_CLASS = 10
 _LIKELIHOOD_RATIO = 3.84
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Rows held out of training to find a temperature, which the model's coefficients are divided by."""
+@dataclass(frozen=True, kw_only=True)
+class TrainedTable(TrainedModel):
+    """A model trained on a table in memory, with the table. Rows are counted from 0 in the table as read."""
 
-    rows: NDArray[np.intp]
-    temperature: float
-
-
-@dataclass(frozen=True)
-class TrainedTable:
-    """A model beside everything that was seen on the way to it. Rows are counted from 0 in the table as read."""
-
-    model: Model
-    source: str
     frame: pl.DataFrame
     codes: NDArray[np.intp]  # class index of every row
     training: NDArray[np.intp]  # row numbers
-    test: NDArray[np.intp]
-    test_logits: NDArray[np.float64]
     training_losses: NDArray[np.float64]  # nats, one per training row
-    history: list[dict[str, Any]]
-    duality_gap: float | None
-    tolerance: float
-    iterations: int
-    seed: int
-    notes: list[str]
-    calibration: Calibration | None = None
 
 
 def fit_table(
@@ -72,6 +55,8 @@ def fit_table(
     max_iter: int = 1000,
     sweep: bool = False,
     callback: Callable[[dict[str, Any]], None] | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_interval: float = 60.0,
 ) -> TrainedTable:
     """Train a softmax regression on a table.
 
@@ -100,6 +85,8 @@ def fit_table(
         Choose C by cross-validation on the training part, from a range of values; `strength` is then not used.
     callback : callable, optional
         Called with every entry of the optimiser's history.
+    checkpoint, checkpoint_interval : path, float
+        As the estimator takes them; a sweep has none.
 
     Raises
     ------
@@ -111,7 +98,7 @@ def fit_table(
     if features.width == 0:
         raise InputError(f"{source!r} has no column beside {target!r} to learn from")
     classes, codes = encode_labels(labels)
-    _check_classes(classes, codes, labels)
+    check_classes(classes, np.bincount(codes, minlength=len(classes)), labels)
     training, test = _split(codes, len(classes), test_size, seed)
     training, calibrating, calibration_notes = _hold_out(codes, training, len(classes), calibration_size, seed)
     preprocessing = Preprocessing.fit(features, training)
@@ -120,29 +107,27 @@ def fit_table(
     matrix = preprocessing.transform(features, source)
 
     common: dict[str, Any] = {"tol": tolerance, "max_iter": max_iter, "callback": callback}
-    estimator = (
-        SoftmaxRegressionCV(cv=_folds(codes[training]), **common) if sweep else SoftmaxRegression(strength, **common)
-    )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            estimator.fit(matrix[training], codes[training])
-        except ValueError as error:
-            raise InputError(str(error)) from error
-    if any("interrupted after" in str(warning.message) for warning in caught):
-        raise KeyboardInterrupt  # the estimator keeps its best coefficients; a file of half a training is not wanted
-    calibration = _calibrate(estimator, matrix, codes, calibrating, calibration_notes)
-    temperature = 1.0 if calibration is None else calibration.temperature
+    if sweep:
+        estimator = SoftmaxRegressionCV(cv=_folds(codes[training]), **common)
+    else:
+        kept: dict[str, Any] = {"checkpoint": checkpoint, "checkpoint_interval": checkpoint_interval}
+        estimator = SoftmaxRegression(strength, **common, **kept)
+    warned = fit_estimator(estimator, matrix[training], codes[training])
+    calibration = None
+    if len(calibrating):
+        calibration = calibrate(
+            estimator.logits(matrix[calibrating]), codes[calibrating], calibrating, calibration_notes
+        )
     chosen: list[str] = []
     if isinstance(estimator, SoftmaxRegressionCV):
         strength = estimator.C_
         tried = f"{len(estimator.Cs_)} values from {estimator.Cs_[0]:g} to {estimator.Cs_[-1]:g}"
         chosen = [f"C = {strength:.3g} has the least held-out log-loss of {tried} ({len(estimator.losses_)} folds)"]
-    model = Model(
+    model = build_model(
         preprocessing,
-        np.asarray(estimator.coef_, dtype=np.float64) / temperature,
-        np.asarray(estimator.intercept_, dtype=np.float64) / temperature,
-        tuple(classes),
+        estimator,
+        calibration,
+        classes,
         target,
         {
             "source": source,
@@ -152,34 +137,94 @@ def fit_table(
             "tolerance": tolerance,
             "seed": seed,
             "test_size": test_size,
-            **({} if calibration is None else {"temperature": temperature, "calibration_rows": len(calibrating)}),
         },
     )
     logits = model.logits_of(matrix)
     losses = np.asarray(ce.cross_entropy(logits[training], codes[training], reduction="none"))
-    gap = getattr(estimator, "duality_gap_", None)
     return TrainedTable(
         model=model,
         source=source,
+        data=DataSummary(
+            rows=frame.height,
+            unused_columns=[name for name in features.columns if name not in preprocessing.column_names],
+            missing_cells=count_missing(features.select(preprocessing.column_names)),
+            class_counts=np.bincount(codes, minlength=len(classes)),
+            training_counts=np.bincount(codes[training], minlength=len(classes)),
+            test_rows=len(test),
+            training_loss=float(np.mean(losses)),
+            cells=features.select(preprocessing.column_names)[test],
+        ),
         frame=frame,
         codes=codes,
         training=training,
         test=test,
+        test_codes=codes[test],
         test_logits=logits[test],
         training_losses=losses,
-        history=[dict(entry) for entry in estimator.history_],
-        duality_gap=None if gap is None or not math.isfinite(gap) else float(gap),
+        **optimiser_summary(estimator),
         tolerance=tolerance,
-        iterations=int(np.max(estimator.n_iter_)),
         seed=seed,
         notes=[
             *chosen,
             *_notes(frame, features, preprocessing, training),
-            *(str(w.message).splitlines()[0] for w in caught),
+            *warned,
             *calibration_notes,
         ],
         calibration=calibration,
     )
+
+
+def fit_estimator(estimator: SoftmaxRegression, X: Any, codes: NDArray[Any]) -> list[str]:
+    """Fit, and return the first lines of what the estimator warns of.
+
+    Raises
+    ------
+    InputError
+        If the estimator refuses the data.
+    KeyboardInterrupt
+        If it was interrupted: it keeps its best coefficients, but a file of half a training is not wanted.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            estimator.fit(X, codes)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+    if any("interrupted after" in str(warning.message) for warning in caught):
+        raise KeyboardInterrupt
+    return [str(warning.message).splitlines()[0] for warning in caught]
+
+
+def build_model(
+    preprocessing: Preprocessing,
+    estimator: SoftmaxRegression,
+    calibration: Calibration | None,
+    classes: list[str],
+    target: str,
+    training: dict[str, Any],
+) -> Model:
+    """Return the model of a fitted estimator, its coefficients divided by the temperature."""
+    temperature = 1.0 if calibration is None else calibration.temperature
+    if calibration is not None:
+        training = {**training, "temperature": temperature, "calibration_rows": len(calibration.rows)}
+    return Model(
+        preprocessing,
+        np.asarray(estimator.coef_, dtype=np.float64) / temperature,
+        np.asarray(estimator.intercept_, dtype=np.float64) / temperature,
+        tuple(classes),
+        target,
+        training,
+    )
+
+
+def optimiser_summary(estimator: SoftmaxRegression) -> dict[str, Any]:
+    """Return how a fit went, as fields of `TrainedModel`."""
+    gap = float(estimator.duality_gap_)
+    return {
+        "history": [dict(entry) for entry in estimator.history_],
+        "duality_gap": gap if math.isfinite(gap) else None,
+        "iterations": int(np.max(estimator.n_iter_)),
+    }
 
 
 def encode_labels(labels: pl.Series) -> tuple[list[str], NDArray[np.intp]]:
@@ -192,36 +237,50 @@ def encode_labels(labels: pl.Series) -> tuple[list[str], NDArray[np.intp]]:
     InputError
         If a label is missing, NaN or infinite, or of a type that names no class.
     """
-    if labels.dtype.is_nested() or labels.dtype in (pl.Binary, pl.Object, pl.Null):
-        raise InputError(f"the target column {labels.name!r} holds values of type {labels.dtype}, which name no class")
-    if labels.dtype.is_float() and not labels.is_finite().fill_null(True).all():
-        row = int((~labels.is_finite()).fill_null(False).arg_max() or 0)
-        raise InputError(f"the target column {labels.name!r} holds {labels[row]} in row {row} (counted from 0)")
+    text = check_labels(labels)
     if labels.dtype.is_float() and ((labels == labels.round()) & (labels.abs() <= _EXACT_INTEGERS)).all():
         labels = labels.cast(pl.Int64)
-    text = as_text(labels)
-    if text.null_count():
-        row = int(text.is_null().arg_max() or 0)
-        raise InputError(f"the target column {labels.name!r} has no label in row {row} (counted from 0)")
+        text = as_text(labels)
     in_order = pl.DataFrame({"value": labels, "text": text}).unique("text").sort("value")["text"].to_list()
     codes = text.cast(pl.Enum(in_order)).to_physical().to_numpy().astype(np.intp)
     return in_order, codes
 
 
-def _check_classes(classes: list[str], codes: NDArray[np.intp], labels: pl.Series) -> None:
+def check_labels(labels: pl.Series, first_row: int = 0) -> pl.Series:
+    """Return labels as text, none of them missing, NaN or infinite; messages count rows from `first_row`.
+
+    Raises
+    ------
+    InputError
+        If there is such a label, or their type names no class.
+    """
+    if labels.dtype.is_nested() or labels.dtype in (pl.Binary, pl.Object, pl.Null):
+        raise InputError(f"the target column {labels.name!r} holds values of type {labels.dtype}, which name no class")
+    if labels.dtype.is_float() and not labels.is_finite().fill_null(True).all():
+        row = int((~labels.is_finite()).fill_null(False).arg_max() or 0)
+        raise InputError(
+            f"the target column {labels.name!r} holds {labels[row]} in row {first_row + row} (counted from 0)"
+        )
+    text = as_text(labels)
+    if text.null_count():
+        row = int(text.is_null().arg_max() or 0)
+        raise InputError(f"the target column {labels.name!r} has no label in row {first_row + row} (counted from 0)")
+    return text
+
+
+def check_classes(classes: list[str], counts: NDArray[np.intp], labels: pl.Series) -> None:
+    """Refuse classes that nothing can be learned of: a single one, or one of a single row."""
     if len(classes) < 2:
         raise InputError(
             f"the target column {labels.name!r} is constant ({classes[0]!r}): there is nothing to tell apart"
         )
-    counts = np.bincount(codes, minlength=len(classes))
     single = [name for name, count in zip(classes, counts, strict=True) if count == 1]
     if not single:
         return
     if labels.dtype.is_numeric() and 2 * len(single) > len(classes):
         raise InputError(
-            f"the target column {labels.name!r} has {len(classes)} different numbers in {len(codes)} rows, most of "
-            "them once: "
-            "it looks like a quantity, and crossent predicts classes"
+            f"the target column {labels.name!r} has {len(classes)} different numbers in {int(counts.sum())} rows, most "
+            "of them once: it looks like a quantity, and crossent predicts classes"
         )
     others = f" (and {len(single) - 1} more such classes)" if len(single) > 1 else ""
     raise InputError(
@@ -261,37 +320,40 @@ def _hold_out(
         return training, none, []
     held_out = math.ceil(len(training) * share)
     counts = np.bincount(codes[training], minlength=num_classes)
-    if held_out < max(_CALIBRATION_ROWS, _CALIBRATION_ROWS_A_CLASS * num_classes) or counts.min() < 2:
-        note = (
-            f"not calibrated: {held_out} rows could be held out for it, and {num_classes} classes need "
-            f"{max(_CALIBRATION_ROWS, _CALIBRATION_ROWS_A_CLASS * num_classes)}, with two rows of each to train on"
-        )
-        return training, none, [note]
+    note = too_few_to_calibrate(held_out, num_classes)
+    if note or counts.min() < 2:
+        return training, none, [note or _too_few(held_out, num_classes)]
     kept, other = train_test_split(training, test_size=held_out, stratify=codes[training], random_state=seed)
     if len(np.unique(codes[kept])) < num_classes:
         return training, none, ["not calibrated: holding rows out would leave a class without training rows"]
     return np.sort(kept), np.sort(other), []
 
 
-def _calibrate(
-    estimator: SoftmaxRegression,
-    matrix: NDArray[np.float64],
-    codes: NDArray[np.intp],
-    rows: NDArray[np.intp],
-    notes: list[str],
+def too_few_to_calibrate(held_out: int, num_classes: int) -> str:
+    """Return a note if so many rows are too few to find a temperature, else nothing."""
+    enough = held_out >= max(_CALIBRATION_ROWS, _CALIBRATION_ROWS_A_CLASS * num_classes)
+    return "" if enough else _too_few(held_out, num_classes)
+
+
+def _too_few(held_out: int, num_classes: int) -> str:
+    return (
+        f"not calibrated: {held_out} rows could be held out for it, and {num_classes} classes need "
+        f"{max(_CALIBRATION_ROWS, _CALIBRATION_ROWS_A_CLASS * num_classes)}, with two rows of each to train on"
+    )
+
+
+def calibrate(
+    logits: NDArray[np.float64], codes: NDArray[Any], rows: NDArray[np.intp], notes: list[str]
 ) -> Calibration | None:
-    """Return the temperature of the rows held out for it; a note in the place of one that is no use."""
-    if not len(rows):
-        return None
+    """Return the temperature of logits of the rows held out for it; a note in the place of one that is no use."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        logits = estimator.logits(matrix[rows])
-        found = TemperatureScaling().fit(logits, codes[rows])
+        found = TemperatureScaling().fit(logits, codes)
     if caught or not math.isfinite(found.temperature_):
         notes.append(f"not calibrated: {str(caught[0].message).splitlines()[0]}")
         return None
-    gained = float(ce.cross_entropy(logits, codes[rows], reduction="sum"))
-    gained -= float(ce.cross_entropy(logits / found.temperature_, codes[rows], reduction="sum"))
+    gained = float(ce.cross_entropy(logits, codes, reduction="sum"))
+    gained -= float(ce.cross_entropy(logits / found.temperature_, codes, reduction="sum"))
     if 2 * gained < _LIKELIHOOD_RATIO:
         notes.append(
             f"kept as it is: on the {len(rows)} rows held out for calibration, the best temperature "

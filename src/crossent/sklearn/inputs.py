@@ -1,0 +1,93 @@
+"""What a fit may be given as X beside arrays: data frames, whose columns have names and types, and row sources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import _check_y, check_consistent_length
+
+from crossent.errors import refuse
+
+from .streaming import RowSource
+
+UNTYPED = (nw.Object, nw.Unknown)
+"""Columns of Python objects: scikit-learn looks at what is in them."""
+
+
+def read_frame(X: Any) -> tuple[Any, Any]:
+    """Return X for `validate_data`, and the data frame that it was, or None.
+
+    Frames of pandas are left to scikit-learn, which knows their types; others are read here and keep float32.
+
+    Raises
+    ------
+    ValueError
+        If a column of the frame is not of numbers, or a cell is missing, with the column and row.
+    """
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    if not isinstance(frame, nw.DataFrame):
+        return X, None
+    for column in frame.iter_columns():
+        dtype = column.dtype
+        if not (dtype.is_numeric() or dtype == nw.Boolean or dtype in UNTYPED):
+            raise ValueError(
+                refuse("every column of X must hold numbers", f"column {column.name!r} of type {dtype}", "encode it")
+            )
+        if column.null_count():
+            row = column.is_null().arg_true()[0]
+            raise ValueError(
+                refuse("X must have no missing cell", f"one in column {column.name!r}, row {row}", "impute it")
+            )
+    return X if frame.implementation.is_pandas_like() else frame.to_numpy(), X
+
+
+def check_source(estimator: Any, X: RowSource, accepted: Any, reset: bool) -> None:
+    """Check a row source against what an estimator works with or was fitted to, and note its features in a fit.
+
+    Raises
+    ------
+    ValueError
+        If the rows are of another dtype than `accepted`, there are none, or the features are not those of the fit.
+    """
+    dtypes = accepted if isinstance(accepted, list) else [accepted]
+    if X.dtype not in [np.dtype(dtype) for dtype in dtypes]:
+        raise ValueError(
+            refuse(
+                f"rows that are read in windows must be {dtypes[0]}", X.dtype, f"dtype={X.dtype.name!r} or dtype=None"
+            )
+        )
+    if min(X.shape) < 1:
+        raise ValueError(refuse("X must have rows and columns", f"shape {X.shape}"))
+    if reset:
+        estimator.n_features_in_ = X.shape[1]
+    elif X.shape[1] != estimator.n_features_in_:
+        raise ValueError(
+            f"X has {X.shape[1]} features, but {type(estimator).__name__} is expecting {estimator.n_features_in_} "
+            "features as input"
+        )
+    names = X.feature_names
+    if reset and names is not None:
+        estimator.feature_names_in_ = np.array(names, dtype=object)
+    elif reset and hasattr(estimator, "feature_names_in_"):
+        del estimator.feature_names_in_
+    elif names is not None and names != list(getattr(estimator, "feature_names_in_", names)):
+        wrong = next(pair for pair in zip(names, estimator.feature_names_in_, strict=True) if pair[0] != pair[1])
+        raise ValueError(
+            refuse("X must have the features of the fit, in order", f"{wrong[0]!r} in the place of {wrong[1]!r}")
+        )
+
+
+def check_labels(estimator: Any, X: RowSource, y: Any) -> NDArray[Any]:
+    """Return y as an array, of as many rows as X."""
+    y = _check_y(y, multi_output=True, y_numeric=False, estimator=estimator)
+    check_consistent_length(X, y)
+    return y
+
+
+def refuse_source(X: Any, who: str, works: str) -> None:
+    """Refuse a row source where all rows must be in memory."""
+    if isinstance(X, RowSource):
+        raise ValueError(refuse(f"{who} needs X in memory", type(X).__name__, works))

@@ -1,0 +1,380 @@
+"""Train on Parquet files that are larger than memory: the same model file and report, a window of rows at a time.
+
+In memory stay two bytes or so per row (its class, and whether it is to train, to calibrate or to test) and eight for
+its weight, beside a few windows. The parts are drawn row by row, from a hash of the row's number and the seed: no list
+of row numbers is shuffled, and neither files nor row groups matter.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+import crossent as ce
+
+from ..sklearn import SoftmaxRegression
+from ..sklearn.parquet import ParquetTable
+from ..sklearn.streaming import WINDOW_BYTES, RowSource, even_boundaries, read_ahead
+from .errors import InputError, name_list
+from .model import Model
+from .preprocessing import Preprocessing
+from .reading import as_text
+from .results import DataSummary, TrainedModel
+from .statistics import MAX_DISTINCT, TableStatistics
+from .training import (
+    build_model,
+    calibrate,
+    check_classes,
+    check_labels,
+    encode_labels,
+    fit_estimator,
+    optimiser_summary,
+    too_few_to_calibrate,
+)
+
+MEMORY_SHARE = 1 / 8
+"""A table in memory becomes a matrix, of which the training rows are copied: larger ones are streamed."""
+MEDIAN_CELLS = 1 << 22
+MOST_JUDGED = 100_000
+JUDGED_LOGITS = 1 << 25
+BLOCK_LOGITS = 1 << 20
+TRAINING, CALIBRATING, TEST = 0, 1, 2
+_TO_TEST, _TO_CALIBRATE, _TO_SAMPLE = 0, 1, 2  # what a row's numbers are drawn for
+
+
+def should_stream(source: str) -> bool:
+    """Return whether a source is of several Parquet files, or of one that would fill more than an eighth of memory."""
+    path = Path(source)
+    if path.is_file():
+        if path.suffix.lower() != ".parquet" or not hasattr(os, "sysconf"):
+            return False
+        try:
+            table = ParquetTable(path)
+        except (ValueError, OSError):
+            return False  # whoever reads it as a whole says what is wrong
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return 8 * table.num_rows * len(table.schema) > MEMORY_SHARE * memory
+    return path.is_dir() or any(character in source for character in "*?[")
+
+
+def fit_parquet(
+    source: str,
+    target: str,
+    *,
+    drop: list[str] | None = None,
+    test_size: float = 0.25,
+    calibration_size: float = 0.0,
+    seed: int = 0,
+    strength: float = 1.0,
+    tolerance: float = 1e-4,
+    max_iter: int = 1000,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_interval: float = 60.0,
+    window_bytes: int = WINDOW_BYTES,
+) -> TrainedModel:
+    """Train a softmax regression on Parquet files that are never in memory as a whole.
+
+    Parameters
+    ----------
+    source : str
+        A Parquet file, a folder of them, or a pattern.
+    target, drop, seed, strength, tolerance, max_iter, callback, checkpoint, checkpoint_interval
+        As `fit_table` takes them.
+    test_size, calibration_size : float
+        As `fit_table` takes them, but rows are drawn independently of each other and of their classes.
+    window_bytes : int
+        About how much of the table, as a matrix, to hold at a time.
+
+    Raises
+    ------
+    InputError
+        If the table cannot be learned from, with the reason in one sentence.
+    """
+    if not 0 < test_size < 1:
+        raise InputError(f"the test part must be a share of the rows between 0 and 1, and is {test_size}")
+    if not 0 <= calibration_size < 1:
+        raise InputError(
+            f"the calibration part must be a share of the rows from 0 to below 1, and is {calibration_size}"
+        )
+    with _as_input_errors():
+        table = _Table(source, target, drop or [], window_bytes)
+        classes, codes = table.labels()
+        part = draw_parts(table.num_rows, test_size, calibration_size, seed)
+        counts = [np.bincount(codes[part == which], minlength=len(classes)) for which in (TRAINING, CALIBRATING, TEST)]
+        notes = []
+        note = too_few_to_calibrate(int(counts[CALIBRATING].sum()), len(classes)) if calibration_size else ""
+        if note or not calibration_size:
+            part[part == CALIBRATING] = TRAINING
+            counts[TRAINING] += counts[CALIBRATING]
+            notes = [note] if note else []
+        _check_parts(classes, counts[TRAINING], counts[TEST], test_size)
+        statistics = table.statistics(part == TRAINING, seed)
+        preprocessing = statistics.preprocessing()
+        if not preprocessing.input_names:
+            raise InputError(f"no column of {source!r} holds a value in the training part")
+        rows = _PreprocessedRows(table, preprocessing, window_bytes)
+        training = part == TRAINING
+        estimator = SoftmaxRegression(
+            strength,
+            tol=tolerance,
+            max_iter=max_iter,
+            callback=callback,
+            checkpoint=checkpoint,
+            checkpoint_interval=checkpoint_interval,
+        )
+        warned = fit_estimator(estimator, rows[training], codes[training])
+        kept = _Kept(part, seed, len(classes))
+        plain = build_model(preprocessing, estimator, None, classes, target, {})
+        loss, cells = kept.collect(rows, plain, codes, keep_cells=True)
+        calibration = None
+        if len(kept.calibrating):
+            calibration = calibrate(kept.calibrating_logits, codes[kept.calibrating], kept.calibrating, notes)
+        model = build_model(
+            preprocessing,
+            estimator,
+            calibration,
+            classes,
+            target,
+            {
+                "source": source,
+                "training_rows": int(counts[TRAINING].sum()),
+                "class_counts": counts[TRAINING].tolist(),
+                "C": strength,
+                "tolerance": tolerance,
+                "seed": seed,
+                "test_size": test_size,
+            },
+        )
+        if calibration is not None:
+            loss, _ = kept.collect(rows, model, codes)
+    test_rows = int(counts[TEST].sum())
+    if len(kept.judged) < test_rows:
+        notes.append(f"the report judges {len(kept.judged):,} of the {test_rows:,} test rows, drawn by the seed")
+    return TrainedModel(
+        model=model,
+        source=source,
+        data=DataSummary(
+            rows=table.num_rows,
+            unused_columns=[],
+            missing_cells=statistics.missing_cells,
+            class_counts=np.bincount(codes, minlength=len(classes)),
+            training_counts=counts[TRAINING],
+            test_rows=test_rows,
+            training_loss=loss,
+            cells=cells,
+        ),
+        test=kept.judged,
+        test_codes=codes[kept.judged].astype(np.intp),
+        test_logits=kept.judged_logits,
+        **optimiser_summary(estimator),
+        tolerance=tolerance,
+        seed=seed,
+        notes=[
+            f"read window by window ({rows.num_windows} of them), never in memory as a whole",
+            *statistics.notes(preprocessing, int(counts[TRAINING].sum())),
+            *warned,
+            *notes,
+        ],
+        calibration=calibration,
+    )
+
+
+@contextmanager
+def _as_input_errors() -> Generator[None]:
+    """Turn what the files' reader refuses into sentences for the command line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, FileNotFoundError) as error:
+        raise InputError(str(error)) from error
+
+
+class _Table:
+    """The feature and target columns of Parquet files, in windows."""
+
+    def __init__(self, source: str, target: str, drop: list[str], window_bytes: int) -> None:
+        self._table = ParquetTable(source)
+        self._source, self._target = source, target
+        schema = self._table.schema
+        for name in (target, *drop):
+            if name not in schema:
+                raise InputError(
+                    f"there is no column {name!r} in {source!r}; its columns are {name_list(list(schema))}"
+                )
+        if target in drop:
+            raise InputError(f"column {target!r} is the target and cannot be dropped as well")
+        self._features = {name: type_ for name, type_ in schema.items() if name != target and name not in drop}
+        if not self._features:
+            raise InputError(f"{source!r} has no column beside {target!r} to learn from")
+        self.num_rows = self._table.num_rows
+        self._boundaries = even_boundaries((self.num_rows, len(self._features)), np.float64, window_bytes)
+
+    def frame(self, start: int, stop: int, columns: list[str]) -> pl.DataFrame:
+        """Return some columns of some rows."""
+        return self._table.frame(start, stop, columns)
+
+    def _frames(self, columns: list[str]) -> Generator[tuple[int, pl.DataFrame]]:
+        bounds = self._boundaries.tolist()
+        read = read_ahead(lambda i: self.frame(bounds[i], bounds[i + 1], columns), len(bounds) - 1)
+        with closing(read) as frames:
+            yield from zip(bounds, frames, strict=False)
+
+    def labels(self) -> tuple[list[str], NDArray[Any]]:
+        """Return the classes and every row's class index, in the least type."""
+        values = pl.Series(self._target, [], self._table.schema[self._target])
+        for start, frame in self._frames([self._target]):
+            series = frame[self._target]
+            check_labels(series, start)
+            values = pl.concat([values, series.unique()]).unique()
+            if len(values) > MAX_DISTINCT:
+                raise InputError(f"the target column {self._target!r} has more than {MAX_DISTINCT:,} different values")
+        classes, order = encode_labels(values)
+        text = as_text(values)
+        codes = np.empty(self.num_rows, np.min_scalar_type(len(classes) - 1))
+        code_of = pl.DataFrame({"text": text, "code": order.astype(np.int64)}).unique("text")
+        for start, frame in self._frames([self._target]):
+            found = as_text(frame[self._target]).replace_strict(code_of["text"], code_of["code"], return_dtype=pl.Int64)
+            codes[start : start + len(found)] = found.to_numpy()
+        check_classes(classes, np.bincount(codes, minlength=len(classes)), values)
+        return classes, codes
+
+    def statistics(self, training: NDArray[np.bool_], seed: int) -> TableStatistics:
+        """Return what one pass over the features tells."""
+        statistics = TableStatistics(self._features)
+        sampled = max(1, MEDIAN_CELLS // len(self._features)) / max(1, int(training.sum()))
+        for start, frame in self._frames(list(self._features)):
+            stop = start + frame.height
+            chosen = hashed_shares(start, stop, seed, _TO_SAMPLE) < sampled
+            statistics.add(frame, training[start:stop], chosen, start)
+        return statistics
+
+
+class _PreprocessedRows(RowSource):
+    """The matrix of a table, made window by window."""
+
+    def __init__(self, table: _Table, preprocessing: Preprocessing, window_bytes: int) -> None:
+        shape = (table.num_rows, len(preprocessing.input_names))
+        super().__init__(shape, np.float64, even_boundaries(shape, np.float64, window_bytes))
+        self._table = table
+        self._preprocessing = preprocessing
+
+    def frame(self, index: int) -> pl.DataFrame:
+        """Return the cells of a window."""
+        start, stop = self.boundaries[index : index + 2].tolist()
+        return self._table.frame(start, stop, self._preprocessing.column_names)
+
+    def matrix(self, frame: pl.DataFrame, index: int) -> NDArray[np.float64]:
+        """Return the rows of a window's cells."""
+        return self._preprocessing.transform(frame, first_row=int(self.boundaries[index]))
+
+    def read_window(self, index: int) -> NDArray[np.float64]:
+        """Return the rows of one window."""
+        return self.matrix(self.frame(index), index)
+
+
+@dataclass
+class _Kept:
+    """The rows whose logits are kept: some to calibrate on, some to be judged."""
+
+    part: NDArray[np.int8]
+    seed: int
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        self.calibrating = self._draw(CALIBRATING)
+        self.judged = self._draw(TEST)
+        self.calibrating_logits = np.empty((len(self.calibrating), self.num_classes))
+        self.judged_logits = np.empty((len(self.judged), self.num_classes))
+
+    def _draw(self, which: int) -> NDArray[np.intp]:
+        rows = np.flatnonzero(self.part == which)
+        most = max(1, min(MOST_JUDGED, JUDGED_LOGITS // self.num_classes))
+        if len(rows) <= most:
+            return rows
+        order = np.argpartition(hashed_shares(0, len(self.part), self.seed, _TO_SAMPLE)[rows], most)
+        return np.sort(rows[order[:most]])
+
+    def collect(
+        self, rows: _PreprocessedRows, model: Model, codes: NDArray[Any], keep_cells: bool = False
+    ) -> tuple[float, pl.DataFrame]:
+        """Fill in the logits kept, in one pass; return the mean loss of the training rows, and the cells judged."""
+        total, count = 0.0, 0
+        cells: list[pl.DataFrame] = []
+        block = max(1, BLOCK_LOGITS // max(self.num_classes, rows.shape[1]))
+        with closing(read_ahead(lambda i: self._read(rows, i), rows.num_windows)) as windows:
+            for index, (frame, matrix) in enumerate(windows):
+                start, stop = rows.boundaries[index : index + 2].tolist()
+                for kept, logits in (
+                    (self.calibrating, self.calibrating_logits),
+                    (self.judged, self.judged_logits),
+                ):
+                    first, last = np.searchsorted(kept, [start, stop])
+                    logits[first:last] = model.logits_of(matrix[kept[first:last] - start])
+                    if keep_cells and kept is self.judged:
+                        cells.append(frame[kept[first:last] - start])
+                for i in range(0, len(matrix), block):
+                    here = slice(start + i, min(start + i + block, stop))
+                    chosen = self.part[here] == TRAINING
+                    if chosen.any():
+                        logits = model.logits_of(matrix[i : i + block][chosen])
+                        total += float(ce.cross_entropy(logits, codes[here][chosen].astype(np.intp), reduction="sum"))
+                        count += int(np.count_nonzero(chosen))
+        return total / count, pl.concat(cells) if cells else pl.DataFrame()
+
+    @staticmethod
+    def _read(rows: _PreprocessedRows, index: int) -> tuple[pl.DataFrame, NDArray[np.float64]]:
+        frame = rows.frame(index)
+        return frame, rows.matrix(frame, index)
+
+
+def draw_parts(num_rows: int, test_size: float, calibration_size: float, seed: int) -> NDArray[np.int8]:
+    """Return what each row is for: 0 to train, 1 to calibrate, 2 to test.
+
+    Examples
+    --------
+    >>> np.bincount(draw_parts(1000, 0.2, 0.1, seed=0)).tolist()
+    [728, 75, 197]
+    """
+    part = np.empty(num_rows, np.int8)
+    piece = 1 << 20
+    for start in range(0, num_rows, piece):
+        stop = min(start + piece, num_rows)
+        calibrating = hashed_shares(start, stop, seed, _TO_CALIBRATE) < calibration_size
+        tested = hashed_shares(start, stop, seed, _TO_TEST) < test_size
+        part[start:stop] = np.where(tested, TEST, np.where(calibrating, CALIBRATING, TRAINING))
+    return part
+
+
+def hashed_shares(start: int, stop: int, seed: int, purpose: int) -> NDArray[np.float64]:
+    """Return numbers in [0, 1) that belong to rows, by splitmix64 (Steele, Lea and Flood 2014) of the row's number."""
+    key = np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint64)[0]
+    z = (np.arange(start, stop, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + key
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _check_parts(classes: list[str], training: NDArray[np.intp], test: NDArray[np.intp], test_size: float) -> None:
+    without = np.flatnonzero(training == 0)
+    if len(without):
+        raise InputError(
+            f"holding out {test_size:.0%} of the rows leaves class {classes[without[0]]!r} without training rows: "
+            "hold out fewer, or try another seed"
+        )
+    if test.sum() < len(classes):
+        raise InputError(
+            f"holding out {test_size:.0%} of the rows leaves {math.ceil(test.sum())} to test, which is too few for "
+            f"{len(classes)} classes"
+        )
