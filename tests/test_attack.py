@@ -178,6 +178,43 @@ def test_half_precision_is_the_float32_result_rounded_once(dtype: Any, loss: Any
     np.testing.assert_array_equal(narrow.grad.weight, wide.grad.weight.astype(dtype))
 
 
+def _of_link(link: str) -> tuple[np.ndarray, np.ndarray]:
+    """What a link takes, (300, 4), and labels for it."""
+    rng = np.random.default_rng(11)
+    of_entries = link in ("sigmoid", "binary_probability")
+    target = rng.integers(0, 2, (300, 4)) if of_entries else rng.integers(0, 4, 300)
+    if link == "binary_probability":
+        return rng.random((300, 4)), target
+    if link in ("softmax", "sigmoid"):
+        return rng.normal(size=(300, 4)), target
+    probabilities = rng.dirichlet(np.ones(4), 300)
+    return probabilities if link == "probability" else np.log(probabilities), target
+
+
+LINKS = ["softmax", "sigmoid", "probability", "log_probability", "binary_probability"]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("kind", ["labels", "distributions"])
+def test_half_precision_of_every_link(dtype: Any, link: str, kind: str, twin: str) -> None:
+    """Value, gradient, Hessian's diagonal and products: those of float32, rounded once."""
+    values, target = _of_link(link)
+    half = values.astype(dtype)
+    wide = half.astype(np.float32)
+    if kind == "distributions":
+        target = (np.eye(4)[target] if target.ndim == 1 else target) * 0.5
+    for function in (ce.value_and_grad, ce.value_grad_hess):
+        got, expected = function(half, target, link=link), function(wide, target, link=link)
+        assert got[0].dtype == np.float32
+        assert got[0] == expected[0]
+        for derivative, wide_derivative in zip(got[1:], expected[1:], strict=True):
+            assert derivative.dtype == dtype
+            np.testing.assert_array_equal(derivative, wide_derivative.astype(dtype))
+    product = ce.hessian_vector_product(half, target, wide, link=link)
+    np.testing.assert_array_equal(product, ce.hessian_vector_product(wide, target, wide, link=link).astype(dtype))
+
+
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_millions_of_rows_do_not_overflow_a_sum(dtype: Any) -> None:
     """4,000,000 rows of log 2: float16 ends at 65,504, bfloat16 stalls at 256, float32 loses digits at 2^24."""

@@ -19,8 +19,8 @@ RANK = {
     "core": 1,
     "kernels": 2,
     "metrics": 3,
-    "information": 2,
     "numpy": 3,
+    "information": 4,
     "": 3,
     "torch": 5,  # its calibrators are fitted by those of sklearn
     "sklearn": 4,
@@ -95,7 +95,11 @@ def offences(path: Path, text: str) -> list[str]:
         if top == "crossent":
             other = layer_of(name)
             other = other if other in RANK else ""  # a name such as crossent.Focal, not a layer
-            if other != layer and not RANK[other] < RANK[layer] and not (layer == "" and other == "numpy"):
+            if (
+                other != layer
+                and not RANK[other] < RANK[layer]
+                and not (layer == "" and other in ("numpy", "information"))
+            ):
                 found.append(where)
         elif top not in sys.stdlib_module_names and top not in LIBRARIES[layer]:
             found.append(where)

@@ -6,7 +6,6 @@
 
 from crossent import information
 from crossent._version import __version__
-from crossent.core.information import entropy, js_divergence, kl_divergence, perplexity
 from crossent.core.losses import (
     Brier,
     CrossEntropy,
@@ -30,6 +29,7 @@ from crossent.numpy.dense import (
 )
 from crossent.numpy.elementwise import log_sigmoid, log_softmax, logsumexp, sigmoid, softmax, softplus
 from crossent.numpy.heads import TopK
+from crossent.numpy.information import entropy, js_divergence, kl_divergence, perplexity
 from crossent.numpy.linear import linear_cross_entropy, linear_value_and_grad
 from crossent.numpy.probabilities import binary_cross_entropy, cross_entropy_from_probabilities, nll_loss
 from crossent.numpy.statistics import linear_statistics, statistics

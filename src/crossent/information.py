@@ -1,6 +1,6 @@
 """Information measures in one namespace, `cross_entropy` of two distributions among them."""
 
-from crossent.core.information import (
+from crossent.numpy.information import (
     bits_per_byte,
     bits_per_dimension,
     bits_per_token,

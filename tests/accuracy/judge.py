@@ -36,9 +36,8 @@ def bars(dtype: Any) -> tuple[float, float, float]:
 
 
 def factor(terms: tuple[Term, ...]) -> float:
-    """1 + γ: a power multiplies relative errors. So does the square in the Brier score, judged relative to itself."""
-    powers = [parameter if name == "focal" else float(name == "brier") for name, _, parameter in terms]
-    return 1 + max(powers)
+    """1 + γ: a power multiplies relative errors."""
+    return 1 + max(parameter if name == "focal" else 0.0 for name, _, parameter in terms)
 
 
 def largest_multiplier(terms: tuple[Term, ...], z: np.ndarray, weight: Any = 1.0) -> np.ndarray:
@@ -93,6 +92,14 @@ def entries(results: Sequence[Any], rows: Sequence[Row], dtype: Any, slack: Any)
             for k, (e, s) in enumerate(zip(exact, scale, strict=True)):
                 got = flat[i, k]
                 yield Entry(what, i, k, got, e, s, oracle.error_in_ulps(got, e, s, dtype, slack[i]))
+
+
+def scaled(row: Row, factor: Any) -> Row:
+    """The row's loss times an exact factor: its weight over the mean's denominator."""
+    numbers = [row.gradient, row.hessian, row.gradient_scale, row.hessian_scale]
+    gradient, hessian, gradient_scale, hessian_scale = ([factor * x for x in part] for part in numbers)
+    value, value_scale = factor * row.value, factor * row.value_scale
+    return Row(value, gradient, hessian, value_scale, gradient_scale, hessian_scale)
 
 
 def judge(results: Sequence[Any], rows: Sequence[Row], terms: tuple[Term, ...], dtype: Any, slack: Any) -> None:

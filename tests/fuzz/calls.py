@@ -97,7 +97,7 @@ def distributions(draw: Any, shape: tuple[int, ...]) -> Any:
     with np.errstate(all="ignore"):
         t = np.nan_to_num(t / t.sum(axis=-1, keepdims=True), nan=0.0)
     t = t * draw(st.sampled_from([1.0, 1.0, 1.0, 0.5, 3.0, 1e-30, -1.0, np.nan]))
-    return draw(laid_out(t.astype(draw(st.sampled_from([np.float64, np.float32, np.float16])))))
+    return draw(laid_out(t.astype(draw(st.sampled_from(FLOATING)))))
 
 
 def positive(shape: tuple[int, ...]) -> st.SearchStrategy[Any]:
@@ -256,11 +256,16 @@ def elementwise(draw: Any, name: str) -> Call:
 @st.composite
 def measures(draw: Any, name: str) -> Call:
     shape = draw(shapes())
-    count = 1 if name in ("entropy", "perplexity") else 2
-    args = tuple(draw(distributions(shape)) for _ in range(count))
-    given = {"base": draw(st.sampled_from(["nats", "bits", "bans"]))} if draw(st.booleans()) else {}
     if name == "perplexity":
-        given = {}
+        losses_of_rows = st.one_of(logits(shape), numbers(), st.sampled_from([None, "a", "1.0", 3]))
+        return Call(ce, name, (draw(losses_of_rows),), draw(st.sampled_from([{}, {"base": "bits"}, {"base": "bans"}])))
+    count = 1 if name == "entropy" else 2
+    args = tuple(draw(st.one_of(*[distributions(shape)] * 6, logits(shape), st.none())) for _ in range(count))
+    given: dict[str, Any] = {}
+    if draw(st.booleans()):
+        given["base"] = draw(st.sampled_from(["nats", "bits", "bans"]))
+    if draw(st.booleans()):
+        given["axis"] = draw(st.sampled_from([-1, -1, 0, 1, 5, 0.5]))
     module = information if name == "cross_entropy" else ce
     return Call(module, name, args, given)
 

@@ -142,14 +142,18 @@ def _load_targets(f: Any, kept: Any, half: Any) -> None:
 
 
 @helper
-def _load_factors(f: Any, lanes: Any, row: Any, k: Any, classes: Any, class_weight: Any, row_weight: Any) -> None:
-    """Class weights of the entries' columns and weights of their rows."""
+def _load_factors(
+    f: Any, lanes: Any, row: Any, k: Any, classes: Any, class_weight: Any, row_weight: Any, entry_weight: Any
+) -> None:
+    """Class weights of the entries' columns, and the weights of their rows times their own."""
     for i in range(lanes):
         if len(class_weight) > 0:
             f[W0 * LANES + i] = class_weight[0, k]
             f[W1 * LANES + i] = class_weight[1, k]
         if len(row_weight) > 0:
             f[FACTOR * LANES + i] = row_weight[row]
+        if len(entry_weight) > 0:
+            f[FACTOR * LANES + i] = (row_weight[row] if len(row_weight) > 0 else 1.0) * entry_weight[row, k]
         k += 1
         if k == classes:
             k = 0
@@ -173,6 +177,7 @@ def sigmoid_rows(
     terms: Any,
     scale: Any,
     row_weight: Any,
+    entry_weight: Any,
     grad: Any,
     entry_loss: Any,
     loss: Any,
@@ -199,8 +204,8 @@ def sigmoid_rows(
             _load(flat_labels[first:last], f, TARGET)
         else:
             _load(flat_soft[first:last], f, TARGET)
-        if len(class_weight) > 0 or len(row_weight) > 0:
-            _load_factors(f, last - first, row, k, classes, class_weight, row_weight)
+        if len(class_weight) > 0 or len(row_weight) > 0 or len(entry_weight) > 0:
+            _load_factors(f, last - first, row, k, classes, class_weight, row_weight, entry_weight)
         _load_targets(f, 1.0 - smoothing, 0.5 * smoothing)
         _block_statistics(f)
         block_terms(f, terms)

@@ -8,6 +8,7 @@ rest to `general`.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -72,19 +73,29 @@ def _plain(array: Array) -> Array:
     return np.asarray(_Exposed(array))
 
 
+Weights = tuple[Float64, Array, float, float]
+
+
 @lru_cache(maxsize=16)
-def _unit_weight(classes: int, dtype: np.dtype[Any]) -> tuple[Float64, Array, float]:
+def _unit_weight(classes: int, dtype: np.dtype[Any]) -> Weights:
     double = np.ones(classes)
     typed = double.astype(dtype)
-    return double, typed, float(classes)
+    return double, typed, 1.0, float(classes)
 
 
-def _weights(class_weight: Float64 | None, classes: int, dtype: np.dtype[Any]) -> tuple[Float64, Array, float]:
-    """Class weights in double and in the logits' precision, and their sum; ones for None."""
+def _weights(class_weight: Float64 | None, classes: int, dtype: np.dtype[Any]) -> Weights:
+    """Class weights in double; the same over a unit in the logits' precision, and that unit; their sum. None: ones.
+
+    The unit is a power of two that brings the largest weight into [1, 2), so that float32 holds weights of any size.
+    """
     if class_weight is None:
         return _unit_weight(classes, dtype)
     class_weight = _plain(class_weight)
-    return class_weight, class_weight.astype(dtype, copy=False), float(np.sum(class_weight))
+    total = float(np.sum(class_weight))
+    if dtype != _FLOAT32:
+        return class_weight, class_weight, 1.0, total
+    exponent = math.frexp(class_weight.max())[1] - 1
+    return class_weight, np.ldexp(class_weight, -exponent).astype(dtype), math.ldexp(1.0, exponent), total
 
 
 def _reads(terms: Float64) -> tuple[bool, bool]:
@@ -119,7 +130,9 @@ def softmax_value_grad(
         return loss
     logits = _plain(logits)
     is_bits = logits.dtype == np.uint16
-    weight, typed_weight, weight_sum = _weights(class_weight, classes, _FLOAT32 if is_bits else logits.dtype)
+    weight, typed_weight, weight_unit, weight_sum = _weights(
+        class_weight, classes, _FLOAT32 if is_bits else logits.dtype
+    )
     factors = _NO_DOUBLES if row_weight is None else _plain(row_weight)
     terms = _plain(terms)
     out = _NO_ROWS[logits.dtype] if grad is None else grad
@@ -131,6 +144,7 @@ def softmax_value_grad(
             _plain(labels),
             weight,
             typed_weight,
+            weight_unit,
             weight_sum,
             float(label_smoothing),
             terms,
@@ -179,7 +193,7 @@ def softmax_statistics(
     out = np.empty((len(general.STATISTICS), rows))
     argmax = np.empty(rows, np.int64)
     if rows:
-        weight, _, weight_sum = _weights(class_weight, classes, logits.dtype)
+        weight, _, _, weight_sum = _weights(class_weight, classes, logits.dtype)
         arguments = (
             _plain(logits),
             _NO_LABELS if labels is None else _plain(labels),
@@ -214,7 +228,7 @@ def softmax_pullback(
     for row, name in zip(table, _PARTIALS, strict=True):
         if name in partials:
             row[:] = partials[name]
-    weight, _, weight_sum = _weights(class_weight, classes, logits.dtype)
+    weight, _, _, weight_sum = _weights(class_weight, classes, logits.dtype)
     arguments = (
         _plain(logits),
         _NO_LABELS if labels is None else _plain(labels),
@@ -241,8 +255,12 @@ def sigmoid_value_grad(
     row_weight: Float64 | None,
     grad: Array | None,
     entry_loss: Float64 | None,
+    entry_weight: Float64 | None = None,
 ) -> Float64:
-    """Summed loss of each row of entries, each entry's own into ``entry_loss``, and the gradient into ``grad``."""
+    """Summed loss of each row of entries, each entry's own into ``entry_loss``, and the gradient into ``grad``.
+
+    ``entry_weight`` is a further factor of the gradient, one an entry; an entry of factor 0 has no loss either.
+    """
     rows, classes = logits.shape
     if rows == 0 or classes == 0:
         return np.zeros(rows)
@@ -256,6 +274,7 @@ def sigmoid_value_grad(
         _plain(terms),
         float(scale),
         _NO_DOUBLES if row_weight is None else _plain(row_weight),
+        _NO_DOUBLE_ROWS if entry_weight is None else _plain(entry_weight),
         _NO_ROWS[logits.dtype] if grad is None else grad,
         _NO_DOUBLE_ROWS if entry_loss is None else entry_loss,
         loss,

@@ -14,6 +14,8 @@ import numpy as np
 
 from ._compile import helper, kernel
 from .blocks import (
+    AGAINST,
+    ALONG,
     BLOCK_FIELDS,
     FACTOR,
     GAP,
@@ -58,6 +60,7 @@ from .closed_forms import (
     block_terms,
 )
 from .exp import log1p, multiply_add
+from .rows import MOST_FLOAT
 
 __all__ = ["MAX_CLASSES", "narrow_general_rows", "narrow_hard_rows"]
 
@@ -71,6 +74,7 @@ def narrow_hard_rows(
     labels: Any,
     weight: Any,
     typed_weight: Any,
+    weight_unit: Any,
     weight_sum: Any,
     smoothing: Any,
     terms: Any,
@@ -90,6 +94,7 @@ def narrow_hard_rows(
     y = np.empty(LANES, np.int64)
     f = np.zeros(BLOCK_FIELDS * LANES)
     share = smoothing / classes
+    most = MOST_FLOAT if logits.itemsize == 4 else np.inf
     for first in range(start, stop, LANES):
         last = min(first + LANES, stop)
         factors = row_weight[first:last] if len(row_weight) > 0 else row_weight
@@ -107,16 +112,22 @@ def narrow_hard_rows(
         block_terms(f, terms)
         store_loss(f, loss[first:last])
         if len(grad) > 0:
-            _hard_coefficients(f, weight_sum, smoothing, share, scale, a, b)
-            _hard_gradient(x, a, b, typed_weight, smoothing > 0.0)
+            _hard_coefficients(f, weight_sum, smoothing, share, scale)
+            if _are_held(f, weight_unit, most):
+                for i in range(LANES):
+                    a[i] = f[ALONG * LANES + i]
+                    b[i] = f[AGAINST * LANES + i] * weight_unit
+                _hard_gradient(x, a, b, typed_weight, smoothing > 0.0)
+            else:
+                _hard_gradient_in_double(x, f, weight)
             for i in range(LANES):
                 x[y[i] * LANES + i] = f[OWN * LANES + i]
             store_rows(x, grad[first:last])
 
 
 @helper
-def _hard_coefficients(f: Any, weight_sum: Any, smoothing: Any, share: Any, scale: Any, a: Any, b: Any) -> None:
-    """``g_k = a e_k - b w_k`` and the true class's own gradient (the formulas of `wide`)."""
+def _hard_coefficients(f: Any, weight_sum: Any, smoothing: Any, share: Any, scale: Any) -> None:
+    """``g_k = ALONG e_k - AGAINST w_k`` and the true class's own gradient (the formulas of `wide`)."""
     kept = 1.0 - smoothing
     for i in range(LANES):
         factor = scale * f[FACTOR * LANES + i]
@@ -126,10 +137,28 @@ def _hard_coefficients(f: Any, weight_sum: Any, smoothing: Any, share: Any, scal
         d_miss = factor * f[D_MISS * LANES + i] * kept * py
         d_lse = factor * f[D_LSE * LANES + i]
         wy = f[OWN_WEIGHT * LANES + i]
-        a[i] = (d_nll * f[MASS * LANES + i] + d_miss + d_lse) / total
-        b[i] = d_nll * share
+        f[ALONG * LANES + i] = (d_nll * f[MASS * LANES + i] + d_miss + d_lse) / total
+        f[AGAINST * LANES + i] = d_nll * share
         along = d_nll * (share * (weight_sum - wy)) + d_lse
         f[OWN * LANES + i] = along * py - (d_nll * (wy * (kept + share)) + d_miss) * f[TRUE_MISS * LANES + i]
+
+
+@helper
+def _are_held(f: Any, weight_unit: Any, most: Any) -> Any:
+    """Whether the gradient's factors can be rounded to the logits' precision."""
+    beyond = 0
+    for i in range(LANES):
+        beyond += (abs(f[ALONG * LANES + i]) > most) | (abs(f[AGAINST * LANES + i] * weight_unit) > most)
+    return beyond == 0
+
+
+@helper
+def _hard_gradient_in_double(x: Any, f: Any, w: Any) -> None:
+    """For factors that float32 does not hold, though it may hold what they amount to."""
+    for k in range(len(w)):
+        e = x[k * LANES : (k + 1) * LANES]
+        for i in range(LANES):
+            e[i] = f[ALONG * LANES + i] * np.float64(e[i]) - f[AGAINST * LANES + i] * w[k]
 
 
 @helper

@@ -151,7 +151,7 @@ def _weigh(gradient: Any, scale: float, weight: np.ndarray | None, silent: np.nd
     """Return scale·weight·gradient, and 0 where silent or weighing nothing."""
     if weight is None:
         return np.where(silent, 0.0, scale * gradient)
-    column = weight[:, None]
+    column = weight if weight.ndim == 2 else weight[:, None]
     return np.where(silent | (column == 0), 0.0, scale * column * gradient)
 
 
@@ -244,22 +244,31 @@ def sigmoid_value_grad(
     row_weight: np.ndarray | None,
     grad: np.ndarray | None,
     entry_loss: np.ndarray | None,
+    entry_weight: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return each row's summed entry losses; fill `grad` and, per entry, `entry_loss`."""
+    """Return each row's summed entry losses; fill `grad` and, per entry, `entry_loss`.
+
+    `entry_weight` is a further factor of the gradient, one an entry; an entry of factor 0 has no loss either.
+    """
     loss = loss_from_table(terms)
     row_loss = np.empty(len(logits))
     with np.errstate(all="ignore"):
         for block in blocks(logits.shape[0], 2 * logits.shape[1]):
             shape = logits[block].shape
             rows = sigmoid_rows(logits[block], _take(labels, block), _take(soft, block), class_weight, label_smoothing)
+            weight = _take(row_weight, block)
+            if entry_weight is not None:
+                weight = entry_weight[block] if weight is None else entry_weight[block] * weight[:, None]
             silent = is_silent(rows.mass.reshape(shape), _take(labels, block))
+            if entry_weight is not None:
+                silent |= entry_weight[block] == 0
             values = np.where(silent, 0.0, composition.value(loss, rows).reshape(shape))
             row_loss[block] = values.sum(axis=1)
             if entry_loss is not None:
                 entry_loss[block] = values
             if grad is not None:
                 gradient = composition.gradient(loss, rows)[:, 1].reshape(shape)
-                grad[block] = _weigh(gradient, scale, _take(row_weight, block), silent)
+                grad[block] = _weigh(gradient, scale, weight, silent)
     return row_loss
 
 

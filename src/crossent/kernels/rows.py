@@ -17,17 +17,22 @@ from .exp import add_in_any_order, exp_difference, maximum, multiply_add, pairwi
 
 __all__ = [
     "CHUNK",
+    "MOST_FLOAT",
     "add_two_sum",
     "copy_row",
     "exp_tail",
     "fill_row",
     "row_maximum",
     "scale_row",
+    "scale_row_in_double",
     "scale_row_minus",
     "weighted_gap",
 ]
 
 CHUNK = 1024
+
+MOST_FLOAT = 2.0**126
+"""Up to this size float32 holds a gradient's factors, their products with numbers below 2, and differences of those."""
 
 overload: Any = extending.overload
 
@@ -156,6 +161,14 @@ def scale_row_minus(x: Any, a: Any, b: Any, w: Any) -> None:
     wide_vectors()
     for i in range(len(x)):
         x[i] = multiply_add(x[i], a, -(b * w[i]))
+
+
+@helper
+def scale_row_in_double(x: Any, a: Any, b: Any, w: Any) -> None:
+    """``x <- a x - b w`` for factors that float32 does not hold, though it may hold what they amount to."""
+    number = x.dtype.type
+    for i in range(len(x)):
+        x[i] = number(a * np.float64(x[i]) - b * w[i])
 
 
 @helper

@@ -31,7 +31,17 @@ from .closed_forms import (
     row_terms,
 )
 from .exp import difference, exp_difference, log1p_pair
-from .rows import CHUNK, exp_tail, fill_row, row_maximum, scale_row, scale_row_minus, weighted_gap
+from .rows import (
+    CHUNK,
+    MOST_FLOAT,
+    exp_tail,
+    fill_row,
+    row_maximum,
+    scale_row,
+    scale_row_in_double,
+    scale_row_minus,
+    weighted_gap,
+)
 
 __all__ = ["hard_rows"]
 
@@ -53,6 +63,7 @@ def hard_rows(
     labels: Any,
     weight: Any,
     typed_weight: Any,
+    weight_unit: Any,
     weight_sum: Any,
     smoothing: Any,
     terms: Any,
@@ -63,9 +74,13 @@ def hard_rows(
     start: Any,
     stop: Any,
 ) -> None:
-    """Rows ``start:stop``. An empty ``row_weight`` or ``grad`` stands for none."""
+    """Rows ``start:stop``. An empty ``row_weight`` or ``grad`` stands for none.
+
+    ``typed_weight`` is ``weight / weight_unit`` in the logits' precision.
+    """
     classes = logits.shape[1]
     number = logits.dtype.type
+    most = MOST_FLOAT if logits.itemsize == 4 else np.inf
     with_grad = grad.shape[0] > 0
     f = np.empty(FIELDS)
     work = np.empty(CHUNK)
@@ -115,8 +130,11 @@ def hard_rows(
             d_miss = factor * f[D_MISS] * kept * py
             d_lse = factor * f[D_LSE]
             a = (d_nll * mass + d_miss + d_lse) / total
-            if smoothing > 0.0:
-                scale_row_minus(e, number(a), number(d_nll * share), typed_weight)
+            b = d_nll * share
+            if abs(a) > most or abs(b * weight_unit) > most:
+                scale_row_in_double(e, a, b, weight)
+            elif smoothing > 0.0:
+                scale_row_minus(e, number(a), number(b * weight_unit), typed_weight)
             else:
                 scale_row(e, number(a))
             own = wy * (kept + share)

@@ -98,7 +98,9 @@ def widened(array: np.ndarray, dtype: np.dtype, scratch: np.ndarray | None = Non
 
 
 def narrow_into(values: np.ndarray, out: np.ndarray) -> None:
-    """Round values (n, K) into a contiguous array of logits' dtype."""
+    """Round values (n, K) into a contiguous array of logits' dtype; half precision gets what float32 would, rounded."""
+    if out.dtype == FLOAT16:
+        values = values.astype(np.float32, copy=False)
     if not is_bfloat16(out.dtype) or out.size == 0:
         out[...] = values
         return

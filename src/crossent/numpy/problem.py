@@ -25,7 +25,7 @@ from crossent.numpy.arrays import (
     weights,
     widened,
 )
-from crossent.numpy.heads import Head, SigmoidHead, SoftmaxHead, TopK, make_head
+from crossent.numpy.heads import Head, SigmoidHead, TopK, make_head
 from crossent.numpy.options import Options
 
 LAST_AXIS = Options().axis
@@ -69,6 +69,8 @@ def make_map(options: Options, num_classes: int) -> LogitMap:
 
 
 _IDENTITY = LogitMap()
+# Of the first argument, where it is not logits.
+_NAMES = {"probability": "probs", "log_probability": "log_probs", "binary_probability": "probs"}
 
 
 def with_teacher_temperature(options: Options) -> Options:
@@ -97,7 +99,7 @@ class Evaluator:
         """Return an evaluator whose gradients have a factor more, float64: one a row or, for entries, one an entry."""
         head = copy.copy(self.head)
         if isinstance(head, SigmoidHead):
-            factor = factor.reshape(head.num_rows, head.num_classes)
+            factor = np.ascontiguousarray(factor.reshape(head.num_rows, head.num_classes))
             head.factor = factor if head.factor is None else head.factor * factor
         else:
             factor = factor.reshape(head.num_rows)
@@ -112,20 +114,13 @@ class Evaluator:
         """Return the mapped logits in float64, rounded to the dtype that the head computes in."""
         return self.map.forward(logits.astype(np.float64), self._labels(rows)).astype(self.head.dtype)
 
-    @property
-    def _takes_bfloat16(self) -> bool:
-        head = self.head
-        if not self.map.is_identity or not isinstance(head, SoftmaxHead) or head.top_k is not None:
-            return False
-        return head.twin.takes_bfloat16(head.labels, head.terms)
-
     def evaluate(
         self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None
     ) -> np.ndarray:
         """Return the weighted row losses of a block, of any dtype; fill `grad`, of the same, which may be `logits`."""
         if self.map.is_identity and logits.dtype == self.head.dtype:
             return self.head.evaluate(logits, rows, grad, entries)
-        if is_bfloat16(logits.dtype) and self._takes_bfloat16:
+        if is_bfloat16(logits.dtype) and self.map.is_identity and self.head.takes_bfloat16:
             return self.head.evaluate(as_bits(logits), rows, None if grad is None else as_bits(grad), entries)
         losses = np.empty(len(logits))
         step = max(1, WORK_ELEMENTS // max(1, logits.shape[1]))
@@ -162,8 +157,9 @@ class Problem:
 
     @quietly
     def __init__(self, logits: Any, target: Any, options: Options):
-        array = real_array(logits, "logits")
-        self.dtype = compute_dtype(array.dtype)
+        name = _NAMES.get(options.link, "logits")
+        array = real_array(logits, name)
+        self.dtype = compute_dtype(array.dtype, name)
         if array.dtype.kind in "iu":
             array = array.astype(np.float64)
         is_sigmoid = options.kind == "sigmoid"

@@ -100,6 +100,11 @@ class Head:
             return np.float64(self.offset)
         return np.add.reduce(row_losses) * self.scale
 
+    @property
+    def takes_bfloat16(self) -> bool:
+        """Whether `evaluate` takes bfloat16 logits as their bits in uint16."""
+        return False
+
     def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
         """Return the weighted loss of each row of a block; fill `grad` (which may be `logits`) with its gradient."""
         raise NotImplementedError

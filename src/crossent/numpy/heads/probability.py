@@ -46,6 +46,10 @@ def _refuse_entry(values: np.ndarray, bad: np.ndarray, rows: slice, what: str) -
 class _CategoricalHead(SoftmaxHead):
     """``Σ q_k s_k`` with q = w∘t' and a surprisal s, of which the link knows the value and two derivatives."""
 
+    @property
+    def takes_bfloat16(self) -> bool:
+        return False  # the kernel that takes bits computes from logits
+
     def _surprisal(self, values: np.ndarray, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise NotImplementedError
 

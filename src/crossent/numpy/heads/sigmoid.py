@@ -91,6 +91,7 @@ class SigmoidHead(Head):
             entries = np.empty(logits.shape)
         twin = self.twin if logits.dtype == self.dtype else registry.find(logits.dtype)
         row_weight = None if self.row_weight is None else self.row_weight[rows]
+        factor = None if self.factor is None else self.factor[rows]
         losses = twin.sigmoid_value_grad(
             logits,
             None if self.labels is None else self.labels[rows],
@@ -102,16 +103,13 @@ class SigmoidHead(Head):
             row_weight,
             grad,
             entries,
+            factor,
         )
         if entries is None:
             return losses if row_weight is None else np.where(row_weight == 0, 0.0, losses * row_weight)
         weight = np.ones((len(logits), 1)) if row_weight is None else row_weight[:, None]
-        if self.factor is not None:
-            factor = self.factor[rows]
+        if factor is not None:
             weight = weight * factor
-            if grad is not None:
-                np.multiply(grad, factor, out=grad, casting="same_kind")
-                grad[factor == 0] = 0.0
         # A weight of 0 silences an infinite or NaN entry, which a product would not.
         np.copyto(entries, np.where(weight == 0, 0.0, entries * weight))
         return np.sum(entries, axis=1)

@@ -213,6 +213,10 @@ class SoftmaxHead(Head):
         self.top_k = TopK(indices, probabilities)
         self._set_soft(None)
 
+    @property
+    def takes_bfloat16(self) -> bool:
+        return self.top_k is None and self.twin.takes_bfloat16(self.labels, self.terms)
+
     def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
         row_weight = None if self.row_weight is None else self.row_weight[rows]
         if self.top_k is not None:

@@ -1,0 +1,110 @@
+"""Weights and denominators of any size: what float32 holds at the end must not be lost on the way."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+from accuracy.judge import DTYPES, judge, scaled, slack_of
+from oracle import Options, Row, mpf
+
+import crossent as ce
+
+CE = oracle.CROSS_ENTROPY
+BOTH_DTYPES = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+
+
+def rows_of(num_classes: int, dtype: Any, n: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(num_classes)
+    z = rng.normal(scale=3.0, size=(n, num_classes)).astype(dtype)
+    z[0, 0] += 20
+    return z, np.array([0, 1, 2])[:n] % num_classes
+
+
+@cache
+def smoothed_rows(num_classes: int, dtype: Any) -> list[Row]:
+    z, y = rows_of(num_classes, dtype, 2)
+    return [oracle.softmax_row(row, int(k), Options(CE, label_smoothing=0.1)) for row, k in zip(z, y, strict=True)]
+
+
+@BOTH_DTYPES
+@pytest.mark.parametrize("num_classes", [5, 70])
+@pytest.mark.parametrize("size", [1e-50, 1e-42, 1e39, 1e45, 1e50])
+def test_a_mean_does_not_depend_on_a_common_factor_of_the_weights(
+    twin: str, size: float, num_classes: int, dtype: Any
+) -> None:
+    z, y = rows_of(num_classes, dtype, 2)
+    grad = ce.value_and_grad(z, y, weight=np.full(num_classes, size), label_smoothing=0.1).grad
+    rows = [scaled(row, mpf(1) / 2) for row in smoothed_rows(num_classes, dtype)]
+    values = [float(row.value) for row in rows]
+    judge((values, grad), rows, CE, dtype, slack_of(num_classes, dtype))
+
+
+SAMPLE_WEIGHT = np.array([1e15, 1e-15, 1.0])
+
+
+@cache
+def weighted_rows(num_classes: int, smoothing: float, dtype: Any) -> tuple[np.ndarray, list[Row]]:
+    """Class weights over thirty orders of magnitude, and the rows they give; few of those with series in 66 logits."""
+    z, y = rows_of(num_classes, dtype, 3 if num_classes < 10 else 2)
+    weight = 10.0 ** np.linspace(-15, 15, num_classes)[np.random.default_rng(0).permutation(num_classes)]
+    exact = oracle.softmax_row if smoothing else oracle.tail_row
+    given = Options(CE, weight=weight, label_smoothing=smoothing)
+    return weight, [exact(row, int(k), given) for row, k in zip(z, y, strict=True)]
+
+
+@BOTH_DTYPES
+@pytest.mark.parametrize(("num_classes", "smoothing"), [(5, 0.0), (5, 1e-3), (5, 0.1), (66, 0.0), (66, 0.1)])
+def test_class_and_sample_weights_over_thirty_orders(twin: str, num_classes: int, smoothing: float, dtype: Any) -> None:
+    weight, rows = weighted_rows(num_classes, smoothing, dtype)
+    z, y = rows_of(num_classes, dtype, len(rows))
+    sample_weight = SAMPLE_WEIGHT[: len(rows)]
+    options = {"weight": weight, "label_smoothing": smoothing}
+    for normalizer in (None, 1e-6):
+        given = {"reduction": "sum"} if normalizer is None else {"reduction": "mean", "normalizer": normalizer}
+        factors = [mpf(float(s)) / mpf(normalizer or 1) for s in sample_weight]
+        expected = [scaled(row, factor) for row, factor in zip(rows, factors, strict=True)]
+        slack = [slack_of(num_classes, dtype, max(1.0, float(f) * weight.max())) for f in factors]
+        grad = ce.value_and_grad(z, y, sample_weight=sample_weight, **options, **given).grad
+        values = [dtype(float(row.value)) for row in expected]
+        judge((values, grad), expected, CE, dtype, slack)
+
+
+@pytest.mark.parametrize("num_classes", [3, 100])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_factors_beyond_float32_of_gradients_within(twin: str, num_classes: int, smoothing: float) -> None:
+    """A weight over a denominator of 1e40, probabilities of 1e-20."""
+    z = np.zeros((1, num_classes), np.float32)
+    z[0, 0] = 46
+    row = oracle.tail_row(z[0], 0) if not smoothing else oracle.softmax_row(z[0], 0, Options(CE, label_smoothing=0.1))
+    calls: list[tuple[dict[str, Any], float]] = [
+        ({"weight": np.full(num_classes, 1e30), "normalizer": 1e-10}, 1e40),
+        ({"sample_weight": [1e39], "reduction": "sum"}, 1e39),
+    ]
+    for options, factor in calls:
+        if smoothing:  # then the gradient itself is as large as its factor
+            options["normalizer"], options["reduction"], factor = 1e3, "mean", {1e40: 1e27, 1e39: 1e36}[factor]
+        result = ce.value_and_grad(z, [0], label_smoothing=smoothing, **options)
+        judge(
+            (result.value, result.grad), [scaled(row, mpf(factor))], CE, np.float32, slack_of(num_classes, np.float32)
+        )
+
+
+@BOTH_DTYPES
+@pytest.mark.parametrize("size", [1e-45, 1e-42, 1e39, 1e42, 1e45])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_elementwise_weights_and_a_denominator_of_any_size(twin: str, size: float, sampled: bool, dtype: Any) -> None:
+    z, y = np.array([[-3.0, 0.5, 20.0]], dtype), np.array([[0, 1, 1]])
+    weight = size * np.array([1.0, 2.0, 0.0])
+    options = {"sample_weight": [1e-3]} if sampled else {}
+    result = ce.value_and_grad(z, y, link="sigmoid", weight=weight, normalizer=size, **options)
+    entries = [oracle.sigmoid_row(x, t, Options(CE)) for x, t in zip(z[0], y[0].tolist(), strict=True)]
+    factors = [mpf(w) / mpf(size) * mpf(1e-3 if sampled else 1) for w in weight]
+    parts = [scaled(entry, factor) for entry, factor in zip(entries, factors, strict=True)]
+    value = sum(part.value for part in parts)
+    gradient, scale = ([x for part in parts for x in getattr(part, name)] for name in ("gradient", "gradient_scale"))
+    judge((result.value, result.grad), [Row(value, gradient, [], value, scale)], CE, dtype, slack_of(2, dtype))
+    assert result.grad[0, 2] == 0
