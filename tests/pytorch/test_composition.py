@@ -206,6 +206,23 @@ def test_export() -> None:
     torch.testing.assert_close(program.module()(x.detach(), y), model(x.detach(), y), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_export_of_the_linear_head_with_any_number_of_rows(reduction: str) -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = cet.LinearCrossEntropyLoss(WIDTH, CLASSES, reduction=reduction, dtype=torch.float64)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return self.head(x, y)
+
+    model, (x, *_, y) = Model(), head_arguments()
+    rows = {0: torch.export.Dim("rows", min=2, max=1000)}
+    program = torch.export.export(model, (x.detach(), y), dynamic_shapes=(rows, rows)).module()
+    for n in (2, ROWS):
+        torch.testing.assert_close(program(x[:n].detach(), y[:n]), model(x[:n], y[:n]), rtol=1e-12, atol=1e-14)
+
+
 # --- Gradients asked for, and not -------------------------------------------------------------------------------------
 
 

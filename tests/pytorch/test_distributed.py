@@ -97,7 +97,94 @@ def check_fsdp(rank: int, mesh: Any) -> None:
         torch.testing.assert_close(got.grad.full_tensor(), want.grad, rtol=1e-10, atol=1e-14)
 
 
-CHECKS = {"dtensors": check_dtensors, "fsdp": check_fsdp}
+def agree(ours: Any, arguments: dict[str, torch.Tensor], placements: dict[str, Any], mesh: Any) -> None:
+    """A function of keywords gives distributed tensors (and plain ones, where no placement is named) the same."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    def leaves(distributed: bool) -> dict[str, torch.Tensor]:
+        found = {}
+        for name, tensor in arguments.items():
+            tensor = tensor.clone()
+            if distributed and name in placements:
+                tensor = distribute_tensor(tensor, mesh, [placements[name]])
+            found[name] = tensor.requires_grad_() if tensor.is_floating_point() else tensor
+        return found
+
+    wanted, given = leaves(False), leaves(True)
+    want, got = ours(**wanted), ours(**given)
+    assert isinstance(got, DTensor)
+    torch.testing.assert_close(got.full_tensor(), want, rtol=1e-12, atol=1e-14)
+    for loss in (want, got):
+        loss.sum().backward()
+    for name, tensor in wanted.items():
+        if tensor.requires_grad:
+            gradient = given[name].grad
+            gradient = gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
+            torch.testing.assert_close(gradient, tensor.grad, rtol=1e-10, atol=1e-13, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def check_shapes(rank: int, mesh: Any) -> None:
+    """Rows that do not divide evenly, more axes than two, one row, options that are distributed or want gradients."""
+    from torch.distributed.tensor import Replicate, Shard
+
+    generator = torch.Generator().manual_seed(3)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1
+
+    rows, nine, one = Shard(0), random(9, CLASSES), torch.randint(CLASSES, (9,), generator=generator)
+    cubes, soft = random(9, 3, WIDTH), random(9, 3, CLASSES).softmax(-1)
+    matrix, weight, row_weight = random(CLASSES, WIDTH), random(CLASSES), random(9)
+    for reduction in ("mean", "none"):
+
+        def dense(input: Any, target: Any, reduction: str = reduction, **options: Any) -> torch.Tensor:
+            return cet.cross_entropy(input, target, reduction=reduction, **options)
+
+        def binary(input: Any, target: Any, reduction: str = reduction, **options: Any) -> torch.Tensor:
+            return cet.binary_cross_entropy_with_logits(input, target, reduction=reduction, **options)
+
+        def linear(input: Any, target: Any, reduction: str = reduction, **options: Any) -> torch.Tensor:
+            return cet.linear_cross_entropy(input, target=target, reduction=reduction, **options)
+
+        both = {"input": rows, "target": rows}
+        labelled = {"input": nine, "target": one}
+        agree(dense, labelled, {"input": rows}, mesh)
+        for name, tensor in (("weight", weight), ("margin", weight), ("prior", weight.softmax(0))):
+            for place in ({}, {name: Replicate()}, {name: rows}):
+                agree(dense, labelled | {name: tensor}, both | place, mesh)
+        agree(dense, labelled | {"sample_weight": row_weight}, {"input": rows}, mesh)
+        agree(dense, labelled | {"temperature": random()}, both, mesh)
+        agree(dense, {"input": random(9, CLASSES, 2), "target": random(9, CLASSES, 2).softmax(1)}, both, mesh)
+        agree(dense, {"input": random(CLASSES), "target": random(CLASSES).softmax(0)}, {"input": rows}, mesh)
+        entries = {"input": nine, "target": random(9, CLASSES) / 2}
+        for tensor in (random(9, CLASSES), random(9, 1), weight):
+            agree(binary, entries | {"weight": tensor, "pos_weight": tensor}, both, mesh)
+        agree(binary, entries | {"weight": nine}, both | {"weight": rows}, mesh)
+        agree(binary, {"input": random(9), "target": random(9) / 2, "sample_weight": row_weight}, both, mesh)
+        agree(linear, {"input": cubes, "target": soft, "linear_weight": matrix}, both, mesh)
+        head = {"input": cubes, "target": torch.randint(CLASSES, (9, 3), generator=generator), "linear_weight": matrix}
+        agree(linear, head, both | {"linear_weight": rows}, mesh)
+        for placement in (rows, Shard(1)):  # 8.: smoothing over classes that are split
+            agree(
+                lambda **k: dense(label_smoothing=0.2, **k), labelled | {"weight": weight}, {"input": placement}, mesh
+            )
+
+
+def check_refusals(rank: int, mesh: Any) -> None:
+    """A label that is out of range on one process raises on all: the others would wait for its sums for ever."""
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    x, w, _, y = data()
+    y[ROWS - 1] = CLASSES
+    words = ["another process", f"labels must lie in 0..{CLASSES - 1}"][rank]
+    for reduction in ("mean", "none"):
+        with pytest.raises(ValueError, match=words):
+            cet.cross_entropy(distribute_tensor(x @ w.T, mesh, [Shard(0)]), y, reduction=reduction)
+        with pytest.raises(ValueError, match=words):
+            cet.linear_cross_entropy(distribute_tensor(x, mesh, [Shard(0)]), w, y, reduction=reduction)
+
+
+CHECKS = {"dtensors": check_dtensors, "shapes": check_shapes, "refusals": check_refusals, "fsdp": check_fsdp}
 
 
 def run(rank: int, port: int, check: str) -> None:

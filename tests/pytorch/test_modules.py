@@ -115,3 +115,47 @@ def test_modules_are_recorded_whole(module: nn.Module) -> None:
         y = torch.rand(5, 3)
     compiled = torch.compile(module, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(z, y), module(z, y))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "target"),
+    [
+        (cet.CrossEntropyLoss, nn.CrossEntropyLoss, torch.tensor([0, 2, 1])),
+        (cet.BCEWithLogitsLoss, nn.BCEWithLogitsLoss, torch.rand(3, 4)),
+    ],
+)
+def test_attributes_are_pytorchs_and_may_be_set(ours: type, theirs: type, target: torch.Tensor) -> None:
+    z, mine, other = torch.randn(3, 4), ours(), theirs()
+    for name in ("reduction", "ignore_index", "label_smoothing", "weight", "pos_weight"):
+        if hasattr(other, name):
+            assert getattr(mine, name) == getattr(other, name)
+    changes = {"reduction": "none", "weight": torch.tensor([1.0, 2.0, 3.0, 4.0])}
+    if ours is cet.CrossEntropyLoss:
+        changes |= {"ignore_index": 2, "label_smoothing": 0.25}
+    for name, value in changes.items():
+        before = mine(z, target)
+        for module in (mine, other):
+            setattr(module, name, value)
+        assert not torch.equal(mine(z, target), before)
+        torch.testing.assert_close(mine(z, target), other(z, target))
+    other.load_state_dict(mine.state_dict())
+    mine.load_state_dict(other.state_dict())
+    assert list(mine.state_dict()) == ["weight"]
+
+
+def test_deprecated_names_become_a_reduction() -> None:
+    with pytest.warns(UserWarning, match="size_average"):
+        assert cet.CrossEntropyLoss(size_average=False).reduction == "sum"
+
+
+def test_a_parameter_as_an_option_is_trained() -> None:
+    module = cet.CrossEntropyLoss(temperature=nn.Parameter(torch.tensor(2.0)))
+    assert [name for name, _ in module.named_parameters()] == ["temperature"]
+    module(torch.randn(3, 4), torch.tensor([0, 2, 1])).backward()
+    assert module.temperature.grad.abs() > 0
+
+
+def test_a_margin_for_each_class_follows_the_module() -> None:
+    module = cet.CrossEntropyLoss(margin=torch.ones(4))
+    assert module.double().margin.dtype is torch.float64
+    assert not module.state_dict()  # a checkpoint of the loss without one loads

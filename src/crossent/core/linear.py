@@ -68,6 +68,10 @@ class Products:
             return rows
         return xp.where(is_silent[:, None], xp.zeros_like(rows), rows)
 
+    def widest(self, a: Array) -> Any:
+        """Return the dtype of losses and of sums over rows: the most that the array's device has."""
+        return array_namespace(a).float64
+
     def column_sums(self, a: Array) -> Array:
         """Return the sums over the rows, in float64."""
         xp = array_namespace(a)
@@ -113,7 +117,7 @@ def evaluate(
     num_classes = weight.shape[0]
     step = rows_per_block(num_rows, num_classes, input.dtype.itemsize, products.block_bytes)
     tile = max(1, TILE_BYTES // max(1, width * input.dtype.itemsize))
-    losses = xp.zeros(num_rows, dtype=xp.float64, device=input.device)
+    losses = xp.zeros(num_rows, dtype=products.widest(input), device=input.device)
     buffer = xp.empty((min(step, num_rows), num_classes), dtype=input.dtype, device=input.device)
     gradients = None
     wants_input, wants_weight = wanted
@@ -122,7 +126,7 @@ def evaluate(
             xp.empty_like(input) if wants_input else None,
             # Not `zeros_like`, which writes the zeros: fresh pages are zero already.
             xp.zeros(weight.shape, dtype=accumulate_in or weight.dtype, device=weight.device) if wants_weight else None,
-            None if bias is None else xp.zeros(num_classes, dtype=xp.float64, device=weight.device),
+            None if bias is None else xp.zeros(num_classes, dtype=products.widest(weight), device=weight.device),
         )
     for start in range(0, num_rows, step):
         rows = slice(start, min(start + step, num_rows))

@@ -106,6 +106,12 @@ class Evaluator:
             head.row_weight = factor if head.row_weight is None else head.row_weight * factor
         return Evaluator(head, self.map)
 
+    def with_scale(self, factor: float) -> Evaluator:
+        """Return an evaluator whose gradients have one factor more."""
+        head = copy.copy(self.head)
+        head.scale *= factor
+        return Evaluator(head, self.map)
+
     def _labels(self, rows: slice) -> np.ndarray | None:
         labels = getattr(self.head, "labels", None)
         return None if labels is None or self.map.margin is None else np.maximum(labels[rows], 0)

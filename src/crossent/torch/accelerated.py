@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from crossent.core.losses import CrossEntropy
-from crossent.core.reduction import Reduction
 from crossent.errors import refuse
 from crossent.numpy.options import Options
 
+from .composed import reduction_of
 from .tensors import PLAIN, describe, is_traced, is_transformed
 
 __all__ = ["Rows", "loss", "serves"]
@@ -51,10 +51,14 @@ def serves(input: Tensor, target: Any, options: Options) -> bool:
         and options.margin is None
         and options.softcap is None
         and isinstance(target, Tensor)
-        and _lie_on(input.device, target, options.weight, options.sample_weight)
+        and _lie_on(input.device, target, options.weight, options.sample_weight, _tensor(options.normalizer))
         and not is_traced()
         and not is_transformed()
     )
+
+
+def _tensor(value: Any) -> Tensor | None:
+    return value if isinstance(value, Tensor) else None
 
 
 def is_served_device(tensor: Tensor) -> bool:
@@ -102,7 +106,7 @@ class Rows:
 
     def __init__(self, target: Tensor, options: Options, shape: tuple[int, ...]):
         self.options = options
-        self.reduction = Reduction(options.reduction, options.normalizer, options.on_empty)  # type: ignore[arg-type]
+        self.reduction = reduction_of(options)
         self.num_classes = shape[1]
         self.row_shape = (shape[0], *shape[2:])
         self.num_rows, self.num_inner = math.prod(self.row_shape), math.prod(shape[2:])
@@ -135,7 +139,7 @@ class Rows:
         part = self if rows is None else self._part(rows)
         found = torch.empty((6, part.num_rows), dtype=torch.float32, device=logits.device)
         z = _Layout.of(logits, has_classes=True)
-        by_name = isinstance(self.reduction.normalizer, str)
+        by_name = isinstance(self.options.normalizer, str)
         with _current(found):
             part._launch(_kernels().forward, z, (z.tensor, *z.strides), (found,), COUNT=by_name)
         return found
@@ -202,7 +206,10 @@ class Rows:
         if self.reduction.kind == "sum":
             return found[0].sum(dtype=torch.float64).float(), 1.0
         sums = found[:2].sum(1, dtype=torch.float64)
-        normalizer = self.reduction.normalizer
+        normalizer = self.options.normalizer
+        if isinstance(normalizer, Tensor):  # its value may still be on the way
+            sums[1] = torch.where(normalizer > 0, normalizer, math.nan).reshape(())
+            return (sums[0] / sums[1]).float(), sums
         if normalizer is not None and not isinstance(normalizer, str):
             return (sums[0] / float(normalizer)).float(), float(normalizer)
         denominator = sums[1]

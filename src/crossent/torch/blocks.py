@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,9 +23,9 @@ from crossent.numpy.statistics import Collector
 
 from . import accelerated
 from .composed import SigmoidProblem, SoftmaxProblem
-from .tensors import as_numpy, as_tensor, numpy_options, numpy_target
+from .tensors import as_numpy, as_tensor, numpy_options, numpy_target, wide
 
-__all__ = ["STATISTICS_NEED", "KernelRows", "NativeRows", "Rows", "one_pass"]
+__all__ = ["STATISTICS_NEED", "KernelRows", "NativeRows", "Rows", "one_pass", "products_on"]
 
 STATISTICS_NEED = "statistics need the softmax link and labels or distributions"
 _HALF = (torch.float16, torch.bfloat16)
@@ -31,20 +34,64 @@ DEVICE_BLOCK_BYTES = 512 << 20
 
 
 class _Products(driver.Products):
-    """PyTorch's products in ordinary memory, written and added in place where its types allow."""
+    """PyTorch's products in ordinary memory, written and added in place where its types allow.
+
+    Half-precision products are computed in float32, a tile of their factors at a time, on processors that have no
+    instructions for them: PyTorch's own took nine times as long, and would be rounded before they are added up.
+    """
 
     def write(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
-        return torch.mm(a, b, out=out)
+        if _multiplies_quickly(a):
+            return torch.mm(a, b, out=out)
+        if b.shape[1] > b.shape[0]:  # logits: a tile of the classes
+            wide = a.float()
+            for part in _tiles(*b.T.shape):
+                out[:, part] = wide @ b[:, part].float()
+            return out
+        total = torch.zeros(out.shape, dtype=torch.float32, device=out.device)
+        for part in _tiles(*b.shape):
+            total.addmm_(a[:, part].float(), b[part].float())
+        return out.copy_(total)
 
     def add(self, a: Tensor, b: Tensor, total: Tensor, tile: int) -> None:
         if total.dtype == a.dtype:
             total.addmm_(a, b)
-        else:
+        elif _multiplies_quickly(a) and a.dtype is not torch.float16:
             super().add(a, b, total, tile)
+        else:  # a product of float16 may be beyond its range
+            for part in _tiles(a.shape[0], max(b.shape)):
+                total[part] += _wide_product(a[part], b)
+
+    def widest(self, a: Tensor) -> torch.dtype:
+        return wide(a.device)
 
     def column_sums(self, a: Tensor) -> Tensor:
         # A sum into another type makes a copy in it; a product with ones accumulates in float32 and makes none.
         return a.sum(0, dtype=torch.float32) if a.dtype in _HALF else a.sum(0)
+
+
+def _tiles(length: int, width: int) -> Iterator[slice]:
+    """Slices of `length` rows of `width` numbers in float32."""
+    step = max(1, driver.TILE_BYTES // max(1, 4 * width))
+    return (slice(first, min(first + step, length)) for first in range(0, length, step))
+
+
+def _wide_product(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` of half-precision factors in float32."""
+    if a.is_cuda and "dtype" in torch.ops.aten.mm.overloads():
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return a.float() @ b.float()
+
+
+@cache
+def _has_instructions(dtype: torch.dtype) -> bool:
+    """Whether this machine's processor multiplies half-precision numbers itself."""
+    names = ("avx512_bf16", "amx_tile") if dtype is torch.bfloat16 else ("amx_fp16",)
+    return any(getattr(torch.cpu, f"_is_{name}_supported", lambda: False)() for name in names)
+
+
+def _multiplies_quickly(a: Tensor) -> bool:
+    return a.dtype not in _HALF or not a.is_cpu or _has_instructions(a.dtype)
 
 
 class _DeviceProducts(_Products):
@@ -67,6 +114,11 @@ class _DeviceProducts(_Products):
 _PRODUCTS, _DEVICE_PRODUCTS = _Products(), _DeviceProducts()
 
 
+def products_on(device: torch.device) -> driver.Products:
+    """Return how a linear head multiplies on a device."""
+    return _PRODUCTS if device.type == "cpu" else _DEVICE_PRODUCTS
+
+
 class KernelRows:
     """Rows whose losses the kernels compute, on logits in ordinary memory."""
 
@@ -82,6 +134,15 @@ class KernelRows:
         if self.kind == "none" and options.kind == "sigmoid":
             self.entries = np.empty((self.head.num_rows, num_classes))
         self.collector: Collector | None = None
+        self.is_narrow = dtype is torch.float16
+        self.unit = 1.0
+        self._fit()
+
+    def _fit(self) -> None:
+        """Scale float16 slopes by a power of two, so that the largest are about 1; `unit` takes it back."""
+        if self.is_narrow:
+            self.unit = _largest_factor(self.head)
+            self.evaluator = self.evaluator.with_scale(1 / self.unit)
 
     @property
     def is_silent(self) -> Tensor | None:
@@ -122,8 +183,10 @@ class KernelRows:
         scaled = object.__new__(KernelRows)
         scaled.__dict__ |= self.__dict__
         scaled.collector = scaled.entries = None
-        scaled.evaluator = self.evaluator.with_factor(factor.double().numpy())
+        evaluator = Evaluator(self.head, self.evaluator.map)
+        scaled.evaluator = evaluator.with_factor(factor.double().numpy())
         scaled.head = scaled.evaluator.head
+        scaled._fit()
         return scaled
 
     @quietly
@@ -153,13 +216,32 @@ class KernelRows:
             logits[start : start + step].copy_(torch.from_numpy(gradient * slope))
 
 
+def _largest_factor(head: Any) -> float:
+    """The largest factor of a row's or entry's slope, as a power of two."""
+    largest = abs(head.scale)
+    for weights in (head.row_weight, head.class_weight, getattr(head, "factor", None)):
+        if weights is not None and weights.size:
+            largest *= float(np.abs(weights).max())
+    return 2.0 ** math.frexp(largest)[1] if 0 < largest < math.inf else 1.0
+
+
 class NativeRows:
     """Rows whose losses PyTorch's own operations compute, on any device; or `launches`, where it serves them."""
 
-    def __init__(self, problem: SoftmaxProblem | SigmoidProblem, launches: accelerated.Rows | None = None):
+    def __init__(
+        self,
+        problem: SoftmaxProblem | SigmoidProblem,
+        launches: accelerated.Rows | None = None,
+        is_narrow: bool = False,
+    ):
         self.problem, self.kind, self.launches = problem, problem.options.reduction, launches
         self.scale = problem.scale
         self.factor: Tensor | None = None
+        # Of float16 slopes: the mean's factor is left for the end, as they may be too small with it.
+        self.unit: Any = 1.0
+        if is_narrow:
+            self.unit = torch.where(self.scale == 0, 1.0, self.scale)
+            self.scale = self.scale / self.unit
         self.kept: list[Tensor] = []
         self.collected: list[tuple[Tensor, ...]] | None = None
 
@@ -187,7 +269,9 @@ class NativeRows:
     @property
     def is_silent(self) -> Tensor | None:
         labels = getattr(self.problem, "labels", None)
-        return None if labels is None else labels < 0
+        if labels is None or labels.is_meta:  # which has no values to look at
+            return None
+        return labels < 0
 
     def evaluate(self, logits: Tensor, rows: slice, with_gradient: bool) -> Tensor:
         if self.collected is not None:
@@ -197,7 +281,7 @@ class NativeRows:
             found = self.launches.forward(logits, rows)
             if with_gradient:
                 self.launches.backward(logits, found, factor, 1.0, logits, rows)
-            return found[0].double()
+            return found[0].to(wide(logits.device))
         with torch.enable_grad():
             leaf = logits.detach().clone().requires_grad_(with_gradient)
             losses = self.problem.losses(leaf, rows)
@@ -218,7 +302,7 @@ class NativeRows:
     def with_factor(self, factor: Tensor) -> NativeRows:
         scaled = NativeRows(self.problem, self.launches)
         entries = (factor.shape[-1],) if isinstance(self.problem, SigmoidProblem) else ()
-        scaled.factor = factor.double().reshape(-1, *entries)
+        scaled.factor = factor.to(wide(factor.device)).reshape(-1, *entries)
         return scaled
 
 
@@ -233,7 +317,11 @@ def one_pass(
     def evaluate_block(logits: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         return evaluate(logits, rows, any(wanted)), logits
 
-    with torch.no_grad(), torch.autocast(input.device.type, enabled=False):
+    kind = input.device.type
+    plain = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    if bias is not None and bias.dtype is torch.float16:
+        bias = bias.float()  # and its gradient: a sum over the rows
+    with torch.no_grad(), plain:
         losses, gradients = driver.evaluate(
             input.detach(),
             weight.detach(),
@@ -243,6 +331,6 @@ def one_pass(
             is_silent=silent,
             wanted=wanted[:2],
             accumulate_in=torch.float32 if weight.dtype in _HALF else None,
-            products=_PRODUCTS if input.is_cpu else _DEVICE_PRODUCTS,
+            products=products_on(input.device),
         )
     return losses, gradients

@@ -6,6 +6,7 @@ This is the path that traces, transforms and differentiates to any order. The lo
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from typing import Any
@@ -22,9 +23,9 @@ from crossent.numpy.options import DEFAULT_LOSS, Options
 
 from .native import NativeEntries, NativeRows, softmax_losses, top_k_losses
 from .rows import row_losses
-from .tensors import describe, is_traced, is_transformed
+from .tensors import describe, is_traced, is_transformed, wide
 
-__all__ = ["SigmoidProblem", "SoftmaxProblem", "counts_of", "factor_of", "loss"]
+__all__ = ["SigmoidProblem", "SoftmaxProblem", "counts_of", "factor_of", "loss", "reduction_of"]
 
 
 def _is_readable() -> bool:
@@ -32,13 +33,31 @@ def _is_readable() -> bool:
     return not is_traced() and not is_transformed()
 
 
+def _number(name: str, value: Any, like: Tensor, **bounds: Any) -> Any:
+    """Return a number within bounds; a tensor of one stays a tensor, with its gradient."""
+    if not isinstance(value, Tensor):
+        return check_number(name, value, **bounds)
+    if value.shape != () or value.is_complex() or value.dtype is torch.bool:
+        raise ValueError(refuse(f"{name} must be a finite number", describe(value)))
+    if value.device.type == "cpu" and _is_readable():
+        check_number(name, value.item(), **bounds)
+    return value.to(like)
+
+
 def _mapped(logits: Tensor, labels: Tensor | None, options: Options, offset: Tensor | None) -> Tensor:
     """Soft cap, temperature, prior and margin, as in `crossent.core.logit_maps`."""
     if options.softcap is not None:
-        cap = check_number("softcap", options.softcap, above=0)
-        logits = torch.where(logits.isfinite(), cap * torch.tanh(logits / cap), logits)
+        cap = _number("softcap", options.softcap, logits, above=0)
+        is_finite = logits.isfinite()
+        finite = torch.where(is_finite, logits, 0.0) if isinstance(cap, Tensor) else logits
+        logits = torch.where(is_finite, cap * torch.tanh(finite / cap), logits)
     if options.temperature is not None:
-        logits = logits / check_number("temperature", options.temperature, above=0)
+        divisor = _number("temperature", options.temperature, logits, above=0)
+        if isinstance(divisor, Tensor):  # an infinite logit has no part in the divisor's gradient
+            is_finite = logits.isfinite()
+            logits = torch.where(is_finite, torch.where(is_finite, logits, 0.0) / divisor, logits)
+        else:
+            logits = logits / divisor
     if offset is not None:
         logits = logits + offset.to(logits)
     if options.margin is not None:
@@ -53,19 +72,28 @@ def _mapped(logits: Tensor, labels: Tensor | None, options: Options, offset: Ten
 def _log_prior(options: Options, num_classes: int, device: Any) -> Tensor | None:
     if options.prior is None:
         return None
-    prior = torch.as_tensor(options.prior, dtype=torch.float64, device=device)
+    prior = torch.as_tensor(options.prior, device=device).to(wide(device))
     if prior.shape != (num_classes,):
         raise ValueError(refuse(f"prior must have one probability a class, shape ({num_classes},)", describe(prior)))
     logs = prior.log() if options.kind == "softmax" else prior.log() - torch.log1p(-prior)
-    return float(options.prior_strength) * logs
+    return _number("prior_strength", options.prior_strength, logs) * logs
+
+
+def reduction_of(options: Options) -> Reduction:
+    """Return the checked reduction; a normalizer that is a tensor is for `factor_of`."""
+    normalizer = None if isinstance(options.normalizer, Tensor) else options.normalizer
+    return Reduction(options.reduction, normalizer, options.on_empty)  # type: ignore[arg-type]
 
 
 def factor_of(counts: tuple[Any, Any], options: Options, device: Any) -> tuple[Tensor, Tensor]:
     """Return the factor of a row's loss in the reduced value, and whether the mean is empty (then the factor is 0)."""
-    reduction = Reduction(options.reduction, options.normalizer, options.on_empty)  # type: ignore[arg-type]
-    one = torch.ones((), dtype=torch.float64, device=device)
+    reduction = reduction_of(options)
+    one = torch.ones((), dtype=wide(device), device=device)
     if reduction.kind != "mean":
         return one, one == 0
+    if isinstance(options.normalizer, Tensor):
+        total = _number("normalizer (unless None or 'count')", options.normalizer, one, above=0)
+        return torch.where(total > 0, 1.0 / total, math.nan), one == 0
     denominator = reduction.denominator(*counts) * one
     is_empty = denominator == 0
     if options.on_empty == "raise" and _is_readable() and bool(is_empty):
@@ -112,11 +140,22 @@ def _row_weights(options: Options, shape: Any, device: Any) -> Tensor | None:
         return None
     weight = torch.as_tensor(options.sample_weight, device=device)
     try:
-        return weight.expand(shape).reshape(-1).double()
+        return weight.expand(shape).reshape(-1).to(wide(device))
     except RuntimeError:
         raise ValueError(
             refuse(f"sample_weight must have one weight a row, shape {tuple(shape)}", describe(weight))
         ) from None
+
+
+def _part(problem: Any, rows: slice, names: Any) -> Any:
+    part = copy.copy(problem)
+    for name in names:
+        value = getattr(problem, name)
+        if isinstance(value, TopK):
+            setattr(part, name, TopK(value.indices[rows], value.probabilities[rows]))
+        elif value is not None:
+            setattr(part, name, value[rows])
+    return part
 
 
 class SoftmaxProblem:
@@ -159,7 +198,7 @@ class SoftmaxProblem:
         self._take_target(target)
         self.offset = _log_prior(options, num_classes, device)
         if options.weight is not None:
-            self.weight = torch.as_tensor(options.weight, device=device).double()
+            self.weight = torch.as_tensor(options.weight, device=device).to(wide(device))
             if self.weight.shape != (num_classes,):
                 asked = f"weight must have one weight a class, shape ({num_classes},)"
                 raise ValueError(refuse(asked, describe(self.weight)))
@@ -186,16 +225,34 @@ class SoftmaxProblem:
                     raise ValueError(refuse(f"{self.loss!r} needs targets that sum to 1", f"a sum off by {off:g}"))
             self.soft = target.reshape(-1, self.num_classes).to(self.precision)
 
+    def part(self, rows: slice) -> SoftmaxProblem:
+        """The problem of some of the rows."""
+        return _part(self, rows, ("labels", "soft", "bad", "constant", "row_weight", "teacher"))
+
     def _take_teacher(self, teacher: Any, full: tuple[int, ...], loss: Distillation) -> None:
         if isinstance(teacher, TopK):
             k = teacher.indices.shape[-1]
-            self.teacher = TopK(teacher.indices.reshape(-1, k).long(), teacher.probabilities.reshape(-1, k))
+            indices = teacher.indices.reshape(-1, k).long()
+            self.teacher = TopK(self._distinct(indices), teacher.probabilities.reshape(-1, k))
             return
         if tuple(teacher.shape) != full:
             raise ValueError(refuse(f"a teacher must be logits of the student's shape {full}", describe(teacher)))
         logits = teacher.reshape(-1, self.num_classes).to(self.precision)
         self.soft = F.softmax(logits / loss.temperature, dim=-1)
-        self.constant = -loss.strength * torch.special.entr(self.soft.double()).sum(-1)
+        self.constant = -loss.strength * torch.special.entr(self.soft.to(wide(self.device))).sum(-1)
+
+    def _distinct(self, indices: Tensor) -> Tensor:
+        """Return a teacher's classes; where nothing can raise, rows whose classes are none become NaN."""
+        ordered = indices.sort(-1).values
+        bad = (ordered[:, 0] < 0) | (ordered[:, -1] >= self.num_classes) | (ordered.diff(dim=-1) == 0).any(-1)
+        if not _is_readable() or indices.device.type != "cpu":
+            self.bad = bad
+            return torch.where(bad[:, None], 0, indices)
+        if bool(bad.any()):
+            row = int(bad.long().argmax())
+            asked = f"TopK indices must be distinct classes in 0..{self.num_classes - 1}"
+            raise ValueError(refuse(asked, f"{indices[row].tolist()} in row {row}"))
+        return indices
 
     def losses(self, logits: Tensor, rows: slice) -> Tensor:
         """Return the weighted losses, float64, of a block of logits (n, K)."""
@@ -213,7 +270,7 @@ class SoftmaxProblem:
             losses = softmax_losses(mapped, labels, soft, weight, self.loss, self.options.label_smoothing)
         else:
             losses = row_losses(mapped, labels, soft, self.weight, self.loss, self.options.label_smoothing)
-        losses = losses.double()
+        losses = losses.to(wide(self.device))
         if self.constant is not None:
             losses = losses + self.constant[rows]
         return self.weighted(losses, rows)
@@ -254,32 +311,34 @@ class SoftmaxProblem:
 
     def reduce(self, losses: Tensor) -> Tensor:
         if self.options.reduction == "none":
-            Reduction("none", self.options.normalizer, self.options.on_empty)  # type: ignore[arg-type]
+            reduction_of(self.options)
             return losses.reshape(self.shape).to(self.result_dtype)
         return _reduced(losses, self.counts, self.options).to(self.result_dtype)
 
 
-def counts_of(target: Tensor, options: Options, num_classes: int) -> Tensor:
+def counts_of(target: Tensor, options: Options, num_classes: int, class_axis: int) -> Tensor:
     """Return (count, weights) of the rows of a target that count: what a mean over them divides by, float64."""
     if options.kind == "sigmoid":
         counted = target.numel() if target.is_floating_point() else (target != int(options.ignore_index)).sum()
-        return torch.as_tensor([counted, counted], dtype=torch.float64)
-    shape = target.shape[:1] + target.shape[2:] if target.is_floating_point() else target.shape
+        return torch.as_tensor([counted, counted], dtype=wide(target.device))
+    shape = list(target.shape)
+    if target.is_floating_point():
+        shape.pop(class_axis)
     rows = _row_weights(options, shape, target.device)
     if target.is_floating_point():
         count = math.prod(shape)
-        return torch.as_tensor([count, count if rows is None else rows.sum()], dtype=torch.float64)
+        return torch.as_tensor([count, count if rows is None else rows.sum()], dtype=wide(target.device))
     labels, _ = _counted_labels(target, num_classes, options)
-    weight = None if options.weight is None else torch.as_tensor(options.weight).double()
+    weight = None if options.weight is None else torch.as_tensor(options.weight).to(wide(target.device))
     return torch.stack(_label_counts(labels, rows, weight))
 
 
 def _label_counts(labels: Tensor, row_weight: Tensor | None, class_weight: Tensor | None) -> tuple[Tensor, Tensor]:
     counted = labels >= 0
-    own = counted.double() if row_weight is None else torch.where(counted, row_weight, 0.0)
+    own = counted.to(wide(labels.device)) if row_weight is None else torch.where(counted, row_weight, 0.0)
     if class_weight is not None:
         own = own * class_weight[labels.clamp(min=0)]
-    return counted.sum().double(), own.sum()
+    return counted.sum().to(own.dtype), own.sum()
 
 
 def _with_temperature(options: Options, loss: Distillation) -> Options:
@@ -335,7 +394,7 @@ class SigmoidProblem:
         one = torch.ones((), dtype=self.precision, device=device)
         self.negative, self.positive = one, one
         if options.alpha is not None:
-            alpha = check_number("alpha", options.alpha, minimum=0, maximum=1)
+            alpha = _number("alpha", options.alpha, one, minimum=0, maximum=1)
             self.negative, self.positive = one * (1 - alpha), one * alpha
         if options.pos_weight is not None:
             self.positive = self.positive * torch.as_tensor(options.pos_weight, dtype=self.precision, device=device)
@@ -345,6 +404,15 @@ class SigmoidProblem:
             weight = torch.as_tensor(options.sample_weight, device=device)
             rows = self._expanded(weight if len(shape) <= 1 else weight[..., None], "sample_weight")
             self.factor = rows if self.factor is None else self.factor * rows
+
+    def _is_of_rows(self, factor: Tensor) -> bool:
+        return factor.ndim == len(self.shape) > 0 and factor.shape[0] == self.shape[0]
+
+    def part(self, rows: slice) -> SigmoidProblem:
+        """The problem of some of the rows."""
+        names = ["target", "counted", "bad", "factor"]
+        names += [name for name in ("negative", "positive") if self._is_of_rows(getattr(self, name))]
+        return _part(self, rows, names)
 
     def _counted(self, target: Tensor) -> Tensor:
         counted = target != int(self.options.ignore_index)
@@ -357,7 +425,7 @@ class SigmoidProblem:
         return torch.where(counted, target, 0)
 
     def _expanded(self, weight: Any, name: str) -> Tensor:
-        weight = torch.as_tensor(weight, device=self.device).double()
+        weight = torch.as_tensor(weight, device=self.device).to(wide(self.device))
         try:
             return weight.expand(self.shape)
         except RuntimeError:
@@ -367,15 +435,18 @@ class SigmoidProblem:
         """Return the weighted losses, float64, of a block of the logits' rows."""
         mapped = _mapped(logits.to(self.precision), None, self.options, self.offset)
         target = self.target[rows] if self.shape else self.target
-        entries = NativeEntries(mapped, target, self.negative, self.positive)
-        losses = torch.where(entries.mass == 0, 0.0, self.loss.of(entries)).double()
+        negative, positive = (
+            factor[rows] if self._is_of_rows(factor) else factor for factor in (self.negative, self.positive)
+        )
+        entries = NativeEntries(mapped, target, negative, positive)
+        losses = torch.where(entries.mass == 0, 0.0, self.loss.of(entries)).to(wide(self.device))
         if self.counted is not None and self.bad is not None:
             losses = torch.where(self.counted[rows], losses, 0.0) * torch.where(self.bad[rows], math.nan, 1.0)
         return _weigh(losses, self.factor[rows] if self.factor is not None and self.shape else self.factor)
 
     @property
     def counts(self) -> tuple[Any, Any]:
-        count = float(math.prod(self.shape)) if self.counted is None else self.counted.sum().double()
+        count = float(math.prod(self.shape)) if self.counted is None else self.counted.sum().to(wide(self.device))
         return count, count
 
     @property
@@ -385,7 +456,7 @@ class SigmoidProblem:
 
     def reduce(self, losses: Tensor) -> Tensor:
         if self.options.reduction == "none":
-            Reduction("none", self.options.normalizer, self.options.on_empty)  # type: ignore[arg-type]
+            reduction_of(self.options)
             return losses.to(self.result_dtype)
         return _reduced(losses, self.counts, self.options).to(self.result_dtype)
 

@@ -20,13 +20,16 @@ from . import accelerated, composed, fused, linear
 from .keywords import keywords_of, refuse_unknown
 from .linear import LinearStatistics, LinearValue
 from .tensors import (
+    NUMBERS,
     PLAIN,
     describe,
     floating,
     is_distributed,
     is_traced,
     is_transformed,
+    of_each_class,
     other_tensors,
+    varies,
     wants_gradients,
 )
 
@@ -34,8 +37,15 @@ from .tensors import (
 def _options(size_average: Any, reduce: Any, **given: Any) -> Options:
     if size_average is not None or reduce is not None:
         given["reduction"] = legacy.legacy_get_string(size_average, reduce)
+    numbers = {name: given.pop(name) for name in NUMBERS if isinstance(given.get(name), Tensor)}
+    smoothing = given.get("label_smoothing")
+    if isinstance(smoothing, Tensor) and (smoothing.requires_grad or is_traced() or is_transformed()):
+        asked = "label_smoothing must be a number: it has no gradient"
+        raise TypeError(refuse(asked, describe(smoothing), "float(label_smoothing)"))
     options = Options(**given)
     options.check()
+    for name, value in numbers.items():
+        setattr(options, name, value)
     return options
 
 
@@ -91,12 +101,9 @@ def _route(inputs: list[Tensor], target: Any, options: Options, num_labels: int 
             is_plain = False
         elif not tensor.is_cpu:
             return "native"
-    if wants_gradients(others):
+    if any(varies(tensor) for tensor in of_each_class(target, options)):
         return "native"
-    if is_transformed():
-        is_soft = isinstance(target, Tensor) and target.is_floating_point()
-        return "native" if is_soft or isinstance(target, TopK) else "composed"  # a target may be what varies
-    if is_traced():
+    if is_transformed() or is_traced() or wants_gradients(others):
         return "composed"
     if not is_plain:
         return "native"
@@ -427,7 +434,11 @@ def _linear_arguments(input: Tensor, weight: Tensor, bias: Tensor | None) -> tup
     if bias is not None and floating(bias, "linear_bias").shape != weight.shape[:-1]:
         raise ValueError(refuse(f"linear_bias must have shape {tuple(weight.shape[:-1])}", describe(bias)))
     device = input.device.type
-    if torch.is_autocast_enabled(device) and input.dtype is not torch.float64:
+    if (
+        torch.amp.is_autocast_available(device)
+        and torch.is_autocast_enabled(device)
+        and input.dtype is not torch.float64
+    ):
         dtype = torch.get_autocast_dtype(device)
     else:
         dtype = torch.promote_types(input.dtype, weight.dtype)

@@ -22,6 +22,14 @@ from .tensors import as_numpy, as_tensor, numpy_options, numpy_target
 Differentiable = Callable[[Tensor], Tensor]
 
 
+def _with_scale(problem: Problem, factor: float) -> Problem:
+    """The problem with a factor on the gradient of what "mean" or "sum" returns."""
+    scaled = copy.copy(problem)
+    scaled.evaluator = problem.evaluator.with_scale(factor)
+    scaled.head = scaled.evaluator.head
+    return scaled
+
+
 def _with_factor(problem: Problem, factor: Tensor) -> Problem:
     """The problem with a factor on each of the losses that "none" returns."""
     scaled = copy.copy(problem)
@@ -37,7 +45,9 @@ class _FusedLoss(torch.autograd.Function):
     def forward(ctx: Any, input: Tensor, problem: Problem, composed: Differentiable) -> Tensor:
         ctx.save_for_backward(input)
         ctx.problem, ctx.composed, ctx.gradient = problem, composed, None
-        if problem.head.reduction.kind == "none":
+        # A row's part of a mean may be too small for float16 before the factor of a scaled loss arrives.
+        ctx.waits = problem.head.reduction.kind == "none" or input.dtype is torch.float16
+        if ctx.waits:
             return as_tensor(problem.solve(with_grad=False)[0])
         value, gradient = problem.solve(with_grad=True)
         ctx.gradient = gradient
@@ -49,9 +59,10 @@ class _FusedLoss(torch.autograd.Function):
             (input,) = ctx.saved_tensors
             return torch.autograd.grad(ctx.composed(input), input, upstream, create_graph=True)[0], None, None
         problem: Problem = ctx.problem
-        if problem.head.reduction.kind == "none":
+        if ctx.waits:
             _ = ctx.saved_tensors  # raises if the logits were changed in place since
-            scaled = _with_factor(problem, upstream)
+            is_mean = problem.head.reduction.kind != "none"
+            scaled = _with_scale(problem, upstream.item()) if is_mean else _with_factor(problem, upstream)
             return _gradient_tensor(scaled.solve(with_grad=True)[1]), None, None
         gradient, ctx.gradient = ctx.gradient, None  # handed out once: autograd may write into it
         if gradient is None:

@@ -21,7 +21,8 @@ from crossent.numpy.options import Options
 from . import accelerated, recorded
 from .blocks import STATISTICS_NEED, KernelRows, NativeRows, Rows, one_pass
 from .composed import SigmoidProblem, SoftmaxProblem
-from .tensors import describe, is_traced, is_transformed, other_tensors, wants_gradients
+from .recomputed import losses_in_blocks
+from .tensors import NUMBERS, describe, is_traced, is_transformed, other_tensors, wants_gradients, wide
 
 __all__ = ["LinearStatistics", "LinearValue", "loss"]
 
@@ -74,7 +75,7 @@ class _LinearLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, *of_statistics: Any) -> Any:
-        input, weight, bias = ctx.saved_tensors
+        saved = input, weight, bias = ctx.saved_tensors  # once: checkpointing recomputes them only once
         needed = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():  # create_graph: the gradients must be differentiable themselves
             outputs = ctx.composed(input, weight, bias)
@@ -85,41 +86,47 @@ class _LinearLoss(torch.autograd.Function):
             return (*(next(found) if n else None for n in needed), None, None, None)
         total: list[Any] = [None, None, None]
         if upstream is not None:
-            total = _loss_gradients(ctx, upstream, needed)
+            total = _loss_gradients(ctx, saved, upstream, needed)
         if any(g is not None for g in of_statistics[:3]):
-            more = _statistics_gradients(ctx, of_statistics[:3], needed)
+            more = _statistics_gradients(ctx.rows, saved, of_statistics[:3], needed)
             total = [m if t is None else t + m for t, m in zip(total, more, strict=True)]
         return (*total, None, None, None)
+
+
+def _times(gradients: Any, factor: Any, needed: Any) -> Any:
+    for gradient, need in zip(gradients, needed, strict=True):
+        if need and isinstance(factor, Tensor) and gradient.dtype is torch.float16:
+            gradient.copy_(gradient.float() * factor)  # the factor itself may be beyond float16
+        elif need and (isinstance(factor, Tensor) or factor != 1.0):
+            gradient.mul_(factor)
+    return gradients
 
 
 def _typed(gradients: Any, tensors: Any, needed: Any) -> list[Any]:
     return [g.to(t.dtype) if n else None for g, t, n in zip(gradients or (None,) * 3, tensors, needed, strict=True)]
 
 
-def _loss_gradients(ctx: Any, upstream: Tensor, needed: Any) -> list[Any]:
-    input, weight, bias = ctx.saved_tensors
+def _loss_gradients(ctx: Any, saved: Any, upstream: Tensor, needed: Any) -> list[Any]:
+    input, weight, bias = saved
     rows: Rows = ctx.rows
     if rows.kind == "none":
         scaled = rows.with_factor(upstream)
         gradients = one_pass(input, weight, bias, scaled.evaluate, needed, rows.is_silent)[1]
-        return _typed(gradients, (input, weight, bias), needed)
+        return _typed(_times(gradients, scaled.unit, needed), (input, weight, bias), needed)
     gradients, ctx.gradients = ctx.gradients, None  # handed out once: autograd may write into them
     if gradients is None:
         gradients = one_pass(input, weight, bias, rows.evaluate, needed, rows.is_silent)[1]
-    for gradient, need in zip(gradients, needed, strict=True):
-        if need and (upstream.device.type != "cpu" or upstream.item() != 1.0):
-            gradient.mul_(upstream)
-    return _typed(gradients, (input, weight, bias), needed)
+    factor = upstream.item() if upstream.device.type == "cpu" else upstream  # which is not worth waiting for
+    return _typed(_times(gradients, factor * rows.unit, needed), (input, weight, bias), needed)
 
 
-def _statistics_gradients(ctx: Any, upstream: Any, needed: Any) -> list[Any]:
-    input, weight, bias = ctx.saved_tensors
-    rows = ctx.rows
+def _statistics_gradients(rows: Rows, saved: Any, upstream: Any, needed: Any) -> list[Any]:
+    input, weight, bias = saved
     flat = [None if u is None else u.reshape(-1) for u in upstream]
 
     def pull_back(logits: Tensor, here: slice, _: bool) -> Tensor:
         rows.pull_back(logits, here, flat)
-        return torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
+        return torch.zeros(len(logits), dtype=wide(logits.device), device=logits.device)
 
     gradients = one_pass(input, weight, bias, pull_back, needed, rows.is_silent)[1]
     return _typed(gradients, (input, weight, bias), needed)
@@ -152,22 +159,37 @@ def loss(
         return SigmoidProblem(target.reshape(full), flat, full, dtype=input.dtype, device=input.device)
 
     def composed(flat: Tensor, weight: Tensor, bias: Tensor | None) -> Any:
-        """The same in operations that PyTorch differentiates, to any order and in either mode; it holds the logits."""
-        logits = F.linear(flat, weight, bias)
+        """The same in operations that PyTorch differentiates, to any order and in either mode.
+
+        Recorded or transformed it holds the logits.
+        """
         problem = softmax_problem() if options.kind == "softmax" else sigmoid_problem()
-        value = problem.reduce(problem.losses(logits, slice(0, len(logits))))
+        takes_statistics = isinstance(problem, SoftmaxProblem) and problem.teacher is None
+        if with_statistics and not takes_statistics:
+            raise TypeError(refuse(STATISTICS_NEED, "another target"))
+        statistics: Any = ()
+        if is_traced() or is_transformed():
+            logits = F.linear(flat, weight, bias)
+            losses = problem.losses(logits, slice(0, len(logits)))
+            if with_statistics:
+                statistics = problem.statistics(logits, slice(0, len(logits)))  # type: ignore[union-attr]
+        else:
+            losses, *statistics = losses_in_blocks(flat, weight, bias, problem, with_statistics)
+        value = problem.reduce(losses)
         if options.kind == "sigmoid" and options.reduction == "none":
             value = value.reshape(*shape, num_classes)
         if not with_statistics:
             return value
-        if not isinstance(problem, SoftmaxProblem) or problem.teacher is not None:
-            raise TypeError(refuse(STATISTICS_NEED, "another target"))
-        return value, *(s.reshape(shape) for s in problem.statistics(logits, slice(0, len(logits))))
+        return value, *(s.reshape(shape) for s in statistics)
 
     flat = input.reshape(-1, input.shape[-1])
     result: Any
-    if wants_gradients(other_tensors(target, options)) or is_traced() or is_transformed():
-        in_blocks = way == "composed" and not is_transformed() and not with_statistics
+    others = other_tensors(target, options)
+    if wants_gradients(others) or is_traced() or is_transformed():
+        # The operators' own numbers are constants; a tensor among them stays differentiable outside.
+        has_tensors = any(isinstance(getattr(options, name), Tensor) for name in NUMBERS[:3])
+        is_constant = not has_tensors and not wants_gradients(others)
+        in_blocks = way == "composed" and not is_transformed() and not with_statistics and is_constant
         if in_blocks and options.kind == "softmax" and isinstance(target, Tensor):
             result = recorded.loss(flat, weight, bias, softmax_problem())
         else:
@@ -176,7 +198,8 @@ def loss(
         rows: Rows
         if native:
             problem = softmax_problem() if options.kind == "softmax" else sigmoid_problem()
-            rows = NativeRows(problem, _launches(flat, target, options, shape, num_classes))
+            launches = _launches(flat, target, options, shape, num_classes)
+            rows = NativeRows(problem, launches, is_narrow=input.dtype is torch.float16)
         else:
             rows = KernelRows(target, options, shape, num_classes, input.dtype)
         if with_statistics:
@@ -194,7 +217,11 @@ def loss(
     value, *statistics = result
     found = LinearStatistics(*statistics)
     counted = torch.ones_like(found.correct) if target.is_floating_point() else target != options.ignore_index
-    return LinearValue(value, *found, (found.correct & counted).sum() / counted.sum())
+    count = counted.sum()
+    accuracy = (found.correct & counted).sum() / count
+    if options.on_empty == "zero":
+        accuracy = torch.where(count == 0, 0.0, accuracy)
+    return LinearValue(value, *found, accuracy)
 
 
 def _launches(

@@ -7,34 +7,43 @@ import math
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import _reduction as legacy
 
 from . import functional
 from .keywords import keywords_of, refuse_unknown
 from .tensors import describe
 
-_TENSORS = ("weight", "pos_weight", "prior", "alpha")
+_SAVED = ("weight", "pos_weight", "prior", "alpha")  # those that are tensors are in a checkpoint, as in PyTorch's
+_DEPRECATED = ("size_average", "reduce")
 
 
 class _LossModule(nn.Module):
-    """Keeps the options of a function: tensors as buffers, which follow the module's device, the rest as given."""
+    """Keeps the options of a function as attributes that may be set: tensors follow the module's device."""
 
     function: Any
 
     def __init__(self, **options: Any):
         super().__init__()
-        refuse_unknown(type(self).__name__, options, keywords_of(type(self).function))
-        for name in _TENSORS:
-            if isinstance(options.get(name), Tensor):
-                self.register_buffer(name, options.pop(name))
-        self._given = options
+        known = keywords_of(type(self).function)
+        refuse_unknown(type(self).__name__, options, known)
+        old_names = [options.pop(name, None) for name in _DEPRECATED]
+        if any(value is not None for value in old_names):
+            options["reduction"] = legacy.legacy_get_string(*old_names)
+        self._names = tuple(name for name in known if name not in _DEPRECATED)
+        parameters = inspect.signature(type(self).function).parameters
+        self._optional = tuple(name for name in self._names if parameters[name].default is None)
+        for name in self._names:
+            value = options.get(name, parameters[name].default)
+            is_buffer = isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
+            if is_buffer or (value is None and name in _SAVED):
+                self.register_buffer(name, value, persistent=name in _SAVED)
+            else:
+                setattr(self, name, value)
 
     def _options(self) -> dict[str, Any]:
-        options = dict(self._given)
-        for name in _TENSORS:
-            buffer = getattr(self, name, None)
-            if buffer is not None:
-                options[name] = buffer
-        return options
+        """The options, without those that are not given and need not be."""
+        options = {name: getattr(self, name) for name in self._names}
+        return {name: value for name, value in options.items() if value is not None or name not in self._optional}
 
     def forward(self, input: Tensor, target: Any, **at_call: Any) -> Any:
         """Return the loss; options of a batch, such as ``sample_weight`` or ``normalizer``, are keywords here."""

@@ -16,6 +16,8 @@ from torch import Tensor
 from crossent.core.losses import CrossEntropy, Loss
 from crossent.numpy.heads import TopK
 
+from .tensors import varies
+
 __all__ = ["NativeEntries", "NativeRows", "softmax_losses", "top_k_losses"]
 
 
@@ -123,8 +125,8 @@ class NativeRows:
 def softmax_losses(
     logits: Tensor, labels: Tensor | None, soft: Tensor | None, weight: Tensor | None, loss: Loss, smoothing: float
 ) -> Tensor:
-    if labels is not None and isinstance(loss, CrossEntropy):
-        # PyTorch's fused form, where there is nothing to add to it.
+    if labels is not None and isinstance(loss, CrossEntropy) and (weight is None or not varies(weight)):
+        # PyTorch's fused form, where there is nothing to add to it. It has no derivative in the weights.
         return F.cross_entropy(logits, labels, weight, ignore_index=-1, reduction="none", label_smoothing=smoothing)
     rows = NativeRows(logits, labels, soft, weight, smoothing)
     silent = rows.is_empty if labels is None else rows.is_empty | (labels < 0)

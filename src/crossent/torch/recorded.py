@@ -51,6 +51,11 @@ def _rows(
     return KernelRows(target, options, (len(input),), len(weight), input.dtype)
 
 
+def _held_in(tensor: Tensor) -> torch.dtype:
+    """The dtype of a gradient until the upstream factor is known: without it float16 may have no such number."""
+    return torch.float32 if tensor.dtype is torch.float16 else tensor.dtype
+
+
 @torch.library.custom_op("crossent::linear_loss", mutates_args=())
 def _linear_loss(
     input: Tensor,
@@ -66,11 +71,16 @@ def _linear_loss(
     wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows = _rows(input, weight, target, class_weight, prior, margin, numbers, terms)
-    evaluate = rows.with_factor(factor).evaluate
-    losses, gradients = one_pass(input, weight, bias, evaluate, tuple(wanted), rows.is_silent)
+    rows = rows.with_factor(factor)
+    losses, gradients = one_pass(input, weight, bias, rows.evaluate, tuple(wanted), rows.is_silent)
     found = []
     for tensor, gradient, want in zip((input, weight, bias), gradients or (None,) * 3, wanted, strict=True):
-        found.append(gradient.to(tensor.dtype) if want else input.new_empty(0))  # type: ignore[union-attr]
+        if not want:
+            found.append(input.new_empty(0))
+        else:
+            assert tensor is not None
+            assert gradient is not None
+            found.append(gradient.to(_held_in(tensor)).mul_(rows.unit))
     return (losses.sum(), *found)  # type: ignore[return-value]
 
 
@@ -89,7 +99,9 @@ def _(
     wanted: list[bool],
 ) -> tuple[Tensor, ...]:
     pairs = zip((input, weight, bias), wanted, strict=True)
-    gradients = (torch.empty_like(t) if want and t is not None else input.new_empty(0) for t, want in pairs)
+    gradients = (
+        torch.empty_like(t, dtype=_held_in(t)) if want and t is not None else input.new_empty(0) for t, want in pairs
+    )
     return (input.new_empty((), dtype=torch.float64), *gradients)
 
 
@@ -126,6 +138,7 @@ def _(
 
 def _keep_gradients(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.wanted = inputs[-1]
+    ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in inputs[:3]]
     ctx.save_for_backward(*output[1:])
 
 
@@ -140,8 +153,8 @@ def _refuse_second_derivatives() -> None:
 def _hand_out(ctx: Any, upstream: Tensor, *_: Any) -> Any:
     _refuse_second_derivatives()
     gradients = [
-        gradient * upstream.to(gradient.dtype) if want else None
-        for gradient, want in zip(ctx.saved_tensors, ctx.wanted, strict=True)
+        (gradient * upstream.to(gradient.dtype)).to(dtype) if want else None
+        for gradient, dtype, want in zip(ctx.saved_tensors, ctx.dtypes, ctx.wanted, strict=True)
     ]
     return (*gradients, *(None,) * 8)
 
@@ -155,7 +168,8 @@ def _compute_gradients(ctx: Any, upstream: Tensor) -> Any:
     _refuse_second_derivatives()
     wanted = list(ctx.needs_input_grad[:3])
     gradients = _linear_loss(*ctx.saved_tensors, upstream, ctx.numbers, ctx.terms, wanted)[1:]
-    return (*(g if want else None for g, want in zip(gradients, wanted, strict=True)), *(None,) * 6)
+    pairs = zip(gradients, ctx.saved_tensors[:3], wanted, strict=True)
+    return (*(g.to(t.dtype) if want else None for g, t, want in pairs), *(None,) * 6)
 
 
 _linear_loss.register_autograd(_hand_out, setup_context=_keep_gradients)
@@ -185,7 +199,7 @@ def loss(input: Tensor, weight: Tensor, bias: Tensor | None, problem: SoftmaxPro
             losses = losses + problem.constant
         return problem.reduce(problem.weighted(losses, slice(None)))
     factor, is_empty = factor_of(problem.counts, options, input.device)
-    factors = factor * problem.weighted(torch.ones(len(input), dtype=torch.float64), slice(None))
+    factors = factor * problem.weighted(input.new_ones(input.shape[0], dtype=torch.float64), slice(None))
     wanted = [t is not None and t.requires_grad and torch.is_grad_enabled() for t in (input, weight, bias)]
     total = _linear_loss(*arguments, factors, numbers, terms, wanted)[0]
     if problem.constant is not None:

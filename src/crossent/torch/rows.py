@@ -39,7 +39,7 @@ class Form:
 
 
 def _array(tensor: Tensor | None, dtype: Any = None) -> Any:
-    return None if tensor is None else np.ascontiguousarray(tensor.detach().numpy(), dtype)
+    return None if tensor is None else np.ascontiguousarray(tensor.detach().resolve_neg().numpy(), dtype)
 
 
 def _evaluate(
@@ -108,6 +108,12 @@ def _flattened(info: Any, in_dims: Any, tensors: tuple[Any, ...]) -> list[Any]:
     return flat
 
 
+def _refuse_tangents(others: Any) -> None:
+    """The rows' losses are differentiated in the logits alone: any other derivative would silently be 0."""
+    if any(tangent is not None for tangent in others):
+        raise NotImplementedError("forward derivatives in a target or class weights are for PyTorch's own operations")
+
+
 class _RowLoss(torch.autograd.Function):
     """Losses (N,) in float64 of logits (N, K)."""
 
@@ -118,6 +124,7 @@ class _RowLoss(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         *tensors, ctx.form = inputs
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
 
@@ -126,7 +133,8 @@ class _RowLoss(torch.autograd.Function):
         return _RowGradient.apply(upstream, *ctx.saved_tensors, ctx.form), None, None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
+    def jvp(ctx: Any, tangent: Tensor, *others: Any) -> Tensor:
+        _refuse_tangents(others)
         logits = ctx.saved_tensors[0]
         ones = torch.ones(len(logits), dtype=torch.float64)
         gradient = _RowGradient.apply(ones, *ctx.saved_tensors, ctx.form)
@@ -151,6 +159,7 @@ class _RowGradient(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         *tensors, ctx.form = inputs
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
 
@@ -168,7 +177,8 @@ class _RowGradient(torch.autograd.Function):
         return weight_gradient, logits_gradient, None, None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, weight_tangent: Any, logits_tangent: Any, *_: Any) -> Tensor:
+    def jvp(ctx: Any, weight_tangent: Any, logits_tangent: Any, *others: Any) -> Tensor:
+        _refuse_tangents(others)
         row_weight, logits, *target = ctx.saved_tensors
         total = torch.zeros_like(logits)
         if logits_tangent is not None:

@@ -8,69 +8,138 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
-from crossent.core.reduction import Reduction
 from crossent.errors import refuse
 from crossent.numpy.heads import TopK
 from crossent.numpy.options import Options
 
-from .composed import counts_of, factor_of
-from .tensors import describe
+from .composed import counts_of, factor_of, reduction_of
+from .tensors import NUMBERS, describe, wide
 
 __all__ = ["dense", "linear"]
 
 
-def _row_placements(tensor: DTensor) -> list[Any]:
-    """Rows stay where they are; whatever else is split is gathered."""
-    return [p if isinstance(p, Shard) and p.dim == 0 else Replicate() for p in tensor.placements]
+class _Rows(NamedTuple):
+    """How the rows of a loss are shared out.
+
+    Attributes
+    ----------
+    mesh : DeviceMesh
+    placements : of the rows; whatever else was split is gathered
+    shape : of what reduction "none" returns, on all processes together
+    class_axis : of a target that is a distribution
+    """
+
+    mesh: Any
+    placements: list[Any]
+    shape: tuple[int, ...]
+    class_axis: int
+
+    @property
+    def partial(self) -> list[Any]:
+        """The placements of sums over this process's rows."""
+        return [Partial() if isinstance(p, Shard) else Replicate() for p in self.placements]
+
+    @property
+    def everywhere(self) -> list[Any]:
+        return [Replicate()] * len(self.placements)
+
+    def _distributed(self, tensor: Tensor) -> DTensor:
+        """Every process holds the whole of an ordinary tensor."""
+        return tensor if isinstance(tensor, DTensor) else DTensor.from_local(tensor, self.mesh, self.everywhere)
+
+    def local(self, tensor: Any) -> Any:
+        """This process's part of a tensor whose first axis is the rows'."""
+        if not isinstance(tensor, Tensor):
+            return tensor
+        placed = self._distributed(tensor).redistribute(self.mesh, self.placements)
+        return placed.to_local(grad_placements=self.placements)
+
+    def whole(self, tensor: Any) -> Any:
+        """A tensor that every process needs whole; its gradients are added up."""
+        if not isinstance(tensor, Tensor) or not (isinstance(tensor, DTensor) or tensor.requires_grad):
+            return tensor
+        placed = self._distributed(tensor).redistribute(self.mesh, self.everywhere)
+        return placed.to_local(grad_placements=self.partial)
+
+    def broadcast(self, tensor: Any, ndim: int) -> Any:
+        """What a tensor that broadcasts to a shape of `ndim` axes, the rows' first, broadcasts to here."""
+        if isinstance(tensor, Tensor) and tensor.ndim == ndim > 0 and tensor.shape[0] == self.shape[0]:
+            return self.local(tensor)
+        return self.whole(tensor)
+
+    def added(self, tensor: Tensor) -> Tensor:
+        """The sum over the processes, on each of them."""
+        return DTensor.from_local(tensor, self.mesh, self.partial).redistribute(self.mesh, self.everywhere).to_local()
+
+    def options(self, options: Options) -> Options:
+        """The options of this process's rows."""
+        ndim = len(self.shape)
+        is_sigmoid = options.kind == "sigmoid"
+        entries = self.broadcast if is_sigmoid else lambda tensor, _: self.whole(tensor)
+        rows = max(ndim - 1, 1) if is_sigmoid else ndim
+        changed = {name: self.whole(getattr(options, name)) for name in ("prior", "margin", *NUMBERS)}
+        if isinstance(options.normalizer, DTensor):  # it divides the sum over all processes
+            changed["normalizer"] = options.normalizer.full_tensor()
+        else:
+            changed["normalizer"] = options.normalizer
+        return replace(
+            options,
+            weight=entries(options.weight, ndim),
+            pos_weight=entries(options.pos_weight, ndim),
+            sample_weight=self.broadcast(options.sample_weight, rows),
+            **changed,
+        )
 
 
-def _local(tensor: Any, mesh: Any, placements: list[Any]) -> Any:
-    """This process's part of a tensor that has one entry or row for each of the logits' rows."""
-    if not isinstance(tensor, Tensor):
-        return tensor
-    if not isinstance(tensor, DTensor):
-        tensor = distribute_tensor(tensor, mesh, placements, src_data_rank=None)  # every process holds the whole
-    return tensor.redistribute(mesh, placements).to_local(grad_placements=placements)
+def _placements(tensor: DTensor, has_rows: bool) -> list[Any]:
+    return [p if isinstance(p, Shard) and p.dim == 0 and has_rows else Replicate() for p in tensor.placements]
 
 
-def _whole(tensor: Any, partial: list[Any]) -> Any:
-    """A tensor that every process needs whole; its gradients are added up."""
-    if not isinstance(tensor, DTensor):
-        return tensor
-    return tensor.redistribute(placements=[Replicate()] * len(partial)).to_local(grad_placements=partial)
+def _everywhere_or_nowhere(rows: _Rows, counts: Tensor, failure: Exception | None) -> Tensor:
+    """Return the counts of all processes; if the arguments of one are refused, all raise: none waits for another.
+
+    Only labels in this machine's memory are looked at.
+    """
+    flag = torch.as_tensor([0.0 if failure is None else 1.0], dtype=counts.dtype, device=counts.device)
+    *total, failed = rows.added(torch.cat([counts, flag]))
+    if failure is not None:
+        raise failure
+    if failed.device.type == "cpu" and failed > 0:
+        raise ValueError(refuse("every process's rows must be right", "rows of another process that are refused"))
+    return torch.stack(total)
 
 
 def _reduced(
-    of_rows: Callable[[Any, Options], Tensor],
-    target: Any,
-    options: Options,
-    num_classes: int,
-    mesh: Any,
-    rows: list[Any],
+    of_rows: Callable[[Any, Options], Tensor], target: Any, options: Options, num_classes: int, rows: _Rows
 ) -> DTensor:
     """Return the loss of the whole batch from a function of (local target, local options)."""
     if isinstance(target, TopK):
         raise TypeError(refuse("a TopK teacher cannot be distributed", "TopK", "give its logits"))
-    target = _local(target, mesh, rows)
-    options = replace(options, sample_weight=_local(options.sample_weight, mesh, rows))
-    if options.reduction == "none":
-        return DTensor.from_local(of_rows(target, options), mesh, rows)
-    partial = [Partial() if isinstance(p, Shard) else Replicate() for p in rows]
-    everywhere = [Replicate()] * len(rows)
-    total = of_rows(target, replace(options, reduction="sum"))
-    total = DTensor.from_local(total, mesh, partial).redistribute(mesh, everywhere).to_local()
-    Reduction(options.reduction, options.normalizer, options.on_empty)  # type: ignore[arg-type]
-    counts = counts_of(target, options, num_classes).to(total.device)
-    counts = DTensor.from_local(counts, mesh, partial).redistribute(mesh, everywhere).to_local()
+    reduction_of(options)
+    target, options = rows.local(target), rows.options(options)
+    is_none = options.reduction == "none"
+    failure, counts = None, torch.zeros(2, dtype=wide(target.device), device=target.device)
+    try:
+        value = of_rows(target, options if is_none else replace(options, reduction="sum"))
+        if not is_none:
+            counts = counts_of(target, options, num_classes, rows.class_axis).to(value.device)
+    except (TypeError, ValueError) as error:
+        failure = error
+    counts = _everywhere_or_nowhere(rows, counts, failure)
+    if is_none:
+        stride = torch.empty(rows.shape, device="meta").stride()
+        return DTensor.from_local(value, rows.mesh, rows.placements, shape=torch.Size(rows.shape), stride=stride)
+    total = rows.added(value)
     factor, is_empty = factor_of((counts[0], counts[1]), options, total.device)
     empty = 0.0 if options.on_empty == "zero" else float("nan")
-    return DTensor.from_local(torch.where(is_empty, empty, total * factor).to(total.dtype), mesh, everywhere)
+    reduced = torch.where(is_empty, empty, total * factor).to(total.dtype)
+    return DTensor.from_local(reduced, rows.mesh, rows.everywhere)
 
 
 def dense(
@@ -78,11 +147,12 @@ def dense(
 ) -> DTensor:
     """Return the loss of distributed logits; `local_loss` is the function for ordinary ones."""
     if not isinstance(input, DTensor):
-        raise TypeError(refuse("with a distributed target the input must be distributed, too", describe(input)))
-    mesh, rows = input.device_mesh, _row_placements(input)
-    logits = input.redistribute(mesh, rows).to_local(grad_placements=rows)
-    num_classes = input.shape[min(1, input.ndim - 1)]
-    return _reduced(lambda t, o: local_loss(logits, t, o), target, options, num_classes, mesh, rows)
+        raise TypeError(refuse("with a distributed target or option the input must be, too", describe(input)))
+    is_sigmoid, axis = options.kind == "sigmoid", min(1, input.ndim - 1)
+    shape = tuple(input.shape) if is_sigmoid else (*input.shape[:axis], *input.shape[axis + 1 :])
+    rows = _Rows(input.device_mesh, _placements(input, bool(shape)), shape, axis)
+    logits = input.redistribute(rows.mesh, rows.placements).to_local(grad_placements=rows.placements)
+    return _reduced(lambda t, o: local_loss(logits, t, o), target, options, input.shape[axis] if shape else 1, rows)
 
 
 def linear(
@@ -95,12 +165,9 @@ def linear(
 ) -> DTensor:
     """Return the loss of a linear head on distributed input; weight and bias are whole in every process meanwhile."""
     if not isinstance(input, DTensor):
-        raise TypeError(
-            refuse("with a distributed weight or target the input must be distributed, too", describe(input))
-        )
-    mesh, rows = input.device_mesh, _row_placements(input)
-    partial = [Partial() if isinstance(p, Shard) else Replicate() for p in rows]
-    source = input.redistribute(mesh, rows).to_local(grad_placements=rows)
-    matrix, offset = _whole(weight, partial), _whole(bias, partial)
-    num_classes = weight.shape[0]
-    return _reduced(lambda t, o: local_loss(source, matrix, offset, t, o), target, options, num_classes, mesh, rows)
+        raise TypeError(refuse("with a distributed weight, target or option the input must be, too", describe(input)))
+    shape = (*input.shape[:-1], weight.shape[0]) if options.kind == "sigmoid" else tuple(input.shape[:-1])
+    rows = _Rows(input.device_mesh, _placements(input, input.ndim > 1), shape, -1)
+    source = input.redistribute(rows.mesh, rows.placements).to_local(grad_placements=rows.placements)
+    matrix, offset = rows.whole(weight), rows.whole(bias)
+    return _reduced(lambda t, o: local_loss(source, matrix, offset, t, o), target, options, weight.shape[0], rows)

@@ -52,9 +52,20 @@ def tensors_of(*values: Any) -> list[Tensor]:
     return found
 
 
+NUMBERS = ("temperature", "softcap", "prior_strength", "alpha", "normalizer")
+"""Options that are numbers, or tensors of one number, which may want a gradient."""
+
+
 def other_tensors(target: Any, options: Options) -> list[Tensor]:
     """Return the tensors of a loss beside its logits."""
-    return tensors_of(target, options.weight, options.pos_weight, options.sample_weight, options.prior, options.margin)
+    found = tensors_of(target, options.weight, options.pos_weight, options.sample_weight, options.prior, options.margin)
+    return found + [value for name in NUMBERS if isinstance(value := getattr(options, name), Tensor)]
+
+
+def of_each_class(target: Any, options: Options) -> list[Tensor]:
+    """Return the tensors that the losses of rows read; all others are applied before or after."""
+    is_soft = isinstance(target, TopK) or (isinstance(target, Tensor) and target.is_floating_point())
+    return tensors_of(target if is_soft else None, options.weight, options.pos_weight)
 
 
 def wants_gradients(tensors: list[Tensor]) -> bool:
@@ -75,6 +86,22 @@ def is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def varies(tensor: Tensor) -> bool:
+    """Whether a derivative of any kind is asked for in the tensor, or `vmap` runs over it."""
+    if tensor.requires_grad and torch.is_grad_enabled():
+        return True
+    if not is_transformed():
+        return False
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return True
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
+
+
+def wide(device: torch.device) -> torch.dtype:
+    """The dtype in which sums over rows run on a device."""
+    return torch.float32 if device.type == "mps" else torch.float64  # which is all that Metal has
+
+
 def is_distributed(tensor: Tensor) -> bool:
     """Whether it is a DTensor. Asked by name: importing its module takes a second, and few programs need it."""
     return type(tensor).__name__ == "DTensor"
@@ -82,7 +109,7 @@ def is_distributed(tensor: Tensor) -> bool:
 
 def as_numpy(tensor: Tensor) -> np.ndarray:
     """Return the tensor's memory as an array; bfloat16 as its bits."""
-    tensor = tensor.detach()
+    tensor = tensor.detach().resolve_neg()
     if tensor.dtype is torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(BFLOAT16_BITS)
     return tensor.numpy()
@@ -91,7 +118,7 @@ def as_numpy(tensor: Tensor) -> np.ndarray:
 def _numbers(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
-    value = value.detach()
+    value = value.detach().resolve_neg()
     return (value.double() if value.is_floating_point() else value).numpy()
 
 
@@ -100,7 +127,7 @@ def numpy_target(target: Any) -> Any:
     if isinstance(target, TopK):
         return TopK(_numbers(target.indices), _numbers(target.probabilities))
     if isinstance(target, Tensor):
-        target = target.detach()
+        target = target.detach().resolve_neg()
         return (target.float() if target.dtype in (torch.float16, torch.bfloat16) else target).numpy()
     return target
 
@@ -108,7 +135,7 @@ def numpy_target(target: Any) -> Any:
 def numpy_options(options: Options) -> Options:
     """Return the options with arrays in place of tensors."""
     changed = {}
-    for name in ("weight", "pos_weight", "alpha", "sample_weight", "prior", "margin", "normalizer"):
+    for name in ("weight", "pos_weight", "sample_weight", "prior", "margin", *NUMBERS):
         value = getattr(options, name)
         if value is not None and isinstance(value, Tensor):
             changed[name] = _numbers(value)
