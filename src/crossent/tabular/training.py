@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
 import crossent as ce
 
-from ..sklearn import SoftmaxRegression, SoftmaxRegressionCV, TemperatureScaling
+from ..sklearn import SoftmaxRegression, SoftmaxRegressionCV
+from .calibrating import Calibration, cross_fit
 from .errors import InputError
 from .model import Model
 from .preprocessing import Preprocessing
@@ -23,18 +25,6 @@ from .reading import as_text, drop_columns, require_column
 
 # Beyond it not every integer is a float, and a float is written as it is.
 _EXACT_INTEGERS = 2.0**53
-_CALIBRATION_ROWS = 50
-_CALIBRATION_ROWS_A_CLASS = 10
-# The 95 % point of chi-squared with one degree of freedom: a temperature of less evidence does more harm than good.
-_LIKELIHOOD_RATIO = 3.84
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Rows held out of training to find a temperature, which the model's coefficients are divided by."""
-
-    rows: NDArray[np.intp]
-    temperature: float
 
 
 @dataclass(frozen=True)
@@ -88,8 +78,8 @@ def fit_table(
     test_size : float
         Share of the rows to hold out, each class in proportion.
     calibration_size : float
-        Share of the other rows to hold out for a temperature; 0 calibrates nothing. With fewer than 50 such rows, or
-        than 10 per class, nothing is held out and a note says so.
+        Share of the training rows in a fold of the cross-fit that finds a temperature (`cross_fit`); 0 calibrates
+        nothing. The model itself is trained on all training rows.
     seed : int
         Seed of the splits. The same seed gives the same model.
     strength : float
@@ -113,7 +103,6 @@ def fit_table(
     classes, codes = encode_labels(labels)
     _check_classes(classes, codes, labels)
     training, test = _split(codes, len(classes), test_size, seed)
-    training, calibrating, calibration_notes = _hold_out(codes, training, len(classes), calibration_size, seed)
     preprocessing = Preprocessing.fit(features, training)
     if not preprocessing.input_names:
         raise InputError(f"no column of {source!r} holds a value in the training part")
@@ -125,17 +114,28 @@ def fit_table(
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        # The estimator keeps its best coefficients; a file of half a training is not wanted, nor the folds after it.
+        warnings.filterwarnings("error", ".*interrupted after", ConvergenceWarning)
         try:
             estimator.fit(matrix[training], codes[training])
+            if isinstance(estimator, SoftmaxRegressionCV):
+                strength = float(estimator.C_)
+            own = len(caught)
+            calibration, calibration_notes = cross_fit(
+                lambda: SoftmaxRegression(strength, tol=tolerance, max_iter=max_iter),
+                matrix,
+                codes,
+                training,
+                calibration_size,
+                seed,
+            )
         except ValueError as error:
             raise InputError(str(error)) from error
-    if any("interrupted after" in str(warning.message) for warning in caught):
-        raise KeyboardInterrupt  # the estimator keeps its best coefficients; a file of half a training is not wanted
-    calibration = _calibrate(estimator, matrix, codes, calibrating, calibration_notes)
+        except ConvergenceWarning as error:
+            raise KeyboardInterrupt from error
     temperature = 1.0 if calibration is None else calibration.temperature
     chosen: list[str] = []
     if isinstance(estimator, SoftmaxRegressionCV):
-        strength = estimator.C_
         tried = f"{len(estimator.Cs_)} values from {estimator.Cs_[0]:g} to {estimator.Cs_[-1]:g}"
         chosen = [f"C = {strength:.3g} has the least held-out log-loss of {tried} ({len(estimator.losses_)} folds)"]
     model = Model(
@@ -152,7 +152,7 @@ def fit_table(
             "tolerance": tolerance,
             "seed": seed,
             "test_size": test_size,
-            **({} if calibration is None else {"temperature": temperature, "calibration_rows": len(calibrating)}),
+            **({} if calibration is None else {"temperature": temperature, "calibration_rows": len(calibration.rows)}),
         },
     )
     logits = model.logits_of(matrix)
@@ -175,7 +175,7 @@ def fit_table(
         notes=[
             *chosen,
             *_notes(frame, features, preprocessing, training),
-            *(str(w.message).splitlines()[0] for w in caught),
+            *(str(w.message).splitlines()[0] for w in caught[:own]),
             *calibration_notes,
         ],
         calibration=calibration,
@@ -248,57 +248,6 @@ def _split(
             f"holding out {test_size:.0%} of the rows leaves a class without training rows: hold out fewer"
         )
     return np.sort(training), np.sort(test)
-
-
-def _hold_out(
-    codes: NDArray[np.intp], training: NDArray[np.intp], num_classes: int, share: float, seed: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], list[str]]:
-    """Return rows to train on, rows to calibrate on, and a note if there are too few of them."""
-    none = np.empty(0, dtype=np.intp)
-    if not 0 <= share < 1:
-        raise InputError(f"the calibration part must be a share of the rows from 0 to below 1, and is {share}")
-    if share == 0:
-        return training, none, []
-    held_out = math.ceil(len(training) * share)
-    counts = np.bincount(codes[training], minlength=num_classes)
-    if held_out < max(_CALIBRATION_ROWS, _CALIBRATION_ROWS_A_CLASS * num_classes) or counts.min() < 2:
-        note = (
-            f"not calibrated: {held_out} rows could be held out for it, and {num_classes} classes need "
-            f"{max(_CALIBRATION_ROWS, _CALIBRATION_ROWS_A_CLASS * num_classes)}, with two rows of each to train on"
-        )
-        return training, none, [note]
-    kept, other = train_test_split(training, test_size=held_out, stratify=codes[training], random_state=seed)
-    if len(np.unique(codes[kept])) < num_classes:
-        return training, none, ["not calibrated: holding rows out would leave a class without training rows"]
-    return np.sort(kept), np.sort(other), []
-
-
-def _calibrate(
-    estimator: SoftmaxRegression,
-    matrix: NDArray[np.float64],
-    codes: NDArray[np.intp],
-    rows: NDArray[np.intp],
-    notes: list[str],
-) -> Calibration | None:
-    """Return the temperature of the rows held out for it; a note in the place of one that is no use."""
-    if not len(rows):
-        return None
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        logits = estimator.logits(matrix[rows])
-        found = TemperatureScaling().fit(logits, codes[rows])
-    if caught or not math.isfinite(found.temperature_):
-        notes.append(f"not calibrated: {str(caught[0].message).splitlines()[0]}")
-        return None
-    gained = float(ce.cross_entropy(logits, codes[rows], reduction="sum"))
-    gained -= float(ce.cross_entropy(logits / found.temperature_, codes[rows], reduction="sum"))
-    if 2 * gained < _LIKELIHOOD_RATIO:
-        notes.append(
-            f"kept as it is: on the {len(rows)} rows held out for calibration, the best temperature "
-            f"({found.temperature_:.2f}) is not told from 1"
-        )
-        return None
-    return Calibration(rows, found.temperature_)
 
 
 def _folds(codes: NDArray[np.intp]) -> int:
