@@ -123,6 +123,82 @@ def test_fit_runs_on_digits_by_default() -> None:
     assert json.loads(Path("out/report.json").read_text())["accuracy"]["value"] > 0.95
 
 
+def test_fit_calibrates_by_default_and_shows_before_and_after() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 20))
+    y = (2 * x[:, :3] + rng.gumbel(size=(400, 3))).argmax(axis=1)
+    pl.DataFrame({**{f"x{k}": x[:, k] for k in range(20)}, "y": y}).write_csv("t.csv")
+    result = run("fit", "t.csv", "--target", "y", "--C", "1000")
+    assert result.exit_code == 0
+    state = json.loads(Path("out/report.json").read_text())["calibration"]
+    before, after = state["before"]["loss"]["nats"], state["after"]["loss"]["nats"]
+    assert after < before
+    assert f"Test loss {before:.4f} → {after:.4f} nats" in " ".join(result.stdout.split())
+    assert "300 rows to train and 100 to test" in result.stdout
+    page = Path("out/report.html").read_text()
+    assert "Before calibration" in page
+    assert f">{before:.4f}<" in page
+    assert f">{after:.4f}<" in page
+    model = read_model("out/model.safetensors")
+    assert model.training["temperature"] == state["temperature"] > 1
+    assert run("fit", "t.csv", "--target", "y", "--C", "1000", "--calibration-size", "0", "-o", "raw").exit_code == 0
+    raw = read_model("raw/model.safetensors")
+    assert "temperature" not in raw.training
+    np.testing.assert_allclose(model.coef * state["temperature"], raw.coef, rtol=1e-9, atol=1e-12)
+    assert json.loads(Path("raw/report.json").read_text())["calibration"] is None
+
+
+def two_predictions() -> None:
+    """a.csv: probabilities, with an id. b.csv: logits of better predictions, with a batch."""
+    rng = np.random.default_rng(0)
+    truth = 2 * rng.normal(size=(200, 3))
+    y = (truth + rng.gumbel(size=truth.shape)).argmax(axis=1)
+    bad = np.exp(truth + 2 * rng.normal(size=truth.shape))
+    bad /= bad.sum(axis=1, keepdims=True)
+    names = np.array(["ant", "bee", "cat"])
+    for path, values, extra in (("a.csv", bad, "id"), ("b.csv", truth, "batch")):
+        frame = {name: values[:, k] for k, name in enumerate(names)}
+        pl.DataFrame({"kind": names[y], extra: np.arange(200), **frame}).write_csv(path)
+
+
+def test_two_files_are_compared() -> None:
+    two_predictions()
+    declared = ["--target", "kind", "--drop", "id", "--drop", "batch"]
+    result = run("report", "a.csv", "b.csv", "--probabilities", "--logits", *declared)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "b.csv is better: on the same 200 rows" in " ".join(result.stdout.split())
+    assert max(len(line) for line in result.stdout.splitlines()[:-2]) <= 80
+    found = json.loads(Path("out/report.json").read_text())
+    assert (found["kind"], found["sources"]) == ("comparison", ["a.csv", "b.csv"])
+    assert [one["declared"] for one in found["reports"]] == ["probabilities", "logits"]
+    assert found["paired"]["upper"] < 0
+    different = found["paired"]["most_different"][0]
+    assert different["cells"] == {"id": str(different["row"])}
+    surprising = found["reports"][1]["surprising"][0]
+    assert surprising["cells"] == {"batch": str(surprising["row"])}
+    page = Path("out/report.html").read_text()
+    assert f'id="row-{different["row"]}"' in page
+    assert f'id="second-row-{surprising["row"]}"' in page
+    # The order of the declarations is that of the files, wherever they stand.
+    other = run("report", "--logits", "b.csv", "--probabilities", "a.csv", *declared, "-o", "other")
+    assert other.exit_code == 0
+    swapped = json.loads(Path("other/report.json").read_text())
+    assert swapped["paired"]["difference"] == pytest.approx(-found["paired"]["difference"], rel=1e-12)
+
+
+def test_one_declaration_is_for_both_files_and_a_dropped_column_must_be_somewhere() -> None:
+    two_predictions()
+    result = run("report", "b.csv", "b.csv", "--logits", "--target", "kind", "--drop", "batch")
+    assert result.exit_code == 0
+    assert json.loads(Path("out/report.json").read_text())["paired"]["difference"] == 0
+    result = run("report", "a.csv", "b.csv", "--probabilities", "--logits", "--target", "kind", "--drop", "nowhere")
+    assert result.exit_code == 2
+    assert "there is no column 'nowhere' in 'a.csv'" in result.stderr
+    result = run("report", "a.csv", "b.csv", "--target", "kind", "--drop", "id", "--drop", "batch")
+    assert result.exit_code == 2
+    assert "pass one of --probabilities and --logits" in result.stderr
+
+
 def test_logits_and_the_warning_that_they_look_like_probabilities() -> None:
     frame = pl.DataFrame({"y": ["a", "b", "b"], "a": [0.25, 0.5, 0.1], "b": [0.75, 0.5, 0.9]})
     frame.write_csv("p.csv")

@@ -48,7 +48,7 @@ def fit(
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
     test_size: Annotated[float, typer.Option(help="Share of the rows to hold out.")] = 0.25,
     calibration_size: Annotated[
-        float, typer.Option(help="Share of the other rows to hold out for calibration; 0: none.")
+        float, typer.Option(help="Share of the other rows in each fold that finds a temperature; 0: none.")
     ] = 0.2,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the splits.")] = 0,
     strength: Annotated[float, typer.Option("--C", help="Weight of the losses beside the penalty ½‖W‖².")] = 1.0,
@@ -143,6 +143,17 @@ def predict(
         _print_files(Console(), [path])
 
 
+Scale = Literal["probabilities", "logits"]
+_DECLARED = "crossent.scales"
+
+
+def _declare(context: typer.Context, parameter: typer.CallbackParam, value: bool) -> bool:
+    """Note what the numbers are declared to be, in the order in which the options stand on the command line."""
+    if value:
+        context.meta.setdefault(_DECLARED, []).append(parameter.name)
+    return value
+
+
 @app.command()
 def report(
     predictions: Annotated[
@@ -150,10 +161,22 @@ def report(
         typer.Argument(help="Table with the labels and one column of numbers per class, called after it; one for two."),
     ],
     target: Annotated[str | None, typer.Option(help="Column of true labels.")] = None,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="The numbers are probabilities.")] = False,
-    logits: Annotated[bool, typer.Option("--logits", help="The numbers are logits (scores before softmax).")] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", callback=_declare, help="The numbers are probabilities.")
+    ] = False,
+    logits: Annotated[
+        bool,
+        typer.Option(
+            "--logits",
+            callback=_declare,
+            help="The numbers are logits (scores before softmax). Of two files, one may be the one and one the other: "
+            "pass both options in the order of the files.",
+        ),
+    ] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")] = Path("out"),
     drop: Annotated[list[str] | None, typer.Option(help="Column that is no class; may be repeated.")] = None,
+    *,
+    context: typer.Context,
 ) -> None:
     """Judge anyone's predictions, or compare two files of them: the report that fit writes, without the training."""
     with _clean_endings():
@@ -166,17 +189,20 @@ def report(
             raise InputError(
                 f"report takes one file of predictions or two to compare, and was given {len(predictions)}"
             )
-        if probabilities == logits:
+        scales: list[Scale] = context.meta.get(_DECLARED, [])
+        if len(scales) not in (1, len(predictions)):
             raise InputError("say what the numbers are: pass one of --probabilities and --logits")
         _check_folder(output, JSON_FILE, HTML_FILE)
-        scale: Literal["probabilities", "logits"] = "logits" if logits else "probabilities"
+        frames = [read_table(path) for path in predictions]
         judged = []
-        for path in predictions:
-            frame = read_table(path)
+        for k, (path, frame) in enumerate(zip(predictions, frames, strict=True)):
             column = target if target is not None else default_target(path)
             if column is None:
                 raise InputError(_which_target(frame.columns))
-            judged.append(read_predictions(frame, path, column, scale, drop=drop))
+            # A column to leave out may be in one of two files only.
+            elsewhere = {name for other in frames if other is not frame for name in other.columns} - {*frame.columns}
+            here = [name for name in drop or [] if name not in elsewhere]
+            judged.append(read_predictions(frame, path, column, scales[k % len(scales)], drop=here))
         summary = summarize_predictions(judged[0]) if len(judged) == 1 else compare_predictions(*judged)
         _write_files(_report_files(summary, output))
         errors = Console(stderr=True)

@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from crossent.report import compare_predictions, render_html, summarize_fit, summarize_predictions
-from crossent.tabular import fit_table
-
-from .test_sections import NASTY, predictions, table
+from .test_page import pages
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((found for name in NAMES if (found := shutil.which(name))), None)
+PDFTOTEXT = shutil.which("pdftotext")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
 
+# Reports to the window around it: a browser's own window is never narrower than 500 pixels, a frame may be.
 PROBE = """
 <script>
 addEventListener("load", () => {
+  for (const details of document.querySelectorAll("details")) details.open = true;
   const sorted = [];
   for (const table of document.querySelectorAll("table.sortable")) {
     const button = table.querySelectorAll("thead button")[1];
@@ -36,38 +36,46 @@ addEventListener("load", () => {
     }
     sorted.push({focused, states, state: button.closest("th").getAttribute("aria-sort")});
   }
-  document.body.dataset.probe = JSON.stringify({
+  const boxes = [...document.querySelectorAll(".scroll")];
+  parent.postMessage(JSON.stringify({
     sorted,
     pictures: [...document.images].map((image) => image.complete && image.naturalWidth > 0),
+    drawn: [...document.images].map((image) => image.currentSrc),
     width: innerWidth,
     reach: document.documentElement.scrollWidth,
     dark: matchMedia("(prefers-color-scheme: dark)").matches,
-  });
+    page: getComputedStyle(document.body).backgroundColor,
+    reached: boxes.map((box) => (box.focus(), document.activeElement === box)),
+    scrolled: boxes.map((box) => (box.scrollLeft = 9999, box.scrollLeft + box.clientWidth >= box.scrollWidth - 1)),
+  }), "*");
 });
 </script>
 """
+FRAME = """
+<body style="margin: 0">
+<script>addEventListener("message", (event) => { document.body.dataset.probe = event.data; });</script>
+<iframe src="page.html" style="width: {width}px; height: 900px; border: 0"></iframe>
+</body>
+"""
+DARK = "--blink-settings=preferredColorScheme=0"
 
 
-def open_page(page: str, folder: Path, width: int) -> tuple[dict[str, Any], str]:
-    """What the probe found in the page at a width, and what the browser logged."""
-    path = folder / "page.html"
-    path.write_text(page.replace("</body>", PROBE + "</body>"))
+def chromium(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    command += [f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900", "--enable-logging=stderr"]
-    command += ["--virtual-time-budget=3000", "--dump-dom", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    command += [f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+def open_page(page: str, folder: Path, width: int, *options: str) -> tuple[dict[str, Any], str]:
+    """What the probe found in the page at a width, and what the browser logged."""
+    (folder / "page.html").write_text(page.replace("</body>", PROBE + "</body>"))
+    frame = folder / "frame.html"
+    frame.write_text(FRAME.replace("{width}", str(width)))
+    window = f"--window-size={max(width, 500)},900"
+    done = chromium(folder, window, *options, "--virtual-time-budget=3000", "--dump-dom", frame.as_uri())
     found = re.search(r'data-probe="([^"]*)"', done.stdout)
     assert found, done.stderr[-2000:]
     return json.loads(html.unescape(found.group(1))), done.stderr
-
-
-def pages() -> dict[str, str]:
-    nasty = predictions(300, names=(f"class {NASTY}", "b", "c"))
-    return {
-        "fit": render_html(summarize_fit(fit_table(table(), "t.csv", "y", calibration_size=0.3))),
-        "predictions": render_html(summarize_predictions(nasty)),
-        "comparison": render_html(compare_predictions(predictions(300), predictions(300, sharpness=2.0))),
-    }
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +84,18 @@ def rendered() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", ["fit", "predictions", "comparison"])
-@pytest.mark.parametrize("width", [500, 1280])
+@pytest.mark.parametrize("width", [400, 1280])
 def test_the_page_works_in_a_browser(kind: str, width: int, rendered: dict[str, str], tmp_path: Path) -> None:
     found, log = open_page(rendered[kind], tmp_path, width)
     assert "CONSOLE" not in log
+    assert found["width"] == width
+    assert found["reach"] <= width  # what is wider scrolls in a box of its own
     assert found["pictures"]
     assert all(found["pictures"])
-    assert found["reach"] <= found["width"]
+    assert not found["dark"]
+    assert len(found["reached"]) >= 4
+    assert all(found["reached"])
+    assert all(found["scrolled"])
     assert found["sorted"]
     for entry in found["sorted"]:
         rising, falling = entry["states"]
@@ -97,9 +110,51 @@ def test_the_page_works_in_a_browser(kind: str, width: int, rendered: dict[str, 
             assert rising == falling[::-1] or len(set(rising)) < len(rising)
 
 
+def test_a_dark_page_has_dark_pictures(rendered: dict[str, str], tmp_path: Path) -> None:
+    light, _ = open_page(rendered["fit"], tmp_path, 1280)
+    dark, log = open_page(rendered["fit"], tmp_path, 1280, DARK)
+    assert "CONSOLE" not in log
+    assert dark["dark"]
+    assert all(dark["pictures"])
+    assert (light["page"], dark["page"]) == ("rgb(255, 255, 255)", "rgb(18, 22, 29)")
+    sources = re.findall(r'<source srcset="([^"]*)"[^>]*><img src="([^"]*)"', rendered["fit"])
+    assert dark["drawn"] == [html.unescape(source) for source, _ in sources]
+    assert light["drawn"] == [html.unescape(source) for _, source in sources]
+
+
+@pytest.mark.parametrize("kind", ["fit", "comparison"])
+def test_a_printed_page_loses_nothing(kind: str, rendered: dict[str, str], tmp_path: Path) -> None:
+    path, pdf = tmp_path / "page.html", tmp_path / "page.pdf"
+    path.write_text(rendered[kind])
+    done = chromium(tmp_path, DARK, "--no-pdf-header-footer", f"--print-to-pdf={pdf}", path.as_uri())
+    content = pdf.read_bytes()
+    assert content.startswith(b"%PDF"), done.stderr[-2000:]
+    assert 2 <= len(re.findall(rb"/Type\s*/Page\b", content)) <= 5
+    if PDFTOTEXT is None:
+        pytest.skip("pdftotext is not installed (Debian: apt-get install poppler-utils)")
+    printed = subprocess.run([PDFTOTEXT, "-bbox", str(pdf), "-"], capture_output=True, text=True, check=True).stdout
+    size = re.search(r'<page width="([\d.]+)" height="([\d.]+)"', printed)
+    assert size
+    words = re.findall(
+        r'<word xMin="([\d.-]+)" yMin="([\d.-]+)" xMax="([\d.-]+)" yMax="([\d.-]+)">(.*?)</word>', printed
+    )
+    for left, top, right, bottom, word in words:
+        assert 0 <= float(left) < float(right) <= float(size[1]), word
+        assert 0 <= float(top) < float(bottom) <= float(size[2]), word
+    # Every number of every table that is not folded away is on paper, and what only a screen needs is not.
+    paper = [html.unescape(word) for *_, word in words]
+    unfolded = re.sub(r"<details>.*?</details>", "", rendered[kind], flags=re.DOTALL)
+    cells = re.findall(r'<t[dh][^>]*class="n"[^>]*>([\d.e+-]+)</t[dh]>', unfolded)
+    assert len(cells) > 50
+    assert set(cells) <= set(paper)
+    assert "Skip" not in paper
+
+
 def test_the_probe_sees_a_broken_page(rendered: dict[str, str], tmp_path: Path) -> None:
     broken = rendered["predictions"].replace("</main>", "<script>missing()</script></main>")
     broken = re.sub(r"data:image/svg\+xml;base64,[^\"]{20}", "data:image/svg+xml;base64,", broken)
-    found, log = open_page(broken, tmp_path, 1280)
+    broken = broken.replace("overflow-x: auto", "overflow-x: visible").replace('tabindex="0"', "")
+    found, log = open_page(broken, tmp_path, 400)
     assert "CONSOLE" in log
     assert not all(found["pictures"])
+    assert not any(found["reached"])

@@ -21,10 +21,11 @@ class Theme(NamedTuple):
     grid: str
     main: str
     second: str
+    interval: str
 
 
-LIGHT = Theme(text="#3d4858", grid="#d8dee7", main="#2563c9", second="#c2570c")
-DARK = Theme(text="#b6c0ce", grid="#343c49", main="#74a9ff", second="#ffa262")
+LIGHT = Theme(text="#3d4858", grid="#d8dee7", main="#2563c9", second="#c2570c", interval="#6c92d8")
+DARK = Theme(text="#b6c0ce", grid="#343c49", main="#74a9ff", second="#ffa262", interval="#4f77b5")
 
 
 class Chart(NamedTuple):
@@ -34,74 +35,76 @@ class Chart(NamedTuple):
     dark: str
 
 
-def reliability_chart(report: dict[str, Any]) -> Chart:
+def reliability_chart(reliability: dict[str, Any]) -> Chart:
     """Draw accuracy against confidence, above the number of rows in each bin."""
-    bins = report["reliability"]["bins"]
-    filled = [b for b in bins if b["rows"]]
-
-    def draw(figure: Figure, theme: Theme) -> None:
-        upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3.2, 1]})
-        upper.plot([0, 1], [0, 1], color=theme.text, linewidth=1, linestyle=(0, (4, 3)))
-        # No line through the points: between two bins there is nothing. A bin of few rows has a small point.
-        confidence, hits = [b["confidence"] for b in filled], [b["accuracy"] for b in filled]
-        upper.vlines(confidence, confidence, hits, color=theme.second, linewidth=1.2)
-        reach = [b["accuracy_lower"] for b in filled], [b["accuracy_upper"] for b in filled]
-        upper.vlines(confidence, *reach, color=theme.main, linewidth=4, alpha=0.3)
-        most = max(b["rows"] for b in filled)
-        sizes = [14 + 60 * (b["rows"] / most) ** 0.5 for b in filled]
-        upper.scatter(confidence, hits, s=sizes, color=theme.main, zorder=3, clip_on=False)
-        upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-        lower.bar(
-            [b["lower"] for b in bins],
-            [b["rows"] for b in bins],
-            width=[0.94 * (b["upper"] - b["lower"]) for b in bins],
-            align="edge",
-            color=theme.main,
-        )
-        lower.set(ylabel="rows", xlabel="confidence in the predicted class")
-        lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
-        for axes in (upper, lower):
-            _style(axes, theme)
-
-    return _both(draw, (4.3, 3.9))
+    return _both(lambda figure, theme: draw_reliability(figure, theme, reliability), (4.3, 3.9))
 
 
-def learning_chart(report: dict[str, Any]) -> Chart:
+def learning_chart(optimiser: dict[str, Any]) -> Chart:
     """Draw the objective and, on a logarithmic scale, the duality gap against the iteration."""
-    history = report["optimiser"]["history"]
+    return _both(lambda figure, theme: draw_learning(figure, theme, optimiser), (4.3, 3.9))
+
+
+def draw_reliability(figure: Figure, theme: Theme, reliability: dict[str, Any]) -> None:
+    """Draw the report's "reliability" entry on an empty figure."""
+    bins = reliability["bins"]
+    filled = [b for b in bins if b["rows"]]
+    upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3.2, 1]})
+    upper.plot([0, 1], [0, 1], color=theme.text, linewidth=1, linestyle=(0, (4, 3)))
+    # No line through the points: between two bins there is nothing. A bin of few rows has a small point.
+    confidence, hits = [b["confidence"] for b in filled], [b["accuracy"] for b in filled]
+    reach = [b["accuracy_lower"] for b in filled], [b["accuracy_upper"] for b in filled]
+    upper.vlines(confidence, *reach, color=theme.interval, linewidth=4)
+    upper.vlines(confidence, confidence, hits, color=theme.second, linewidth=1.4)
+    most = max(b["rows"] for b in filled)
+    sizes = [14 + 60 * (b["rows"] / most) ** 0.5 for b in filled]
+    upper.scatter(confidence, hits, s=sizes, color=theme.main, zorder=3, clip_on=False)
+    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    lower.bar(
+        [b["lower"] for b in bins],
+        [b["rows"] for b in bins],
+        width=[0.94 * (b["upper"] - b["lower"]) for b in bins],
+        align="edge",
+        color=theme.main,
+    )
+    lower.set(ylabel="rows", xlabel="confidence in the predicted class")
+    lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    for axes in (upper, lower):
+        _style(axes, theme)
+
+
+def draw_learning(figure: Figure, theme: Theme, optimiser: dict[str, Any]) -> None:
+    """Draw the report's "optimiser" entry on an empty figure."""
+    history = optimiser["history"]
     gaps = [entry for entry in history if entry["duality_gap"]]
-
-    def draw(figure: Figure, theme: Theme) -> None:
-        upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [1.6, 1.6]})
-        upper.plot(
-            [entry["iteration"] for entry in history],
-            [entry["objective"] for entry in history],
-            color=theme.main,
-            linewidth=1.5,
-        )
-        upper.set(ylabel="objective", yscale="log")
-        lower.plot(
-            [entry["iteration"] for entry in gaps],
-            [entry["duality_gap"] for entry in gaps],
-            color=theme.second,
-            linewidth=1.5,
-            marker="o",
-            markersize=3,
-        )
-        lower.axhline(report["optimiser"]["tolerance"], color=theme.text, linewidth=1, linestyle=(0, (4, 3)))
-        lower.set(ylabel="duality gap", xlabel="iteration", yscale="log")
-        lower.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        for axes in (upper, lower):
-            _style(axes, theme)
-
-    return _both(draw, (4.3, 3.9))
+    upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [1.6, 1.6]})
+    upper.plot(
+        [entry["iteration"] for entry in history],
+        [entry["objective"] for entry in history],
+        color=theme.main,
+        linewidth=1.5,
+    )
+    upper.set(ylabel="objective", yscale="log")
+    lower.plot(
+        [entry["iteration"] for entry in gaps],
+        [entry["duality_gap"] for entry in gaps],
+        color=theme.second,
+        linewidth=1.5,
+        marker="o",
+        markersize=3,
+    )
+    lower.axhline(optimiser["tolerance"], color=theme.text, linewidth=1, linestyle=(0, (4, 3)))
+    lower.set(ylabel="duality gap", xlabel="iteration", yscale="log")
+    lower.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    for axes in (upper, lower):
+        _style(axes, theme)
 
 
 def _style(axes: Axes, theme: Theme) -> None:
     axes.set_facecolor("none")
     axes.grid(color=theme.grid, linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=theme.text, which="both", labelsize=9, length=0)
+    axes.tick_params(colors=theme.text, which="both", labelsize=9, length=0, pad=5)
     axes.xaxis.label.set(color=theme.text, fontsize=10)
     axes.yaxis.label.set(color=theme.text, fontsize=10)
     axes.spines[:].set_visible(False)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..tabular import InputError, Predictions
-from .summarize import SCHEMA, summarize_predictions
-from .words import count
+from .evaluation import COSTLIEST_CLASSES, cells_of
+from .summarize import SCHEMA, shown_columns, summarize_predictions
+from .words import count, short
 
 __all__ = ["compare_predictions", "verdict"]
 
@@ -42,9 +44,20 @@ def compare_predictions(first: Predictions, second: Predictions) -> Report:
         "target": first.target,
         "sources": [first.source, second.source],
         "reports": reports,
+        "classes_shown": _classes_shown(reports),
         "paired": _paired(first, second),
         "warnings": [f"{report['source']}: {text}" for report in reports for text in report["warnings"]],
     }
+
+
+def _classes_shown(reports: list[Report]) -> list[str]:
+    """Return the classes in the first's order; of more than a page lists, those of highest loss in either."""
+    labels = [entry["label"] for entry in reports[0]["per_class"]]
+    if len(labels) <= COSTLIEST_CLASSES:
+        return labels
+    ranked = [[one["per_class"][k]["label"] for k in one["costliest_classes"]] for one in reports]
+    either = [label for pair in zip_longest(*ranked) for label in pair if label is not None]
+    return list(dict.fromkeys(either))[:COSTLIEST_CLASSES]
 
 
 def _labels(predictions: Predictions) -> NDArray[np.str_]:
@@ -61,6 +74,7 @@ def _paired(first: Predictions, second: Predictions) -> Report | None:
     difference = second.losses[finite] - first.losses[finite]
     error = float(np.std(difference) / math.sqrt(max(len(difference), 1))) if len(difference) else 0.0
     mean = float(np.mean(difference)) if len(difference) else 0.0
+    cells = shown_columns(first) if first.others is not None and first.others.width else shown_columns(second)
     shown = np.flatnonzero(finite)[np.argsort(-np.abs(difference), kind="stable")[:DIFFERENT_ROWS]]
     return {
         "rows": len(labels),
@@ -77,6 +91,7 @@ def _paired(first: Predictions, second: Predictions) -> Report | None:
                 "label": str(labels[i]),
                 "predictions": [str(p[i]) for p in predicted],
                 "probabilities": [float(np.exp(-p.losses[i])) for p in (first, second)],
+                "cells": cells_of(cells, int(i)),
             }
             for i in shown
         ],
@@ -85,7 +100,7 @@ def _paired(first: Predictions, second: Predictions) -> Report | None:
 
 def verdict(comparison: Report) -> list[str]:
     """Return which model is better, in sentences."""
-    names = [report["source"] for report in comparison["reports"]]
+    names = [short(report["source"]) for report in comparison["reports"]]
     paired = comparison["paired"]
     if paired is None:
         return ["The files do not hold the same labels in the same order, so their rows cannot be compared one by one."]

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import crossent as ce
+
 from ..metrics import calibration_error, calibration_interval, calibration_test
 from ..sklearn import TemperatureScaling
 
@@ -19,7 +21,11 @@ FEWEST_ROWS = 50
 
 
 def honesty(
-    codes: NDArray[np.intp], probabilities: NDArray[np.float64], losses: NDArray[np.float64], bins: int
+    codes: NDArray[np.intp],
+    probabilities: NDArray[np.float64],
+    logits: NDArray[np.float64],
+    losses: NDArray[np.float64],
+    bins: int,
 ) -> dict[str, Any]:
     """Return the smooth error, an interval of the squared error's root, a p-value, and the gain of a temperature."""
     labels = np.arange(probabilities.shape[1])
@@ -33,22 +39,23 @@ def honesty(
         "smooth_error": calibration_error(codes, probabilities, labels=labels, binning="smooth"),
         "interval": ends,
         "p_value": p_value,
-        "temperature": temperature_gain(codes, probabilities, losses),
+        "temperature": temperature_gain(codes, logits, losses),
     }
 
 
 def temperature_gain(
-    codes: NDArray[np.intp], probabilities: NDArray[np.float64], losses: NDArray[np.float64]
+    codes: NDArray[np.intp], logits: NDArray[np.float64], losses: NDArray[np.float64]
 ) -> dict[str, Any] | None:
     """Return the best temperature, and the nats per row that it gains on rows that it was not fitted to.
 
     Each half of the rows, drawn at random, is judged at the temperature of the other. None where that says nothing: few
-    rows, an infinite loss, or no finite temperature.
+    rows, an infinite loss, or no finite temperature. From logits: the loss of a label may be finite where its
+    probability is too small for a number.
     """
     if len(codes) < FEWEST_ROWS or not np.isfinite(losses).all():
         return None
-    with np.errstate(divide="ignore"):
-        logits = np.log(probabilities)
+    # Shifted, which changes no probability: logits from 0 to 1 would be refused as probabilities.
+    logits = logits - logits.max(axis=1, keepdims=True)
     half = np.random.default_rng(0).permutation(len(codes)) % 2 == 0
     after = np.empty(len(codes))
     with warnings.catch_warnings():
@@ -56,8 +63,8 @@ def temperature_gain(
         try:
             for fitted, judged in ((half, ~half), (~half, half)):
                 model = TemperatureScaling().fit(logits[fitted], codes[fitted])
-                calibrated = model.predict_proba(logits[judged])
-                after[judged] = -np.log(calibrated[np.arange(judged.sum()), codes[judged]])
+                calibrated = logits[judged] / model.temperature_
+                after[judged] = ce.cross_entropy(calibrated, codes[judged], reduction="none")
             temperature = TemperatureScaling().fit(logits, codes).temperature_
         except Warning:
             return None

@@ -59,11 +59,26 @@ def _comparison(report: Report, console: Console) -> None:
     table.add_row("Brier score", *[f"{r['brier_score']:.4f}" for r in both])
     table.add_row("calibration error", *[percent(r["reliability"]["calibration_error"]) for r in both])
     console.print(table)
+    if report["paired"]:
+        _differences(report["paired"]["most_different"], console)
     for one in both:
         _title(console, plain(one["source"]))
         for sentence in honest(one):
             console.print(Text(sentence))
         _advice(one, console)
+
+
+def _differences(entries: list[Report], console: Console) -> None:
+    _title(console, "Rows where the two differ most (counted from 0)")
+    table = _table(">row", "label", "prediction, 1", "prediction, 2", ">p(label), 1", ">p(label), 2")
+    for entry in entries:
+        table.add_row(
+            str(entry["row"]),
+            _label(entry["label"]),
+            *[_label(name) for name in entry["predictions"]],
+            *[probability(value) for value in entry["probabilities"]],
+        )
+    console.print(table)
 
 
 def _title(console: Console, text: str) -> None:
@@ -81,7 +96,7 @@ def _table(*columns: str) -> Table:
 
 
 def _label(text: str) -> Text:
-    label = Text(plain(text))
+    label = Text(plain(text), no_wrap=True, overflow="ellipsis")
     label.truncate(_LABEL_WIDTH, overflow="ellipsis")
     return label
 
@@ -120,7 +135,7 @@ def _loss(report: Report, console: Console) -> None:
 
 def _per_class(report: Report, console: Console) -> None:
     entries = report["per_class"]
-    shown = [entries[k] for k in report["costliest_classes"]] if len(entries) > _CLASS_LINES else entries
+    shown = [entries[k] for k in report["costliest_classes"][:_CLASS_LINES]] if len(entries) > _CLASS_LINES else entries
     _title(console, "Per class" if shown is entries else f"The {len(shown)} classes of highest loss")
     table = _table("class", ">rows", ">nats", ">bits", ">recall", ">precision")
     for entry in shown:
@@ -198,7 +213,8 @@ def _surprising(report: Report, console: Console) -> None:
 def _advice(report: Report, console: Console) -> None:
     _title(console, "What to do next")
     for item in report["advice"]:
-        rows = f" Rows {', '.join(map(str, item['rows']))}." if item["rows"] else ""
+        numbers = ", ".join(map(str, item["rows"]))
+        rows = f" {'Row' if len(item['rows']) == 1 else 'Rows'} {numbers}." if item["rows"] else ""
         console.print(Text.assemble((f"{item['title']}. ", "bold"), f"Because {item['reason']}.{rows}"))
 
 

@@ -83,7 +83,8 @@ def found(report: dict[str, Any]) -> list[str]:
             f"{count(data['rows'], 'row')}, {count(data['columns'], 'column')} ({', '.join(kinds)}), {classes}, "
             f"{count(data['missing_cells'], 'missing cell')}.",
             f"{count(data['training_rows'], 'row')} to train and {data['test_rows']:,} to test "
-            f"(stratified, seed {data['seed']}).",
+            f"(stratified, seed {data['seed']})."
+            + (_folds(report["calibration"]) if report["calibration"] is not None else ""),
         ]
     else:
         lines = [f"{count(data['rows'], 'row')} of {report['declared']}, {classes}."]
@@ -91,8 +92,8 @@ def found(report: dict[str, Any]) -> list[str]:
         lines.append(f"Balanced: {count(most['rows'], 'row')} of every class.")
     else:
         lines.append(
-            f"Most common class {plain(most['label'])} ({count(most['rows'], 'row')}), least common "
-            f"{plain(least['label'])} ({least['rows']:,}): {imbalance['ratio']:.3g} to 1."
+            f"Most common class {short(plain(most['label']))} ({count(most['rows'], 'row')}), least common "
+            f"{short(plain(least['label']))} ({least['rows']:,}): {imbalance['ratio']:.3g} to 1."
         )
     return lines
 
@@ -154,16 +155,35 @@ def honest(report: dict[str, Any]) -> list[str]:
             )
         else:
             lines.append(f"A temperature would gain nothing that these rows can show (best value {value:.2f}).")
-    done = report["calibration"]
-    if done is not None:
-        before, after = done["before"], done["after"]
-        lines.append(
-            f"The model was calibrated: its logits were divided by {done['temperature']:.3g}, found on "
-            f"{count(done['rows'], 'row')} held out for that. Test loss {loss(before['loss']['nats'])} → "
-            f"{loss(after['loss']['nats'])} nats, calibration error {percent(before['calibration_error'])} → "
-            f"{percent(after['calibration_error'])}."
-        )
+    if report["calibration"] is not None:
+        lines.append(calibrated(report["calibration"]))
     return lines
+
+
+def calibrated(state: dict[str, Any]) -> str:
+    """Return what calibration did, in words."""
+    best = state["best_temperature"]
+    if state["temperature"] == 1:
+        other = "no finite one is best" if best is None else f"the best, {best:.2f}, is not told from it"
+        return f"The model was left as it was trained: on {count(state['rows'], 'row')}, {other}."
+    before, after = state["before"], state["after"]
+    errors = [percent(s["reliability"]["calibration_error"]) for s in (before, after)]
+    return (
+        f"The model was calibrated: its logits were divided by {state['temperature']:.3g}, the number nearest to 1 "
+        f"that {count(state['rows'], 'row')} do not contradict"
+        + ("" if best is None else f" (the best is {best:.3g})")
+        + f". Test loss {loss(before['loss']['nats'])} → {loss(after['loss']['nats'])} nats, calibration error "
+        f"{errors[0]} → {errors[1]}."
+    )
+
+
+def _folds(state: dict[str, Any]) -> str:
+    if state["folds"] == 1:
+        return f" The temperature comes from {count(state['rows'], 'row')} more, held out for it."
+    return (
+        f" The temperature comes from {state['rows']:,} of the rows to train, each judged by one of "
+        f"{state['folds']} models, one that was not trained on it."
+    )
 
 
 def _evidence(p_value: float) -> str:
@@ -187,6 +207,20 @@ def optimiser(report: dict[str, Any]) -> str | None:
         f"Duality gap {state['duality_gap']:.1e} after {iterations} (goal {state['tolerance']:.0e}, {verdict}): "
         "no weights lower the training objective by more than this share of it."
     )
+
+
+def short(text: str, width: int = 60) -> str:
+    """Return text, cut in its middle where it is longer than `width`: names often differ at their ends.
+
+    Examples
+    --------
+    >>> short("a name"), short("a" * 50 + "b" * 50, 9)
+    ('a name', 'aaaa…bbbb')
+    """
+    if len(text) <= width:
+        return text
+    kept = width - 1
+    return f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
 
 
 def plain(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NoReturn
 
 import numpy as np
@@ -18,6 +18,7 @@ from .training import encode_labels
 
 Scale = Literal["probabilities", "logits"]
 PROBABILITY_PREFIX = "probability_"
+PREDICTED_CLASS = "prediction"
 _PREFIXES = (PROBABILITY_PREFIX, "prob_", "proba_", "p_", "logit_", "logits_", "score_")
 # What one column for both of two labels may be called where the labels themselves say which is the positive one.
 _POSITIVE_NAMES = tuple(start + prefix.rstrip("_") for start in ("", "y_") for prefix in _PREFIXES)
@@ -41,6 +42,8 @@ class Predictions:
     probabilities: NDArray[np.float64]
     notes: list[str]
     warnings: list[str]
+    logits: NDArray[np.float64] | None = None  # where logits were given
+    others: pl.DataFrame | None = None  # the columns that are neither labels nor predictions
 
 
 def read_predictions(
@@ -64,13 +67,16 @@ def read_predictions(
         probabilities are none.
     """
     labels = require_column(frame, target, source)
+    whole = frame
     frame = drop_columns(frame, drop, target, source)
     shown, codes_of_shown = encode_labels(labels)
     columns = _class_columns(frame, target, shown, source, scale)
+    others = whole.drop(target, PREDICTED_CLASS, *columns.values(), strict=False)
     if len(columns) == 1:
-        return _from_one_column(frame, source, target, scale, shown, codes_of_shown, columns)
+        return replace(_from_one_column(frame, source, target, scale, shown, codes_of_shown, columns), others=others)
     notes: list[str] = []
     warnings: list[str] = []
+    logits = None
     classes = tuple(columns)
     codes = np.array([classes.index(label) for label in shown], dtype=np.intp)[codes_of_shown]
     values = np.column_stack([_numbers(frame[name], scale) for name in columns.values()])
@@ -87,9 +93,10 @@ def read_predictions(
         dead = np.flatnonzero(np.isneginf(values).all(axis=1))
         if dead.size:
             raise InputError(f"row {dead[0]} (counted from 0) has -infinity for every class")
-        probabilities = np.asarray(ce.softmax(values))
-        losses = np.asarray(ce.cross_entropy(values, codes, reduction="none"))
-    return Predictions(source, target, scale, classes, codes, losses, probabilities, notes, warnings)
+        logits = values
+        probabilities = np.asarray(ce.softmax(logits))
+        losses = np.asarray(ce.cross_entropy(logits, codes, reduction="none"))
+    return Predictions(source, target, scale, classes, codes, losses, probabilities, notes, warnings, logits, others)
 
 
 def _from_one_column(
@@ -107,6 +114,7 @@ def _from_one_column(
     position = labels.index(label)
     other = labels[1 - position]
     warnings: list[str] = []
+    logits = None
     if scale == "probabilities":
         _refuse_outside(values[:, None], [column])
         rest = f"{other!r} has 1 minus it"
@@ -125,7 +133,7 @@ def _from_one_column(
         probabilities = np.asarray(ce.softmax(logits))
         losses = np.asarray(ce.cross_entropy(logits, codes, reduction="none"))
     notes = [f"column {column!r} holds the {scale} of label {label!r}; {rest}"]
-    return Predictions(source, target, scale, tuple(labels), codes, losses, probabilities, notes, warnings)
+    return Predictions(source, target, scale, tuple(labels), codes, losses, probabilities, notes, warnings, logits)
 
 
 def _class_columns(frame: pl.DataFrame, target: str, labels: list[str], source: str, scale: Scale) -> dict[str, str]:
@@ -261,7 +269,7 @@ def prediction_table(model: Model, frame: pl.DataFrame, source: str) -> pl.DataF
     Where the table holds the target column, it comes along, so that the result can be judged by `read_predictions`.
     """
     names = [PROBABILITY_PREFIX + name for name in model.classes]
-    if model.target in frame.columns and model.target in ("prediction", *names):
+    if model.target in frame.columns and model.target in (PREDICTED_CLASS, *names):
         raise InputError(
             f"the target column {model.target!r} has the name of a column that predict writes: "
             f"drop or rename it in {source!r}"
@@ -270,6 +278,6 @@ def prediction_table(model: Model, frame: pl.DataFrame, source: str) -> pl.DataF
     columns: dict[str, pl.Series] = {}
     if model.target in frame.columns:
         columns[model.target] = frame[model.target]
-    columns["prediction"] = pl.Series([model.classes[k] for k in np.argmax(probabilities, axis=1)])
+    columns[PREDICTED_CLASS] = pl.Series([model.classes[k] for k in np.argmax(probabilities, axis=1)])
     columns.update({name: pl.Series(probabilities[:, k]) for k, name in enumerate(names)})
     return pl.DataFrame(columns)

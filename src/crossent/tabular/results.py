@@ -14,9 +14,16 @@ from .model import Model
 
 @dataclass(frozen=True)
 class Calibration:
-    """Rows held out of training to find a temperature, which the model's coefficients are divided by."""
+    """The temperature that a model's coefficients are divided by, and the rows that it comes from.
+
+    `best` is the temperature of least loss on these rows (tiny or infinite where the loss falls for ever);
+    `temperature` the one nearest to 1 that they do not contradict, 1 itself included. `folds` is the number of models
+    that gave the rows their logits, each to rows that it was not trained on; 1 is the model itself.
+    """
 
     rows: NDArray[np.intp]
+    folds: int
+    best: float
     temperature: float
 
 
@@ -31,7 +38,7 @@ class DataSummary:
     training_counts: NDArray[np.intp]  # (K,)
     test_rows: int  # held out; not all need be judged
     training_loss: float  # mean over the training rows, nats
-    cells: pl.DataFrame  # the columns that the model reads, of the rows judged
+    cells: pl.DataFrame  # features of the rows judged
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,21 +24,20 @@ import crossent as ce
 from ..sklearn import SoftmaxRegression
 from ..sklearn.parquet import ParquetTable
 from ..sklearn.streaming import WINDOW_BYTES, RowSource, even_boundaries, read_ahead
+from .calibrating import cautious_temperature
 from .errors import InputError, name_list
 from .model import Model
 from .preprocessing import Preprocessing
 from .reading import as_text
-from .results import DataSummary, TrainedModel
+from .results import Calibration, DataSummary, TrainedModel
 from .statistics import MAX_DISTINCT, TableStatistics
 from .training import (
     build_model,
-    calibrate,
     check_classes,
     check_labels,
     encode_labels,
     fit_estimator,
     optimiser_summary,
-    too_few_to_calibrate,
 )
 
 MEMORY_SHARE = 1 / 8
@@ -111,12 +110,7 @@ def fit_parquet(
         classes, codes = table.labels()
         part = draw_parts(table.num_rows, test_size, calibration_size, seed)
         counts = [np.bincount(codes[part == which], minlength=len(classes)) for which in (TRAINING, CALIBRATING, TEST)]
-        notes = []
-        note = too_few_to_calibrate(int(counts[CALIBRATING].sum()), len(classes)) if calibration_size else ""
-        if note or not calibration_size:
-            part[part == CALIBRATING] = TRAINING
-            counts[TRAINING] += counts[CALIBRATING]
-            notes = [note] if note else []
+        notes: list[str] = []
         _check_parts(classes, counts[TRAINING], counts[TEST], test_size)
         statistics = table.statistics(part == TRAINING, seed)
         preprocessing = statistics.preprocessing()
@@ -138,7 +132,8 @@ def fit_parquet(
         loss, cells = kept.collect(rows, plain, codes, keep_cells=True)
         calibration = None
         if len(kept.calibrating):
-            calibration = calibrate(kept.calibrating_logits, codes[kept.calibrating], kept.calibrating, notes)
+            best, temperature = cautious_temperature(kept.calibrating_logits, codes[kept.calibrating])
+            calibration = Calibration(kept.calibrating, folds=1, best=best, temperature=temperature)
         model = build_model(
             preprocessing,
             estimator,
@@ -155,7 +150,7 @@ def fit_parquet(
                 "test_size": test_size,
             },
         )
-        if calibration is not None:
+        if calibration is not None and calibration.temperature != 1.0:
             loss, _ = kept.collect(rows, model, codes)
     test_rows = int(counts[TEST].sum())
     if len(kept.judged) < test_rows:

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 
 import crossent as ce
 
-from ..sklearn import SoftmaxRegression, SoftmaxRegressionCV, TemperatureScaling
+from ..sklearn import SoftmaxRegression, SoftmaxRegressionCV
+from .calibrating import cross_fit
 from .errors import InputError
 from .model import Model
 from .preprocessing import Preprocessing
@@ -25,10 +27,6 @@ from .results import Calibration, DataSummary, TrainedModel
 
 # Beyond it not every integer is a float, and a float is written as it is.
 _EXACT_INTEGERS = 2.0**53
-_CALIBRATION_ROWS = 50
-_CALIBRATION_ROWS_A_CLASS = 10
-# The 95 % point of chi-squared with one degree of freedom: a temperature of less evidence does more harm than good.
-_LIKELIHOOD_RATIO = 3.84
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +71,8 @@ def fit_table(
     test_size : float
         Share of the rows to hold out, each class in proportion.
     calibration_size : float
-        Share of the other rows to hold out for a temperature; 0 calibrates nothing. With fewer than 50 such rows, or
-        than 10 per class, nothing is held out and a note says so.
+        Share of the training rows in a fold of the cross-fit that finds a temperature (`cross_fit`); 0 calibrates
+        nothing. The model itself is trained on all training rows.
     seed : int
         Seed of the splits. The same seed gives the same model.
     strength : float
@@ -100,7 +98,6 @@ def fit_table(
     classes, codes = encode_labels(labels)
     check_classes(classes, np.bincount(codes, minlength=len(classes)), labels)
     training, test = _split(codes, len(classes), test_size, seed)
-    training, calibrating, calibration_notes = _hold_out(codes, training, len(classes), calibration_size, seed)
     preprocessing = Preprocessing.fit(features, training)
     if not preprocessing.input_names:
         raise InputError(f"no column of {source!r} holds a value in the training part")
@@ -113,14 +110,24 @@ def fit_table(
         kept: dict[str, Any] = {"checkpoint": checkpoint, "checkpoint_interval": checkpoint_interval}
         estimator = SoftmaxRegression(strength, **common, **kept)
     warned = fit_estimator(estimator, matrix[training], codes[training])
-    calibration = None
-    if len(calibrating):
-        calibration = calibrate(
-            estimator.logits(matrix[calibrating]), codes[calibrating], calibrating, calibration_notes
-        )
+    if isinstance(estimator, SoftmaxRegressionCV):
+        strength = float(estimator.C_)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the fold models, which only lend their logits
+        warnings.filterwarnings("error", ".*interrupted after", ConvergenceWarning)
+        try:
+            calibration, calibration_notes = cross_fit(
+                lambda: SoftmaxRegression(strength, tol=tolerance, max_iter=max_iter),
+                matrix,
+                codes,
+                training,
+                calibration_size,
+                seed,
+            )
+        except ConvergenceWarning as error:
+            raise KeyboardInterrupt from error
     chosen: list[str] = []
     if isinstance(estimator, SoftmaxRegressionCV):
-        strength = estimator.C_
         tried = f"{len(estimator.Cs_)} values from {estimator.Cs_[0]:g} to {estimator.Cs_[-1]:g}"
         chosen = [f"C = {strength:.3g} has the least held-out log-loss of {tried} ({len(estimator.losses_)} folds)"]
     model = build_model(
@@ -152,7 +159,7 @@ def fit_table(
             training_counts=np.bincount(codes[training], minlength=len(classes)),
             test_rows=len(test),
             training_loss=float(np.mean(losses)),
-            cells=features.select(preprocessing.column_names)[test],
+            cells=features[test],
         ),
         frame=frame,
         codes=codes,
@@ -307,60 +314,6 @@ def _split(
             f"holding out {test_size:.0%} of the rows leaves a class without training rows: hold out fewer"
         )
     return np.sort(training), np.sort(test)
-
-
-def _hold_out(
-    codes: NDArray[np.intp], training: NDArray[np.intp], num_classes: int, share: float, seed: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp], list[str]]:
-    """Return rows to train on, rows to calibrate on, and a note if there are too few of them."""
-    none = np.empty(0, dtype=np.intp)
-    if not 0 <= share < 1:
-        raise InputError(f"the calibration part must be a share of the rows from 0 to below 1, and is {share}")
-    if share == 0:
-        return training, none, []
-    held_out = math.ceil(len(training) * share)
-    counts = np.bincount(codes[training], minlength=num_classes)
-    note = too_few_to_calibrate(held_out, num_classes)
-    if note or counts.min() < 2:
-        return training, none, [note or _too_few(held_out, num_classes)]
-    kept, other = train_test_split(training, test_size=held_out, stratify=codes[training], random_state=seed)
-    if len(np.unique(codes[kept])) < num_classes:
-        return training, none, ["not calibrated: holding rows out would leave a class without training rows"]
-    return np.sort(kept), np.sort(other), []
-
-
-def too_few_to_calibrate(held_out: int, num_classes: int) -> str:
-    """Return a note if so many rows are too few to find a temperature, else nothing."""
-    enough = held_out >= max(_CALIBRATION_ROWS, _CALIBRATION_ROWS_A_CLASS * num_classes)
-    return "" if enough else _too_few(held_out, num_classes)
-
-
-def _too_few(held_out: int, num_classes: int) -> str:
-    return (
-        f"not calibrated: {held_out} rows could be held out for it, and {num_classes} classes need "
-        f"{max(_CALIBRATION_ROWS, _CALIBRATION_ROWS_A_CLASS * num_classes)}, with two rows of each to train on"
-    )
-
-
-def calibrate(
-    logits: NDArray[np.float64], codes: NDArray[Any], rows: NDArray[np.intp], notes: list[str]
-) -> Calibration | None:
-    """Return the temperature of logits of the rows held out for it; a note in the place of one that is no use."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        found = TemperatureScaling().fit(logits, codes)
-    if caught or not math.isfinite(found.temperature_):
-        notes.append(f"not calibrated: {str(caught[0].message).splitlines()[0]}")
-        return None
-    gained = float(ce.cross_entropy(logits, codes, reduction="sum"))
-    gained -= float(ce.cross_entropy(logits / found.temperature_, codes, reduction="sum"))
-    if 2 * gained < _LIKELIHOOD_RATIO:
-        notes.append(
-            f"kept as it is: on the {len(rows)} rows held out for calibration, the best temperature "
-            f"({found.temperature_:.2f}) is not told from 1"
-        )
-        return None
-    return Calibration(rows, found.temperature_)
 
 
 def _folds(codes: NDArray[np.intp]) -> int:

@@ -1,0 +1,238 @@
+"""What any predictions are worth beside their labels: loss, classes, confusions, reliability, the worst rows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ..metrics import accuracy, brier_score, calibration_error, reliability_curve
+from .honesty import honesty
+from .words import short
+
+__all__ = ["cells_of", "evaluation", "imbalance", "loss_entry", "number", "per_share", "reliability"]
+
+RELIABILITY_BINS = 10
+RELIABILITY_LEVEL = 0.9
+SURPRISING_ROWS = 10
+MOST_CONFUSED = 10
+# As many classes as a page lists; with more, it lists these.
+COSTLIEST_CLASSES = 100
+# A table of more classes than this is no table a person reads; the pairs most often confused are.
+MATRIX_CLASSES = 40
+# A cell may hold a document.
+CELL_WIDTH = 200
+
+Report = dict[str, Any]
+Codes = NDArray[np.intp]
+Float64 = NDArray[np.float64]
+
+
+def evaluation(
+    classes: tuple[str, ...],
+    codes: Codes,
+    losses: Float64,
+    probabilities: Float64,
+    logits: Float64,
+    baseline: float,
+    baseline_is: str,
+    *,
+    row_numbers: Codes,
+    cells: pl.DataFrame | None,
+) -> Report:
+    """Return the part of the report that only needs labels and predictions.
+
+    Parameters
+    ----------
+    classes : tuple of str
+        K names.
+    codes, losses : array (N,)
+        Class indices, and -log p of the label in nats.
+    probabilities, logits : array (N, K)
+        The same predictions twice: a probability may be 0 where a logit is finite.
+    baseline : float
+        The loss to compare with, in nats.
+    baseline_is : str
+        What it is.
+    row_numbers : array (N,)
+        The rows' numbers in the table as it was read.
+    cells : polars.DataFrame, optional
+        What to show beside a surprising row; its rows are those of the table as it was read.
+    """
+    indices = np.arange(len(classes))
+    mean = float(np.mean(losses))
+    predicted = np.argmax(probabilities, axis=1)
+    rows = np.bincount(codes, minlength=len(classes))
+    right = int(np.sum(codes == predicted))
+    return {
+        "loss": {
+            **loss_entry(mean),
+            "baseline": {**loss_entry(baseline), "is": baseline_is},
+            "perfect": loss_entry(0.0),
+            # The share of the baseline's surprise that the predictions take away; below 0 they are worse than it.
+            "explained": 1 - mean / baseline if baseline > 0 and math.isfinite(mean) else None,
+            "impossible_rows": int(np.sum(np.isinf(losses))),
+        },
+        "accuracy": {
+            "value": accuracy(codes, probabilities, labels=indices),
+            "right": right,
+            "rows": len(codes),
+            "most_common_class": float(rows.max() / len(codes)),
+        },
+        "brier_score": brier_score(codes, probabilities, labels=indices),
+        "per_class": _per_class(classes, codes, predicted, losses),
+        "costliest_classes": _costliest(codes, losses, len(classes)),
+        "confusion": {
+            "rows_are": "labels",
+            "columns_are": "predictions",
+            "matrix": _matrix(codes, predicted, len(classes)) if len(classes) <= MATRIX_CLASSES else None,
+            "most_confused": _most_confused(classes, codes, predicted),
+        },
+        "reliability": reliability(codes, probabilities),
+        "honesty": honesty(codes, probabilities, logits, losses, RELIABILITY_BINS),
+        "surprising": _surprising(classes, codes, losses, probabilities, row_numbers, cells),
+    }
+
+
+def reliability(codes: Codes, probabilities: Float64) -> Report:
+    """Return accuracy against confidence, bin by bin, and the calibration error that sums it up."""
+    indices = np.arange(probabilities.shape[1])
+    curve = reliability_curve(codes, probabilities, labels=indices, bins=RELIABILITY_BINS, level=RELIABILITY_LEVEL)
+    return {
+        "bins": [
+            {
+                "lower": float(curve.edges[b]),
+                "upper": float(curve.edges[b + 1]),
+                "rows": int(curve.counts[b]),
+                "confidence": number(curve.confidence[b]),
+                "accuracy": number(curve.accuracy[b]),
+                "accuracy_lower": number(curve.lower[b]),
+                "accuracy_upper": number(curve.upper[b]),
+            }
+            for b in range(RELIABILITY_BINS)
+        ],
+        "calibration_error": calibration_error(codes, probabilities, labels=indices, bins=RELIABILITY_BINS),
+        "level": RELIABILITY_LEVEL,
+        "mean_confidence": float(probabilities.max(axis=1).mean()),
+    }
+
+
+def loss_entry(nats: float) -> dict[str, Any]:
+    """Return a loss in nats and bits."""
+    if math.isinf(nats):
+        return {"nats": "inf", "bits": "inf"}
+    return {"nats": nats, "bits": nats / math.log(2)}
+
+
+def number(value: float) -> float | None:
+    """Return the number, or None for NaN and infinity, which JSON lacks."""
+    return float(value) if math.isfinite(value) else None
+
+
+def per_share(classes: tuple[str, ...], counts: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Return each class with its rows and their share."""
+    total = int(counts.sum())
+    return [
+        {"label": label, "rows": int(count), "share": int(count) / total}
+        for label, count in zip(classes, counts, strict=True)
+    ]
+
+
+def imbalance(classes: tuple[str, ...], counts: NDArray[np.int64]) -> dict[str, Any]:
+    """Return the most and the least common class that occurs, and the ratio of their rows."""
+    present = np.flatnonzero(counts)
+    most, least = present[np.argmax(counts[present])], present[np.argmin(counts[present])]
+    return {
+        "most_common": {"label": classes[most], "rows": int(counts[most])},
+        "least_common": {"label": classes[least], "rows": int(counts[least])},
+        "ratio": float(counts[most] / counts[least]),
+    }
+
+
+def _per_class(classes: tuple[str, ...], codes: Codes, predicted: Codes, losses: Float64) -> list[dict[str, Any]]:
+    rows = np.bincount(codes, minlength=len(classes))
+    calls = np.bincount(predicted, minlength=len(classes))
+    right = np.bincount(codes[codes == predicted], minlength=len(classes))
+    sums = np.bincount(codes, weights=losses, minlength=len(classes))
+    return [
+        {
+            "label": label,
+            "rows": int(rows[k]),
+            "loss": loss_entry(float(sums[k] / rows[k])) if rows[k] else None,
+            "right": int(right[k]),
+            "recall": float(right[k] / rows[k]) if rows[k] else None,
+            "precision": float(right[k] / calls[k]) if calls[k] else None,
+        }
+        for k, label in enumerate(classes)
+    ]
+
+
+def _costliest(codes: Codes, losses: Float64, num_classes: int) -> list[int]:
+    """Return positions in `per_class`: the classes of highest mean loss first, as many as a page lists."""
+    rows = np.bincount(codes, minlength=num_classes)
+    present = np.flatnonzero(rows)
+    mean = np.bincount(codes, weights=losses, minlength=num_classes)[present] / rows[present]
+    return [int(k) for k in present[np.argsort(-mean, kind="stable")[:COSTLIEST_CLASSES]]]
+
+
+def _matrix(codes: Codes, predicted: Codes, num_classes: int) -> list[list[int]]:
+    pairs = np.bincount(codes * num_classes + predicted, minlength=num_classes**2)
+    found: list[list[int]] = pairs.reshape(num_classes, num_classes).tolist()
+    return found
+
+
+def _most_confused(classes: tuple[str, ...], codes: Codes, predicted: Codes) -> list[dict[str, Any]]:
+    # Only pairs that occur: a matrix of 5000 classes would take 200 MB.
+    wrong = codes != predicted
+    pairs, counts = np.unique(codes[wrong] * len(classes) + predicted[wrong], return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:MOST_CONFUSED]
+    return [
+        {
+            "label": classes[pairs[i] // len(classes)],
+            "prediction": classes[pairs[i] % len(classes)],
+            "rows": int(counts[i]),
+        }
+        for i in order
+    ]
+
+
+def _surprising(
+    classes: tuple[str, ...],
+    codes: Codes,
+    losses: Float64,
+    probabilities: Float64,
+    row_numbers: Codes,
+    cells: pl.DataFrame | None,
+) -> list[dict[str, Any]]:
+    shown = []
+    for i in np.argsort(-losses, kind="stable")[:SURPRISING_ROWS]:
+        prediction = int(np.argmax(probabilities[i]))
+        row = int(row_numbers[i])
+        shown.append(
+            {
+                "row": row,
+                "label": classes[codes[i]],
+                "prediction": classes[prediction],
+                "loss": loss_entry(float(losses[i])),
+                "label_probability": float(probabilities[i, codes[i]]),
+                "prediction_probability": float(probabilities[i, prediction]),
+                "cells": cells_of(cells, row),
+            }
+        )
+    return shown
+
+
+def cells_of(cells: pl.DataFrame | None, row: int) -> dict[str, str | None] | None:
+    """Return a row's cells as text, cut where they are too long to read."""
+    if cells is None:
+        return None
+    return {name: _cell(value) for name, value in zip(cells.columns, cells.row(row), strict=True)}
+
+
+def _cell(value: object) -> str | None:
+    if value is None:
+        return None
+    return f"{value:.6g}" if isinstance(value, float) else short(str(value), CELL_WIDTH)

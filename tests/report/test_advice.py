@@ -1,0 +1,116 @@
+"""Each rule of "what to do next" fires on predictions that call for it, and not on those beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from crossent.report import render_html, summarize_fit, summarize_predictions
+from crossent.tabular import Predictions, fit_table
+
+from .test_sections import predictions, rules, table
+
+
+def made(codes: Any, probabilities: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """The report on labels and probabilities."""
+    codes, probabilities = np.asarray(codes), np.asarray(probabilities, dtype=float)
+    losses = -np.log(probabilities[np.arange(len(codes)), codes])
+    return summarize_predictions(
+        Predictions("p.csv", "y", "probabilities", names, codes, losses, probabilities, [], [])
+    )
+
+
+def item(report: dict[str, Any], rule: str) -> dict[str, Any]:
+    (found,) = [entry for entry in report["advice"] if entry["rule"] == rule]
+    render_html(report)
+    return found
+
+
+def test_nothing_to_do() -> None:
+    report = summarize_predictions(predictions(60))
+    assert rules(report) == ["nothing"]
+    assert item(report, "nothing")["title"] == "Nothing stands out"
+
+
+def hits_and_misses(counts: dict[tuple[int, int], int], sure: float) -> tuple[Any, Any]:
+    """Labels, and probabilities that put `sure` on the prediction, for so many rows of each (label, prediction)."""
+    codes, rows = [], []
+    for (label, prediction), number in counts.items():
+        for _ in range(number):
+            codes.append(label)
+            rows.append([sure if k == prediction else (1 - sure) / 2 for k in range(3)])
+    return codes, rows
+
+
+def test_collect_more_of_a_rare_class_that_costs_much() -> None:
+    common = {(0, 0): 90, (0, 1): 5, (0, 2): 5, (1, 1): 90, (1, 0): 5, (1, 2): 5}
+    report = made(*hits_and_misses({**common, (2, 0): 15, (2, 1): 15}, 0.9), names=("a", "b", "rare"))
+    found = item(report, "collect")
+    assert found["title"] == "Collect more rows of rare"
+    assert "30 rows" in found["reason"]
+    as_common = {(2, 0): 60, (2, 1): 60}
+    assert "collect" not in rules(made(*hits_and_misses({**common, **as_common}, 0.9), names=("a", "b", "c")))
+    learned = {(2, 2): 27, (2, 0): 1, (2, 1): 2}
+    assert "collect" not in rules(made(*hits_and_misses({**common, **learned}, 0.9), names=("a", "b", "rare")))
+
+
+def test_two_classes_that_are_taken_for_each_other() -> None:
+    right = {(0, 0): 80, (1, 1): 80, (2, 2): 80}
+    report = made(*hits_and_misses({**right, (0, 1): 15, (1, 2): 3}, 0.9), names=("cat", "dog", "emu"))
+    found = item(report, "confusion")
+    assert found["title"] == "Tell cat from dog"
+    assert "83.3 % of all mistakes" in found["reason"]
+    spread = {(0, 1): 3, (1, 0): 3, (0, 2): 3, (2, 0): 3, (1, 2): 3, (2, 1): 3}
+    assert "confusion" not in rules(made(*hits_and_misses({**right, **spread}, 0.9), names=("cat", "dog", "emu")))
+
+
+def test_a_model_that_knows_its_training_rows_by_heart() -> None:
+    report = summarize_fit(fit_table(table(300), "t", "y", strength=1e3))
+    found = item(report, "overfitting")
+    assert "nats lower: lower --C, or let --sweep choose it" in found["reason"]
+    assert report["loss"]["nats"] > 1.5 * report["training_loss"]["nats"]
+    many = summarize_fit(fit_table(table(4000)[["x0", "x1", "x2", "y"]], "t", "y"))
+    assert "overfitting" not in rules(many)
+
+
+def test_what_no_temperature_mends() -> None:
+    # Right less often than said where unsure, more often where sure: a temperature mends one and spoils the other.
+    rng = np.random.default_rng(0)
+    sure = rng.random(3000) < 0.5
+    hit = rng.random(3000) < np.where(sure, 0.97, 0.45)
+    said = np.where(sure, 0.8, 0.7)
+    report = made((~hit).astype(int), np.column_stack([said, 1 - said]), ("a", "b"))
+    assert report["honesty"]["p_value"] < 0.01
+    found = item(report, "recalibrate-further")
+    assert "no single temperature repairs that" in found["reason"]
+    assert "recalibrate" not in rules(report)
+    mended = np.where(sure, 0.97, 0.45)
+    kept = made((~hit).astype(int), np.column_stack([mended, 1 - mended]), ("a", "b"))
+    assert "recalibrate-further" not in rules(kept)
+
+
+def test_reasons_are_escaped_and_cut() -> None:
+    common = {(0, 0): 90, (0, 1): 5, (0, 2): 5, (1, 1): 90, (1, 0): 5, (1, 2): 5, (2, 0): 15, (2, 1): 15}
+    name = "<b>" + 500 * "x"
+    report = made(*hits_and_misses(common, 0.9), names=("a", "b", name))
+    assert len(item(report, "collect")["title"]) < 100
+    assert "<b>x" not in render_html(report)
+
+
+def test_every_rule_is_fired_by_some_test() -> None:
+    import re
+    from pathlib import Path
+
+    import crossent.report.advice as module
+
+    written = set(re.findall(r'_rule\(\s*"([\w-]+)"', Path(module.__file__).read_text())) | {"nothing"}
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert {rule for rule in written if f'"{rule}"' not in tests} == set()
+    assert len(written) == 10
+
+
+def test_a_frame_without_mistakes_has_no_advice_on_classes() -> None:
+    frame = pl.DataFrame({"x": [0.0, 1.0] * 40, "y": ["a", "b"] * 40})
+    assert not {"collect", "confusion", "suspect-labels"} & set(rules(summarize_fit(fit_table(frame, "t", "y"))))
