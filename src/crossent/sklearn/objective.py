@@ -79,6 +79,11 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Return a context in which a product runs on the thread that asks for it."""
+    return _controller().limit(limits=1)
+
+
 class Workspace:
     """The buffers of one thread."""
 
@@ -205,6 +210,16 @@ class LinearObjective:
         return self._columns is not None
 
     @property
+    def held_bytes(self) -> int:
+        """Bytes of the columns that are kept, beyond X itself."""
+        return sum(columns.nbytes for columns in self._held.values())
+
+    def use_precision(self, dtype: Any) -> None:
+        """Run all products in `dtype` from now on."""
+        if self.dtype != dtype:
+            self._set_precision(dtype)
+
+    @property
     def can_promote(self) -> bool:
         """Whether float64 would be more precise than what the products run in now."""
         return self.dtype == np.float32
@@ -317,7 +332,7 @@ class LinearObjective:
     def single_threaded_blas(self) -> AbstractContextManager[Any]:
         """Return a context in which a product runs on the thread that asks for it: BLAS threads that spin at barriers
         would take the processors from ours. Where one chunk is all that memory allows, BLAS keeps its threads."""
-        return nullcontext() if self.num_chunks == 1 and self.is_large else _controller().limit(limits=1)
+        return nullcontext() if self.num_chunks == 1 and self.is_large else one_blas_thread()
 
     @property
     def is_large(self) -> bool:
