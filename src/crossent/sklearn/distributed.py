@@ -86,7 +86,7 @@ class DistributedObjective:
     Parameters
     ----------
     rows : DistributedRows
-    target : EncodedTarget
+    target, weight : EncodedTarget, ndarray
         The masses of all rows, as `Summary.encoded` returns them.
     outputs : ndarray
         Those that take part.

@@ -186,9 +186,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, data frame or sparse matrix (N, D)
+        X : array-like, data frame, sparse matrix or Dask collection (N, D)
             Finite numbers. Sparse rows are made dense a block at a time; a memory map is read block by block, and
-            nothing of its size is made.
+            nothing of its size is made. Rows of a Dask array or data frame stay on its workers.
         y : array-like
             Labels (N,). With the softmax link also distributions, a *floating* (N, K) array whose rows sum to 1; with
             the sigmoid link label sets, (N, K) of 0 and 1 or of probabilities.
