@@ -40,7 +40,7 @@ LIBRARIES = {
     "numpy": {"numpy"},
     "": {"numpy"},
     "torch": {"numpy", "torch"},
-    "sklearn": {"numpy", "sklearn", "scipy", "threadpoolctl", "onnx", "narwhals", "polars", "safetensors"},
+    "sklearn": {"numpy", "sklearn", "scipy", "threadpoolctl", "onnx", "dask", "narwhals", "polars", "safetensors"},
     "tabular": {"numpy", "sklearn", "scipy", "polars", "narwhals", "pyarrow", "safetensors"},
     "report": {"numpy", "polars", "matplotlib", "jinja2", "rich"},
     "cli": {"numpy", "typer", "rich"},

@@ -1,12 +1,16 @@
-"""Softmax regression written out naively, in float64: objective, dual value, optimum. Shares no code with crossent."""
+"""Softmax regression written out naively, in float64: objective, dual value, optimum. What it computes shares no code
+with crossent."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, softmax, xlogy
+
+from crossent.sklearn import SoftmaxRegression
 
 
 def one_hot(y: np.ndarray, num_classes: int) -> np.ndarray:
@@ -111,3 +115,14 @@ def blobs(n: int, d: int, k: int, *, seed: int = 0, spread: float = 1.0) -> tupl
     y = rng.integers(k, size=n)
     y[:k] = np.arange(k)
     return centers[y] + rng.normal(size=(n, d)), y
+
+
+def assert_certified(model: SoftmaxRegression, problem: Problem) -> None:
+    """What `objective_` and `duality_gap_` say holds of an objective written out in NumPy."""
+    assert model.objective_ == pytest.approx(problem.value(model.coef_, model.intercept_), rel=1e-9)
+    assert model.duality_gap_ <= model.tol
+    weights = None if problem.class_weight is None else dict(enumerate(problem.class_weight))
+    local = SoftmaxRegression(problem.C, tol=1e-8, class_weight=weights)
+    local.fit(problem.X, problem.target.argmax(axis=1), problem.sample_weight)
+    optimum = problem.value(local.coef_, local.intercept_)
+    assert (model.objective_ - optimum) / model.objective_ <= model.duality_gap_ + 1e-9

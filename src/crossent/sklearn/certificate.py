@@ -44,6 +44,7 @@ cross-entropy.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +79,7 @@ class Certificate:
     def __init__(self, objective: Objective) -> None:
         if objective.penalty <= 0 or not objective.is_cross_entropy:
             raise ValueError("a duality gap exists for cross-entropy with an L2 penalty only")
-        self._objective = objective
+        self._objective = weakref.proxy(objective)  # which keeps this: a cycle would keep its rows after a fit
         self._softmax = objective.link == "softmax"
         self._fit_intercept = objective.fit_intercept
         self.moments, self.totals, self.observed, mass = objective.dual_sums()

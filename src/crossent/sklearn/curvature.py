@@ -23,6 +23,7 @@ eigenvectors need, and a hundredth of their time).
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -141,6 +142,18 @@ class Hessian:
     def share(self) -> float:
         """The part of all rows that takes part in a product."""
         return self.rows_kept / self._objective.num_rows
+
+    def moved_to(self, objective: Any) -> Hessian:
+        """Return the same draw of the same rows, held by another objective (None: by none as yet)."""
+        moved = copy(self)
+        moved._objective = objective
+        return moved
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that are kept for products, beyond the objective's own."""
+        columns = [block.columns for block in self._kept or [] if block.columns.base is None]
+        return sum(block.values.nbytes for block in self._kept or []) + sum(array.nbytes for array in columns)
 
     def _block(self, workspace: Workspace, rows: slice, outputs: list[Any] | None = None) -> _Rows:
         objective = self._objective

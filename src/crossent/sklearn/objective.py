@@ -81,6 +81,17 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Return a context in which a product runs on the thread that asks for it."""
+    return _controller().limit(limits=1)
+
+
+def is_shift_invariant(link: str, terms: Array) -> bool:
+    """Whether F stays the same when the logits of all classes are shifted together: a softmax does not see it, and of
+    the losses only the z-penalty does."""
+    return link == "softmax" and not bool((terms[:, 0] == ZPenalty.code).any())
+
+
 class Workspace:
     """The buffers of one thread."""
 
@@ -154,6 +165,7 @@ class LinearObjective:
         self.cache_bytes = CACHE_BYTES if cache_bytes is None else cache_bytes
         self.first_row = first_row
         self.is_cross_entropy = bool((terms[:, 0] == 0).all())
+        self.is_shift_invariant = is_shift_invariant(target.link, terms)
         self.evaluations = 0
         self.hessian_products = 0
         self.num_chunks = max(1, min(CHUNKS, TOTALS_BYTES // (8 * self.num_outputs * (self.num_features + 1))))
@@ -206,6 +218,16 @@ class LinearObjective:
     def holds_columns(self) -> bool:
         """Whether the rows are kept centred and in working precision, instead of being made so in every pass."""
         return self._columns is not None
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the columns that are kept, beyond X itself."""
+        return sum(columns.nbytes for columns in self._held.values())
+
+    def use_precision(self, dtype: Any) -> None:
+        """Run all products in `dtype` from now on."""
+        if self.dtype != dtype:
+            self._set_precision(dtype)
 
     @property
     def can_promote(self) -> bool:
@@ -351,18 +373,12 @@ class LinearObjective:
     def single_threaded_blas(self) -> AbstractContextManager[Any]:
         """Return a context in which a product runs on the thread that asks for it: BLAS threads that spin at barriers
         would take the processors from ours. Where one chunk is all that memory allows, BLAS keeps its threads."""
-        return nullcontext() if self.num_chunks == 1 and self.is_large else _controller().limit(limits=1)
+        return nullcontext() if self.num_chunks == 1 and self.is_large else one_blas_thread()
 
     @property
     def is_large(self) -> bool:
         """Whether one pass is worth several threads."""
         return self.num_rows * self.num_outputs * self.num_features >= PARALLEL_WORK
-
-    @property
-    def is_shift_invariant(self) -> bool:
-        """Whether F stays the same when the logits of all classes are shifted together: a softmax does not see it, and
-        of the losses only the z-penalty does."""
-        return self.target.link == "softmax" and not bool((self.terms[:, 0] == ZPenalty.code).any())
 
     @property
     def is_sizeable(self) -> bool:

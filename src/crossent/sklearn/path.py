@@ -15,7 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_random_state
 from crossent.errors import describe, refuse
 
 from .inputs import refuse_source
-from .softmax_regression import SoftmaxRegression
+from .softmax_regression import SoftmaxRegression, is_dask_collection
 
 DEFAULT_CS = 13
 
@@ -199,6 +199,9 @@ class SoftmaxRegressionCV(SoftmaxRegression):
         """Choose C, then fit to all rows; arguments, errors and warnings as `SoftmaxRegression.fit`."""
         if self.rule not in ("best", "one_standard_error"):
             raise ValueError(refuse("rule must be 'best' or 'one_standard_error'", repr(self.rule)))
+        if is_dask_collection(X):
+            works = "choose C with softmax_regression_path on some partitions, by the log-loss of the others"
+            raise ValueError(refuse("SoftmaxRegressionCV takes data in memory", describe(X), works))
         values = resolve_cs(self.Cs)
         estimator = self._estimator()
         refuse_source(X, "choosing C by folds", "use softmax_regression_path and rows held out, or pass X[:]")

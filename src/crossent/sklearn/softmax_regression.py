@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,27 @@ class _Problem:
     outputs: NDArray[np.intp]
     edge: Array
     total: float
+
+
+def is_dask_collection(X: Any) -> bool:
+    """Whether X is a Dask array or data frame; Dask is not imported to find out."""
+    return type(X).__module__.partition(".")[0] == "dask" and hasattr(X, "__dask_graph__")
+
+
+def _or_lazily(method: Callable[[Any, Any], NDArray[Any]]) -> Callable[[Any, Any], Any]:
+    """Let a method of rows return a lazy dask.array for a Dask collection."""
+
+    @wraps(method)
+    def wrapped(self: SoftmaxRegression, X: Any) -> Any:
+        if not is_dask_collection(X):
+            return method(self, X)
+        from .dask_collections import frame_of, map_rows
+
+        check_is_fitted(self)
+        validate_data(self, frame_of(X), skip_check_array=True, reset=False)
+        return map_rows(self._predictor(), method.__name__, X)
+
+    return wrapped
 
 
 class SoftmaxRegression(ClassifierMixin, BaseEstimator):
@@ -180,9 +202,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, data frame, sparse matrix or ParquetRows (N, D)
+        X : array-like, data frame, sparse matrix, ParquetRows or Dask collection (N, D)
             Finite numbers. Sparse rows are made dense a block at a time; memory maps and Parquet files are read window
-            by window, and nothing of their size is made.
+            by window, and nothing of their size is made. Rows of a Dask array or data frame stay on its workers.
         y : array-like
             Labels (N,). With the softmax link also distributions, a *floating* (N, K) array whose rows sum to 1; with
             the sigmoid link label sets, (N, K) of 0 and 1 or of probabilities.
@@ -268,6 +290,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
     def _prepare(self, X: Any, y: Any, sample_weight: Any) -> _Problem:
         """Check everything; return the objective, without its penalty, and how its parameters are stored."""
         loss = self._check_parameters()
+        if is_dask_collection(X):
+            return self._prepare_distributed(X, y, sample_weight, loss)
         X, y = self.check_data(X, y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         target = self._encode(y, weight, loss)
@@ -282,6 +306,26 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         restricted = target if len(outputs) == target.num_outputs else target.restrict(outputs)
         total = float(weight.sum())
         return _Problem(self._objective(X, restricted, weight / total, loss), outputs, edge, total)
+
+    def _prepare_distributed(self, X: Any, y: Any, sample_weight: Any, loss: Loss) -> _Problem:
+        """The same for Dask collections, whose rows stay where they are."""
+        from .dask_collections import frame_of
+        from .distributed import DistributedObjective, DistributedRows
+
+        validate_data(self, frame_of(X), skip_check_array=True)  # sets n_features_in_ and feature_names_in_
+        dtype = None if self.dtype is None else self._accepted_dtypes()
+        rows = DistributedRows(X, y, sample_weight, dtype, self.link)
+        target, weight = rows.summary.encoded(self.link, float(self.label_smoothing))
+        target = self._weighted(target, rows.summary.hard, weight, loss)
+        self.classes_ = target.classes
+        self._multilabel = target.multilabel
+        outputs, edge = self._active_outputs(target, weight, loss)
+        total = rows.summary.weight
+        terms, factor = _terms(loss)
+        dtype = self._working_dtype(sum(rows.summary.rows) * rows.num_features * target.num_outputs, terms, rows.dtype)
+        fit_intercept = bool(self.fit_intercept)
+        objective = DistributedObjective(rows, target, weight, outputs, factor / total, terms, fit_intercept, dtype)
+        return _Problem(objective, outputs, edge, total)
 
     def _open_checkpoint(self, problem: _Problem) -> Checkpoint | None:
         if self.checkpoint is None:
@@ -344,7 +388,10 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
 
     def _encode(self, y: Any, weight: Array, loss: Loss) -> EncodedTarget:
         target = encode_target(y, self.link, float(self.label_smoothing))
-        if loss.needs_hard_target and not target.hard:
+        return self._weighted(target, target.hard, weight, loss)
+
+    def _weighted(self, target: EncodedTarget, hard: bool, weight: Array, loss: Loss) -> EncodedTarget:
+        if loss.needs_hard_target and not (hard and self.label_smoothing == 0):
             works = "set label_smoothing=0 and pass labels"
             raise ValueError(refuse(f"{loss!r} takes labels only", "soft or smoothed targets", works))
         return target.weighted(class_weights(target, self.class_weight, weight))
@@ -373,13 +420,14 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
 
     def _objective(self, X: Any, target: EncodedTarget, share: Array, loss: Loss) -> LinearObjective:
         """Return f / (C Σ s) but for its penalty: row weights sum to 1."""
-        terms = np.array(loss.table(), dtype=np.float64).reshape(-1, 3)
-        if (terms[:, 0] == 0).all():  # a scaled cross-entropy is cross-entropy with other row weights
-            share = share * float(terms[:, 1].sum())
-            terms = CROSS_ENTROPY_TERMS
-        sizeable = X.shape[0] * X.shape[1] * target.num_outputs >= SIZEABLE_WORK
-        dtype = np.float32 if self.dtype is None and sizeable and (terms[:, 0] == 0).all() else X.dtype
-        return LinearObjective(X, target, share, 0.0, terms, bool(self.fit_intercept), dtype)
+        terms, factor = _terms(loss)
+        dtype = self._working_dtype(X.shape[0] * X.shape[1] * target.num_outputs, terms, X.dtype)
+        return LinearObjective(X, target, share * factor, 0.0, terms, bool(self.fit_intercept), dtype)
+
+    def _working_dtype(self, work: int, terms: Array, data_dtype: Any) -> Any:
+        """What products run in at first, for `work` multiplications in a pass."""
+        quick = self.dtype is None and work >= SIZEABLE_WORK and (terms[:, 0] == 0).all()
+        return np.float32 if quick else data_dtype
 
     def _monitor(self, objective: Objective, scale: float) -> Monitor:
         certified = objective.is_cross_entropy and objective.penalty > 0
@@ -554,6 +602,14 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
 
     # -- predictions ------------------------------------------------------------------------------------------------
 
+    def _predictor(self) -> SoftmaxRegression:
+        """Return what predictions need and nothing else, to be sent to where the rows are."""
+        model = SoftmaxRegression(link=self.link)
+        for name in ("classes_", "coef_", "intercept_", "n_features_in_", "_multilabel"):
+            setattr(model, name, getattr(self, name))
+        return model
+
+    @_or_lazily
     def logits(self, X: Any) -> NDArray[Any]:
         """Return ``X Wᵀ + b``, (N, K): a column per class (per label; one for two classes with the sigmoid link)."""
         check_is_fitted(self)
@@ -572,6 +628,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         logits += self.intercept_.astype(X.dtype, copy=False)
         return logits
 
+    @_or_lazily
     def decision_function(self, X: Any) -> NDArray[Any]:
         """Return logits (N, K); for two classes the evidence for the second, (N,): a difference of logits."""
         logits = self.logits(X)
@@ -579,6 +636,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             return logits
         return logits[:, 0] if self.link == "sigmoid" else logits[:, 1] - logits[:, 0]
 
+    @_or_lazily
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class, (N,), or for label sets the labels with probability above ½, (N, K)."""
         decision = self.decision_function(X)
@@ -588,6 +646,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             return self.classes_[(decision > 0).astype(np.intp)]
         return self.classes_[decision.argmax(axis=1)]
 
+    @_or_lazily
     def predict_proba(self, X: Any) -> NDArray[Any]:
         """Return probabilities (N, K) of the classes, or of each label."""
         logits = self.logits(X)
@@ -597,6 +656,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             return sigmoid(logits)
         return np.concatenate([sigmoid(-logits), sigmoid(logits)], axis=1)
 
+    @_or_lazily
     def predict_log_proba(self, X: Any) -> NDArray[Any]:
         """Return log-probabilities (N, K) in nats, exact where a probability would underflow."""
         logits = self.logits(X)
@@ -605,6 +665,14 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         if self._multilabel:
             return log_sigmoid(logits)
         return np.concatenate([log_sigmoid(-logits), log_sigmoid(logits)], axis=1)
+
+
+def _terms(loss: Loss) -> tuple[Array, float]:
+    """Return the loss as its table, and what row weights are multiplied by: a scaled cross-entropy is cross-entropy."""
+    terms = np.array(loss.table(), dtype=np.float64).reshape(-1, 3)
+    if (terms[:, 0] == 0).all():
+        return CROSS_ENTROPY_TERMS, float(terms[:, 1].sum())
+    return terms, 1.0
 
 
 def _is_number(value: Any) -> bool:

@@ -1,0 +1,282 @@
+"""The objective over Dask collections: rows stay on the workers, sums of the parameters' size travel.
+
+Each part of the collection becomes a :class:`~crossent.sklearn.partitions.Part` on the worker that has its rows. An
+evaluation is one task for each part and a tree that adds `FAN_IN` results at a time, always in the same order: the bits
+depend on how the rows are divided, and not on which worker was quicker or had to be replaced. Down go the parameters,
+in working precision; up come values and gradients (K, D + 1) in float64. A product with the Hessian is the same, of
+rows that each part draws and keeps. The only rows that ever travel are the sample for the preconditioner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossent.errors import refuse
+
+from . import partitions
+from .dask_collections import in_parts, is_float32, tasks_of
+from .dask_graphs import AS_IT_IS, Tasks, count_workers, in_spite_of_losses, on_each, sending
+from .interface import Array, DualSums, Evaluation, RowSample
+from .objective import CACHE_BYTES, SIZEABLE_WORK, LinearObjective, is_shift_invariant, one_blas_thread
+from .partitions import Part, Plan, Summary
+from .targets import EncodedTarget
+
+
+class DistributedRows:
+    """The rows of collections, checked and kept on their workers.
+
+    Parameters
+    ----------
+    X : dask.array.Array or dask.dataframe.DataFrame (N, D)
+    y, sample_weight : Dask collection or array-like (N,)
+        As `SoftmaxRegression.fit` takes them; `sample_weight` may be None.
+    dtype : numpy.dtype or None
+        float32 or float64; None keeps these and takes float64 otherwise.
+    link : {"softmax", "sigmoid"}
+
+    Raises
+    ------
+    ValueError
+        If they cannot be used, with the partition and the row in it.
+    """
+
+    def __init__(self, X: Any, y: Any, sample_weight: Any, dtype: Any, link: str) -> None:
+        self.dtype = np.dtype((np.float32 if is_float32(X) else np.float64) if dtype is None else dtype)
+        self.num_features = int(X.shape[1])
+        X = in_parts(X, "X", None)
+        y = in_parts(y, "y", X)
+        weight = None if sample_weight is None else tasks_of(in_parts(sample_weight, "sample_weight", X))
+        first = tasks_of(X)
+        places = list(range(len(first.keys)))
+        self._source = on_each(
+            partitions.read_rows, first, tasks_of(y), weight, places, self.dtype.str, link, self.num_features
+        )
+        self.read()
+
+    def read(self) -> None:
+        """Have the rows read and checked, anew if they were before."""
+
+        def summarise() -> Summary:
+            return on_each(partitions.summary_of, self.kept).tree(Summary.merge).compute(**AS_IT_IS)
+
+        self._keep()
+        self.summary = in_spite_of_losses(summarise, self._keep)
+        if self.summary.problem:
+            raise ValueError(self.summary.problem)
+        if sum(self.summary.rows) == 0:
+            raise ValueError(refuse("X must hold rows of positive weight", "none"))
+
+    def let_go(self) -> None:
+        """Keep the rows no longer than others need them."""
+        self.kept = Tasks({}, [])
+
+    def _keep(self) -> None:
+        self.kept = self._source.persist(**AS_IT_IS)
+
+
+class DistributedObjective:
+    """F of distributed rows; see the module's docstring and :class:`~crossent.sklearn.interface.Objective`.
+
+    Parameters
+    ----------
+    rows : DistributedRows
+    target, weight : EncodedTarget, ndarray
+        The masses of all rows, as `Summary.encoded` returns them.
+    outputs : ndarray
+        Those that take part.
+    scale : float
+        Row weights are sample weights times this.
+    terms : ndarray (n, 3)
+        The loss.
+    fit_intercept : bool
+    dtype : numpy.dtype
+        What products run in at first.
+    """
+
+    def __init__(
+        self,
+        rows: DistributedRows,
+        target: EncodedTarget,
+        weight: Array,
+        outputs: NDArray[np.intp],
+        scale: float,
+        terms: Array,
+        fit_intercept: bool,
+        dtype: Any,
+    ) -> None:
+        summary = rows.summary
+        self._rows = rows
+        self._masses = (target if len(outputs) == target.num_outputs else target.restrict(outputs)), weight * scale
+        self.num_rows = sum(summary.rows)
+        self.num_features = rows.num_features
+        self.num_outputs = len(outputs)
+        self.link = target.link
+        self.penalty = 0.0
+        self.terms = terms
+        self.fit_intercept = fit_intercept
+        self.is_cross_entropy = bool((terms[:, 0] == 0).all())
+        self.is_shift_invariant = is_shift_invariant(target.link, terms)
+        self.data_dtype = rows.dtype
+        self.dtype = self._first_dtype = np.dtype(dtype)
+        self.evaluations = self.hessian_products = 0
+        self.basis: Any = None
+        self.certificate: Any = None
+        filled = [i for i, count in enumerate(summary.rows) if count]
+        self.counts = [summary.rows[i] for i in filled]
+        self._filled = filled
+        self._plan = Plan(
+            replace(target, labels=None, soft=None),
+            outputs,
+            scale,
+            terms,
+            self.dtype,
+            fit_intercept,
+            summary.columns / summary.weight if fit_intercept else None,
+            CACHE_BYTES * count_workers() // len(filled),
+        )
+        self.preparations = 0
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make the parts where their rows are; these are let go."""
+        kept = Tasks(self._rows.kept.graph, [self._rows.kept.keys[i] for i in self._filled])
+        first_rows = [int(row) for row in np.cumsum([0, *self.counts[:-1]])]
+        self.parts = on_each(Part, kept, self._plan, first_rows).persist(**AS_IT_IS)
+        self.preparations += 1
+        self._rows.let_go()
+
+    def _prepare_again(self) -> None:
+        self._rows.read()
+        self._prepare()
+
+    def _sum(self, function: Callable[..., Any], *arguments: Any) -> tuple[Any, ...]:
+        """Return the sums over parts of what a function returns."""
+
+        def run() -> tuple[Any, ...]:
+            return on_each(function, self.parts, self.dtype.str, *arguments).tree(partitions.add).compute(**AS_IT_IS)
+
+        return in_spite_of_losses(run, self._prepare_again)
+
+    @property
+    def center(self) -> Array:
+        """μ (D,): what the intercept of the parameters refers to."""
+        return np.zeros(self.num_features) if self._plan.mean is None else self._plan.mean
+
+    @property
+    def can_promote(self) -> bool:
+        """Whether float64 would be more precise than what the products run in now."""
+        return self.dtype == np.float32
+
+    @property
+    def is_sizeable(self) -> bool:
+        """Whether one pass takes long enough for rows to be left out."""
+        return self.num_rows * self.num_outputs * self.num_features >= SIZEABLE_WORK
+
+    def single_threaded_blas(self) -> AbstractContextManager[Any]:
+        """Return the context to run a fit in: parts may be on threads of this process."""
+        return one_blas_thread()
+
+    def restart(self, penalty: float) -> None:
+        """Begin a fit with another λ, in the precision of the first."""
+        self.penalty = penalty
+        self.evaluations = self.hessian_products = 0
+        self.dtype = self._first_dtype
+
+    def promote(self) -> None:
+        """Run all products in float64 from now on."""
+        self.dtype = np.dtype(np.float64)
+
+    def total_mass(self) -> tuple[Array, Any]:
+        """Return ``Σ c_i u_i`` (K,) and ``Σ c_i τ_i``, a number or for the sigmoid link (K,)."""
+        target, weight = self._masses
+        return target.total_mass(weight)
+
+    def evaluate(self, theta: Array) -> Evaluation:
+        """Return F and its gradient at `theta`, in one pass."""
+        self.evaluations += 1
+        data_loss, gradient = self._sum(partitions.evaluate, theta.astype(self.dtype))
+        return Evaluation.penalised(theta, data_loss, gradient, self.penalty)
+
+    def dual_sums(self) -> DualSums:
+        """Return the constants of the dual, in one pass."""
+        return DualSums(*self._sum(partitions.constants))
+
+    def sample(self, count: int | None) -> RowSample:
+        """Bring about `count` evenly spaced rows here (None: all): those that rows in memory would give."""
+        stride = 1 if count is None else max(1, self.num_rows // max(1, count))
+
+        def run() -> Any:
+            calls = on_each(partitions.every, self.parts, self.dtype.str, stride)
+            return calls.tree(partitions.join).compute(**AS_IT_IS)
+
+        columns, values, weight = in_spite_of_losses(run, self._prepare_again)
+        sample = LinearObjective(
+            columns,
+            partitions.with_values(self._masses[0], values),
+            weight,
+            self.penalty,
+            self.terms,
+            self.fit_intercept,
+            self.dtype,
+            mean=self._plan.mean,
+            cache_bytes=0,
+        )
+        return RowSample(sample, stride)
+
+    def hessian(
+        self, theta: Array, sampling: float = np.inf, step: int = 0, most_rows: float = np.inf
+    ) -> DistributedHessian:
+        """Return what multiplies by ∇²F at `theta`; arguments as of :class:`~crossent.sklearn.curvature.Hessian`."""
+        return DistributedHessian(self, theta, sampling, step, most_rows)
+
+
+class DistributedHessian:
+    """Hessian products at one point, of rows that each part draws and keeps on its worker."""
+
+    def __init__(
+        self, objective: DistributedObjective, theta: Array, sampling: float, step: int, most_rows: float
+    ) -> None:
+        self._objective = objective
+        share = [most_rows * count / objective.num_rows for count in objective.counts]
+        self._arguments = theta.astype(objective.dtype), float(sampling), step, share
+
+        def run() -> tuple[int, Array | None]:
+            self._draw()
+            return on_each(partitions.kept, self._partial).tree(partitions.add).compute(**AS_IT_IS)
+
+        self.rows_kept, self.outputs = in_spite_of_losses(run, objective._prepare_again)
+
+    def _draw(self) -> None:
+        objective = self._objective
+        drawn = on_each(partitions.hessian, objective.parts, objective.dtype.str, *self._arguments)
+        with sending():
+            self._partial = drawn.persist(**AS_IT_IS)
+        self._drawn_from = objective.preparations
+
+    @property
+    def share(self) -> float:
+        """The part of all rows that takes part in a product."""
+        return self.rows_kept / self._objective.num_rows
+
+    def __matmul__(self, vector: Array) -> Array:
+        """Return (∇²F) V for V of the parameters' shape (K, D + 1)."""
+        objective = self._objective
+        objective.hessian_products += 1
+
+        def run() -> tuple[Any, ...]:
+            if self._drawn_from != objective.preparations:
+                self._draw()
+            calls = on_each(
+                partitions.product, objective.parts, objective.dtype.str, self._partial, vector.astype(objective.dtype)
+            )
+            return calls.tree(partitions.add).compute(**AS_IT_IS)
+
+        (product,) = in_spite_of_losses(run, objective._prepare_again)
+        product[:, :-1] += objective.penalty * vector[:, :-1]
+        return product

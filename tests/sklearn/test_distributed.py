@@ -1,0 +1,156 @@
+"""Softmax regression on Dask collections: the fit of the same rows in memory, whatever happens to the workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from regression_oracle import Problem, assert_certified, blobs, one_hot
+
+from crossent.sklearn import SoftmaxRegression
+from crossent.sklearn.distributed import DistributedObjective
+
+dask = pytest.importorskip("dask")
+distributed = pytest.importorskip("distributed")
+import dask.array as da  # noqa: E402
+
+X, LABELS = blobs(9000, 6, 4, seed=3, spread=0.7)
+X = X * [1, 1, 10, 1, 0.1, 1] + [0, 100, 0, 0, 0, 0]
+CHUNKS = (2500, 1000, 3100, 2400)
+DX, DY = da.from_array(X, chunks=(CHUNKS, 6)), da.from_array(LABELS, chunks=(CHUNKS,))
+# Made on the workers, many rows beside the sample for the preconditioner:
+LARGE = (16000, 16000, 16000, 16000)
+
+
+def large_block(place: int) -> np.ndarray:
+    """Rows of 10 features and, last, a label of 3."""
+    X, y = blobs(LARGE[place], 10, 3, seed=place, spread=0.2)
+    return np.column_stack([X, y])
+
+
+def large_collections() -> tuple[Any, Any]:
+    blocks = [dask.delayed(large_block)(place) for place in range(len(LARGE))]
+    data = da.concatenate([da.from_delayed(b, (n, 11), np.float64) for b, n in zip(blocks, LARGE, strict=True)])
+    return data[:, :10], data[:, 10]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two worker processes of one thread, and a client. Stealing is off: it may move rows where that is quicker."""
+    with (
+        dask.config.set({"distributed.scheduler.work-stealing": False}),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def client(cluster: Any) -> Any:
+    """The client, once both workers are there: an earlier test may have killed one."""
+    cluster.wait_for_workers(2, timeout=120)
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Any) -> tuple[SoftmaxRegression, list[dict[Any, int]]]:
+    """A fit to the large rows, and all that left a worker meanwhile: bytes by key, one entry for each transfer."""
+    model = SoftmaxRegression(0.01).fit(*large_collections())
+    logs = cluster.run(lambda dask_worker: [dict(entry["keys"]) for entry in dask_worker.transfer_outgoing_log])
+    return model, [sizes for log in logs.values() for sizes in log]
+
+
+def test_a_cluster_finds_what_memory_finds(undisturbed: Any) -> None:
+    model, _ = undisturbed
+    data = np.concatenate([large_block(place) for place in range(len(LARGE))])
+    X, y = data[:, :10], data[:, 10].astype(int)
+    assert_certified(model, Problem(X, one_hot(y, 3), 0.01))
+    local = SoftmaxRegression(0.01).fit(X, y)
+    assert abs(model.n_iter_ - local.n_iter_) <= 1
+    np.testing.assert_allclose(model.coef_, local.coef_, atol=1e-3)
+    assert model.classes_.tolist() == [0, 1, 2]
+
+
+def test_rows_stay_where_they_are(undisturbed: Any) -> None:
+    model, transfers = undisturbed
+    sums = 8 * 3 * 11
+    seen: dict[str, int] = {}
+    for sizes in transfers:
+        for key, size in sizes.items():
+            name = str(key[0] if isinstance(key, tuple) else key).rpartition("-")[0]
+            seen[name] = seen.get(name, 0) + 1
+            assert name not in ("read_rows", "Part", "hessian"), "rows left their worker"
+            if name in ("evaluate", "product", "add"):
+                assert size <= 3 * sums + 1000
+            elif name in ("every", "join"):  # the sample: 4096 rows, or for their even distance up to twice that
+                assert size <= 2 * 4096 * (10 + 1 + 1) * 8
+    assert seen["add"] >= model.history_[-1]["evaluations"]
+    assert seen["join"] == 1
+
+
+class Loss:
+    """A callback that loses a worker after the second iteration."""
+
+    def __init__(self, client: Any, *, in_flight: bool) -> None:
+        self._client, self._in_flight, self.lost = client, in_flight, 0
+
+    def __call__(self, entry: dict[str, Any]) -> None:
+        if entry["iteration"] != 2:
+            return
+        worker, pid = next(iter(self._client.run(os.getpid).items()))
+        self.lost = pid
+        if self._in_flight:
+            self._client.run(die_in_the_next_evaluation, workers=[worker])
+        else:
+            os.kill(pid, signal.SIGKILL)
+
+
+def die_in_the_next_evaluation() -> None:
+    """Run on a worker: SIGKILL comes when its next evaluation of a part is half done."""
+    from crossent.sklearn.objective import LinearObjective
+
+    evaluate = LinearObjective.evaluate
+
+    def killed(self: LinearObjective, theta: np.ndarray) -> Any:
+        evaluate(self, theta)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    LinearObjective.evaluate = killed  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("in_flight", [False, True], ids=["rows", "work in flight"])
+def test_a_killed_worker_changes_nothing(client: Any, undisturbed: Any, in_flight: bool) -> None:
+    expected, _ = undisturbed
+    loss = Loss(client, in_flight=in_flight)
+    model = SoftmaxRegression(0.01, callback=loss).fit(*large_collections())
+    assert loss.lost
+    with pytest.raises(ProcessLookupError):
+        os.kill(loss.lost, 0)
+    assert len(model.history_) > 3  # there was work to do without it
+    assert model.duality_gap_ <= model.tol
+    np.testing.assert_array_equal(model.coef_, expected.coef_)
+    np.testing.assert_array_equal(model.intercept_, expected.intercept_)
+    assert model.duality_gap_ == expected.duality_gap_
+
+
+def test_what_dask_cannot_make_again_is_prepared_anew(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cancel(entry: dict[str, Any]) -> None:
+        if entry["iteration"] == 1:
+            held = client.run_on_scheduler(
+                lambda dask_scheduler: [k for k in dask_scheduler.tasks if "Part-" in str(k)]
+            )
+            client.cancel([distributed.Future(key, client) for key in held], force=True)
+            cancelled.extend(held)
+
+    prepared = []
+    prepare = DistributedObjective._prepare
+    monkeypatch.setattr(DistributedObjective, "_prepare", lambda self: (prepare(self), prepared.append(self.num_rows)))
+    cancelled: list[Any] = []
+    model = SoftmaxRegression(0.001, callback=cancel).fit(DX, DY)
+    assert len(cancelled) == len(CHUNKS)  # and none of earlier fits, which keep nothing
+    assert prepared == [len(X)] * 2
+    assert_certified(model, Problem(X, one_hot(LABELS, 4), 0.001))
