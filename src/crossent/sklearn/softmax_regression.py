@@ -267,14 +267,15 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
     def _prepare(self, X: Any, y: Any, sample_weight: Any) -> _Problem:
         """Check everything; return the objective, without its penalty, and how its parameters are stored."""
         loss = self._check_parameters()
+        given = X
         X, y = self.check_data(X, y)
+        if isinstance(given, np.memmap) and X.nbytes > CACHE_BYTES and np.may_share_memory(X, given):
+            X = MappedRows(X)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         target = self._encode(y, weight, loss)
         self.classes_ = target.classes
         self._multilabel = target.multilabel
         outputs, edge = self._active_outputs(target, weight, loss)
-        if isinstance(X, np.memmap) and X.nbytes > CACHE_BYTES:
-            X = MappedRows(X)
         counted = weight > 0
         if not counted.all():
             X, weight, target = X[counted], weight[counted], target.take(counted)
