@@ -1,9 +1,13 @@
 """scikit-learn estimators: softmax regression that proves how close to the optimum it is, and calibrators."""
 
 try:
+    import narwhals as _narwhals  # noqa: F401
+    import safetensors as _safetensors  # noqa: F401
     import sklearn as _sklearn  # noqa: F401
 except ImportError as error:
-    raise ImportError("crossent.sklearn needs scikit-learn: pip install 'crossent[sklearn]'") from error
+    raise ImportError(
+        "crossent.sklearn needs scikit-learn, narwhals and safetensors: pip install 'crossent[sklearn]'"
+    ) from error
 
 from .calibration import (
     BetaCalibration,

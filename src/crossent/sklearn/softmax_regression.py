@@ -292,14 +292,15 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         loss = self._check_parameters()
         if is_dask_collection(X):
             return self._prepare_distributed(X, y, sample_weight, loss)
+        given = X
         X, y = self.check_data(X, y)
+        if isinstance(given, np.memmap) and X.nbytes > CACHE_BYTES and np.may_share_memory(X, given):
+            X = MappedRows(X)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         target = self._encode(y, weight, loss)
         self.classes_ = target.classes
         self._multilabel = target.multilabel
         outputs, edge = self._active_outputs(target, weight, loss)
-        if isinstance(X, np.memmap) and X.nbytes > CACHE_BYTES:
-            X = MappedRows(X)
         counted = weight > 0
         if not counted.all():
             X, weight, target = X[counted], weight[counted], target.take(counted)

@@ -1,0 +1,285 @@
+"""Fits that stop half-way and go on: to the same bits, from nothing but their own checkpoint."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save, save_file
+from sklearn.exceptions import ConvergenceWarning
+
+import crossent as ce
+from crossent.sklearn import SoftmaxRegression, softmax_regression_path
+from crossent.sklearn.checkpoint import HEADER_ENTRY, Checkpoint, write_atomically
+
+
+class Killed(Exception):
+    """What stops a fit from outside."""
+
+
+def problem(rows: int = 2000) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((rows, 10)).astype(np.float32)
+    logits = 2 * X @ rng.standard_normal((10, 4)) + rng.gumbel(size=(rows, 4))
+    return X, logits.argmax(axis=1)
+
+
+def kill_at(iteration: int) -> Any:
+    def callback(entry: dict[str, Any]) -> None:
+        if entry["iteration"] == iteration:
+            raise Killed
+
+    return callback
+
+
+def half_a_fit(path: Path, iteration: int = 3, **options: Any) -> None:
+    X, y = problem()
+    with pytest.raises(Killed):
+        SoftmaxRegression(
+            checkpoint=path, checkpoint_interval=0, callback=kill_at(iteration), **{"C": 100.0, "tol": 1e-9, **options}
+        ).fit(X, y)
+
+
+@pytest.mark.parametrize("iteration", [1, 3, 6])
+@pytest.mark.parametrize("options", [{}, {"link": "sigmoid", "class_weight": {0: 1.0, 1: 2.0}}, {"dtype": "float64"}])
+def test_a_fit_that_goes_on_ends_with_the_same_bits(tmp_path: Path, iteration: int, options: dict[str, Any]) -> None:
+    X, y = problem()
+    options = {"C": 100.0, "tol": 1e-9, **options}
+    if "link" in options:
+        y = np.eye(4, dtype=int)[y]
+    path = tmp_path / "fit.ckpt"
+    kept = {"checkpoint": path, "checkpoint_interval": 0.0}
+    with pytest.raises(Killed):
+        SoftmaxRegression(callback=kill_at(iteration), **kept, **options).fit(X, y)
+    seen: list[int] = []
+    resumed = SoftmaxRegression(callback=lambda e: seen.append(e["iteration"]), **kept, **options).fit(X, y)
+    whole = SoftmaxRegression(**options).fit(X, y)
+    np.testing.assert_array_equal(resumed.coef_, whole.coef_)
+    np.testing.assert_array_equal(resumed.intercept_, whole.intercept_)
+    assert resumed.duality_gap_ == whole.duality_gap_ <= 1e-9
+    assert [e["objective"] for e in resumed.history_] == [e["objective"] for e in whole.history_]
+    assert seen[0] >= iteration  # what was done before was not done again
+    assert resumed.history_[-1]["seconds"] > resumed.history_[0]["seconds"]
+
+
+def test_other_losses_go_on_too(tmp_path: Path) -> None:
+    X, y = problem()
+    options: dict[str, Any] = {"loss": ce.Poly1(1.0), "C": 10.0, "tol": 1e-6}
+    half_a_fit(tmp_path / "c", 4, **options)
+    resumed = SoftmaxRegression(checkpoint=tmp_path / "c", **options).fit(X, y)
+    whole = SoftmaxRegression(**options).fit(X, y)
+    assert resumed.objective_ == pytest.approx(whole.objective_, rel=1e-6)
+
+
+def test_a_finished_checkpoint_is_used_by_the_same_fit_and_replaced_by_another(tmp_path: Path) -> None:
+    X, y = problem()
+    path = tmp_path / "c"
+    kept = {"checkpoint": path, "checkpoint_interval": 0.0}
+    first = SoftmaxRegression(tol=1e-6, **kept).fit(X, y)
+    again = SoftmaxRegression(tol=1e-6, **kept).fit(X, y)
+    np.testing.assert_array_equal(first.coef_, again.coef_)
+    assert len(again.history_) == len(first.history_)
+    tighter = SoftmaxRegression(tol=1e-10, **kept).fit(X, y)
+    assert tighter.duality_gap_ <= 1e-10
+    other = SoftmaxRegression(C=2.0, tol=1e-6, **kept).fit(X, y)
+    np.testing.assert_array_equal(other.coef_, SoftmaxRegression(C=2.0, tol=1e-6).fit(X, y).coef_)
+
+
+def test_a_fit_that_stopped_at_max_iter_goes_on_with_more(tmp_path: Path) -> None:
+    X, y = problem()
+    kept = {"checkpoint": tmp_path / "c", "checkpoint_interval": 0.0, "C": 100.0, "tol": 1e-9}
+    with pytest.warns(ConvergenceWarning, match="max_iter=3"):
+        SoftmaxRegression(max_iter=3, **kept).fit(X, y)
+    resumed = SoftmaxRegression(**kept).fit(X, y)
+    np.testing.assert_array_equal(resumed.coef_, SoftmaxRegression(C=100.0, tol=1e-9).fit(X, y).coef_)
+
+
+def test_nothing_is_written_before_the_interval_has_passed(tmp_path: Path) -> None:
+    X, y = problem()
+    SoftmaxRegression(checkpoint=tmp_path / "c", checkpoint_interval=1e9).fit(X, y)
+    assert list(tmp_path.iterdir()) == []
+
+
+OTHERS: dict[str, tuple[dict[str, Any], str]] = {
+    "C": ({"C": 2.0}, r"with C 100\.0 where this fit has 2\.0"),
+    "link": ({"link": "sigmoid"}, "with outputs 4"),
+    "loss": ({"loss": ce.Poly1(1.0)}, r"with loss \[\[0"),
+    "smoothing": ({"label_smoothing": 0.1}, r"with label_smoothing 0\.0 where this fit has 0\.1"),
+    "intercept": ({"fit_intercept": False}, "with fit_intercept True where this fit has False"),
+    "weights": ({"class_weight": "balanced"}, "with another class_weight"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_checkpoint_of_another_fit_is_refused(tmp_path: Path, name: str) -> None:
+    options, sentence = OTHERS[name]
+    half_a_fit(tmp_path / "c")
+    before = (tmp_path / "c").read_bytes()
+    X, y = problem()
+    if "link" in options:
+        y = (y > 0).astype(int)
+    with pytest.raises(ValueError, match=rf"^a checkpoint must be of this fit; got .*c' {sentence}.*; remove the file"):
+        SoftmaxRegression(checkpoint=tmp_path / "c", **{"C": 100.0, **options}).fit(X, y)
+    assert (tmp_path / "c").read_bytes() == before
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
+    X, y = problem()
+    half_a_fit(tmp_path / "c")
+    fit = SoftmaxRegression(100.0, checkpoint=tmp_path / "c").fit
+    with pytest.raises(ValueError, match="other labels"):
+        fit(X, (y + 1) % 4)
+    with pytest.raises(ValueError, match="another sample_weight"):
+        fit(X, y, np.arange(1.0, len(y) + 1))
+    with pytest.raises(ValueError, match="with rows 2000 where this fit has 1999"):
+        fit(X[1:], y[1:])
+    with pytest.raises(ValueError, match="whose loss on other data was"):
+        fit(1.01 * X, y)
+
+
+def test_what_other_arithmetic_had_proved_is_proved_anew(tmp_path: Path) -> None:
+    """A checkpoint whose bound is wrong, beside a loss that is right up to rounding: the bound must not be believed."""
+    X, y = problem()
+    half_a_fit(tmp_path / "c")
+    tensors, content = load_file(tmp_path / "c"), header(tmp_path / "c")
+    content["solver"]["dual"] = 1e9
+    content["solver"]["data_loss"] *= 1 + 1e-7
+    save_file(tensors, tmp_path / "c", {HEADER_ENTRY: json.dumps(content)})
+    resumed = SoftmaxRegression(100.0, tol=1e-9, checkpoint=tmp_path / "c").fit(X, y)
+    whole = SoftmaxRegression(100.0, tol=1e-9).fit(X, y)
+    assert resumed.objective_ == pytest.approx(whole.objective_, rel=2e-9)
+    assert resumed.duality_gap_ <= 1e-9
+
+
+def header(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(json.loads(content[8 : 8 + length])["__metadata__"][HEADER_ENTRY])
+
+
+def damaged(content: bytes) -> dict[str, tuple[bytes, str]]:
+    return {
+        "cut short": (content[:-9], "damaged or cut short"),
+        "empty": (b"", "damaged or cut short"),
+        "text": (b"hello", "damaged or cut short"),
+        "another kind": (save({"theta": np.zeros(3)}), "a safetensors file of another kind"),
+        "a part missing": (save({"theta": np.zeros(3)}, {HEADER_ENTRY: '{"format_version": 1}'}), "damaged"),
+        "newer": (save({"theta": np.zeros(3)}, {HEADER_ENTRY: '{"format_version": 99}'}), "from a newer crossent"),
+    }
+
+
+@pytest.mark.parametrize("name", damaged(b"x" * 99))
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
+    half_a_fit(tmp_path / "c")
+    content, sentence = damaged((tmp_path / "c").read_bytes())[name]
+    (tmp_path / "c").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^a checkpoint must be a file that a fit wrote; got .*{sentence}"):
+        SoftmaxRegression(100.0, checkpoint=tmp_path / "c").fit(*problem())
+
+
+@pytest.mark.parametrize("where", ["os.fsync", "pathlib.Path.replace"])
+def test_a_write_that_fails_leaves_the_older_file_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    path = tmp_path / "c"
+    path.write_bytes(b"older")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(where, fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"newer")
+    assert path.read_bytes() == b"older"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_does_not_end_a_fit(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.warns(RuntimeWarning, match="no checkpoint could be written to .*: File exists"):
+        model = SoftmaxRegression(checkpoint=tmp_path / "file" / "c", checkpoint_interval=0).fit(*problem())
+    assert model.duality_gap_ <= 1e-4
+
+
+def test_an_interrupted_fit_goes_on(tmp_path: Path) -> None:
+    X, y = problem()
+
+    def interrupt(entry: dict[str, Any]) -> None:
+        if entry["iteration"] == 4:
+            raise KeyboardInterrupt
+
+    kept = {"C": 100.0, "tol": 1e-9, "checkpoint": tmp_path / "c", "checkpoint_interval": 0.0}
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        SoftmaxRegression(callback=interrupt, **kept).fit(X, y)
+    resumed = SoftmaxRegression(**kept).fit(X, y)
+    np.testing.assert_array_equal(resumed.coef_, SoftmaxRegression(C=100.0, tol=1e-9).fit(X, y).coef_)
+
+
+def test_parameters_are_checked(tmp_path: Path) -> None:
+    X, y = problem()
+    with pytest.raises(ValueError, match="checkpoint must be None or a path; got int 3"):
+        SoftmaxRegression(checkpoint=3).fit(X, y)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="checkpoint_interval must be 0 or more seconds; got -1"):
+        SoftmaxRegression(checkpoint_interval=-1).fit(X, y)
+    with pytest.raises(ValueError, match="a sweep keeps no checkpoint"):
+        softmax_regression_path(X, y, Cs=[1.0], checkpoint=tmp_path / "c")
+
+
+SCRIPT = """
+import os, signal, sys
+import numpy as np
+import crossent.sklearn.objective as objective
+from crossent.sklearn import ParquetRows, SoftmaxRegression
+from crossent.sklearn.parquet import ParquetTable
+objective.CACHE_BYTES = 1 << 10
+data, path, kill = sys.argv[1], sys.argv[2], sys.argv[3] == "kill"
+rows = ParquetRows(data, exclude=["label"], window_bytes=250 * 40)
+labels = rows.column("label")
+whole, seen = ParquetTable.frame, []
+def frame(self, start, stop, columns):
+    if kill and os.path.exists(path):
+        seen.append(start)
+        if start == 1000 and len(seen) > 10:  # a window in the middle of a later pass
+            os.kill(os.getpid(), signal.SIGKILL)
+    return whole(self, start, stop, columns)
+ParquetTable.frame = frame
+model = SoftmaxRegression(100.0, tol=1e-9, checkpoint=path, checkpoint_interval=0).fit(rows, labels)
+np.save(path + ".npy", model.coef_)
+print(model.duality_gap_)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_fit_killed_in_the_middle_of_a_pass_goes_on(tmp_path: Path) -> None:
+    pl = pytest.importorskip("polars")
+    X, y = problem()
+    data = tmp_path / "t.parquet"
+    table = pl.DataFrame(X, schema=[f"x{j}" for j in range(10)]).with_columns(label=pl.Series(y))
+    table.write_parquet(data, row_group_size=333)
+
+    def fit(name: str, kill: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", SCRIPT, str(data), str(tmp_path / name), kill]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+    assert fit("c", "kill").returncode == -signal.SIGKILL
+    assert header(tmp_path / "c")["finished"] is False
+    assert not (tmp_path / "c.npy").exists()
+    resumed, whole = fit("c", "go on"), fit("w", "go on")
+    assert float(resumed.stdout) <= 1e-9
+    assert resumed.stdout == whole.stdout
+    np.testing.assert_array_equal(np.load(tmp_path / "c.npy"), np.load(tmp_path / "w.npy"))
+    assert header(tmp_path / "c")["finished"] is True
+
+
+def test_no_warning_comes_of_a_checkpoint_that_works(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Checkpoint(tmp_path / "new" / "c", 0.0, {}).close(finished=True)
+    assert list(tmp_path.iterdir()) == []
