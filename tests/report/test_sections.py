@@ -164,7 +164,7 @@ def test_a_temperature_not_told_from_1_is_left_out_and_said() -> None:
     assert result.calibration.temperature == 1
     report = summarize_fit(result)
     assert report["calibration"]["before"] == report["calibration"]["after"]
-    assert any("left as it was trained: on 45 rows, the best" in sentence for sentence in honest(report))
+    assert any("left as it was trained: on 45 rows, the best temperature (" in sentence for sentence in honest(report))
     page = render_html(report)
     assert "Before calibration" not in page
     assert page.count('alt="Reliability diagram:') == 1

@@ -178,18 +178,18 @@ def _confusion(report: Report, console: Console) -> None:
 def _reliability(report: Report, console: Console) -> None:
     state = report["reliability"]
     _title(console, f"Reliability (calibration error {percent(state['calibration_error'])})")
-    table = _table("confidence in", ">rows", ">confidence", ">accuracy", "")
+    table = _table("confidence in", ">rows", ">confidence", ">accuracy", ">gap", "")
     for entry in state["bins"]:
         if not entry["rows"]:
             continue
         gap = entry["accuracy"] - entry["confidence"]
-        verdict = Text(f"{100 * gap:+.1f} points", style="dim")
         table.add_row(
             f"{entry['lower']:.1f} to {entry['upper']:.1f}",
             f"{entry['rows']:,}",
             percent(entry["confidence"]),
             percent(entry["accuracy"]),
-            Text.assemble(_bar(entry["accuracy"], 20, "green"), " ", verdict),
+            Text(f"{100 * gap:+.1f} points", style="dim"),
+            _bar(entry["accuracy"], 20, "green"),
         )
     console.print(table)
 

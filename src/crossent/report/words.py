@@ -164,8 +164,9 @@ def calibrated(state: dict[str, Any]) -> str:
     """Return what calibration did, in words."""
     best = state["best_temperature"]
     if state["temperature"] == 1:
-        other = "no finite one is best" if best is None else f"the best, {best:.2f}, is not told from it"
-        return f"The model was left as it was trained: on {count(state['rows'], 'row')}, {other}."
+        value = "" if best is None else f" ({best:.2f})"
+        rows = count(state["rows"], "row")
+        return f"The model was left as it was trained: on {rows}, the best temperature{value} is not told from 1."
     before, after = state["before"], state["after"]
     errors = [percent(s["reliability"]["calibration_error"]) for s in (before, after)]
     return (
