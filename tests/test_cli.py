@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -15,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import rich.progress
 from safetensors.numpy import save
 from typer.testing import CliRunner, Result
 
 import crossent.tabular
-from crossent.cli import _write_files, app
+from crossent.cli import _progress, _write_files, app
 from crossent.tabular import InputError, read_model, read_table
 
 MODEL = "good/model.safetensors"
@@ -546,3 +548,54 @@ def test_durations_and_overlong_names_get_a_sentence() -> None:
     assert "no file" in refused("fit", "x" * 300 + ".csv", "--target", "y")
     table().write_csv("t.csv")
     assert "too long" in refused("fit", "t.csv", "--target", "kind", "-o", "x" * 300)
+
+
+USAGE = {
+    "option": (["fit", "--targt", "kind"], "--targt"),
+    "value": (["fit", "--test-size", "many"], "--test-size"),
+    "argument": (["predict"], "Missing argument"),
+    "command": (["train"], "train"),
+    "range": (["fit", "--seed", "-1"], "--seed"),
+}
+
+
+@pytest.mark.parametrize("name", USAGE)
+def test_a_usage_error_is_one_sentence(name: str) -> None:
+    arguments, told = USAGE[name]
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert re.fullmatch(r"crossent: .*\(see .* --help\)\n", result.stderr), result.stderr
+    assert told in result.stderr
+
+
+def test_no_command_is_answered_with_the_help() -> None:
+    result = run()
+    assert result.exit_code == 2
+    assert "Train a softmax regression" in result.output
+    assert run("--help").exit_code == 0
+    assert run("fit", "--help").exit_code == 0
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_progress_bar_follows_the_gap(is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal: iteration, objective, gap and a bar that is full at the goal; elsewhere: nothing."""
+    stream = _Terminal() if is_terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    seen = []
+    with _progress(1e-4) as callback:
+        monkeypatch.setattr(rich.progress.Progress, "update", lambda self, task, **state: seen.append(state))
+        for i, gap in enumerate([None, 1.0, 1e-2, 1e-1, 1e-4, 1e-6]):
+            callback({"iteration": i, "objective": 2.5, "duality_gap": gap})
+    assert [state["completed"] for state in seen] == pytest.approx([0.0, 0.0, 0.5, 0.5, 1.0, 1.0])
+    assert seen[2]["description"] == "iteration 2, objective 2.5, gap 1e-02 (goal 1e-04)"
+    assert seen[0]["description"] == "iteration 0, objective 2.5"
+    assert ("Training" in stream.getvalue()) == is_terminal

@@ -18,13 +18,40 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 try:
     import typer
+    import typer.core
 except ModuleNotFoundError as error:  # pragma: no cover
     raise SystemExit("the command line needs more packages: pip install 'crossent[cli]'") from error
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+# Of a command line that says what no command takes. Typer does not export it by name.
+_UsageError: Any = typer.BadParameter.__base__
+
+
+class _OneSentence(typer.core.TyperGroup):
+    """Commands whose usage errors are one sentence on stderr, as all others are, and not a box of several lines."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            sys.exit(super().main(*args, standalone_mode=False, **extra))
+        except typer.Abort:
+            sys.stderr.write("crossent: interrupted\n")
+            sys.exit(130)
+        except _UsageError as error:
+            message = error.format_message()
+            if "\n" in message:  # no command at all: what came is the help
+                sys.stderr.write(f"{message}\n")
+            else:
+                command = "crossent" if error.ctx is None else error.ctx.command_path
+                sys.stderr.write(f"crossent: {_one_line(message.rstrip('.'))} (see {command} --help)\n")
+            sys.exit(error.exit_code)
+
+
 app = typer.Typer(
+    cls=_OneSentence,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
