@@ -219,7 +219,7 @@ def _surprising(
                 "loss": loss_entry(float(losses[i])),
                 "label_probability": float(probabilities[i, codes[i]]),
                 "prediction_probability": float(probabilities[i, prediction]),
-                "cells": cells_of(cells, row),
+                "cells": cells_of(cells, i),
             }
         )
     return shown
