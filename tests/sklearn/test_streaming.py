@@ -236,7 +236,7 @@ def test_memory_is_bounded_by_windows_and_not_by_the_data(tmp_path: Path) -> Non
     gap, data, used = map(float, output.split())
     assert gap <= 0.05
     assert data >= 192
-    assert used < data / 2
+    assert used < 2 * data / 3  # one copy of the data would be 1
 
 
 CELLS = {
