@@ -20,12 +20,12 @@ def _cached_table(loss: Loss) -> np.ndarray:
     return np.array(loss.table(), dtype=np.float64)
 
 
-_DEFAULT_TABLE = _cached_table(DEFAULT_LOSS)
+DEFAULT_TABLE = _cached_table(DEFAULT_LOSS)
 
 
 def terms_table(loss: Loss) -> np.ndarray:
     """Return the loss's terms as the float64 table (n, 3) that kernels read; it is shared, and not to be written to."""
-    return _DEFAULT_TABLE if loss is DEFAULT_LOSS else _cached_table(loss)
+    return DEFAULT_TABLE if loss is DEFAULT_LOSS else _cached_table(loss)
 
 
 _DEFAULT_REDUCTION = Reduction()
