@@ -97,13 +97,13 @@ def test_a_streamed_fit_is_the_fit_in_memory_on_its_rows() -> None:
     whole = table()
     whole[:777].write_parquet("a.parquet", row_group_size=100)
     whole[777:].write_parquet("b.parquet", row_group_size=333)
-    result = fit_parquet("*.parquet", "kind", strength=0.01, tolerance=1e-9, seed=3, window_bytes=1 << 17)
+    result = fit_parquet("*.parquet", "kind", strength=0.01, tolerance=1e-12, seed=3, window_bytes=1 << 17)
     training = streaming.draw_parts(whole.height, 0.25, 0.0, seed=3) == 0
     matrix = result.model.preprocessing.transform(whole)
     codes = pl.Series(whole["kind"]).replace_strict(["ant", "bee", "cat"], [0, 1, 2]).to_numpy()
-    expected = SoftmaxRegression(0.01, tol=1e-9).fit(matrix[training], codes[training])
+    expected = SoftmaxRegression(0.01, tol=1e-12).fit(matrix[training], codes[training])
     assert result.duality_gap is not None
-    assert result.duality_gap <= 1e-9
+    assert result.duality_gap <= 1e-12
     np.testing.assert_allclose(result.model.coef, expected.coef_, atol=1e-5)
     np.testing.assert_array_equal(result.test, np.flatnonzero(~training))
     np.testing.assert_allclose(result.test_logits, result.model.logits_of(matrix[~training]), rtol=1e-12)

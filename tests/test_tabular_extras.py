@@ -21,12 +21,17 @@ PACKAGES = {
     "torch": ["torch"],
     "sklearn": ["sklearn"],
     "onnx": ["sklearn"],
+    "distributed": ["sklearn"],
     "tabular": ["sklearn", "tabular"],
     "report": ["sklearn", "tabular", "report"],
     "cli": ["sklearn", "tabular", "report", "cli.py"],
 }
 # Files that need an extra of their own, and say so when they are used without it.
-OWN_EXTRA = {"export.py": "onnx"}
+OWN_EXTRA = {
+    "export.py": "onnx",
+    "parquet.py": "tabular",
+    **dict.fromkeys(("distributed.py", "partitions.py", "dask_graphs.py", "dask_collections.py"), "distributed"),
+}
 
 
 def promised(extra: str) -> set[str]:

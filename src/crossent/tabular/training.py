@@ -148,18 +148,19 @@ def fit_table(
     )
     logits = model.logits_of(matrix)
     losses = np.asarray(ce.cross_entropy(logits[training], codes[training], reduction="none"))
+    others = frame.drop(target)
     return TrainedTable(
         model=model,
         source=source,
         data=DataSummary(
             rows=frame.height,
-            unused_columns=[name for name in features.columns if name not in preprocessing.column_names],
+            unused_columns=[name for name in others.columns if name not in preprocessing.column_names],
             missing_cells=count_missing(features.select(preprocessing.column_names)),
             class_counts=np.bincount(codes, minlength=len(classes)),
             training_counts=np.bincount(codes[training], minlength=len(classes)),
             test_rows=len(test),
             training_loss=float(np.mean(losses)),
-            cells=features[test],
+            cells=others[test],
         ),
         frame=frame,
         codes=codes,
