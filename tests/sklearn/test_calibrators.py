@@ -146,6 +146,45 @@ def test_temperature_cannot_hurt_its_own_rows(seed: int) -> None:
     assert nll(calibrated, y) <= nll(z, y) + 1e-15
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["masked", "sigmoid"])
+@pytest.mark.parametrize("seed", range(10))
+def test_nor_with_masked_classes_nor_by_the_sigmoid_link(seed: int, kind: str, dtype: Any) -> None:
+    rng = np.random.default_rng(seed)
+    rows, classes = int(rng.integers(1, 30)), int(rng.integers(2, 6))
+    z = (rng.normal(size=(rows, classes)) * 10 ** rng.uniform(-2, 1)).astype(dtype)
+    y = rng.integers(classes, size=rows)
+    if kind == "masked":
+        z[rng.random(z.shape) < 0.4] = -np.inf
+        z[np.arange(rows), y] = rng.normal(size=rows)
+
+        def loss(p: np.ndarray) -> float:
+            return float(np.mean(-np.log(p[np.arange(rows), y].astype(float))))
+
+        plain = nll(z.astype(float), y)
+    else:
+        y = rng.integers(2, size=z.shape)
+
+        def loss(p: np.ndarray) -> float:
+            return float(np.mean(-np.log(np.where(y == 1, p, 1 - p.astype(float)))))
+
+        plain = float(np.mean(np.logaddexp(0, z.astype(float) * (1 - 2 * y))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = TemperatureScaling(link="sigmoid" if kind == "sigmoid" else "softmax").fit(z, y)
+    # Probabilities are returned in the logits' dtype: what its rounding can add to a loss.
+    slack = 4 * np.finfo(dtype).eps * max(1.0, plain) + (1e-7 if dtype == np.float32 else 0)
+    assert loss(model.predict_proba(z)) <= plain + slack
+
+
+def test_masked_classes_stay_masked_at_an_infinite_temperature() -> None:
+    z = np.concatenate([[[0.1, 0.0]], np.full((1, 98), -np.inf)], axis=1)
+    with pytest.warns(ConvergenceWarning, match="worse than none"):
+        model = TemperatureScaling().fit(z, [1])
+    assert model.temperature_ == np.inf
+    assert model.predict_proba(z)[0, :3].tolist() == [0.5, 0.5, 0.0]
+
+
 def test_calibrated_logits_keep_their_temperature() -> None:
     z, y = sample(30_000, 5, sharpness=1.0)
     model = TemperatureScaling().fit(z, y)
@@ -206,6 +245,11 @@ def test_vector_scaling_of_many_classes_takes_few_passes() -> None:
     tight = VectorScaling(spread=0, intercept=0, tol=1e-13).fit(z, y)
     assert nll(model.scale_ * z + model.bias_, y) <= nll(tight.scale_ * z + tight.bias_, y) + 1e-8
     assert model.n_passes_ < 40
+
+
+def test_vector_scaling_of_a_thousand_classes_takes_at_most_20_passes() -> None:
+    z, y = sample(2000, 1000)
+    assert VectorScaling().fit(z, y).n_passes_ <= 20
 
 
 @pytest.mark.parametrize("dense", [True, False])
@@ -273,20 +317,21 @@ def test_platts_targets_keep_separated_classes_finite() -> None:
     assert model.predict_proba(np.array([50.0]))[0, 1] < 1 or model.scale_[0] > 0
 
 
-def test_beta_is_the_constrained_optimum() -> None:
+@pytest.mark.parametrize("prior", [0.0, 0.1, 20.0])
+def test_beta_is_the_constrained_optimum(prior: float) -> None:
     rng = np.random.default_rng(0)
     q = rng.beta(0.6, 0.6, 600)
     for power in (0.5, 2.0):
         y = (rng.random(600) < q**power / (q**power + (1 - q) ** 0.3)).astype(int)
-        a, b, c = BetaCalibration(input="probabilities").fit(q, y).coef_[0]
+        a, b, c = BetaCalibration(prior=prior, input="probabilities").fit(q, y).coef_[0]
 
         def objective(t: np.ndarray, y: np.ndarray = y) -> float:
             s = t[0] * np.log(q) - t[1] * np.log1p(-q) + t[2]
-            return float(np.mean(np.logaddexp(0, s) - y * s))
+            return float(np.mean(np.logaddexp(0, s) - y * s)) + prior / 600 * float((t[0] - 1) ** 2 + (t[1] - 1) ** 2)
 
         best = minimize(objective, [1, 1, 0], bounds=[(0, None), (0, None), (None, None)], tol=1e-12)
         assert objective(np.array([a, b, c])) == pytest.approx(best.fun, abs=1e-8)
-    a, b, c = BetaCalibration(input="probabilities").fit(q, rng.random(600) > q).coef_[0]
+    a, b, c = BetaCalibration(prior=0, input="probabilities").fit(q, rng.random(600) > q).coef_[0]
     assert a == b == 0
 
 

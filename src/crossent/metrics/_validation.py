@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -15,6 +16,7 @@ __all__ = ["Predictions", "check_predictions", "weighted_mean"]
 
 # Half-precision softmax rows miss 1 by a few 1e-3; rows that are no distribution at all miss it by far more.
 _SUM_TOLERANCE = {2: 1e-2, 4: 1e-3, 8: 1e-3}
+_BLOCK_ELEMENTS = 1 << 18
 
 
 class Predictions(NamedTuple):
@@ -24,10 +26,12 @@ class Predictions(NamedTuple):
     ----------
     codes : array of shape (N,)
         Class indices.
-    probabilities : array of shape (N, K), float32 or float64, C-contiguous
+    probabilities : array of shape (N, K)
+        As they came, whatever their layout and dtype: the kernels read `blocks`.
     weights : array of shape (N,) or None
         Row weights; None where all are 1.
     labels : array of shape (K,)
+        Of the columns.
     summary : RowSummary or None
         What the check read off each row; None where nothing was checked.
     """
@@ -41,14 +45,40 @@ class Predictions(NamedTuple):
     @property
     def kernels(self) -> Any:
         """The twin that computes for these probabilities."""
-        return registry.find(self.probabilities.dtype)
+        return registry.find(_dtype(self.probabilities))
+
+    def blocks(self) -> Iterator[tuple[slice, NDArray[Any], NDArray[np.intp]]]:
+        """Yield slices of rows, their probabilities as the kernels read them (C-contiguous floats), and their codes.
+
+        All rows at once where they lie in memory like that already; otherwise copies of a few rows at a time.
+        """
+        prob = self.probabilities
+        if prob.flags.c_contiguous and prob.dtype == _dtype(prob):
+            yield slice(0, len(prob)), prob, self.codes
+            return
+        step = max(1, _BLOCK_ELEMENTS // max(1, prob.shape[1]))
+        for start in range(0, len(prob), step):
+            part = slice(start, min(start + step, len(prob)))
+            yield part, np.ascontiguousarray(prob[part], dtype=_dtype(prob)), self.codes[part]
+
+    def of_rows(self, function: Any) -> NDArray[np.float64]:
+        """Return ``function(probabilities, codes)`` of all rows, a number for each."""
+        out = np.empty(len(self.codes))
+        for part, prob, codes in self.blocks():
+            out[part] = function(prob, codes)
+        return out
 
     def rows(self) -> RowSummary:
         """Return maximum and hit of each row, read now if the check did not."""
-        if self.summary is not None:
-            return self.summary
-        summary: RowSummary = self.kernels.summarize_rows(self.probabilities, self.codes, 0.0)
-        return summary
+        return self.summary if self.summary is not None else self.summarize(0.0)
+
+    def summarize(self, tolerance: float) -> RowSummary:
+        """Read off each row whether it is a distribution, its maximum and its hit."""
+        parts = [self.kernels.summarize_rows(prob, codes, tolerance) for _, prob, codes in self.blocks()]
+        if len(parts) == 1:
+            whole: RowSummary = parts[0]
+            return whole
+        return RowSummary(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def of_label(self) -> NDArray[np.float64]:
         """Return the probability that each row gave its label, in float64."""
@@ -57,6 +87,11 @@ class Predictions(NamedTuple):
     def weight_or_ones(self) -> NDArray[np.float64]:
         """Return the row weights, ones where there are none."""
         return np.ones(len(self.codes)) if self.weights is None else self.weights
+
+
+def _dtype(prob: NDArray[Any]) -> np.dtype[Any]:
+    """Return the dtype that the kernels read: float32 for half precision and float32, else float64."""
+    return np.dtype(np.float32 if prob.dtype in (np.float16, np.float32) else np.float64)
 
 
 def check_predictions(
@@ -69,15 +104,15 @@ def check_predictions(
 ) -> Predictions:
     """Return labels as class indices beside probabilities whose rows are distributions.
 
-    Column k of `y_prob` belongs to the k-th of the sorted labels (those of `y_true` unless `labels` names more).
+    Column k of `y_prob` belongs to ``labels[k]``, or without `labels` to the k-th of the sorted labels of `y_true`.
     A one-dimensional `y_prob` is the probability of the second of two labels. ``validate=False`` takes the rows of
     `y_prob` as they are; labels, shapes and weights are checked in any case.
 
     Raises
     ------
     ValueError
-        If shapes disagree, a label has no column, a probability is NaN or outside [0, 1], a row does not sum to 1, or a
-        weight is negative, NaN or infinite.
+        If shapes disagree, a label has no column, `labels` names one twice, a probability is NaN or outside [0, 1], a
+        row does not sum to 1, or a weight is negative, NaN or infinite.
     """
     truth = np.asarray(y_true)
     if truth.ndim != 1 or truth.size == 0:
@@ -86,22 +121,20 @@ def check_predictions(
     if raw.dtype.kind not in "fiub":
         raise ValueError(refuse("y_prob must hold real numbers", describe(raw)))
     tolerance = _SUM_TOLERANCE.get(raw.dtype.itemsize, 1e-3) if raw.dtype.kind == "f" else 1e-3
-    dtype = np.float32 if raw.dtype in (np.float16, np.float32) else np.float64
-    prob = np.ascontiguousarray(raw, dtype=dtype)
-    if raw.ndim == 1:
-        prob = _two_columns(raw.astype(np.float64))
+    prob = _two_columns(raw.astype(np.float64)) if raw.ndim == 1 else raw
     if prob.ndim != 2 or prob.shape[0] != truth.shape[0]:
         raise ValueError(
             refuse(f"y_prob must have one row for each of the {truth.shape[0]} labels in y_true", describe(raw))
         )
     codes, known = _encode(truth, labels, prob.shape[1])
     weights = None if sample_weight is None else _check_weights(sample_weight, truth.shape)
-    summary = None
-    if validate:
-        summary = registry.find(prob.dtype).summarize_rows(prob, codes, tolerance)
-        if summary.bad.any():
-            _refuse_row(prob, int(np.argmax(summary.bad)))
-    return Predictions(codes, prob, weights, known, summary)
+    checked = Predictions(codes, prob, weights, known, None)
+    if not validate:
+        return checked
+    summary = checked.summarize(tolerance)
+    if summary.bad.any():
+        _refuse_row(prob, int(np.argmax(summary.bad)))
+    return checked._replace(summary=summary)
 
 
 def _two_columns(second: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -112,22 +145,27 @@ def _encode(truth: NDArray[Any], labels: ArrayLike | None, columns: int) -> tupl
     codes = _indices(truth, columns) if labels is None else None
     if codes is not None:
         return codes, np.arange(columns, dtype=truth.dtype)
-    known = np.unique(truth if labels is None else np.asarray(labels))
+    known = np.unique(truth) if labels is None else np.asarray(labels)
     if columns != known.shape[0]:
         raise ValueError(
             refuse(
                 f"y_prob has {columns} columns, one per class",
                 f"{known.shape[0]} different labels",
-                "pass labels=... with every class, in sorted order",
+                "pass labels=... with every class, in the columns' order",
             )
         )
-    codes = np.searchsorted(known, truth)
-    unknown = (codes == known.shape[0]) | (known[np.minimum(codes, known.shape[0] - 1)] != truth)
+    order = np.argsort(known, kind="stable")
+    ordered = known[order]
+    if (ordered[1:] == ordered[:-1]).any():
+        twice = ordered[:-1][ordered[1:] == ordered[:-1]].tolist()[0]
+        raise ValueError(refuse("labels must be different", f"{twice!r} twice"))
+    place = np.minimum(np.searchsorted(ordered, truth), len(ordered) - 1)
+    unknown = ordered[place] != truth
     if unknown.any():
         row = int(np.argmax(unknown))
         label = truth[row : row + 1].tolist()[0]
         raise ValueError(refuse("every label of y_true must be one of labels", f"{label!r} in row {row}"))
-    return codes, known
+    return np.ascontiguousarray(order[place]), known
 
 
 def _indices(truth: NDArray[Any], columns: int) -> NDArray[np.intp] | None:

@@ -110,11 +110,15 @@ def class_wise_bins(checked: Predictions, bins: Any, binning: str = "equal-width
     prob, number = checked.probabilities, check_edges(bins)
     if binning != "equal-mass":
         edges = _edges(prob[:, 0], checked.weights, number, binning)
-        shared = np.broadcast_to(edges, (prob.shape[1], len(edges)))
-        return [_sums(prob, None, checked.codes, checked.weights, shared)]
+        shared = np.ascontiguousarray(np.broadcast_to(edges, (prob.shape[1], len(edges))))
+        sums: Any = 0.0
+        for part, block, codes in checked.blocks():
+            weights = None if checked.weights is None else checked.weights[part]
+            sums = sums + checked.kernels.bin_sums(block, None, codes, weights, shared)
+        return [Bins(shared, *np.moveaxis(sums, -1, 0))]
     tables = []
     for k in range(prob.shape[1]):
-        column = np.ascontiguousarray(prob[:, k : k + 1])
-        edges = _edges(column[:, 0], checked.weights, number, binning)
-        tables.append(_sums(column, checked.codes == k, checked.codes, checked.weights, edges[None]))
+        column = prob[:, k].astype(np.float64)
+        edges = _edges(column, checked.weights, number, binning)
+        tables.append(_sums(column[:, None], checked.codes == k, checked.codes, checked.weights, edges[None]))
     return tables

@@ -65,9 +65,9 @@ def reliability_curve(
     y_true : array of shape (N,)
         Labels.
     y_prob : array of shape (N, K), or (N,) for two classes
-        Probabilities; columns in the labels' sorted order.
+        Probabilities; column k belongs to the k-th label.
     labels : array of shape (K,), optional
-        All labels, where `y_true` does not show them all.
+        The columns' labels, in the columns' order. None: those of `y_true`, sorted.
     sample_weight : array of shape (N,), optional
         Weight of each row, at least 0.
     bins : int, or increasing edges from 0 to 1
@@ -167,7 +167,8 @@ def calibration_error(
     kind : {"top-label", "class-wise", "full"}
         "top-label": the confidence against "the prediction is right". "class-wise": the probability of each class
         against "the label is this class", averaged over the classes [3]_. "full": the whole vector against the label,
-        in `bins` cells of the simplex, each split in half at the median of the class that varies most in it [4]_; its
+        in `bins` cells of the simplex [4]_: always the heaviest cell is split by the class that varies most in it, in
+        the middle of that class's range ("equal-width") or at its median ("equal-mass"). A cell's
         gap is half the sum of absolute differences (its L2 norm the Euclidean distance).
     norm : {"l1", "l2", "max"}
         Weighted mean of the gaps, root of the weighted mean of their squares, or the largest gap.

@@ -28,8 +28,8 @@ def reliability_diagram(
     """Draw accuracy against confidence, with an interval for each bin and the number of rows in it.
 
     Points lie at each bin's mean confidence; bars are Wilson intervals. Where an interval misses the diagonal, the bin
-    is miscalibrated by more than chance explains. The row counts are bars at the foot, whose axes are
-    ``ax.child_axes[-1]``.
+    is miscalibrated by more than chance explains. The row counts are bars at the foot, in the one of ``ax.child_axes``
+    whose gid is "row counts"; other insets are left alone.
 
     Parameters
     ----------
@@ -79,7 +79,9 @@ def reliability_diagram(
     reach = np.maximum([y - curve.lower[filled], curve.upper[filled] - y], 0.0)
     drawn = ax.errorbar(x, y, yerr=reach, fmt="o", markersize=5, linewidth=1.2, capsize=2, color=color, label=name)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence in the predicted class", ylabel="accuracy", aspect="equal")
-    foot = ax.child_axes[-1] if ax.child_axes else ax.inset_axes((0, 0, 1, 0.15), sharex=ax, zorder=0)
+    foot = next((inset for inset in ax.child_axes if inset.get_gid() == "row counts"), None)
+    if foot is None:
+        foot = ax.inset_axes((0, 0, 1, 0.15), sharex=ax, zorder=0, gid="row counts")
     foot.bar(
         curve.edges[:-1],
         curve.counts,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,9 +44,10 @@ def log_loss(
     y_true : array of shape (N,)
         Labels of any one type that sorts.
     y_prob : array of shape (N, K), or (N,) for two classes
-        Probabilities; column k belongs to the k-th label in sorted order. One-dimensional: P(second label).
+        Probabilities; column k belongs to the k-th label. One-dimensional: P(second label).
     labels : array of shape (K,), optional
-        All labels, where `y_true` does not show them all.
+        The columns' labels, in the columns' order. None: those of `y_true`, sorted; a class that `y_true` does not show
+        has to be named.
     sample_weight : array of shape (N,), optional
         Weight of each row, at least 0.
     base : {"nats", "bits"}
@@ -105,15 +108,17 @@ def perplexity(
 ) -> float:
     """The exponential of the log loss: how many equally likely classes would be as hard to guess.
 
-    1 for a perfect prediction, K for the uniform one, `inf` once a label was called impossible. Parameters and errors
-    as in `log_loss`.
+    1 for a perfect prediction, K for the uniform one, `inf` once a label was called impossible (or the log loss exceeds
+    709 nats, the logarithm of the largest float). Parameters and errors as in `log_loss`.
 
     Examples
     --------
     >>> round(perplexity([0, 1, 2], [[0.25, 0.25, 0.5], [0.25, 0.5, 0.25], [0.5, 0.25, 0.25]]), 12)
     3.174802103936
     """
-    return math.exp(log_loss(y_true, y_prob, labels=labels, sample_weight=sample_weight, validate=validate))
+    nats = log_loss(y_true, y_prob, labels=labels, sample_weight=sample_weight, validate=validate)
+    with np.errstate(over="ignore"):  # inf beyond the largest float
+        return float(np.exp(nats))
 
 
 def brier_score(
@@ -142,7 +147,7 @@ def brier_score(
 
 
 def _brier(checked: Predictions) -> float:
-    rest = checked.kernels.squares_beside(checked.probabilities, checked.codes)
+    rest = checked.of_rows(checked.kernels.squares_beside)
     return weighted_mean((1.0 - checked.of_label()) ** 2 + rest, checked.weights)
 
 
@@ -171,7 +176,7 @@ def spherical_score(
 
 
 def _spherical(checked: Predictions) -> float:
-    rest = checked.kernels.squares_beside(checked.probabilities, checked.codes)
+    rest = checked.of_rows(checked.kernels.squares_beside)
     own = checked.of_label()
     return weighted_mean(own / np.sqrt(own * own + rest), checked.weights)
 
@@ -187,7 +192,8 @@ def ranked_probability_score(
 
     Being off by one class costs less than being off by two [1]_. A sum over the K - 1 thresholds (divide by K - 1 for
     the normalised form): between 0 (perfect) and K - 1; for two classes half of `brier_score`. The order is that of the
-    columns. Parameters and errors as in `log_loss`.
+    columns: name words in theirs, ``labels=["low", "mid", "high"]``, because sorting them would be alphabetical.
+    Parameters and errors as in `log_loss`.
 
     References
     ----------
@@ -203,15 +209,42 @@ def ranked_probability_score(
 
 
 def _ranked(checked: Predictions) -> float:
-    return weighted_mean(checked.kernels.ranked_terms(checked.probabilities, checked.codes), checked.weights)
+    return weighted_mean(checked.of_rows(checked.kernels.ranked_terms), checked.weights)
 
 
 def _log(checked: Predictions) -> float:
     return weighted_mean(_surprise(checked.of_label()), checked.weights)
 
 
-# Each score with the value of a perfect prediction.
-_SCORES = {"log": (_log, 0.0), "brier": (_brier, 0.0), "spherical": (_spherical, 1.0), "ranked": (_ranked, 0.0)}
+def _before_and_after(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return for each class the sum of `before` below it and of `after` above it; nothing is subtracted."""
+    below = np.concatenate([[0.0], np.cumsum(before[:-1])])
+    above = np.concatenate([np.cumsum(after[:0:-1])[::-1], [0.0]])
+    return below + above
+
+
+def _constant_brier(q: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (1 - q) ** 2 + _before_and_after(q * q, q * q)
+
+
+def _constant_ranked(q: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _before_and_after(np.cumsum(q) ** 2, np.cumsum(q[::-1])[::-1] ** 2)
+
+
+class _Score(NamedTuple):
+    """A score's mean over predictions, its value for each label under one constant distribution, and perfection's."""
+
+    mean: Callable[[Predictions], float]
+    constant: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    perfect: float
+
+
+_SCORES = {
+    "log": _Score(_log, _surprise, 0.0),
+    "brier": _Score(_brier, _constant_brier, 0.0),
+    "spherical": _Score(_spherical, lambda q: q / np.sqrt(q @ q), 1.0),
+    "ranked": _Score(_ranked, _constant_ranked, 0.0),
+}
 
 
 def skill_score(
@@ -253,25 +286,26 @@ def skill_score(
     """
     if score not in _SCORES:
         raise ValueError(refuse(f"score must be one of {', '.join(map(repr, _SCORES))}", repr(score)))
-    of, perfect = _SCORES[score]
+    of = _SCORES[score]
     checked = check_predictions(y_true, y_prob, labels, sample_weight)
-    beside = of(_reference(checked, reference))
-    if beside == perfect:
+    beside = _of_reference(checked, of, reference)
+    if beside == of.perfect:
         raise ValueError(refuse("a skill score needs a reference that is not perfect", f"its {score} score {beside:g}"))
-    return (of(checked) - beside) / (perfect - beside)
+    return (of.mean(checked) - beside) / (of.perfect - beside)
 
 
-def _reference(checked: Predictions, reference: ArrayLike | None) -> Predictions:
-    """Return the reference's predictions; a constant one on one row per class, which weighs what its rows do."""
+def _of_reference(checked: Predictions, score: _Score, reference: ArrayLike | None) -> float:
+    """Return the reference's score; a constant one is scored once a class, which weighs what its rows do."""
     classes = checked.probabilities.shape[1]
     mass = np.bincount(checked.codes, weights=checked.weights, minlength=classes)
     distribution = mass / mass.sum() if reference is None else np.asarray(reference)
     if distribution.shape == (classes,):
-        return check_predictions(checked.labels, np.tile(distribution, (classes, 1)), checked.labels, mass)
+        constant = check_predictions([0], distribution[None], np.arange(classes)).probabilities[0]
+        return weighted_mean(score.constant(constant.astype(np.float64)), mass.astype(np.float64))
     if distribution.shape != checked.probabilities.shape:
         asked = f"reference must have shape ({classes},) or {checked.probabilities.shape}"
         raise ValueError(refuse(asked, describe(distribution)))
-    return check_predictions(checked.codes, distribution, np.arange(classes), checked.weights)
+    return score.mean(check_predictions(checked.codes, distribution, np.arange(classes), checked.weights))
 
 
 def accuracy(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,9 @@ from ._validation import Predictions
 __all__ = ["SimplexBins", "simplex_bins"]
 
 Float64 = NDArray[np.float64]
+Rows = NDArray[np.intp]
+
+_BLOCK_ELEMENTS = 1 << 16
 
 
 class SimplexBins(NamedTuple):
@@ -40,24 +44,27 @@ class SimplexBins(NamedTuple):
 
 
 def simplex_bins(checked: Predictions, bins: Any, binning: str) -> SimplexBins:
-    """Split the rows `bins - 1` times: always the largest cell, at the median of the class that varies most in it."""
+    """Split the rows `bins - 1` times: always the heaviest cell, by the class that varies most in it.
+
+    "equal-mass" splits at the weighted median of that class's probability, "equal-width" in the middle of its range.
+    """
     if not isinstance(bins, int | np.integer) or isinstance(bins, bool) or bins < 1:
         raise ValueError(refuse("bins must be a positive integer", repr(bins)))
     if binning not in ("equal-width", "equal-mass"):
         raise ValueError(refuse("binning must be 'equal-width', 'equal-mass' or 'smooth'", repr(binning)))
     weights = checked.weight_or_ones()
     rows = np.flatnonzero(weights > 0)
-    cells: list[tuple[int, int, NDArray[np.intp]]] = [(-len(rows), 0, rows)]
-    done: list[NDArray[np.intp]] = []
+    cells: list[tuple[float, int, Rows]] = [(-float(weights[rows].sum()), 0, rows)]
+    done: list[Rows] = []
     made = 1
     while cells and len(cells) + len(done) < bins:
         rows = heapq.heappop(cells)[2]
-        halves = _split(checked.probabilities[rows])
-        if halves is None:
+        below = _split(checked.probabilities, rows, weights[rows], binning)
+        if below is None:
             done.append(rows)
             continue
-        for half in (halves, ~halves):
-            heapq.heappush(cells, (-int(half.sum()), made, rows[half]))
+        for half in (below, ~below):
+            heapq.heappush(cells, (-float(weights[rows[half]].sum()), made, rows[half]))
             made += 1
     members = [*done, *(cell[2] for cell in cells)]
     return SimplexBins(
@@ -65,18 +72,37 @@ def simplex_bins(checked: Predictions, bins: Any, binning: str) -> SimplexBins:
     )
 
 
-def _split(prob: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Return which rows lie at or below the median of the column that varies most; None if no column varies."""
-    variance = prob.var(axis=0, dtype=np.float64)
-    column = prob[:, int(np.argmax(variance))]
-    below = column <= np.sort(column)[(len(column) - 1) // 2]
-    if below.all():
-        below = column < column.max()
-    return below if below.any() else None
+def _blocks(prob: NDArray[Any], rows: Rows) -> Iterator[tuple[slice, Float64]]:
+    """Yield slices of `rows` and their probabilities, some thousand numbers at a time."""
+    step = max(1, _BLOCK_ELEMENTS // prob.shape[1])
+    for start in range(0, len(rows), step):
+        part = slice(start, min(start + step, len(rows)))
+        yield part, prob[rows[part]].astype(np.float64)
 
 
-def _sums(checked: Predictions, weights: Float64, rows: NDArray[np.intp]) -> tuple[float, float, Float64, float]:
-    w = weights[rows]
-    gap = -checked.probabilities[rows].astype(np.float64)
-    gap[np.arange(len(rows)), checked.codes[rows]] += 1.0
-    return float(w.sum()), float((w**2).sum()), w @ gap, float(w**2 @ np.einsum("ij,ij->i", gap, gap))
+def _split(prob: NDArray[Any], rows: Rows, weights: Float64, binning: str) -> NDArray[np.bool_] | None:
+    """Return which rows lie in the lower half by the column that varies most; None if no column varies."""
+    mean: Any = sum(weights[part] @ p for part, p in _blocks(prob, rows)) / weights.sum()
+    variance: Any = sum(weights[part] @ (p - mean) ** 2 for part, p in _blocks(prob, rows))
+    column = prob[rows, int(np.argmax(variance))].astype(np.float64)
+    least, most = float(column.min()), float(column.max())
+    if least == most:
+        return None
+    if binning == "equal-width":
+        middle = 0.5 * (least + most)
+    else:
+        order = np.argsort(column, kind="stable")
+        mass = np.cumsum(weights[order])
+        middle = float(column[order[int(np.searchsorted(mass, 0.5 * mass[-1]))]])
+    return np.asarray(column <= middle if middle < most else column < most)
+
+
+def _sums(checked: Predictions, weights: Float64, rows: Rows) -> tuple[float, float, Float64, float]:
+    w, codes = weights[rows], checked.codes[rows]
+    total, squares = np.zeros(checked.probabilities.shape[1]), 0.0
+    for part, p in _blocks(checked.probabilities, rows):
+        gap = -p
+        gap[np.arange(len(gap)), codes[part]] += 1.0
+        total += w[part] @ gap
+        squares += float(w[part] ** 2 @ np.einsum("ij,ij->i", gap, gap))
+    return float(w.sum()), float((w**2).sum()), total, squares

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -12,14 +13,21 @@ from .tensors import floating
 __all__ = ["TemperatureScaling", "VectorScaling"]
 
 
-def _arrays(logits: Tensor, target: Tensor) -> tuple[Any, Any]:
-    """Rows of logits (N, K) and their labels, as the estimators take them."""
+def _arrays(logits: Tensor, target: Tensor, sample_weight: Tensor | None) -> tuple[Any, Any, Any]:
+    """Rows of logits (N, K), their labels and weights, as the estimators take them."""
     rows = floating(logits, "logits").detach().cpu()
-    return (rows if rows.dtype is torch.float64 else rows.float()).numpy(), target.detach().cpu().numpy()
+    weights = None if sample_weight is None else sample_weight.detach().cpu().double().numpy()
+    return (rows if rows.dtype is torch.float64 else rows.float()).numpy(), target.detach().cpu().numpy(), weights
+
+
+def _through(logits: Tensor, mapped: Callable[[Tensor], Tensor]) -> Tensor:
+    """Map the logits that are finite. What is masked stays so, and its 0 · inf is kept out of the gradients."""
+    masked = logits.isinf()
+    return torch.where(masked, logits, mapped(logits.masked_fill(masked, 0.0)))
 
 
 class TemperatureScaling(nn.Module):
-    """``logits / temperature``, the temperature fitted by cross-entropy (Guo et al. 2017).
+    """``logits / temperature``, the temperature fitted by cross-entropy (Guo et al. 2017); ``-inf`` stays ``-inf``.
 
     Parameters
     ----------
@@ -43,10 +51,10 @@ class TemperatureScaling(nn.Module):
         self.temperature = nn.Parameter(torch.tensor(float(temperature)))
 
     def forward(self, logits: Tensor) -> Tensor:
-        return logits / self.temperature.to(logits.dtype)
+        return _through(logits, lambda z: z / self.temperature.to(z.dtype))
 
-    def fit(self, logits: Tensor, target: Tensor) -> Self:
-        """Find the temperature of logits (N, K) and labels (N,) that the network was not trained on.
+    def fit(self, logits: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> Self:
+        """Find the temperature of logits (N, K), labels (N,) and weights (N,) that the network was not trained on.
 
         Raises
         ------
@@ -55,7 +63,7 @@ class TemperatureScaling(nn.Module):
         """
         from crossent.sklearn import TemperatureScaling as Estimator
 
-        found = Estimator().fit(*_arrays(logits, target))
+        found = Estimator().fit(*_arrays(logits, target, sample_weight))
         with torch.no_grad():
             self.temperature.fill_(found.temperature_)
         return self
@@ -88,10 +96,10 @@ class VectorScaling(nn.Module):
         self._given = options
 
     def forward(self, logits: Tensor) -> Tensor:
-        return logits * self.scale.to(logits.dtype) + self.bias.to(logits.dtype)
+        return _through(logits, lambda z: z * self.scale.to(z.dtype) + self.bias.to(z.dtype))
 
-    def fit(self, logits: Tensor, target: Tensor) -> Self:
-        """Find factors and shifts of logits (N, K) and labels (N,) that the network was not trained on.
+    def fit(self, logits: Tensor, target: Tensor, sample_weight: Tensor | None = None) -> Self:
+        """Find factors and shifts of logits (N, K), labels (N,) and weights (N,) that it was not trained on.
 
         Raises
         ------
@@ -100,7 +108,7 @@ class VectorScaling(nn.Module):
         """
         from crossent.sklearn import VectorScaling as Estimator
 
-        found = Estimator(**self._given).fit(*_arrays(logits, target))
+        found = Estimator(**self._given).fit(*_arrays(logits, target, sample_weight))
         with torch.no_grad():
             self.scale.copy_(torch.as_tensor(found.scale_))
             self.bias.copy_(torch.as_tensor(found.bias_))

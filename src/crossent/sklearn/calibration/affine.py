@@ -177,6 +177,7 @@ class _AffineCalibrator(Calibrator):
     def _predict(self, z: NDArray[Any]) -> NDArray[Any]:
         with np.errstate(invalid="ignore"):
             mapped = self.scale_.astype(z.dtype) * z + self.bias_.astype(z.dtype)
+        mapped = np.where(np.isfinite(z), mapped, z)  # what is masked stays masked, whatever its factor
         return np.asarray(softmax(mapped) if self.link == "softmax" else sigmoid(mapped))
 
 
@@ -209,7 +210,7 @@ class BiasCorrectedTemperatureScaling(_AffineCalibrator):
         Shifts of mean 0.
     classes_ : array (K,)
     n_passes_ : int
-        Passes over all rows for values and gradients.
+        Passes over all rows for values and gradients; those over the part that the fit starts on are not counted.
 
     References
     ----------
@@ -263,7 +264,7 @@ class VectorScaling(_AffineCalibrator):
         a and b (b of mean 0 under softmax).
     classes_ : array (K,)
     n_passes_ : int
-        Passes over all rows for values and gradients.
+        Passes over all rows for values and gradients; those over the part that the fit starts on are not counted.
 
     References
     ----------

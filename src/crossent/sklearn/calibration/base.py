@@ -57,14 +57,14 @@ class Calibrator(ClassifierMixin, BaseEstimator):
     # -- the door -------------------------------------------------------------------------------------------------
 
     def _check_options(self) -> None:
-        if self.input not in ("logits", "probabilities"):
-            raise ValueError(refuse("input must be 'logits' or 'probabilities'", repr(self.input)))
+        if self.input not in ("logits", "any-logits", "probabilities"):
+            raise ValueError(refuse("input must be 'logits', 'any-logits' or 'probabilities'", repr(self.input)))
         if self.link not in ("softmax", "sigmoid"):
             raise ValueError(refuse("link must be 'softmax' or 'sigmoid'", repr(self.link)))
 
     def _check_sample(self, logits: Any, y: Any, sample_weight: Any) -> Sample:
         self._check_options()
-        z = self._check_logits(logits)
+        z = self._check_logits(logits, fitting=True)
         weights = None
         if sample_weight is not None:
             weights = np.ascontiguousarray(sample_weight, dtype=np.float64)
@@ -93,7 +93,7 @@ class Calibrator(ClassifierMixin, BaseEstimator):
         self.classes_ = np.arange(shape[1])
         return np.ascontiguousarray(target.astype(bool))
 
-    def _check_logits(self, logits: Any) -> NDArray[Any]:
+    def _check_logits(self, logits: Any, *, fitting: bool) -> NDArray[Any]:
         """Return (N, K) logits, contiguous; their values are looked at where a sum shows that one is not finite."""
         raw = np.asarray(logits)
         if raw.dtype.kind not in "fiu" or raw.ndim not in (1, 2) or raw.size == 0:
@@ -104,7 +104,9 @@ class Calibrator(ClassifierMixin, BaseEstimator):
         z = np.ascontiguousarray(raw, dtype=np.float32 if raw.dtype in (np.float16, np.float32) else np.float64)
         if self.input == "probabilities":
             return self._from_probabilities(z)
-        self._refuse_probabilities(z)
+        # A batch to predict may well lie between 0 and 1, but its rows do not sum to 1 as well.
+        if self.input == "logits" and (fitting or (z.ndim == 2 and self.link == "softmax")):
+            self._refuse_probabilities(z)
         if z.ndim == 1:
             z = z[:, None] if self.link == "sigmoid" else np.stack([np.zeros_like(z), z], axis=1)
         return z
@@ -123,7 +125,8 @@ class Calibrator(ClassifierMixin, BaseEstimator):
             refuse(
                 "calibrators are fitted from logits, the scores before softmax or sigmoid",
                 "what looks like probabilities (all lie between 0 and 1" + (", rows sum to 1)" if z.ndim == 2 else ")"),
-                "pass logits, or input='probabilities' to have their logarithms taken as logits",
+                "pass logits, input='probabilities' to have their logarithms taken as logits, or input='any-logits' if "
+                "they are logits that happen to lie there",
             )
         )
 
@@ -176,7 +179,7 @@ class Calibrator(ClassifierMixin, BaseEstimator):
             One column per class; with the sigmoid link one per label (two for a single column: of 0 and of 1).
         """
         check_is_fitted(self)
-        z = self._check_logits(logits)
+        z = self._check_logits(logits, fitting=False)
         columns = len(self.classes_)
         if z.shape[1] != columns and not (self.link == "sigmoid" and z.shape[1] == 1 and columns == 2):
             raise ValueError(refuse(f"logits must have {columns} columns, as in fit", describe(np.asarray(logits))))

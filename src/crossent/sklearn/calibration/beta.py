@@ -30,8 +30,13 @@ class BetaCalibration(OneVersusRest):
     of the second. More: :math:`p = softmax_k(a_k \log q_k - b_k \log(1 - q_k) + c_k)`, all classes fitted together.
     Label sets: one map per label. Convex; Newton's method, with the whole Hessian up to 128 classes.
 
+    Minimises :math:`\sum_i w_i \ell_i + \lambda \sum_k \bigl((a_k - 1)^2 + (b_k - 1)^2\bigr)`: a weak normal prior
+    about the identity, without which scores that hardly differ are blown up to certainties.
+
     Parameters
     ----------
+    prior : float
+        λ, at least 0. More rows outweigh it.
     input, link
         As in `TemperatureScaling`; no probability may be 0 or 1.
     tol : float
@@ -60,19 +65,31 @@ class BetaCalibration(OneVersusRest):
     True
     """
 
-    def __init__(self, *, input: str = "logits", link: str = "softmax", tol: float = 1e-9, max_iter: int = 200) -> None:
+    def __init__(
+        self,
+        *,
+        prior: float = 0.1,
+        input: str = "logits",
+        link: str = "softmax",
+        tol: float = 1e-9,
+        max_iter: int = 200,
+    ) -> None:
         super().__init__(input=input, link=link)
+        self.prior = prior
         self.tol = tol
         self.max_iter = max_iter
 
     def _fit_columns(self, sample: Sample) -> None:
         check_solver_options(self.tol, self.max_iter)
+        if not (isinstance(self.prior, int | float) and self.prior >= 0):
+            raise ValueError(refuse("prior must be a number of at least 0", repr(self.prior)))
         counted = slice(None) if sample.weights is None else sample.weights > 0
         scores = sample.logits[counted].astype(np.float64)
         if not np.isfinite(scores).all():
             row = int(np.argmax(~np.isfinite(sample.logits).all(axis=1)))
             raise ValueError(refuse("beta calibration needs finite log-odds", f"a probability of 0 or 1 in row {row}"))
         weights = np.ones(len(scores)) if sample.weights is None else sample.weights[counted]
+        self._penalty = self.prior / float(weights.sum())
         weights = weights / weights.sum()
         self._joint = sample.events is None
         if self._joint:
@@ -96,7 +113,7 @@ class BetaCalibration(OneVersusRest):
         theta = np.array([np.ones(classes), np.ones(classes), np.zeros(classes)]) * free
         while True:
             theta[~free] = 0.0
-            evaluate = _evaluator(features, codes, weights, free)
+            evaluate = _evaluator(features, codes, weights, free, self._penalty)
             found, _ = minimize(evaluate, theta[free], self.tol, self.max_iter)
             theta[free] = found
             negative = free & (theta < 0)
@@ -119,29 +136,35 @@ def _features(scores: Float64) -> Float64:
 
 
 def _evaluator(
-    features: Float64, codes: NDArray[np.intp], weights: Float64, free: NDArray[np.bool_]
+    features: Float64, codes: NDArray[np.intp], weights: Float64, free: NDArray[np.bool_], penalty: float
 ) -> Callable[[Float64], Point]:
+    twice = np.zeros(free.shape)  # the penalty's second derivatives: none by c
+    twice[:2] = 2 * penalty
+    twice = twice[free]
+
     def evaluate(values: Float64) -> Point:
         theta = np.zeros(free.shape)
         theta[free] = values
         z = np.einsum("fnk,fk->nk", features, theta)
         value, gap = value_and_grad(z, codes, sample_weight=weights, reduction="sum")
-        gradient = np.einsum("fnk,nk->fk", features, gap)[free]
+        value = float(value) + float(np.sum(0.5 * twice * (values - 1) ** 2))
+        gradient = np.einsum("fnk,nk->fk", features, gap)[free] + twice * (values - 1)
         p = softmax(z)
         # The diagonal blocks of the Hessian, (3, 3, K): Σ w p (1 - p) f f'.
         spread = weights[:, None] * p * (1 - p)
         if len(values) > _DENSE:
             blocks = np.einsum("fnk,gnk,nk->kfg", features, features, spread)
-            return Point(float(value), gradient, _block_solver(blocks, free), False)
+            blocks[:, [0, 1], [0, 1]] += 2 * penalty
+            return Point(value, gradient, _block_solver(blocks, free), False)
         rows = (features * p).transpose(1, 0, 2)[:, free]
-        hessian = -rows.T @ (rows * weights[:, None])
+        hessian = np.diag(twice) - rows.T @ (rows * weights[:, None])
         whole = np.einsum("fnk,gnk,nk->fgk", features, features, weights[:, None] * p)
         full = np.zeros((*free.shape, *free.shape))
         k = np.arange(free.shape[1])
         for f in range(3):
             for g in range(3):
                 full[f, k, g, k] = whole[f, g]
-        return Point(float(value), gradient, dense_solver(hessian + full[free][:, free]), True)
+        return Point(value, gradient, dense_solver(hessian + full[free][:, free]), True)
 
     return evaluate
 

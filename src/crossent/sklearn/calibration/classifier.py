@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing, get_tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, has_fit_parameter
 
 from crossent.errors import describe, refuse
@@ -19,11 +20,12 @@ from crossent.errors import describe, refuse
 from .affine import BiasCorrectedTemperatureScaling, VectorScaling
 from .base import Calibrator
 from .beta import BetaCalibration
+from .logits import Scores, scores_of
 from .matrix import DirichletCalibration, MatrixScaling
 from .one_vs_rest import HistogramBinning, IsotonicCalibration, PlattScaling
 from .temperature import TemperatureScaling
 
-__all__ = ["METHODS", "CalibratedClassifier", "logits_of"]
+__all__ = ["METHODS", "CalibratedClassifier"]
 
 METHODS: dict[str, type[Calibrator]] = {
     "temperature": TemperatureScaling,
@@ -38,21 +40,6 @@ METHODS: dict[str, type[Calibrator]] = {
 }
 
 
-def logits_of(estimator: Any, X: Any) -> NDArray[Any]:
-    """Return a fitted classifier's logits: its `logits`, `decision_function`, or the logarithm of `predict_proba`.
-
-    A logarithm of probabilities is a logit up to a constant per row; a probability of 0 becomes -inf.
-    """
-    for name in ("logits", "decision_function"):
-        if hasattr(estimator, name):
-            return np.asarray(getattr(estimator, name)(X))
-    if not hasattr(estimator, "predict_proba"):
-        asked = "the estimator must have one of logits, decision_function and predict_proba"
-        raise ValueError(refuse(asked, describe(estimator)))
-    with np.errstate(divide="ignore"):
-        return np.log(estimator.predict_proba(X))
-
-
 def _has_estimator(self: CalibratedClassifier) -> bool:
     return self.estimator is not None
 
@@ -64,6 +51,10 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
     all of these, and the estimator once more to all rows. ``cv="prefit"`` takes a fitted estimator as it is: calibrate
     it on other rows than it was trained on.
 
+    Logits are the estimator's `logits` (crossent's estimators), `decision_function`, `predict_log_proba` or the
+    logarithm of its `predict_proba`, the first that it has. Votes and frequencies, as of nearest neighbours, trees and
+    forests, can be exactly 0, whose logarithm no calibrator could bring back from minus infinity: see `floor`.
+
     The clones saw fewer rows than the final estimator. Where that makes them far more certain, as with hardly any
     penalty and nearly separable classes, the calibrator repairs more than the final estimator needs: penalise, use more
     folds, or hold out rows and use "prefit".
@@ -71,12 +62,17 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     estimator : classifier
-        Anything with `logits` (crossent's estimators), `decision_function` or `predict_proba`, in this order.
+        With `logits`, `decision_function` or `predict_proba`. For label sets: with `decision_function` of shape (N, K),
+        or `predict_proba` of shape (N, K) or as a list of (N, 2).
     method : str or calibrator
         "temperature", "bias-corrected-temperature", "vector", "matrix", "dirichlet", "platt", "beta", "isotonic" or
-        "histogram"; or a calibrator with options of its own.
+        "histogram"; or a calibrator with options of its own. For label sets "matrix" and "dirichlet" are out: they are
+        maps of exclusive classes.
     cv : int, splitter or "prefit"
-        As in scikit-learn; an integer makes stratified folds.
+        As in scikit-learn; an integer makes stratified folds (for label sets plain ones).
+    floor : "auto" or float
+        The probability that a predicted 0 counts as, between 0 and 1. "auto": half of the smallest positive probability
+        in the rows that are calibrated on (half a vote, for votes). Logits are never touched.
 
     Attributes
     ----------
@@ -84,6 +80,8 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
     estimator_ : classifier
         Fitted to all rows (or the one passed, for "prefit").
     calibrator_ : calibrator
+    floor_ : float or None
+        None where no probability was 0.
 
     Examples
     --------
@@ -95,15 +93,21 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
     (True, (2, 10))
     """
 
-    def __init__(self, estimator: Any = None, *, method: Any = "temperature", cv: Any = 5) -> None:
+    def __init__(
+        self, estimator: Any = None, *, method: Any = "temperature", cv: Any = 5, floor: float | str = "auto"
+    ) -> None:
         self.estimator = estimator
         self.method = method
         self.cv = cv
+        self.floor = floor
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         if self.estimator is not None:
-            tags.input_tags.sparse = get_tags(self.estimator).input_tags.sparse
+            inner = get_tags(self.estimator)
+            tags.input_tags.sparse = inner.input_tags.sparse
+            if inner.classifier_tags is not None:
+                tags.classifier_tags.multi_label = inner.classifier_tags.multi_label
         return tags
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> CalibratedClassifier:
@@ -113,8 +117,8 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
         ----------
         X : array or table (N, D)
             What the estimator takes.
-        y : array (N,)
-            Labels.
+        y : array (N,), or (N, K) of 0 and 1
+            Labels; label sets are calibrated with the sigmoid link.
         sample_weight : array (N,), optional
             Given to the calibrator, and to the estimator if it takes weights.
 
@@ -126,49 +130,66 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the method is unknown, or a fold lacks a class.
+            If `method`, `cv` or `floor` is malformed, or a fold trains without one of the classes.
         """
-        calibrator = self._calibrator()
         if self.estimator is None:
             raise ValueError(refuse("estimator must be a classifier", "None"))
         if y is None:
             raise ValueError("CalibratedClassifier requires y to be passed, but the target y is None")
-        truth = column_or_1d(y, warn=True)
+        if self.floor != "auto" and not (isinstance(self.floor, float) and 0 < self.floor < 1):
+            raise ValueError(refuse("floor must be 'auto' or a probability between 0 and 1", repr(self.floor)))
+        self._sets = type_of_target(y, input_name="y") == "multilabel-indicator"
+        truth = _label_sets(y) if self._sets else column_or_1d(y, warn=True)
         check_classification_targets(truth)
+        calibrator = self._calibrator()
         if issparse(X):
             X = X.tocsr()
         elif not hasattr(X, "__getitem__"):
             X = np.asarray(X)
         check_consistent_length(X, truth)
-        self.classes_, codes = np.unique(truth, return_inverse=True)
+        self.classes_ = np.arange(truth.shape[1]) if self._sets else np.unique(truth)
         weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
         if isinstance(self.cv, str):
             if self.cv != "prefit":
                 raise ValueError(refuse("cv must be an integer, a splitter or 'prefit'", repr(self.cv)))
             check_is_fitted(self.estimator)
             self.estimator_ = self.estimator
-            self.classes_ = np.asarray(getattr(self.estimator, "classes_", self.classes_))
-            codes = np.searchsorted(self.classes_, truth)
-            if not np.isin(truth, self.classes_).all():
-                raise ValueError(refuse("every label must be one that the estimator knows", "others"))
-            logits = logits_of(self.estimator, X)
+            if not self._sets:
+                self.classes_ = np.asarray(getattr(self.estimator, "classes_", self.classes_))
+                if not np.isin(truth, self.classes_).all():
+                    raise ValueError(refuse("every label must be one that the estimator knows", "others"))
+            scores = scores_of(self.estimator, X, self._sets)
         else:
-            logits = self._held_out_logits(X, truth, weights)
+            scores = self._held_out_scores(X, truth, weights)
             self.estimator_ = self._fitted(X, truth, weights, None)
-        self.calibrator_ = calibrator.fit(logits, codes, weights)
+        self.floor_ = scores.floor() if self.floor == "auto" else float(self.floor)
+        codes = truth if self._sets else np.searchsorted(self.classes_, truth)
+        self.calibrator_ = calibrator.fit(scores.logits(self.floor_), codes, weights)
         if hasattr(self.estimator_, "n_features_in_"):
             self.n_features_in_ = self.estimator_.n_features_in_
         return self
 
     def _calibrator(self) -> Any:
+        """Return an unfitted calibrator that takes logits as they come: nobody else could have passed probabilities."""
         if isinstance(self.method, str):
             if self.method not in METHODS:
                 asked = f"method must be a calibrator or one of {', '.join(map(repr, METHODS))}"
                 raise ValueError(refuse(asked, repr(self.method)))
-            return METHODS[self.method]()
+            make = METHODS[self.method]
+            if not self._sets:
+                return make(input="any-logits")
+            if "link" not in inspect.signature(make).parameters:
+                asked = "label sets need a method of separate labels, 'temperature', 'vector' or 'platt' for instance"
+                raise ValueError(refuse(asked, f"{self.method!r}, a map of exclusive classes"))
+            return make(input="any-logits", link="sigmoid")
         if not (hasattr(self.method, "fit") and hasattr(self.method, "predict_proba")):
             raise ValueError(refuse("method must be a name or a calibrator", describe(self.method)))
-        return clone(self.method)
+        calibrator = clone(self.method)
+        if not isinstance(calibrator, Calibrator):
+            return calibrator
+        if calibrator.input == "probabilities":
+            raise ValueError(refuse("the calibrator is given logits", "one with input='probabilities'"))
+        return calibrator.set_params(input="any-logits")
 
     def _fitted(self, X: Any, y: NDArray[Any], weights: Any, rows: Any) -> Any:
         model = clone(self.estimator)
@@ -177,31 +198,49 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
             return model.fit(part, labels, sample_weight=weights if rows is None else weights[rows])
         return model.fit(part, labels)
 
-    def _held_out_logits(self, X: Any, y: NDArray[Any], weights: Any) -> NDArray[Any]:
+    def _held_out_scores(self, X: Any, y: NDArray[Any], weights: Any) -> Scores:
         found: NDArray[Any] | None = None
+        kind = ""
         seen = np.zeros(len(y), dtype=bool)
         for training, held_out in check_cv(self.cv, y, classifier=True).split(X, y):
-            missing = np.setdiff1d(self.classes_, y[training])
-            if len(missing):
-                asked = "every class must be in the training part of every fold"
-                raise ValueError(refuse(asked, f"a fold without {missing[0]!r}", "use fewer folds or more rows"))
+            self._refuse_missing(y[training])
             model = self._fitted(X, y, weights, training)
-            part = logits_of(model, _safe_indexing(X, held_out))
+            kind, part = scores_of(model, _safe_indexing(X, held_out), self._sets)
             if found is None:
                 found = np.empty((len(y), *part.shape[1:]))
             found[held_out] = part
             seen[held_out] = True
         if found is None or not seen.all():
             raise ValueError(refuse("cv must hold every row out once", f"{seen.sum()} of {len(y)} rows held out"))
-        return found
+        return Scores(kind, found)
+
+    def _refuse_missing(self, training: NDArray[Any]) -> None:
+        if self._sets:
+            constant = training.min(axis=0) == training.max(axis=0)
+            if constant.any():
+                asked = "every label must be both 0 and 1 in the training part of every fold"
+                got = f"a fold in which label {int(np.argmax(constant))} is constant"
+                raise ValueError(refuse(asked, got, "use fewer folds, a splitter that shuffles, or more rows"))
+            return
+        missing = np.setdiff1d(self.classes_, training)
+        if len(missing):
+            asked = "every class must be in the training part of every fold"
+            raise ValueError(refuse(asked, f"a fold without {missing[0]!r}", "use fewer folds or more rows"))
 
     @available_if(_has_estimator)
     def predict_proba(self, X: Any) -> NDArray[Any]:
-        """Return calibrated probabilities (N, K)."""
+        """Return calibrated probabilities (N, K); for label sets of each label being 1."""
         check_is_fitted(self)
-        return self.calibrator_.predict_proba(logits_of(self.estimator_, X))
+        return self.calibrator_.predict_proba(scores_of(self.estimator_, X, self._sets).logits(self.floor_))
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the most probable class of each row."""
+        """Return the most probable class of each row; label sets of 0 and 1 where `y` was label sets."""
         check_is_fitted(self)
+        if self._sets:
+            return (self.predict_proba(X) > 0.5).astype(np.intp)
         return np.asarray(self.classes_[np.argmax(self.predict_proba(X), axis=1)])
+
+
+def _label_sets(y: Any) -> NDArray[np.intp]:
+    dense = y.toarray() if issparse(y) else np.asarray(y)
+    return np.ascontiguousarray(dense, dtype=np.intp)

@@ -37,7 +37,7 @@ class MatrixScaling(Calibrator):
         λ, at least 0: a normal prior of variance ``1 / (2 λ)`` on the entries off the diagonal. More rows outweigh it.
     intercept : float
         μ, at least 0.
-    input : {"logits", "probabilities"}
+    input : {"logits", "any-logits", "probabilities"}
         As in `TemperatureScaling`; no probability may be 0 here.
     tol : float
         Stop when the objective is estimated to be so many nats per row above its minimum.

@@ -27,12 +27,14 @@ class TemperatureScaling(Calibrator):
     The predicted class stays the same. In ``β = 1/T`` the loss is convex, with derivatives
     :math:`\sum_k p_k z_k - z_y` and :math:`Var_p(z)`, which one pass gives together: Newton's method needs two or three
     passes over all rows after a start on a part of them. The loss of the fitted rows is never above that of T = 1.
+    A masked class (a logit of -inf) keeps its probability of 0 at every temperature.
 
     Parameters
     ----------
-    input : {"logits", "probabilities"}
-        What `fit` and `predict_proba` are given. Logits that look like probabilities are refused; "probabilities" takes
-        their logarithms, which are logits up to a constant (a probability of 0 stays 0).
+    input : {"logits", "any-logits", "probabilities"}
+        What `fit` and `predict_proba` are given. Logits that look like probabilities are refused, unless "any-logits"
+        says that they are logits which happen to lie between 0 and 1. "probabilities" takes their logarithms, which are
+        logits up to a constant (a probability of 0 stays 0).
     link : {"softmax", "sigmoid"}
         "sigmoid": each column is a label of its own (`y`: label sets of 0 and 1, or two classes for a single column).
     tol : float
@@ -44,7 +46,7 @@ class TemperatureScaling(Calibrator):
         T; `inf` where the logits are worse than none.
     classes_ : array (K,)
     n_passes_ : int
-        Passes over all rows.
+        Passes over all rows; those over the part of them that the fit starts on are not counted.
 
     References
     ----------
@@ -166,5 +168,8 @@ class TemperatureScaling(Calibrator):
         return beta if self._moments(sample, beta)[0] <= self._moments(sample, 1.0)[0] else 1.0
 
     def _predict(self, z: NDArray[Any]) -> NDArray[Any]:
-        scaled = z * z.dtype.type(1 / self.temperature_) if math.isfinite(self.temperature_) else np.zeros_like(z)
+        if math.isfinite(self.temperature_):
+            scaled = z * z.dtype.type(1 / self.temperature_)
+        else:  # 0 times the logits, but what is masked stays masked
+            scaled = np.where(np.isfinite(z), z.dtype.type(0), z)
         return np.asarray(softmax(scaled) if self.link == "softmax" else sigmoid(scaled))
