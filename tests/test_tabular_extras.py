@@ -72,6 +72,7 @@ def run_without(missing: str, code: str) -> subprocess.CompletedProcess[str]:
     ("module", "missing"),
     [
         *(("tabular", name) for name in ("polars", "safetensors", "sklearn", "threadpoolctl")),
+        ("torch", "torch"),
         *(("report", name) for name in ("matplotlib", "jinja2", "rich", "polars", "safetensors", "sklearn")),
     ],
 )

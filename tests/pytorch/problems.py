@@ -15,12 +15,14 @@ ROWS, CLASSES, WIDTH = 9, 7, 5
 
 @dataclass(frozen=True)
 class Problem:
-    """Keywords of a loss, whether its target is soft, and its link."""
+    """Keywords of a loss, its link, whether its target is soft or a top-k teacher, and what of it does not count."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     soft: bool = False
     link: str = "softmax"
+    is_top_k: bool = False
+    ignored: str = "nothing"  # or "some" or "all"
 
     def __str__(self) -> str:
         return self.name
@@ -70,6 +72,9 @@ SOFTMAX = [
     Problem("margins", {"margin": WEIGHT}),
     Problem("soft cap", {"softcap": 2.0, "temperature": 0.5}),
     Problem("distillation", {"loss": ce.Distillation(2.0)}, soft=True),
+    Problem("top-k teacher", {"loss": ce.Distillation(2.0), "sample_weight": ROW_WEIGHT}, is_top_k=True),
+    Problem("nothing counts", {"on_empty": "nan"}, ignored="all"),
+    Problem("nothing counts: zero", {"on_empty": "zero", "weight": WEIGHT}, ignored="all"),
 ]
 SIGMOID = [
     *(Problem(f"sigmoid {name}", {"loss": loss}, link="sigmoid") for name, loss in LOSSES.items()),
@@ -82,13 +87,27 @@ SIGMOID = [
     Problem("alpha", {"alpha": 0.3, "loss": ce.Focal(2.0)}, link="sigmoid"),
     Problem("entries' weights", {"weight": WEIGHT, "sample_weight": ROW_WEIGHT}, link="sigmoid"),
     Problem("sigmoid prior", {"prior": PRIOR, "temperature": 2.0}, link="sigmoid"),
+    Problem("entries ignored", {"loss": ce.Focal(2.0), "pos_weight": WEIGHT}, link="sigmoid", ignored="some"),
+    Problem("no entry counts", {"on_empty": "nan"}, link="sigmoid", ignored="all"),
+    Problem("no entry counts: zero", {"on_empty": "zero"}, link="sigmoid", ignored="all"),
     Problem("sigmoid soft cap", {"softcap": 2.0}, link="sigmoid"),
 ]
 PROBLEMS = SOFTMAX + SIGMOID
 
 
-def target_of(problem: Problem) -> torch.Tensor:
+def target_of(problem: Problem) -> Any:
+    target = _counted_target(problem)
+    if problem.ignored == "some":
+        target[::2, 1:3] = -100
+    return target if problem.ignored != "all" else torch.full_like(target, -100)
+
+
+def _counted_target(problem: Problem) -> Any:
     generator = torch.Generator().manual_seed(7)
+    if problem.is_top_k:
+        teacher = torch.softmax(2 * torch.randn(ROWS, CLASSES, generator=generator, dtype=torch.float64), -1)
+        probabilities, indices = teacher.topk(3)
+        return ce.TopK(indices, probabilities)
     if problem.link == "sigmoid":
         entries = torch.rand(ROWS, CLASSES, generator=generator, dtype=torch.float64)
         return entries if problem.soft else (entries > 0.5).long()
@@ -102,6 +121,11 @@ def target_of(problem: Problem) -> torch.Tensor:
 def logits_of(dtype: torch.dtype = torch.float64) -> torch.Tensor:
     generator = torch.Generator().manual_seed(11)
     return (3 * torch.randn(ROWS, CLASSES, generator=generator, dtype=torch.float64)).to(dtype)
+
+
+def numpy_target_of(problem: Problem) -> Any:
+    target = target_of(problem)
+    return ce.TopK(target.indices.numpy(), target.probabilities.numpy()) if problem.is_top_k else target.numpy()
 
 
 def numpy_options(problem: Problem) -> dict[str, Any]:

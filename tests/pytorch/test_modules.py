@@ -6,6 +6,7 @@ import inspect
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import crossent as ce
@@ -53,6 +54,16 @@ def test_pytorchs_arguments_come_in_pytorchs_order(ours: type, theirs: type) -> 
     positional = [name for name, p in other.items() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
     assert [n for n, p in mine.items() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD] == positional
     assert set(other) <= {*mine, *inspect.signature(ours.function).parameters}
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy_with_logits", "linear_cross_entropy"])
+def test_functions_take_pytorchs_arguments_in_its_order(name: str) -> None:
+    mine, other = (inspect.signature(getattr(module, name)).parameters for module in (cet, F))
+    positional = [n for n, p in other.items() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    assert [n for n, p in mine.items() if p.kind is not inspect.Parameter.KEYWORD_ONLY] == positional
+    for n, parameter in other.items():
+        expected = -100 if n == "ignore_index" else parameter.default  # which None stands for there
+        assert mine[n].default == expected, n
 
 
 MODULES = {

@@ -7,7 +7,7 @@ family follow as keywords.
 try:
     import torch as _torch  # noqa: F401
 except ImportError as error:
-    raise ImportError("crossent.torch needs PyTorch: pip install 'crossent[torch]'") from error
+    raise ModuleNotFoundError("crossent.torch needs PyTorch: pip install 'crossent[torch]'") from error
 
 from crossent.numpy.heads import TopK
 

@@ -195,6 +195,11 @@ class KernelRows:
         array, logit_map, head = as_numpy(logits), self.evaluator.map, self.head
         signed = zip(("lse", "entropy", "nll"), (1.0, 1.0, -1.0), upstream, strict=True)  # log_prob is minus the nll
         partials = {name: sign * u.double().numpy() for name, sign, u in signed if u is not None}
+        labels = head.labels
+        if labels is not None:  # of a row that does not count the log-probability is a constant, the rest is not
+            if "nll" in partials:
+                partials["nll"] = np.where(labels < 0, 0.0, partials["nll"])
+            labels = np.maximum(labels, 0)
         step = max(1, WORK_ELEMENTS // array.shape[1])
         for start in range(0, len(array), step):
             piece = array[start : start + step]
@@ -204,7 +209,7 @@ class KernelRows:
             gradient = np.empty(mapped.shape, mapped.dtype)
             registry.find(mapped.dtype).softmax_pullback(
                 mapped,
-                None if head.labels is None else head.labels[here],
+                None if labels is None else labels[here],
                 None if head.soft is None else head.soft[here],  # type: ignore[attr-defined]
                 None,
                 0.0,

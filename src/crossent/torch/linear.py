@@ -128,7 +128,11 @@ def _statistics_gradients(rows: Rows, saved: Any, upstream: Any, needed: Any) ->
         rows.pull_back(logits, here, flat)
         return torch.zeros(len(logits), dtype=wide(logits.device), device=logits.device)
 
-    gradients = one_pass(input, weight, bias, pull_back, needed, rows.is_silent)[1]
+    silent = rows.is_silent
+    if silent is not None:  # a row that does not count in the loss has statistics
+        for column in flat:
+            silent = silent if column is None else silent & (column == 0)
+    gradients = one_pass(input, weight, bias, pull_back, needed, silent)[1]
     return _typed(gradients, (input, weight, bias), needed)
 
 

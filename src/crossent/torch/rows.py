@@ -124,12 +124,14 @@ class _RowLoss(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         *tensors, ctx.form = inputs
-        ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(False)  # so that a tangent that is there can be told from zeros
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> Any:
+    def backward(ctx: Any, upstream: Tensor | None) -> Any:
+        if upstream is None:
+            return (None,) * 5
         return _RowGradient.apply(upstream, *ctx.saved_tensors, ctx.form), None, None, None, None
 
     @staticmethod
@@ -159,12 +161,14 @@ class _RowGradient(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         *tensors, ctx.form = inputs
-        ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(False)  # so that a tangent that is there can be told from zeros
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> Any:
+    def backward(ctx: Any, upstream: Tensor | None) -> Any:
+        if upstream is None:
+            return (None,) * 6
         row_weight, logits, *target = ctx.saved_tensors
         weight_gradient = logits_gradient = None
         if ctx.needs_input_grad[0]:
