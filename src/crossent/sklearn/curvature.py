@@ -138,8 +138,8 @@ class Hessian:
 
     @property
     def share(self) -> float:
-        """The part of all rows that takes part in a product."""
-        return self.rows_kept / self._objective.num_rows
+        """The part of all rows with weight that takes part in a product."""
+        return min(1.0, self.rows_kept / self._objective.num_counted)
 
     def _block(self, workspace: Workspace, rows: slice, outputs: list[Any] | None = None) -> _Rows:
         objective = self._objective
@@ -260,7 +260,7 @@ def _row_curvature(p: NDArray[Any], top: NDArray[np.intp], rest: NDArray[Any]) -
 class FeatureBasis:
     """Sampled rows in the eigenvectors of their second moment: what stays the same from one metric to the next."""
 
-    rows: slice
+    rows: slice | NDArray[np.intp]
     columns: NDArray[Any]  # (n, D), centred
     stride: int
     vectors: NDArray[Any]  # (D, r)
@@ -274,7 +274,18 @@ class FeatureBasis:
         """Return the objective's basis, found once for all fits of a sweep."""
         if objective.basis is None:
             objective.basis = cls.of(objective, sample)
-        return objective.basis
+        if objective.num_counted == objective.num_rows:
+            return objective.basis
+        if objective.basis_of_counted is None:
+            objective.basis_of_counted = objective.basis.restrict(objective.row_weight)
+        return objective.basis_of_counted
+
+    def restrict(self, row_weight: Array) -> FeatureBasis:
+        """Return the basis without the rows of weight 0."""
+        rows = np.arange(len(row_weight))[self.rows]
+        kept = row_weight[rows] > 0
+        parts = {name: getattr(self, name)[kept] for name in ("columns", "rotated", "squared", "left")}
+        return replace(self, rows=rows[kept], **parts)
 
     @classmethod
     def of(cls, objective: LinearObjective, sample: int | None) -> FeatureBasis:

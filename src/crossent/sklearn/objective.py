@@ -22,18 +22,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
-from threadpoolctl import ThreadpoolController
 
 from crossent.core.losses import ZPenalty
 from crossent.kernels import registry
 from crossent.kernels.threads import run_rows
 
+from .blas import single_threaded_blas
 from .targets import EncodedTarget
 
 BLOCK_ELEMENTS = 1 << 19
@@ -50,6 +49,8 @@ SIZEABLE_WORK = 1 << 17
 NEGLIGIBLE = {np.dtype(np.float32): 1e-26, np.dtype(np.float64): 1e-200}
 """Gradients and probabilities below this are set to 0. A product of matrices that hold subnormal numbers takes ten
 times as long, and a confident model in float32 is full of them."""
+LONG_GAP = 64
+"""So many rows of weight 0 in a row are worth an extra block."""
 CROSS_ENTROPY_TERMS = np.array([[0.0, 1.0, 0.0]])
 
 Array = NDArray[np.float64]
@@ -87,9 +88,19 @@ def drop_negligible(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
+def can_copy(X: Any) -> bool:
+    """Whether a second X is small beside what is kept anyway; the rows of a larger one stay where they are."""
+    return bool((X.data.nbytes if issparse(X) else X.nbytes) <= CACHE_BYTES)
+
+
+def _without_gaps(blocks: list[slice], row_weight: Array) -> Iterator[slice]:
+    """Yield the blocks without the rows of weight 0 at their ends, and cut where many such rows are in a row."""
+    for block in blocks:
+        counted = np.flatnonzero(row_weight[block]) + block.start
+        if len(counted):
+            ends = np.flatnonzero(np.diff(counted) > LONG_GAP)
+            starts, stops = counted[np.append(0, ends + 1)], counted[np.append(ends, -1)] + 1
+            yield from (slice(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True))
 
 
 class Workspace:
@@ -119,7 +130,7 @@ class LinearObjective:
     target : EncodedTarget
         N rows.
     row_weight : ndarray (N,)
-        c, positive.
+        c, not negative, and not all 0.
     penalty : float
         λ ≥ 0.
     terms : ndarray (n, 3)
@@ -147,6 +158,7 @@ class LinearObjective:
         self.terms = terms
         self.fit_intercept = fit_intercept
         self.num_rows, self.num_features = X.shape
+        self.num_counted = int(np.count_nonzero(row_weight))
         self.num_outputs = target.num_outputs
         self.is_cross_entropy = bool((terms[:, 0] == 0).all())
         self.evaluations = 0
@@ -156,9 +168,10 @@ class LinearObjective:
             self.num_chunks = 1
         self.cache_rows = max(1, BLOCK_ELEMENTS // max(self.num_outputs, self.num_features))
         self.block_rows = max(1, min(self.cache_rows, -(-self.num_rows // self.num_chunks)))
-        self.blocks = [
+        self._all_blocks = [
             slice(i, min(i + self.block_rows, self.num_rows)) for i in range(0, self.num_rows, self.block_rows)
         ]
+        self.blocks = list(_without_gaps(self._all_blocks, row_weight))
         self.mean: Array | None = None
         if fit_intercept:
             total = np.zeros(self.num_features)
@@ -170,8 +183,19 @@ class LinearObjective:
         self._set_precision(self._first_dtype)
         self._hold_columns()
         self.basis: Any = None
+        self.basis_of_counted: Any = None
         self.certificate: Any = None
         """What `curvature.FeatureBasis.shared` and `certificate.Certificate.shared` keep here between fits."""
+
+    def reweigh(self, row_weight: Array, target: EncodedTarget) -> None:
+        """Give the rows other weights, some of them 0, and their targets other class weights.
+
+        What depends on X alone is kept: the centred columns, which need no exact mean, and the basis of the features.
+        """
+        self.row_weight, self.target = row_weight, target
+        self.num_counted = int(np.count_nonzero(row_weight))
+        self.blocks = list(_without_gaps(self._all_blocks, row_weight))
+        self.certificate = self.basis_of_counted = None
 
     def restart(self, penalty: float) -> None:
         """Begin a fit with another λ, in the precision of the first."""
@@ -193,7 +217,7 @@ class LinearObjective:
         """Keep the rows centred and in working precision, if memory allows."""
         if self._columns is None and self.num_rows * self.num_features * self.dtype.itemsize <= CACHE_BYTES:
             columns = np.empty(self.X.shape, dtype=self.dtype)
-            for block in self.blocks:
+            for block in self._all_blocks:
                 self._shift(block, columns[block])
             self._columns = self._held[self.dtype] = columns
             self._workspaces = []
@@ -278,7 +302,7 @@ class LinearObjective:
     def single_threaded_blas(self) -> AbstractContextManager[Any]:
         """Return a context in which a product runs on the thread that asks for it: BLAS threads that spin at barriers
         would take the processors from ours. Where one chunk is all that memory allows, BLAS keeps its threads."""
-        return nullcontext() if self.num_chunks == 1 and self.is_large else _controller().limit(limits=1)
+        return nullcontext() if self.num_chunks == 1 and self.is_large else single_threaded_blas()
 
     @property
     def is_large(self) -> bool:
@@ -358,7 +382,7 @@ class LinearObjective:
         """Replace u (K, n) by ``a_i (diag p_i - p_i p_iᵀ) u_i``."""
         self._twin.softmax_curvature(p, top, mass, u)
 
-    def mass(self, rows: slice) -> Array:
+    def mass(self, rows: slice | NDArray[np.intp]) -> Array:
         """Return a = c τ of some rows: (n,), or (n, K) for the sigmoid link with unequal class weights."""
         weight, target = self.row_weight[rows], self.target
         if target.class_weight is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,19 +22,21 @@ from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softma
 
 from .certificate import Certificate
 from .inference import CoefficientSummary, summarize_coefficients
-from .objective import CROSS_ENTROPY_TERMS, SIZEABLE_WORK, Array, LinearObjective
+from .objective import CROSS_ENTROPY_TERMS, SIZEABLE_WORK, Array, LinearObjective, can_copy
 from .solvers import Monitor, Result, minimize
 from .targets import EncodedTarget, class_weights, encode_target
 
 
 @dataclass(frozen=True)
 class _Problem:
-    """An objective; which outputs its parameters are; the intercepts of the others; the sum of the sample weights."""
+    """An objective; which outputs its parameters are; the intercepts of the others; the sum of the sample weights; and
+    the target of all outputs, for other weights of the rows."""
 
     objective: LinearObjective
     outputs: NDArray[np.intp]
     edge: Array
     total: float
+    target: EncodedTarget
 
 
 class SoftmaxRegression(ClassifierMixin, BaseEstimator):
@@ -212,20 +214,27 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         """
         owner = clone(self)
         problem = owner._prepare(X, y, sample_weight)
-        theta = owner._start(problem)
+        names = ("n_features_in_", "feature_names_in_", "classes_", "_multilabel")
+        known = {name: getattr(owner, name) for name in names if hasattr(owner, name)}
+        for model, result in self._sweep(problem, Cs, owner._start(problem), known):
+            yield model
+            if result.status == "interrupted":
+                return
+
+    def _sweep(
+        self, problem: _Problem, Cs: Iterable[float], theta: Array, known: dict[str, Any]
+    ) -> Iterator[tuple[SoftmaxRegression, Result]]:
+        """Yield a clone with the attributes `known`, fitted, and how its fit ended, for each C."""
         for C in Cs:
             model = clone(self).set_params(C=C)
             model._check_parameters()
-            for name in ("n_features_in_", "feature_names_in_", "classes_", "_multilabel"):
-                if hasattr(owner, name):
-                    setattr(model, name, getattr(owner, name))
+            for name, value in known.items():
+                setattr(model, name, value)
             with problem.objective.single_threaded_blas():
                 result, monitor = model._solve(problem, theta)
             model._explain(result, monitor)
             theta = result.at.theta
-            yield model
-            if result.status == "interrupted":
-                return
+            yield model, result
 
     # -- the fit, step by step ------------------------------------------------------------------------------------
 
@@ -236,19 +245,32 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
 
     def _prepare(self, X: Any, y: Any, sample_weight: Any) -> _Problem:
         """Check everything; return the objective, without its penalty, and how its parameters are stored."""
-        loss = self._check_parameters()
+        self._check_parameters()
         X, y = self.check_data(X, y)
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        return self._build(X, y, _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True))
+
+    def _build(self, X: Any, y: NDArray[Any], weight: Array, keep_rows: bool = False) -> _Problem:
+        """Return the problem of checked data; with `keep_rows` rows of weight 0 stay in it."""
+        loss = self._check_parameters()
         target = self._encode(y, weight, loss)
         self.classes_ = target.classes
         self._multilabel = target.multilabel
         outputs, edge = self._active_outputs(target, weight, loss)
         counted = weight > 0
-        if not counted.all():
+        if not (keep_rows or counted.all()) and can_copy(X):  # else they stay, with weight 0
             X, weight, target = X[counted], weight[counted], target.take(counted)
-        restricted = target if len(outputs) == target.num_outputs else target.restrict(outputs)
         total = float(weight.sum())
-        return _Problem(self._objective(X, restricted, weight / total, loss), outputs, edge, total)
+        objective = self._objective(X, target.restrict(outputs), weight / total, loss)
+        return _Problem(objective, outputs, edge, total, target)
+
+    def _reweigh(self, problem: _Problem, weight: Array) -> _Problem:
+        """Return the problem with other weights of the rows, which share the data and what was derived from them."""
+        total = float(weight.sum())
+        target = problem.target.weighted(class_weights(problem.target, self.class_weight, weight))
+        scale = sum(scale for scale, part in self._check_parameters().terms if isinstance(part, CrossEntropy))
+        share = weight / total * (scale if problem.objective.is_cross_entropy else 1.0)
+        problem.objective.reweigh(share, target.restrict(problem.outputs))
+        return replace(problem, total=total, target=target)
 
     def _solve(self, problem: _Problem, theta: Array) -> tuple[Result, Monitor]:
         """Fit at this C: f / (C Σ s) has the penalty 1 / (C Σ s)."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from .certificate import Certificate
 from .curvature import FeatureBasis, Hessian, KroneckerMetric
-from .objective import Array, Evaluation, LinearObjective
+from .objective import CACHE_BYTES, Array, Evaluation, LinearObjective
 
 ARMIJO = 1e-4
 STEEP = 0.5
@@ -257,8 +257,9 @@ def _between(low: _Point, high: _Point) -> float:
 
 
 def _metric_sample(objective: LinearObjective) -> int:
-    """How many rows the Kronecker model is estimated from."""
-    return max(4096, 8 * max(objective.num_outputs, objective.num_features))
+    """How many rows the Kronecker model is estimated from: dense, with their probabilities, within `CACHE_BYTES`."""
+    wanted = max(4096, 8 * max(objective.num_outputs, objective.num_features))
+    return max(1, min(wanted, CACHE_BYTES // (8 * (objective.num_outputs + objective.num_features))))
 
 
 class _NewtonStep:
