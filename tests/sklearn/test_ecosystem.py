@@ -66,6 +66,22 @@ def test_wide_sparse_rows_are_not_made_dense_for_the_preconditioner(monkeypatch:
     assert peak < X.shape[0] * X.shape[1] * 4
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_array_of_all_rows_by_all_classes_is_made(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = blobs(40_000, 4, 64, seed=1, spread=2.0)
+    SoftmaxRegression().fit(X[:1000].astype(dtype), y[:1000])  # compiles
+    for module in ("objective", "curvature", "solvers"):
+        monkeypatch.setattr(f"crossent.sklearn.{module}.CACHE_BYTES", 1 << 19)
+    monkeypatch.setattr("crossent.sklearn.objective.BLOCK_ELEMENTS", 1 << 14)
+    X = X.astype(dtype)
+    tracemalloc.start()
+    model = SoftmaxRegression(1e-3).fit(X, y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert model.duality_gap_ <= 1e-4
+    assert peak < X.shape[0] * 64 * np.dtype(np.float32).itemsize
+
+
 def test_a_memory_map_is_read_and_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crossent.sklearn.objective.CACHE_BYTES", 1 << 16)
     X, y = load_digits(return_X_y=True)

@@ -214,7 +214,7 @@ def test_a_fold_without_a_class_is_refused() -> None:
 
 def test_it_does_what_softmax_regression_does() -> None:
     X, y = wine()
-    model = SoftmaxRegressionCV(Cs=[0.01, 0.1], cv=3).fit(X[:, :2], y)
+    model = SoftmaxRegressionCV(Cs=[0.01, 0.1], cv=3, tol=1e-8).fit(X[:, :2], y)
     assert model.C == model.C_
     expected = SoftmaxRegression(model.C_, tol=1e-8).fit(X[:, :2], y).summary(X[:, :2], y)
     np.testing.assert_allclose(model.summary(X[:, :2], y).standard_errors, expected.standard_errors, rtol=1e-3)

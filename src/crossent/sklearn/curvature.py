@@ -120,15 +120,16 @@ class Hessian:
         with_outputs = objective.target.link == "softmax" and objective.num_outputs <= DENSE_OUTPUTS
 
         def keep(workspace: Workspace, rows: slice, total: list[Any]) -> float:
-            block = self._block(workspace, rows, total if with_outputs else None)
+            block = self._block(workspace, rows, total[0])
             if len(block.columns):
                 total.append(block)
             return 0.0
 
-        parts = [total for total, _ in objective.sum_rows(keep, list)]
-        blocks = [block for part in parts for block in part if isinstance(block, _Rows)]
+        square = (objective.num_outputs, objective.num_outputs)
+        parts = [total for total, _ in objective.sum_rows(keep, lambda: [np.zeros(square) if with_outputs else None])]
+        blocks = [block for part in parts for block in part[1:]]
         if with_outputs:
-            self.outputs = np.sum([block for part in parts for block in part if not isinstance(block, _Rows)], axis=0)
+            self.outputs = np.sum([part[0] for part in parts], axis=0)
         self.rows_kept = sum(len(block.columns) for block in blocks)
         if self.rows_kept < objective.num_rows:
             work = self.rows_kept * objective.num_outputs * objective.num_features
@@ -141,7 +142,7 @@ class Hessian:
         """The part of all rows with weight that takes part in a product."""
         return min(1.0, self.rows_kept / self._objective.num_counted)
 
-    def _block(self, workspace: Workspace, rows: slice, outputs: list[Any] | None = None) -> _Rows:
+    def _block(self, workspace: Workspace, rows: slice, outputs: Array | None = None) -> _Rows:
         objective = self._objective
         columns = objective.columns(workspace, rows)
         logits = objective.logits(workspace, self._theta, columns)
@@ -156,7 +157,7 @@ class Hessian:
             return _Rows(self._take(columns, chosen), kept, None, None)
         p, top, rest = objective.probabilities(logits)
         if outputs is not None:
-            outputs.append(_between_outputs(p, mass))
+            outputs += _between_outputs(p, mass)
         if np.isinf(self._sampling):
             chosen, boost = slice(None), None
         else:

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from crossent.core.losses import CrossEntropy, Distillation, Loss
+from crossent.core.losses import CrossEntropy, Distillation, Loss, Poly1
 from crossent.errors import describe, refuse
 from crossent.numpy.dense import binary_cross_entropy_with_logits, cross_entropy
 from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softmax
@@ -166,8 +166,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like, data frame or sparse matrix (N, D)
-            Finite numbers. Sparse rows are made dense a block at a time; a memory map is read block by block, and
-            nothing of its size is made.
+            Finite numbers. Sparse rows are made dense a block at a time; a memory map of float32 or float64 in C order
+            is read block by block, and nothing of its size is made. Other dtypes and orders are converted whole.
         y : array-like
             Labels (N,). With the softmax link also distributions, a *floating* (N, K) array whose rows sum to 1; with
             the sigmoid link label sets, (N, K) of 0 and 1 or of probabilities.
@@ -423,7 +423,13 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             self.certificate_ = f"(f - f*) / f is at most {result.gap:.2g}"
             reached = f"relative duality gap {result.gap:.2e}, asked for {self.tol:.2e}"
         else:
-            why = "C=inf leaves no penalty" if math.isinf(self.C) else f"{self.loss!r} is not cross-entropy"
+            loss = self._check_parameters()
+            if not all(isinstance(part, CrossEntropy) for _, part in loss.terms):
+                why = f"{loss!r} is not " + (
+                    "cross-entropy" if _is_convex(loss) else "convex and may have other minima"
+                )
+            else:
+                why = "C=inf leaves no penalty"
             self.certificate_ = f"none: {why}; stopped by the norm of the gradient"
             relative = result.at.gradient_norm / monitor.reference if monitor.reference > 0 else 0.0
             reached = f"relative gradient norm {relative:.2e}, asked for {self.tol:.2e}"
@@ -568,6 +574,14 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         if self._multilabel:
             return log_sigmoid(logits)
         return np.concatenate([log_sigmoid(-logits), log_sigmoid(logits)], axis=1)
+
+
+def _is_convex(loss: Loss) -> bool:
+    """Whether a loss is known to be convex in the logits: cross-entropy, and Poly-1 for 0 ≤ c ≤ 1."""
+    return all(
+        scale >= 0 and (isinstance(part, CrossEntropy) or (isinstance(part, Poly1) and 0 <= part.c <= 1))
+        for scale, part in loss.terms
+    )
 
 
 def _is_number(value: Any) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 
 from .certificate import Certificate
 from .curvature import FeatureBasis, Hessian, KroneckerMetric
+from .direct import DirectHessian
 from .objective import CACHE_BYTES, Array, Evaluation, LinearObjective
 
 ARMIJO = 1e-4
@@ -284,6 +285,12 @@ class _NewtonStep:
 
     def __call__(self, at: Evaluation) -> Evaluation | None:
         objective = self._objective
+        if DirectHessian.suits(objective):
+            whole = DirectHessian.at(objective, at.theta)
+            direction = whole.solve(-at.gradient)
+            following = None if direction is None else line_search(objective, at, direction)
+            if following is not None:
+                return self._polish(following, whole)
         metric = KroneckerMetric.at(objective, at.theta, basis=FeatureBasis.shared(objective, self._sample))
         if at.gradient_norm > SLOW * self._last_norm:
             self.oversampling *= OVERSAMPLING_GROWTH
@@ -340,7 +347,7 @@ class _NewtonStep:
             search = preconditioned + (product / previous) * search
         return solution if np.any(solution) else preconditioned
 
-    def _polish(self, at: Evaluation, metric: KroneckerMetric) -> Evaluation:
+    def _polish(self, at: Evaluation, metric: KroneckerMetric | DirectHessian) -> Evaluation:
         """Move b alone while it is b that stands between W and a proof."""
         certificate = self._monitor.certificate
         if certificate is None or not self._objective.fit_intercept:
