@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import polars as pl
 import pytest
 import sklearn
 from regression_oracle import blobs
-from scipy.sparse import csc_array, csr_array, csr_matrix
+from scipy.sparse import csc_array, csr_array, csr_matrix, random_array
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_validate
@@ -48,6 +49,37 @@ def test_sparse_data_are_never_dense_as_a_whole(monkeypatch: pytest.MonkeyPatch)
     model = SoftmaxRegression(1e-3).fit(many, np.tile(y, 12))
     assert model.duality_gap_ <= 1e-4
     assert 0 < max(largest) < many.shape[0] / 2
+
+
+def test_wide_sparse_rows_are_not_made_dense_for_the_preconditioner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All 400 rows of 20,000 columns would take 32 MB; a basis wants 160,000."""
+    for module in ("objective", "curvature", "solvers"):
+        monkeypatch.setattr(f"crossent.sklearn.{module}.CACHE_BYTES", 1 << 21)
+    rng = np.random.default_rng(0)
+    X = random_array((400, 20_000), density=1e-3, rng=rng, format="csr")
+    y = (X[:, :10_000].sum(axis=1) > X[:, 10_000:].sum(axis=1)).astype(int)
+    tracemalloc.start()
+    model = SoftmaxRegression().fit(X, y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert model.duality_gap_ <= 1e-4
+    assert peak < X.shape[0] * X.shape[1] * 4
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_array_of_all_rows_by_all_classes_is_made(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = blobs(40_000, 4, 64, seed=1, spread=2.0)
+    SoftmaxRegression().fit(X[:1000].astype(dtype), y[:1000])  # compiles
+    for module in ("objective", "curvature", "solvers"):
+        monkeypatch.setattr(f"crossent.sklearn.{module}.CACHE_BYTES", 1 << 19)
+    monkeypatch.setattr("crossent.sklearn.objective.BLOCK_ELEMENTS", 1 << 14)
+    X = X.astype(dtype)
+    tracemalloc.start()
+    model = SoftmaxRegression(1e-3).fit(X, y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert model.duality_gap_ <= 1e-4
+    assert peak < X.shape[0] * 64 * np.dtype(np.float32).itemsize
 
 
 def test_a_memory_map_is_read_and_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

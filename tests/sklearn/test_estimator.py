@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import crossent as ce
-from crossent.sklearn import SoftmaxRegression
+from crossent.sklearn import SoftmaxRegression, SoftmaxRegressionCV
 
 X, LABELS = blobs(120, 4, 3, seed=20)
 
@@ -40,6 +40,7 @@ def expected_failures(estimator: SoftmaxRegression) -> dict[str, str]:
         SoftmaxRegression(fit_intercept=False),
         SoftmaxRegression(loss=ce.Focal(2.0), label_smoothing=0.1),
         SoftmaxRegression(link="sigmoid", label_smoothing=0.1),
+        SoftmaxRegressionCV(Cs=[1e-2, 1.0], cv=2),
     ],
     expected_failed_checks=expected_failures,
 )

@@ -208,6 +208,45 @@ def test_other_losses_reach_a_stationary_point(loss: ce.Loss, link: str) -> None
     assert np.linalg.norm((weight[:, None] * grad).sum(axis=0)) <= 1e-5 * np.linalg.norm(at_zero)
 
 
+@pytest.mark.parametrize(
+    ("loss", "convex"),
+    [
+        (ce.Focal(2.0), False),
+        (ce.Brier(), False),
+        (ce.CrossEntropy() + ce.ZPenalty(0.1), False),
+        (ce.Poly1(2.0), False),
+        (ce.Poly1(1.0), True),
+        (ce.CrossEntropy() + ce.Poly1(0.5), True),
+    ],
+    ids=repr,
+)
+def test_a_loss_that_is_not_convex_says_so(loss: ce.Loss, convex: bool) -> None:
+    model = SoftmaxRegression(loss=loss).fit(X, LABELS)
+    assert ("is not cross-entropy" in model.certificate_) == convex
+    assert ("is not convex and may have other minima" in model.certificate_) != convex
+
+
+GLMNET_X = np.array([[-4, -3, -2, -1, 0, 1, 2, 3, 4], [0, 0, 1, 0, 1, 1, 1, 0, 0]], dtype=float).T
+"""The data and R's glmnet's coefficients (alpha=0, lambda=1, standardize=F) that scikit-learn's tests quote."""
+
+
+def test_two_classes_are_glmnets() -> None:
+    y = [0, 0, 0, 1, 1, 1, 1, 1, 1]
+    model = SoftmaxRegression(1 / 9, link="sigmoid", tol=1e-13).fit(GLMNET_X, y)
+    np.testing.assert_allclose(model.intercept_, [0.89230405539], atol=1e-6)
+    np.testing.assert_allclose(model.coef_, [[0.44464569182, 0.01457563448]], atol=1e-6)
+    softmax = SoftmaxRegression(1 / 18, tol=1e-13).fit(GLMNET_X, y)
+    np.testing.assert_allclose(softmax.coef_[1] - softmax.coef_[0], model.coef_[0], atol=1e-6)
+    np.testing.assert_allclose(np.diff(softmax.intercept_), model.intercept_, atol=1e-6)
+
+
+def test_three_classes_are_glmnets() -> None:
+    model = SoftmaxRegression(1 / 9, tol=1e-13).fit(GLMNET_X, np.repeat([0, 1, 2], 3))
+    np.testing.assert_allclose(model.intercept_, [-0.12004759652, 0.2251747383, -0.1051271418], atol=1e-6)
+    expected = [[-0.38023389305, -0.01226499932], [-8.164030176e-05, 0.04734548012], [0.3803155334, -0.0350804808]]
+    np.testing.assert_allclose(model.coef_, expected, atol=1e-6)
+
+
 def test_a_scaled_cross_entropy_is_cross_entropy_with_another_C() -> None:
     scaled = SoftmaxRegression(0.5, loss=3.0 * ce.CrossEntropy(), tol=1e-10).fit(X, LABELS)
     plain = SoftmaxRegression(1.5, tol=1e-10).fit(X, LABELS)

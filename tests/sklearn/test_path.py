@@ -7,12 +7,14 @@ import math
 import numpy as np
 import pytest
 from regression_oracle import blobs
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 
+import crossent as ce
 from crossent.sklearn import SoftmaxRegression, SoftmaxRegressionCV, softmax_regression_path
 
 CS = [1e-3, 1e-2, 1e-1, 1.0]
@@ -134,3 +136,88 @@ def test_an_interrupt_ends_a_path_early_and_leaves_no_choice() -> None:
     assert 1 <= len(path.Cs) == len(path.models) < len(CS)
     with pytest.warns(ConvergenceWarning, match="interrupted"), pytest.raises(KeyboardInterrupt):
         SoftmaxRegressionCV(Cs=CS, cv=3, callback=interrupt).fit(X, y)
+
+
+@pytest.mark.parametrize("fit", range(6))
+def test_an_interrupt_in_any_fit_of_a_fold_ends_the_choice(fit: int) -> None:
+    """Also in a fold's last: its loss would be that of coefficients on the way."""
+    X, y = wine()
+    started = 0
+
+    def interrupt(entry: dict) -> None:
+        nonlocal started
+        started += entry["iteration"] == 0
+        if started == fit + 1:
+            raise KeyboardInterrupt
+
+    model = SoftmaxRegressionCV(Cs=[0.01, 1.0], cv=3, callback=interrupt)
+    with pytest.warns(ConvergenceWarning, match="interrupted"), pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    assert started == fit + 1
+    assert not hasattr(model, "C_")
+
+
+def test_folds_share_one_matrix_and_one_basis(monkeypatch: pytest.MonkeyPatch) -> None:
+    from crossent.sklearn.curvature import FeatureBasis
+    from crossent.sklearn.objective import LinearObjective
+
+    made: list[LinearObjective] = []
+    bases: list[FeatureBasis] = []
+    starts: list[float] = []
+    make, of = LinearObjective.__init__, FeatureBasis.of
+    monkeypatch.setattr(LinearObjective, "__init__", lambda self, *a: (made.append(self), make(self, *a))[1])
+    monkeypatch.setattr(FeatureBasis, "of", lambda *a: (bases.append(of(*a)), bases[-1])[1])
+    X, y = load_digits(return_X_y=True)
+    record = lambda entry: starts.append(entry["objective"]) if entry["iteration"] == 0 else None  # noqa: E731
+    model = SoftmaxRegressionCV(Cs=[1e-4, 1e-2], cv=3, callback=record).fit(X, y)
+    assert len(made) == len(bases) == 1
+    assert len(starts) == 2 * 3 + 1
+    assert starts[-1] < 1.5 * model.objective_  # the last fit began near its end
+    assert model.objective_ < 0.1 * model.C_ * len(y) * math.log(10)  # which is far from a cold start
+
+
+@pytest.mark.parametrize("copied", [True, False])
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_what_folds_share_changes_no_loss(monkeypatch: pytest.MonkeyPatch, kind: str, copied: bool) -> None:
+    if not copied:
+        for module in ("objective", "curvature", "path"):
+            monkeypatch.setattr(f"crossent.sklearn.{module}.CACHE_BYTES", 1000)
+        monkeypatch.setattr("crossent.sklearn.path.BLOCK_ELEMENTS", 100)
+    X, y = wine()
+    weight = np.random.default_rng(0).uniform(0, 2, len(y)) * (np.arange(len(y)) % 7 > 0)
+    folds = list(StratifiedKFold(3, shuffle=True, random_state=1).split(X, y))
+    given = csr_array(X) if kind == "sparse" else X
+    parameters = {"class_weight": "balanced", "tol": 1e-8, "loss": 2.0 * ce.CrossEntropy()}
+    model = SoftmaxRegressionCV(Cs=CS, cv=folds, **parameters).fit(given, y, weight)
+    for i, (train, test) in enumerate(folds):
+        for j, C in enumerate(CS):
+            single = SoftmaxRegression(C, **parameters).fit(X[train], y[train], weight[train])
+            expected = log_loss(y[test], single.predict_proba(X[test]), sample_weight=weight[test])
+            assert model.losses_[i, j] == pytest.approx(expected, rel=1e-4)
+    final = SoftmaxRegression(model.C_, **parameters).fit(X, y, weight)
+    np.testing.assert_allclose(model.coef_, final.coef_, atol=1e-4)
+    assert model.objective_ == pytest.approx(final.objective_, rel=1e-7)
+
+
+def test_a_fold_without_a_class_is_refused() -> None:
+    X, y = wine()
+    folds = [(np.flatnonzero(y != 2), np.flatnonzero(y == 2)), (np.flatnonzero(y != 1), np.flatnonzero(y == 1))]
+    with pytest.raises(ValueError, match=r"train on rows of every class.*2.*fold 0.*fewer or stratified folds"):
+        SoftmaxRegressionCV(Cs=CS, cv=folds).fit(X, y)
+    with pytest.raises(ValueError, match=r"with and without each label.*True.*fold 0"):
+        SoftmaxRegressionCV(Cs=CS, cv=folds[:1], link="sigmoid").fit(X, y == 2)
+    with pytest.raises(ValueError, match="hold out rows of positive weight"):
+        SoftmaxRegressionCV(Cs=CS, cv=folds).fit(X, y, (y != 2).astype(float))
+    model = SoftmaxRegressionCV(Cs=CS, cv=3).fit(X, y, (y != 2).astype(float))
+    assert np.isfinite(model.losses_).all()
+
+
+def test_it_does_what_softmax_regression_does() -> None:
+    X, y = wine()
+    model = SoftmaxRegressionCV(Cs=[0.01, 0.1], cv=3, tol=1e-8).fit(X[:, :2], y)
+    assert model.C == model.C_
+    expected = SoftmaxRegression(model.C_, tol=1e-8).fit(X[:, :2], y).summary(X[:, :2], y)
+    np.testing.assert_allclose(model.summary(X[:, :2], y).standard_errors, expected.standard_errors, rtol=1e-3)
+    swept = list(SoftmaxRegressionCV(link="softmax", tol=1e-6).sweep(X, y, [0.1, 1.0]))
+    assert [fitted.C for fitted in swept] == [0.1, 1.0]
+    assert all(fitted.duality_gap_ <= 1e-6 for fitted in swept)

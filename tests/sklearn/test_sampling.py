@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
 import pytest
 from regression_oracle import blobs
 from sklearn.datasets import load_digits
+from threadpoolctl import ThreadpoolController
 
 from crossent.kernels import reference, registry
 from crossent.kernels.threads import run_rows, set_num_threads
@@ -123,6 +125,35 @@ def test_a_job_inside_a_job_runs_where_it_is() -> None:
     run_rows(outer, 2, 1 << 20, ())
     set_num_threads(None)
     assert seen == [(0, 1000)] * 2
+
+
+def test_fits_that_overlap_give_the_threads_of_blas_back() -> None:
+    """Whichever ends first, and though the thread that began goes on; limits of one each would restore each other's."""
+    objective, _ = problem("softmax")
+    blas = ThreadpoolController().select(user_api="blas")
+    shared = [library for library in blas.lib_controllers if library.threading_layer != "openmp"]
+    before = [library.num_threads for library in shared]
+    if not shared or max(before) == 1:
+        pytest.skip("BLAS has no threads here that could be lost")
+    entered, other_entered, left, ended = Event(), Event(), Event(), Event()
+
+    def first() -> None:
+        with objective.single_threaded_blas():
+            entered.set()
+            other_entered.wait(10)
+        left.set()
+        ended.wait(10)
+
+    thread = Thread(target=first)
+    thread.start()
+    entered.wait(10)
+    with objective.single_threaded_blas():
+        other_entered.set()
+        left.wait(10)
+        assert {library.num_threads for library in shared} == {1}
+    assert [library.num_threads for library in shared] == before
+    ended.set()
+    thread.join()
 
 
 def test_the_bracket_of_a_line_search_shrinks_towards_the_minimum() -> None:

@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 import crossent as ce
 from crossent.sklearn import SoftmaxRegression
 from crossent.sklearn.curvature import Hessian, KroneckerMetric
+from crossent.sklearn.direct import DirectHessian
 from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
 from crossent.sklearn.targets import EncodedTarget
 
@@ -133,6 +134,41 @@ def test_hessian_is_the_derivative_of_the_gradient(link: str, intercept: bool) -
     h = 1e-6
     difference = objective.evaluate(theta + h * vector).gradient - objective.evaluate(theta - h * vector).gradient
     np.testing.assert_allclose(Hessian(objective, theta) @ vector, difference / (2 * h), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("k", [2, 4])
+def test_the_whole_hessian_is_that_of_the_products(link: str, intercept: bool, k: int) -> None:
+    objective = _objective(link, intercept, k)
+    rng = np.random.default_rng(0)
+    theta, vector = rng.normal(size=(2, k, 6))
+    if not intercept:
+        theta[:, -1] = vector[:, -1] = 0
+    elif link == "softmax":
+        vector[:, -1] -= vector[:, -1].mean()
+    whole = DirectHessian.at(objective, theta)
+    product = Hessian(objective, theta) @ vector
+    size = 6 if intercept else 5
+    found = (whole.matrix @ vector[:, :size].ravel()).reshape(k, size)
+    np.testing.assert_allclose(found, product[:, :size], rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(whole.solve(product), vector, rtol=1e-10, atol=1e-12)
+    if intercept:
+        shift = np.column_stack([np.zeros((k, 5)), vector[:, -1]])
+        found = whole.solve_intercept((Hessian(objective, theta) @ shift)[:, -1])
+        np.testing.assert_allclose(found, vector[:, -1], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("C", [1.0, math.inf])
+def test_few_parameters_need_no_conjugate_gradients(C: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = blobs(150, 4, 3, seed=4)
+    direct = SoftmaxRegression(C, tol=1e-9).fit(X, y)
+    assert direct.history_[-1]["hessian_products"] == 0
+    monkeypatch.setattr("crossent.sklearn.direct.DIRECT_WORK", 0)
+    iterative = SoftmaxRegression(C, tol=1e-9).fit(X, y)
+    assert iterative.history_[-1]["hessian_products"] > 0
+    np.testing.assert_allclose(direct.coef_, iterative.coef_, rtol=1e-3, atol=1e-4)
+    assert direct.objective_ == pytest.approx(iterative.objective_, rel=1e-8)
 
 
 @pytest.mark.parametrize("top", [0, 2])

@@ -82,6 +82,7 @@ class Certificate:
         self._objective = weakref.proxy(objective)  # which keeps this: a cycle would keep its rows after a fit
         self._softmax = objective.link == "softmax"
         self._fit_intercept = objective.fit_intercept
+        self._last: tuple[Evaluation, float, Gap] | None = None
         self.moments, self.totals, self.observed, mass = objective.dual_sums()
         self.mass = float(mass[0]) if self._softmax else mass
         """M, x̄, ȳ and A."""
@@ -96,6 +97,11 @@ class Certificate:
     def gap(self, at: Evaluation) -> Gap:
         """Return the gap of f at an evaluated point, for the objective's penalty, which must be positive."""
         penalty = self._objective.penalty
+        if self._last is None or self._last[0] is not at or self._last[1] != penalty:
+            self._last = (at, penalty, self._gap(at, penalty))
+        return self._last[2]
+
+    def _gap(self, at: Evaluation, penalty: float) -> Gap:
         weight, bias = at.theta[:, :-1], at.theta[:, -1]
         gradient = at.data_gradient[:, :-1]
         share, excess = self._mixing(at.data_gradient[:, -1]) if self._fit_intercept else (0.0, np.zeros(len(bias)))

@@ -34,6 +34,7 @@ from crossent.kernels.threads import run_rows
 
 from .interface import Array, Objective
 from .objective import CHUNKS, PARALLEL_WORK, LinearObjective, WorkingParameters, Workspace, drop_negligible
+from .targets import EncodedTarget
 
 DENSE_OUTPUTS = 256
 """A of more classes than these is replaced by its diagonal instead of being diagonalised."""
@@ -122,15 +123,16 @@ class Hessian:
         with_outputs = objective.target.link == "softmax" and objective.num_outputs <= DENSE_OUTPUTS
 
         def keep(workspace: Workspace, rows: slice, total: list[Any]) -> float:
-            block = self._block(workspace, rows, total if with_outputs else None)
+            block = self._block(workspace, rows, total[0])
             if len(block.columns):
                 total.append(block)
             return 0.0
 
-        parts = [total for total, _ in objective.sum_rows(keep, list)]
-        blocks = [block for part in parts for block in part if isinstance(block, _Rows)]
+        square = (objective.num_outputs, objective.num_outputs)
+        parts = [total for total, _ in objective.sum_rows(keep, lambda: [np.zeros(square) if with_outputs else None])]
+        blocks = [block for part in parts for block in part[1:]]
         if with_outputs:
-            self.outputs = np.sum([block for part in parts for block in part if not isinstance(block, _Rows)], axis=0)
+            self.outputs = np.sum([part[0] for part in parts], axis=0)
         self.rows_kept = sum(len(block.columns) for block in blocks)
         if self.rows_kept < objective.num_rows:
             work = self.rows_kept * objective.num_outputs * objective.num_features
@@ -140,8 +142,8 @@ class Hessian:
 
     @property
     def share(self) -> float:
-        """The part of all rows that takes part in a product."""
-        return self.rows_kept / self._objective.num_rows
+        """The part of all rows with weight that takes part in a product."""
+        return min(1.0, self.rows_kept / self._objective.num_counted)
 
     def moved_to(self, objective: Any) -> Hessian:
         """Return the same draw of the same rows, held by another objective (None: by none as yet)."""
@@ -155,7 +157,7 @@ class Hessian:
         columns = [block.columns for block in self._kept or [] if block.columns.base is None]
         return sum(block.values.nbytes for block in self._kept or []) + sum(array.nbytes for array in columns)
 
-    def _block(self, workspace: Workspace, rows: slice, outputs: list[Any] | None = None) -> _Rows:
+    def _block(self, workspace: Workspace, rows: slice, outputs: Array | None = None) -> _Rows:
         objective = self._objective
         columns = objective.columns(workspace, rows)
         logits = objective.logits(workspace, self._theta, columns)
@@ -170,7 +172,7 @@ class Hessian:
             return _Rows(self._take(columns, chosen), kept, None, None)
         p, top, rest = objective.probabilities(logits)
         if outputs is not None:
-            outputs.append(_between_outputs(p, mass))
+            outputs += _between_outputs(p, mass)
         if np.isinf(self._sampling):
             chosen, boost = slice(None), None
         else:
@@ -282,13 +284,25 @@ class FeatureBasis:
     squared: NDArray[Any]
     left: NDArray[Any]  # squares of each row outside that span, per dimension
     dimensions: int  # of the rest that the rows reach
+    whole: FeatureBasis | None = None  # with the rows of weight 0, where they are left out here
 
     @classmethod
     def shared(cls, objective: Objective, sample: int | None) -> FeatureBasis:
         """Return the objective's basis, found once for all fits of a sweep."""
         if objective.basis is None:
-            objective.basis = cls.of(objective, sample)
+            basis = cls.of(objective, sample)
+            objective.basis = basis.reweigh(basis.sample.row_weight, basis.sample.target)
         return objective.basis
+
+    def reweigh(self, row_weight: Array, target: EncodedTarget) -> FeatureBasis:
+        """Return the basis with other weights and targets of the sampled rows, and without those of weight 0."""
+        whole = self.whole or self
+        counted = np.flatnonzero(row_weight)
+        if len(counted) == len(row_weight):
+            return replace(whole, sample=whole.sample.take(slice(None), row_weight, target))
+        sample = whole.sample.take(counted, row_weight[counted], target.take(counted))
+        parts = {name: getattr(whole, name)[counted] for name in ("columns", "rotated", "squared", "left")}
+        return replace(whole, sample=sample, whole=whole, **parts)
 
     @classmethod
     def of(cls, objective: Objective, count: int | None) -> FeatureBasis:

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from crossent.errors import refuse
 
 from . import partitions
+from .blas import single_threaded_blas
 from .dask_collections import in_parts, is_float32, tasks_of
 from .dask_graphs import AS_IT_IS, Tasks, count_workers, in_spite_of_losses, on_each, sending
 from .interface import Array, DualSums, Evaluation, RowSample
-from .objective import CACHE_BYTES, SIZEABLE_WORK, LinearObjective, is_shift_invariant, one_blas_thread
+from .objective import CACHE_BYTES, SIZEABLE_WORK, LinearObjective, is_shift_invariant
 from .partitions import Part, Plan, Summary
 from .targets import EncodedTarget
 
@@ -180,7 +181,7 @@ class DistributedObjective:
 
     def single_threaded_blas(self) -> AbstractContextManager[Any]:
         """Return the context to run a fit in: parts may be on threads of this process."""
-        return one_blas_thread()
+        return single_threaded_blas()
 
     def restart(self, penalty: float) -> None:
         """Begin a fit with another λ, in the precision of the first."""

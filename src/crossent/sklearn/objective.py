@@ -22,18 +22,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
-from threadpoolctl import ThreadpoolController
 
 from crossent.core.losses import ZPenalty
 from crossent.kernels import registry
 from crossent.kernels.threads import run_rows
 
+from .blas import single_threaded_blas
 from .interface import Array, DualSums, Evaluation, HessianProducts, RowSample
 from .streaming import RowSource
 from .targets import EncodedTarget
@@ -52,6 +51,8 @@ SIZEABLE_WORK = 1 << 17
 NEGLIGIBLE = {np.dtype(np.float32): 1e-26, np.dtype(np.float64): 1e-200}
 """Gradients and probabilities below this are set to 0. A product of matrices that hold subnormal numbers takes ten
 times as long, and a confident model in float32 is full of them."""
+LONG_GAP = 64
+"""So many rows of weight 0 in a row are worth an extra block."""
 CROSS_ENTROPY_TERMS = np.array([[0.0, 1.0, 0.0]])
 
 
@@ -76,14 +77,19 @@ def drop_negligible(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
+def can_copy(X: Any) -> bool:
+    """Whether a second X is small beside what is kept anyway; the rows of a larger one stay where they are."""
+    return bool((X.data.nbytes if issparse(X) else X.nbytes) <= CACHE_BYTES)
 
 
-def one_blas_thread() -> AbstractContextManager[Any]:
-    """Return a context in which a product runs on the thread that asks for it."""
-    return _controller().limit(limits=1)
+def _without_gaps(blocks: list[slice], row_weight: Array) -> Iterator[slice]:
+    """Yield the blocks without the rows of weight 0 at their ends, and cut where many such rows are in a row."""
+    for block in blocks:
+        counted = np.flatnonzero(row_weight[block]) + block.start
+        if len(counted):
+            ends = np.flatnonzero(np.diff(counted) > LONG_GAP)
+            starts, stops = counted[np.append(0, ends + 1)], counted[np.append(ends, -1)] + 1
+            yield from (slice(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True))
 
 
 def is_shift_invariant(link: str, terms: Array) -> bool:
@@ -120,7 +126,7 @@ class LinearObjective:
     target : EncodedTarget
         N rows.
     row_weight : ndarray (N,)
-        c, positive.
+        c, not negative, and not all 0.
     penalty : float
         λ ≥ 0.
     terms : ndarray (n, 3)
@@ -159,6 +165,7 @@ class LinearObjective:
         self.terms = terms
         self.fit_intercept = fit_intercept
         self.num_rows, self.num_features = X.shape
+        self.num_counted = int(np.count_nonzero(row_weight))
         self.num_outputs = target.num_outputs
         self.link = target.link
         self.data_dtype = np.dtype(X.dtype)
@@ -174,6 +181,7 @@ class LinearObjective:
         self.cache_rows = max(1, BLOCK_ELEMENTS // max(self.num_outputs, self.num_features))
         rows_at_a_time = X.window_rows if isinstance(X, RowSource) else self.num_rows
         self.block_rows = max(1, min(self.cache_rows, -(-rows_at_a_time // self.num_chunks)))
+        self._blocks = list(_without_gaps(self._split(0, self.num_rows), row_weight))
         self._window: tuple[int, NDArray[Any]] | None = None
         self._columns: NDArray[Any] | None = None
         self.mean = mean
@@ -189,6 +197,19 @@ class LinearObjective:
         self.basis: Any = None
         self.certificate: Any = None
         """What `curvature.FeatureBasis.shared` and `certificate.Certificate.shared` keep here between fits."""
+
+    def reweigh(self, row_weight: Array, target: EncodedTarget) -> None:
+        """Give the rows other weights, some of them 0, and their targets other class weights.
+
+        What depends on X alone is kept: the centred columns, which need no exact mean, and the basis of the features.
+        """
+        self.row_weight, self.target = row_weight, target
+        self.num_counted = int(np.count_nonzero(row_weight))
+        self._blocks = list(_without_gaps(self._split(0, self.num_rows), row_weight))
+        self.certificate = None
+        if self.basis is not None:
+            sampled = slice(None, None, self.basis.stride)
+            self.basis = self.basis.reweigh(row_weight[sampled], target.take(sampled))
 
     def restart(self, penalty: float) -> None:
         """Begin a fit with another λ, in the precision of the first."""
@@ -209,7 +230,7 @@ class LinearObjective:
         """Keep the rows centred and in working precision, if memory allows."""
         if self._columns is None and self.num_rows * self.num_features * self.dtype.itemsize <= self.cache_bytes:
             columns = np.empty(self.X.shape, dtype=self.dtype)
-            for block in self._blocks_in_order():
+            for block in self._blocks_in_order(every=True):
                 self._shift(block, columns[block])
             self._columns = self._held[self.dtype] = columns
             self._workspaces = []
@@ -241,24 +262,28 @@ class LinearObjective:
         """
         self._set_precision(np.float64)
 
-    def _windows(self) -> Generator[list[slice]]:
-        """Yield the blocks that can be worked on at a time: all of them, or those of each window of a row source."""
+    def _windows(self, every: bool = False) -> Generator[list[slice]]:
+        """Yield the blocks that can be worked on at a time: all of them, or those of each window of a row source.
+
+        Long gaps, of rows of weight 0, are left out of them unless `every` row is asked for.
+        """
         if not isinstance(self.X, RowSource) or self.holds_columns:
-            yield self._split(0, self.num_rows)
+            yield self._split(0, self.num_rows) if every else self._blocks
             return
         try:
             with closing(self.X.windows()) as windows:
                 for rows, window in windows:
                     self._window = rows.start, window
-                    yield self._split(rows.start, rows.stop)
+                    blocks = self._split(rows.start, rows.stop)
+                    yield blocks if every else list(_without_gaps(blocks, self.row_weight))
         finally:
             self._window = None
 
     def _split(self, start: int, stop: int) -> list[slice]:
         return [slice(i, min(i + self.block_rows, stop)) for i in range(start, stop, self.block_rows)]
 
-    def _blocks_in_order(self) -> Iterator[slice]:
-        with closing(self._windows()) as windows:
+    def _blocks_in_order(self, every: bool = False) -> Iterator[slice]:
+        with closing(self._windows(every)) as windows:
             for blocks in windows:
                 yield from blocks
 
@@ -334,6 +359,20 @@ class LinearObjective:
             cache_bytes=0,
         )
 
+    def take(self, rows: slice | NDArray[np.intp], row_weight: Array, target: EncodedTarget) -> LinearObjective:
+        """Return some rows of an array in memory, centred as these are, with other weights and targets."""
+        return LinearObjective(
+            self.X[rows],
+            target,
+            row_weight,
+            self.penalty,
+            self.terms,
+            self.fit_intercept,
+            self.dtype,
+            mean=self.mean,
+            cache_bytes=0,
+        )
+
     def total_mass(self) -> tuple[Array, Any]:
         """Return ``Σ c_i u_i`` (K,) and ``Σ c_i τ_i``, a number or for the sigmoid link (K,)."""
         return self.target.total_mass(self.row_weight)
@@ -373,7 +412,7 @@ class LinearObjective:
     def single_threaded_blas(self) -> AbstractContextManager[Any]:
         """Return a context in which a product runs on the thread that asks for it: BLAS threads that spin at barriers
         would take the processors from ours. Where one chunk is all that memory allows, BLAS keeps its threads."""
-        return nullcontext() if self.num_chunks == 1 and self.is_large else one_blas_thread()
+        return nullcontext() if self.num_chunks == 1 and self.is_large else single_threaded_blas()
 
     @property
     def is_large(self) -> bool:
@@ -444,7 +483,7 @@ class LinearObjective:
         """Replace u (K, n) by ``a_i (diag p_i - p_i p_iᵀ) u_i``."""
         registry.find(u.dtype).softmax_curvature(p, top, mass, u)
 
-    def mass(self, rows: slice) -> Array:
+    def mass(self, rows: slice | NDArray[np.intp]) -> Array:
         """Return a = c τ of some rows: (n,), or (n, K) for the sigmoid link with unequal class weights."""
         weight, target = self.row_weight[rows], self.target
         if target.class_weight is None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit, check_cv
-from sklearn.utils.validation import _check_sample_weight, check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_random_state, column_or_1d
 
 from crossent.errors import describe, refuse
 
 from .inputs import refuse_source
+from .interface import Array
+from .objective import BLOCK_ELEMENTS, CACHE_BYTES, can_copy
 from .softmax_regression import SoftmaxRegression, is_dask_collection
+
+Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 DEFAULT_CS = 13
 
@@ -121,8 +125,9 @@ def resolve_cs(Cs: int | Iterable[float]) -> NDArray[np.float64]:
 class SoftmaxRegressionCV(SoftmaxRegression):
     """Softmax regression whose C is chosen by held-out log-loss.
 
-    One warm-started sweep over C for each fold, then one fit to all rows. Folds share one checked matrix, in which the
-    rows held out have weight 0.
+    One warm-started sweep over C for each fold, then one fit to all rows from where the first fold's ended. Folds share
+    one matrix and what was derived from it: the rows held out have weight 0, and blocks of such rows are skipped. Up to
+    256 MiB the rows are copied once, fold after fold, so that these blocks are nearly all of them.
 
     Parameters
     ----------
@@ -178,50 +183,59 @@ class SoftmaxRegressionCV(SoftmaxRegression):
         callback: Any = None,
         verbose: int = 0,
     ) -> None:
-        super().__init__(
-            link=link,
-            loss=loss,
-            label_smoothing=label_smoothing,
-            fit_intercept=fit_intercept,
-            class_weight=class_weight,
-            tol=tol,
-            max_iter=max_iter,
-            dtype=dtype,
-            callback=callback,
-            verbose=verbose,
-        )
+        self.link = link
+        self.loss = loss
+        self.label_smoothing = label_smoothing
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+        self.dtype = dtype
+        self.callback = callback
+        self.verbose = verbose
         self.Cs = Cs
         self.cv = cv
         self.rule = rule
         self.random_state = random_state
 
+    warm_start = False
+    checkpoint = None
+    checkpoint_interval = math.inf
+
+    @property
+    def C(self) -> float:  # type: ignore[override]
+        """The C chosen; before a fit, scikit-learn's default."""
+        return float(getattr(self, "C_", 1.0))
+
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SoftmaxRegressionCV:
-        """Choose C, then fit to all rows; arguments, errors and warnings as `SoftmaxRegression.fit`."""
+        """Choose C, then fit to all rows; arguments, errors and warnings as `SoftmaxRegression.fit`.
+
+        Raises
+        ------
+        ValueError
+            Also if a fold trains without one of the classes, which no C could then predict.
+        KeyboardInterrupt
+            If the choice is interrupted. Interrupting the last fit, at the C chosen, keeps its best coefficients.
+        """
         if self.rule not in ("best", "one_standard_error"):
             raise ValueError(refuse("rule must be 'best' or 'one_standard_error'", repr(self.rule)))
         if is_dask_collection(X):
             works = "choose C with softmax_regression_path on some partitions, by the log-loss of the others"
             raise ValueError(refuse("SoftmaxRegressionCV takes data in memory", describe(X), works))
         values = resolve_cs(self.Cs)
-        estimator = self._estimator()
         refuse_source(X, "choosing C by folds", "use softmax_regression_path and rows held out, or pass X[:]")
-        data, labels = estimator.check_data(X, y)
+        loss = self._check_parameters()
+        data, labels = self.check_data(X, y)
+        if labels.ndim == 2 and labels.shape[1] == 1:
+            labels = column_or_1d(labels, warn=True)
         weight = _check_sample_weight(sample_weight, data, dtype=np.float64, ensure_non_negative=True)
+        self._encode(labels, weight, loss)  # says what is wrong with labels before they are split
         folds = self._folds(data, labels)
-        losses = np.empty((len(folds), len(values)))
-        within = np.empty((len(folds), len(values)))
-        for i, (train, test) in enumerate(folds):
-            fold_weight = np.zeros(len(data))
-            fold_weight[train] = weight[train]
-            held = test[weight[test] > 0]
-            if len(held) == 0:
-                raise ValueError(refuse("each fold must hold out rows of positive weight", f"none in fold {i}"))
-            reached = 0
-            for j, fitted in enumerate(estimator.sweep(data, labels, values.tolist(), fold_weight)):
-                losses[i, j], within[i, j] = _held_out(fitted, data[held], labels[held], weight[held])
-                reached = j + 1
-            if reached < len(values):
-                raise KeyboardInterrupt  # the sweep keeps what it has, but nothing can be chosen by half of it
+        if can_copy(data):
+            data, labels, weight, folds = _fold_after_fold(data, labels, weight, folds)
+        problem = self._build(data, labels, weight, keep_rows=True)
+        self._check_folds(problem, weight, folds)
+        losses, within, thetas = self._try(values, problem, data, labels, weight, folds)
         self.Cs_, self.losses_, self.mean_losses_ = values, losses, losses.mean(axis=0)
         if len(folds) == 1:
             self.standard_errors_ = within[0]
@@ -231,19 +245,73 @@ class SoftmaxRegressionCV(SoftmaxRegression):
         if self.rule == "one_standard_error":
             within_reach = self.mean_losses_ <= self.mean_losses_[best] + self.standard_errors_[best]
             best = int(np.argmax(within_reach))
-        self.C_ = self.C = float(values[best])
-        try:
-            super().fit(X, y, sample_weight)
-        finally:
-            del self.C
+        self.C_ = float(values[best])
+        problem = self._reweigh(problem, weight)
+        with problem.objective.single_threaded_blas():
+            result, monitor = self._solve(problem, thetas[best] if thetas else self._start(problem))
+        self._explain(result, monitor)
         return self
+
+    def sweep(self, X: Any, y: Any, Cs: Iterable[float], sample_weight: Any = None) -> Iterator[SoftmaxRegression]:
+        """Yield a fitted `SoftmaxRegression` for each C, with this one's other parameters."""
+        yield from self._estimator().sweep(X, y, Cs, sample_weight)
+
+    def _try(
+        self, values: Array, problem: Any, data: Any, labels: NDArray[Any], weight: Array, folds: list[Fold]
+    ) -> tuple[Array, Array, list[Array]]:
+        """Return the held-out losses (folds, P), their standard errors within a fold, and the parameters that the first
+        fold ended with at each C (none, if they are many)."""
+        losses, within = np.empty((2, len(folds), len(values)))
+        known = {name: getattr(self, name) for name in ("n_features_in_", "classes_", "_multilabel")}
+        estimator = self._estimator()
+        thetas: list[Array] = []
+        for i, (train, test) in enumerate(folds):
+            fold = self._reweigh(problem, _fold_weight(weight, train))
+            held = test[weight[test] > 0]
+            rows = data[held] if can_copy(data) else None
+            start = self._start(fold)
+            keeps = i == 0 and start.nbytes * len(values) <= CACHE_BYTES
+            for j, (fitted, result) in enumerate(estimator._sweep(fold, values.tolist(), start, known)):
+                if result.status == "interrupted":
+                    raise KeyboardInterrupt  # nothing can be chosen by a part of the fits
+                if rows is None:
+                    row_losses = _losses_in_blocks(fitted, data, labels, held)
+                else:
+                    row_losses = fitted.row_losses(rows, labels[held])
+                losses[i, j], within[i, j] = _mean_and_error(row_losses, weight[held])
+                if keeps:
+                    thetas.append(result.at.theta)
+        return losses, within, thetas
+
+    def _check_folds(self, problem: Any, weight: Array, folds: list[Fold]) -> None:
+        outputs = np.flatnonzero(~self._constant(problem, weight))
+        for i, (train, test) in enumerate(folds):
+            if not weight[test].any():
+                raise ValueError(refuse("each fold must hold out rows of positive weight", f"none in fold {i}"))
+            lacking = self._constant(problem, _fold_weight(weight, train))[outputs]
+            if lacking.any():
+                place = int(outputs[np.argmax(lacking)]) if len(problem.edge) == len(self.classes_) else 1
+                asked = "of every class" if self.link == "softmax" else "with and without each label"
+                works = "use fewer or stratified folds, or leave out classes of a few rows"
+                raise ValueError(
+                    refuse(
+                        f"each fold must train on rows {asked}",
+                        f"{self.classes_[place]!r} lacks them in fold {i}",
+                        works,
+                    )
+                )
+
+    def _constant(self, problem: Any, weight: Array) -> NDArray[np.bool_]:
+        """Return which outputs have no mass, or with the sigmoid link only one value."""
+        mass, total = problem.target.total_mass(weight)
+        return np.asarray(mass <= 0 if self.link == "softmax" else (mass <= 0) | (mass >= total))
 
     def _estimator(self) -> SoftmaxRegression:
         own = self.get_params(deep=False)
         names = SoftmaxRegression._get_param_names()
         return SoftmaxRegression(**{name: own[name] for name in names if name in own})
 
-    def _folds(self, X: Any, y: NDArray[Any]) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    def _folds(self, X: Any, y: NDArray[Any]) -> list[Fold]:
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         splitter: Any
         if isinstance(self.cv, float):
@@ -255,12 +323,38 @@ class SoftmaxRegressionCV(SoftmaxRegression):
         else:
             splitter = check_cv(self.cv, y, classifier=True)
         strata = y if y.ndim == 1 else y.argmax(axis=1)
-        return list(splitter.split(X, strata))
+        return [(np.asarray(train), np.asarray(test)) for train, test in splitter.split(X, strata)]
 
 
-def _held_out(model: SoftmaxRegression, X: Any, y: NDArray[Any], weight: NDArray[np.float64]) -> tuple[float, float]:
+def _fold_weight(weight: Array, train: NDArray[np.intp]) -> Array:
+    out = np.zeros(len(weight))
+    out[train] = weight[train]
+    return out
+
+
+def _fold_after_fold(
+    data: Any, labels: NDArray[Any], weight: Array, folds: list[Fold]
+) -> tuple[Any, NDArray[Any], Array, list[Fold]]:
+    """Return the rows in the order of the folds that hold them out, so that a fold's are in a row."""
+    holder = np.full(len(weight), -1)
+    for i, (_, test) in enumerate(folds):
+        holder[test] = i
+    order = np.argsort(holder, kind="stable")
+    place = np.empty(len(order), dtype=np.intp)
+    place[order] = np.arange(len(order))
+    moved = [(np.sort(place[train]), np.sort(place[test])) for train, test in folds]
+    return data[order], labels[order], weight[order], moved
+
+
+def _losses_in_blocks(model: SoftmaxRegression, X: Any, y: NDArray[Any], rows: NDArray[np.intp]) -> Array:
+    """Return the log-loss of some rows, without a copy of all of them."""
+    size = max(1, BLOCK_ELEMENTS // max(X.shape[1], len(model.classes_)))
+    parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+    return np.concatenate([model.row_losses(X[part], y[part]) for part in parts])
+
+
+def _mean_and_error(losses: Array, weight: Array) -> tuple[float, float]:
     """Return the weighted mean of the rows' log-loss and its standard error, both in nats."""
-    losses = model.row_losses(X, y)
     total = float(weight.sum())
     mean = float(weight @ losses) / total
     spread = float(np.square(weight) @ np.square(losses - mean))

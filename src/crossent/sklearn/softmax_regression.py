@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any
 
@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import _check_feature_names, _check_sample_weight, check_is_fitted, validate_data
 
-from crossent.core.losses import CrossEntropy, Distillation, Loss
+from crossent.core.losses import CrossEntropy, Distillation, Loss, Poly1
 from crossent.errors import describe, refuse
 from crossent.numpy.dense import binary_cross_entropy_with_logits, cross_entropy
 from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softmax
@@ -27,7 +27,7 @@ from .checkpoint import Checkpoint, identify
 from .inference import CoefficientSummary, summarize_coefficients
 from .inputs import check_labels, check_source, read_frame, refuse_source
 from .interface import Array, Objective
-from .objective import CACHE_BYTES, CROSS_ENTROPY_TERMS, SIZEABLE_WORK, LinearObjective
+from .objective import CACHE_BYTES, CROSS_ENTROPY_TERMS, SIZEABLE_WORK, LinearObjective, can_copy
 from .solvers import Monitor, Result, minimize
 from .streaming import MappedRows, RowSource
 from .targets import EncodedTarget, class_weights, encode_target
@@ -35,12 +35,14 @@ from .targets import EncodedTarget, class_weights, encode_target
 
 @dataclass(frozen=True)
 class _Problem:
-    """An objective; which outputs its parameters are; the intercepts of the others; the sum of the sample weights."""
+    """An objective; which outputs its parameters are; the intercepts of the others; the sum of the sample weights; and
+    the target of all outputs, for other weights of the rows."""
 
     objective: Objective
     outputs: NDArray[np.intp]
     edge: Array
     total: float
+    target: EncodedTarget
 
 
 def is_dask_collection(X: Any) -> bool:
@@ -203,8 +205,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like, data frame, sparse matrix, ParquetRows or Dask collection (N, D)
-            Finite numbers. Sparse rows are made dense a block at a time; memory maps and Parquet files are read window
-            by window, and nothing of their size is made. Rows of a Dask array or data frame stay on its workers.
+            Finite numbers. Sparse rows are made dense a block at a time; memory maps of float32 or float64 in C order
+            and Parquet files are read window by window, and nothing of their size is made (other dtypes and orders are
+            converted whole). Rows of a Dask array or data frame stay on its workers.
         y : array-like
             Labels (N,). With the softmax link also distributions, a *floating* (N, K) array whose rows sum to 1; with
             the sigmoid link label sets, (N, K) of 0 and 1 or of probabilities.
@@ -258,20 +261,27 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             raise ValueError(refuse("a sweep keeps no checkpoint", f"checkpoint={self.checkpoint!r}", "pass None"))
         owner = clone(self)
         problem = owner._prepare(X, y, sample_weight)
-        theta = owner._start(problem)
+        names = ("n_features_in_", "feature_names_in_", "classes_", "_multilabel")
+        known = {name: getattr(owner, name) for name in names if hasattr(owner, name)}
+        for model, result in self._sweep(problem, Cs, owner._start(problem), known):
+            yield model
+            if result.status == "interrupted":
+                return
+
+    def _sweep(
+        self, problem: _Problem, Cs: Iterable[float], theta: Array, known: dict[str, Any]
+    ) -> Iterator[tuple[SoftmaxRegression, Result]]:
+        """Yield a clone with the attributes `known`, fitted, and how its fit ended, for each C."""
         for C in Cs:
             model = clone(self).set_params(C=C)
             model._check_parameters()
-            for name in ("n_features_in_", "feature_names_in_", "classes_", "_multilabel"):
-                if hasattr(owner, name):
-                    setattr(model, name, getattr(owner, name))
+            for name, value in known.items():
+                setattr(model, name, value)
             with problem.objective.single_threaded_blas():
                 result, monitor = model._solve(problem, theta)
             model._explain(result, monitor)
             theta = result.at.theta
-            yield model
-            if result.status == "interrupted":
-                return
+            yield model, result
 
     # -- the fit, step by step ------------------------------------------------------------------------------------
 
@@ -296,17 +306,31 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         X, y = self.check_data(X, y)
         if isinstance(given, np.memmap) and X.nbytes > CACHE_BYTES and np.may_share_memory(X, given):
             X = MappedRows(X)
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        return self._build(X, y, _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True))
+
+    def _build(self, X: Any, y: NDArray[Any], weight: Array, keep_rows: bool = False) -> _Problem:
+        """Return the problem of checked data; with `keep_rows` rows of weight 0 stay in it."""
+        loss = self._check_parameters()
         target = self._encode(y, weight, loss)
         self.classes_ = target.classes
         self._multilabel = target.multilabel
         outputs, edge = self._active_outputs(target, weight, loss)
         counted = weight > 0
-        if not counted.all():
+        can_select = isinstance(X, RowSource) or can_copy(X)  # else they stay, with weight 0
+        if can_select and not (keep_rows or counted.all()):
             X, weight, target = X[counted], weight[counted], target.take(counted)
-        restricted = target if len(outputs) == target.num_outputs else target.restrict(outputs)
         total = float(weight.sum())
-        return _Problem(self._objective(X, restricted, weight / total, loss), outputs, edge, total)
+        objective = self._objective(X, target.restrict(outputs), weight / total, loss)
+        return _Problem(objective, outputs, edge, total, target)
+
+    def _reweigh(self, problem: _Problem, weight: Array) -> _Problem:
+        """Return the problem with other weights of the rows, which share the data and what was derived from them."""
+        total = float(weight.sum())
+        target = problem.target.weighted(class_weights(problem.target, self.class_weight, weight))
+        factor = _terms(self._check_parameters())[1]
+        assert isinstance(problem.objective, LinearObjective)  # others are not divided into folds
+        problem.objective.reweigh(weight / total * factor, target.restrict(problem.outputs))
+        return replace(problem, total=total, target=target)
 
     def _prepare_distributed(self, X: Any, y: Any, sample_weight: Any, loss: Loss) -> _Problem:
         """The same for Dask collections, whose rows stay where they are."""
@@ -326,7 +350,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         dtype = self._working_dtype(sum(rows.summary.rows) * rows.num_features * target.num_outputs, terms, rows.dtype)
         fit_intercept = bool(self.fit_intercept)
         objective = DistributedObjective(rows, target, weight, outputs, factor / total, terms, fit_intercept, dtype)
-        return _Problem(objective, outputs, edge, total)
+        return _Problem(objective, outputs, edge, total, target)
 
     def _open_checkpoint(self, problem: _Problem) -> Checkpoint | None:
         if self.checkpoint is None:
@@ -496,7 +520,13 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             self.certificate_ = f"(f - f*) / f is at most {result.gap:.2g}"
             reached = f"relative duality gap {result.gap:.2e}, asked for {self.tol:.2e}"
         else:
-            why = "C=inf leaves no penalty" if math.isinf(self.C) else f"{self.loss!r} is not cross-entropy"
+            loss = self._check_parameters()
+            if not all(isinstance(part, CrossEntropy) for _, part in loss.terms):
+                why = f"{loss!r} is not " + (
+                    "cross-entropy" if _is_convex(loss) else "convex and may have other minima"
+                )
+            else:
+                why = "C=inf leaves no penalty"
             self.certificate_ = f"none: {why}; stopped by the norm of the gradient"
             relative = result.at.gradient_norm / monitor.reference if monitor.reference > 0 else 0.0
             reached = f"relative gradient norm {relative:.2e}, asked for {self.tol:.2e}"
@@ -674,6 +704,14 @@ def _terms(loss: Loss) -> tuple[Array, float]:
     if (terms[:, 0] == 0).all():
         return CROSS_ENTROPY_TERMS, float(terms[:, 1].sum())
     return terms, 1.0
+
+
+def _is_convex(loss: Loss) -> bool:
+    """Whether a loss is known to be convex in the logits: cross-entropy, and Poly-1 for 0 ≤ c ≤ 1."""
+    return all(
+        scale >= 0 and (isinstance(part, CrossEntropy) or (isinstance(part, Poly1) and 0 <= part.c <= 1))
+        for scale, part in loss.terms
+    )
 
 
 def _is_number(value: Any) -> bool:

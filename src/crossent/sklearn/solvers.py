@@ -17,7 +17,9 @@ import numpy as np
 
 from .certificate import Certificate
 from .curvature import FeatureBasis, KroneckerMetric
+from .direct import DirectHessian
 from .interface import Array, Evaluation, HessianProducts, Objective
+from .objective import CACHE_BYTES, LinearObjective
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -270,8 +272,9 @@ def _between(low: _Point, high: _Point) -> float:
 
 
 def _metric_sample(objective: Objective) -> int:
-    """How many rows the Kronecker model is estimated from."""
-    return max(4096, 8 * max(objective.num_outputs, objective.num_features))
+    """How many rows the Kronecker model is estimated from: dense, with their probabilities, within `CACHE_BYTES`."""
+    wanted = max(4096, 8 * max(objective.num_outputs, objective.num_features))
+    return max(1, min(wanted, CACHE_BYTES // (8 * (objective.num_outputs + objective.num_features))))
 
 
 class _NewtonStep:
@@ -296,6 +299,12 @@ class _NewtonStep:
 
     def __call__(self, at: Evaluation) -> Evaluation | None:
         objective = self._objective
+        if isinstance(objective, LinearObjective) and DirectHessian.suits(objective):
+            whole = DirectHessian.at(objective, at.theta)
+            direction = whole.solve(-at.gradient)
+            following = None if direction is None else line_search(objective, at, direction)
+            if following is not None:
+                return self._polish(following, whole)
         metric = KroneckerMetric.at(objective, at.theta, basis=FeatureBasis.shared(objective, self._sample))
         if at.gradient_norm > SLOW * self._last_norm:
             self.oversampling *= OVERSAMPLING_GROWTH
@@ -352,7 +361,7 @@ class _NewtonStep:
             search = preconditioned + (product / previous) * search
         return solution if np.any(solution) else preconditioned
 
-    def _polish(self, at: Evaluation, metric: KroneckerMetric) -> Evaluation:
+    def _polish(self, at: Evaluation, metric: KroneckerMetric | DirectHessian) -> Evaluation:
         """Move b alone while it is b that stands between W and a proof."""
         certificate = self._monitor.certificate
         if certificate is None or not self._objective.fit_intercept:

@@ -81,6 +81,8 @@ class EncodedTarget:
 
     def restrict(self, outputs: NDArray[np.intp]) -> EncodedTarget:
         """Return the problem without the other outputs, which hold no mass."""
+        if len(outputs) == self.num_outputs:
+            return self
         weight = None if self.class_weight is None else np.ascontiguousarray(self.class_weight[..., outputs])
         labels, soft = self.labels, self.soft
         if labels is not None and self.link == "softmax":
@@ -93,7 +95,7 @@ class EncodedTarget:
             soft = np.ascontiguousarray(soft[:, outputs])
         return replace(self, num_outputs=len(outputs), labels=labels, soft=soft, class_weight=weight)
 
-    def dense(self, rows: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def dense(self, rows: slice | NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return u (n, K) and τ, (n,) or for the sigmoid link (n, K), of a block of rows."""
         if self.soft is not None:
             target = self.soft[rows].astype(np.float64)
