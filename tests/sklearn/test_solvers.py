@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import crossent as ce
 from crossent.sklearn import SoftmaxRegression
-from crossent.sklearn.curvature import Hessian, KroneckerMetric
+from crossent.sklearn.curvature import FeatureBasis, Hessian, KroneckerMetric
 from crossent.sklearn.direct import DirectHessian
 from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
 from crossent.sklearn.targets import EncodedTarget
@@ -214,6 +214,19 @@ def test_metric_is_symmetric_and_positive() -> None:
     eigenvalues = np.linalg.eigvalsh(inverse)
     assert eigenvalues[0] > -1e-12
     assert np.sum(eigenvalues > 1e-9) == 23  # all but a common shift of the intercepts
+
+
+def test_a_sample_of_weightless_rows_gives_a_basis_all_the_same() -> None:
+    """Every second row has no weight, and the sample takes every second one."""
+    X, y = blobs(64, 5, 3, seed=12)
+    target = EncodedTarget("softmax", np.arange(3), 3, y.astype(np.int64), None)
+    objective = LinearObjective(X, target, np.tile([0.0, 1 / 32], 32), 0.1, CROSS_ENTROPY_TERMS, True)
+    basis = FeatureBasis.of(objective, 32)
+    assert not objective.row_weight[:: basis.stride].any()
+    theta = np.zeros((3, 6))
+    step = KroneckerMetric.at(objective, theta, basis=basis).solve(objective.evaluate(theta).gradient)
+    assert np.isfinite(step).all()
+    assert objective.evaluate(theta - step).value < objective.evaluate(theta).value
 
 
 def _objective(link: str, intercept: bool, k: int = 4) -> LinearObjective:

@@ -297,6 +297,7 @@ class FeatureBasis:
     def reweigh(self, row_weight: Array, target: EncodedTarget) -> FeatureBasis:
         """Return the basis with other weights and targets of the sampled rows, and without those of weight 0."""
         whole = self.whole or self
+        row_weight = _some_weight(row_weight, self.stride)
         counted = np.flatnonzero(row_weight)
         if len(counted) == len(row_weight):
             return replace(whole, sample=whole.sample.take(slice(None), row_weight, target))
@@ -311,7 +312,9 @@ class FeatureBasis:
         dtype = np.float64 if objective.num_features <= DOUBLE_FEATURES else objective.dtype
         columns = np.empty((sample.num_rows, objective.num_features), dtype)
         np.subtract(sample.X, objective.center, out=columns, casting="same_kind")
-        weight = sample.row_weight
+        weight = _some_weight(sample.row_weight, stride)
+        if weight is not sample.row_weight:
+            sample = sample.take(slice(None), weight, sample.target)
         share = (weight / weight.sum()).astype(columns.dtype)
         part = slice(0, None, max(1, len(columns) // max(BASIS_ROWS, 2 * RANK)))
         center = share @ columns if objective.fit_intercept else 0.0
@@ -322,6 +325,14 @@ class FeatureBasis:
         reached = np.count_nonzero(columns.any(axis=0))
         dimensions = max(0, min(reached, len(columns)) - vectors.shape[1])
         return cls(sample, stride, columns, vectors, rotated, squared, left / max(1, dimensions), dimensions)
+
+
+def _some_weight(row_weight: Array, stride: int) -> Array:
+    """Return the weights of sampled rows; equal ones if the sample met only rows of weight 0, as it may by its stride.
+
+    Weights of all rows sum to about 1, and each sampled row stands for `stride` of them.
+    """
+    return row_weight if row_weight.any() else np.full(len(row_weight), 1.0 / (stride * max(1, len(row_weight))))
 
 
 @dataclass
