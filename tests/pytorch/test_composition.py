@@ -181,7 +181,7 @@ def test_a_compiled_linear_head(problem: Problem, reduction: str) -> None:
 
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     got, want = compiled(x, w, b), loss(x, w, b)
-    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-14, equal_nan=True)
     upstream = torch.linspace(0.5, 1.5, want.numel(), dtype=torch.float64).reshape(want.shape)
     for mine, other in zip(*(torch.autograd.grad(o, (x, w, b), upstream) for o in (got, want)), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-13)
