@@ -23,7 +23,7 @@ NAMES = [f"x{j}" for j in range(12)]
 @pytest.fixture
 def nothing_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps what would fit into memory out of it."""
-    for module in ("objective", "softmax_regression", "curvature"):
+    for module in ("objective", "softmax_regression"):
         monkeypatch.setattr(f"crossent.sklearn.{module}.CACHE_BYTES", 1 << 10)
 
 
@@ -206,9 +206,9 @@ def test_large_memory_maps_are_read_in_windows(tmp_path: Path, monkeypatch: pyte
 MEASURE = """
 import resource, sys
 import numpy as np
-import crossent.sklearn.curvature, crossent.sklearn.objective
+import crossent.sklearn.objective
 from crossent.sklearn import ParquetRows, SoftmaxRegression
-crossent.sklearn.curvature.CACHE_BYTES = crossent.sklearn.objective.CACHE_BYTES = 1 << 24
+crossent.sklearn.objective.CACHE_BYTES = 1 << 24
 rng = np.random.default_rng(0)
 SoftmaxRegression(max_iter=1, tol=1.0).fit(rng.normal(size=(999, 9)).astype("f4"), rng.integers(0, 3, 999))
 rows = ParquetRows(sys.argv[1], exclude=["label"], window_bytes=1 << 23)
