@@ -222,3 +222,24 @@ def test_it_does_what_softmax_regression_does() -> None:
     swept = list(SoftmaxRegressionCV(link="softmax", tol=1e-6).sweep(X, y, [0.1, 1.0]))
     assert [fitted.C for fitted in swept] == [0.1, 1.0]
     assert all(fitted.duality_gap_ <= 1e-6 for fitted in swept)
+
+
+def test_a_prediction_that_is_worse_is_not_used() -> None:
+    from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
+    from crossent.sklearn.solvers import predicted_start
+    from crossent.sklearn.targets import encode_target
+
+    X, y = wine()
+    share = np.full(len(y), 1 / len(y))
+    objective = LinearObjective(X, encode_target(y, "softmax"), share, 1.0, CROSS_ENTROPY_TERMS, True)
+    fits = [SoftmaxRegression(C / len(y), tol=1e-8).fit(X, y) for C in (1, 2, 4)]
+    optima = [
+        objective.evaluate(np.column_stack([fit.coef_, fit.intercept_ + fit.coef_ @ objective.center])) for fit in fits
+    ]
+    objective.restart(1 / 4)
+    values = [objective.evaluate(at.theta).value for at in optima]
+    start = predicted_start(objective, optima[0], optima[1], 1.0)
+    assert values[2] < objective.evaluate(start).value < values[1]
+    assert predicted_start(objective, optima[2], optima[1], 1.0) is optima[1].theta  # the wrong way
+    far = objective.evaluate(-100 * optima[1].theta)
+    assert predicted_start(objective, far, optima[1], 1.0) is optima[1].theta

@@ -17,7 +17,7 @@ from crossent.kernels.threads import run_rows, set_num_threads
 from crossent.sklearn import SoftmaxRegression
 from crossent.sklearn.curvature import FeatureBasis, Hessian, KroneckerMetric
 from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
-from crossent.sklearn.solvers import _between, _Point
+from crossent.sklearn.solvers import MEMORY, _between, _num_pairs, _Point
 from crossent.sklearn.targets import EncodedTarget, encode_target
 
 STEPS = 400
@@ -53,6 +53,57 @@ def test_the_mean_over_draws_is_the_hessian(link: str) -> None:
     assert (np.abs(np.mean(shares) * exact - exact) > 5 * spread).any()
 
 
+def test_the_mean_over_draws_of_entries_is_nearly_the_hessian() -> None:
+    """Products of two drawn entries bias it by about their size, the threshold."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(2000, 8)), rng.integers(60, size=2000)
+    target = encode_target(y, "softmax")
+    objective = LinearObjective(X, target, np.full(2000, 1 / 2000), 1e-3, CROSS_ENTROPY_TERMS, True)
+    theta, vector = rng.normal(size=(2, 60, 9)) * [[[2.0]], [[1.0]]]
+    exact = Hessian(objective, theta) @ vector
+    sampling = 4000 / KroneckerMetric.at(objective, theta).curvature
+    draws = []
+    for step in range(60):
+        hessian = Hessian(objective, theta, sampling, step)
+        assert hessian.share < 0.1
+        draws.append(hessian @ vector)
+    scale = np.linalg.norm(exact)
+    single = np.linalg.norm(draws[0] - exact) / scale
+    assert np.linalg.norm(np.mean(draws, axis=0) - exact) / scale < 0.4 * single < 0.2
+    assert hessian.outputs is not None
+    np.testing.assert_allclose(hessian.outputs.sum(axis=0), 0.0, atol=1e-12)
+    full = KroneckerMetric.at(objective, theta).outputs
+    eigenvalues = full[1]
+    assert np.trace(hessian.outputs) == pytest.approx(eigenvalues.sum(), rel=0.05)
+
+
+def test_many_classes_are_fitted_with_entries_whatever_the_threads() -> None:
+    X, y = blobs(3000, 16, 50, seed=3)
+    models = []
+    for threads in (1, 2):
+        set_num_threads(threads)
+        models.append(SoftmaxRegression(1.0).fit(X, y))
+    set_num_threads(None)
+    assert models[0].duality_gap_ <= 1e-4
+    np.testing.assert_array_equal(models[0].coef_, models[1].coef_)
+
+
+def test_memory_bounds_entries_and_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = blobs(1000, 4, 40, seed=3)
+    objective = LinearObjective(X, encode_target(y, "softmax"), np.full(1000, 1e-3), 1e-3, CROSS_ENTROPY_TERMS, True)
+    monkeypatch.setattr(objective, "cache_bytes", 16_000)
+    assert Hessian(objective, np.zeros((40, 5)), 1e9, 1, 1e9)._kept is None  # of few classes products are made anew
+    monkeypatch.setattr("crossent.sklearn.curvature.DENSE_OUTPUTS", 30)
+    hessian = Hessian(objective, np.zeros((40, 5)), 1e9, 1, 1e9)
+    kept = sum(len(block.values) for block in hessian._kept or [])
+    assert 0 < kept <= 2 * 16_000 / 16
+    assert _num_pairs(objective) == MEMORY
+    monkeypatch.setattr("crossent.sklearn.solvers.MEMORY_BYTES", 5 * 2 * 8 * 40 * 5)
+    assert _num_pairs(objective) == 5
+    monkeypatch.setattr("crossent.sklearn.solvers.MEMORY_BYTES", 1)
+    assert _num_pairs(objective) == 2
+
+
 def test_every_row_counts_where_sampling_is_high() -> None:
     objective, theta = problem("softmax")
     vector = np.random.default_rng(2).normal(size=theta.shape)
@@ -66,7 +117,7 @@ def test_where_memory_is_short_products_draw_the_same_rows_anew(monkeypatch: pyt
     vector = np.random.default_rng(2).normal(size=theta.shape)
     sampling = 60 / KroneckerMetric.at(objective, theta).curvature
     kept = Hessian(objective, theta, sampling, 3) @ vector
-    monkeypatch.setattr(objective, "cache_bytes", 1000)
+    monkeypatch.setattr(objective, "cache_bytes", 500)
     short = Hessian(objective, theta, sampling, 3, most_rows=60)
     assert short._kept is None
     np.testing.assert_allclose(short @ vector, kept, rtol=1e-12)

@@ -293,13 +293,13 @@ def test_a_tolerance_beyond_rounding_warns_and_ends() -> None:
 
 
 def test_coefficients_that_float32_cannot_hold_warn() -> None:
-    """Tiny, steep losses: rounding the coefficients to float32 leaves the tolerance."""
-    X, y = separable()
-    X = (X * 1e2 + 1e6).astype(np.float32)  # far from 0, where intercepts are large and take the digits
+    """Far from 0, where the products of rounded coefficients with X leave the tolerance."""
+    X, y = blobs(150, 5, 3, seed=4)
+    X = (X + 1e4).astype(np.float32)
     with pytest.warns(ConvergenceWarning, match=r"coefficients as float32 .*dtype='float64'"):
-        model = SoftmaxRegression(1e6, tol=1e-9).fit(X, y)
+        model = SoftmaxRegression(1e3, tol=1e-9).fit(X, y)
     assert model.duality_gap_ > 1e-9
-    assert SoftmaxRegression(1e6, tol=1e-9, dtype="float64").fit(X, y).duality_gap_ <= 1e-9
+    assert SoftmaxRegression(1e3, tol=1e-9, dtype="float64").fit(X, y).duality_gap_ <= 1e-9
 
 
 def test_interrupt_keeps_the_best_iterate() -> None:
@@ -339,7 +339,7 @@ def test_callback_sees_the_history_and_can_stop() -> None:
     for before, after in pairwise(seen):
         assert after["objective"] < before["objective"]
         assert after["evaluations"] > before["evaluations"]
-        assert after["hessian_products"] > before["hessian_products"]
+        assert after["hessian_products"] > before["hessian_products"] or before["iteration"] == 0
     assert set(seen[0]) >= {"iteration", "objective", "gradient_norm", "duality_gap", "evaluations"}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import bfloat16, binary, curvature, general, narrow, wide
+from . import bfloat16, binary, curvature, entries, general, narrow, wide
 from . import labels as _labels
 from .affine import affine_moments, sigmoid_affine_moments, temperature_moments
 from .closed_forms import BRIER_TERM, ENTROPY_PENALTY, LANES
@@ -25,6 +25,8 @@ from .threads import run_rows
 __all__ = [
     "affine_moments",
     "bin_sums",
+    "draw_entries",
+    "multiply_entries",
     "narrow_bfloat16",
     "pool_adjacent",
     "ranked_terms",
@@ -286,6 +288,38 @@ def sigmoid_value_grad(
 def softmax_curvature(p: Array, top: NDArray[np.intp], mass: Array, u: Array) -> None:
     """``a_i (diag p_i - p_i p_iᵀ) u_i`` in place of ``u``; all class-major, (K, n); in the calling thread."""
     curvature.curvature_columns(_plain(p), _plain(top), _plain(mass), u)
+
+
+def draw_entries(
+    p: Array,
+    top: NDArray[np.intp],
+    rest: Array,
+    mass: Float64,
+    least: float,
+    phase: float,
+    rows: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    classes: NDArray[np.int32],
+    values: Array,
+) -> tuple[int, int]:
+    """Keep the entries of p (n, K) that count; return how many rows and entries were kept."""
+    return entries.draw(p, top, rest, _plain(mass), float(least), float(phase), rows, ends, classes, values)
+
+
+def multiply_entries(
+    columns: Array,
+    rows: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    classes: NDArray[np.int32],
+    values: Array,
+    mass: Array,
+    weight: Array,
+    bias: Array,
+    out: Array,
+) -> None:
+    """Add ``Σ_i a_i (diag p_i - p_i p_iᵀ / Σ_k p_ik) (V x_i + b) (x_i, 1)ᵀ`` to `out`; in the calling thread."""
+    u = np.empty(len(bias), bias.dtype)
+    entries.multiply(_plain(columns), rows, starts, classes, values, mass, weight, bias, u, out)
 
 
 def scan_labels(

@@ -233,6 +233,68 @@ def softmax_curvature(p: np.ndarray, top: np.ndarray, mass: np.ndarray, u: np.nd
     u *= p * mass
 
 
+def draw_entries(
+    p: np.ndarray,
+    top: np.ndarray,
+    rest: np.ndarray,
+    mass: np.ndarray,
+    least: float,
+    phase: float,
+    rows: np.ndarray,
+    ends: np.ndarray,
+    classes: np.ndarray,
+    values: np.ndarray,
+) -> tuple[int, int]:
+    """Keep the entries of p (n, K) whose curvature counts; return how many rows and entries were kept.
+
+    An entry with ``mass · p < least`` is kept with probability ``mass · p / least`` as one of that size (systematic
+    sampling from `phase` in [0, 1)). Each row keeps its likeliest class `top`, first, and is left out if that is all.
+    `ends` are where the rows' entries end. `rest` is 1 minus the probability of `top`.
+    """
+    share = p.astype(np.float64) * (mass / least)[:, None]
+    share[np.arange(len(p)), top] = 0.0
+    certain = share >= 1.0
+    reached = np.cumsum(np.where(certain, 0.0, share)).reshape(share.shape) + phase
+    drawn = np.diff(np.floor(reached).ravel(), prepend=0.0).reshape(share.shape) > 0
+    num_rows = num_entries = 0
+    for i in np.flatnonzero((certain | drawn).any(axis=1)):
+        others = np.flatnonzero(certain[i] | drawn[i])
+        kept = np.concatenate([top[i : i + 1], others])
+        stop = num_entries + len(kept)
+        classes[num_entries:stop] = kept
+        values[num_entries:stop] = p[i, kept]
+        values[num_entries + 1 : stop][~certain[i, others]] = least / mass[i]
+        rows[num_rows], ends[num_rows] = i, stop
+        num_rows, num_entries = num_rows + 1, stop
+    return num_rows, num_entries
+
+
+def multiply_entries(
+    columns: np.ndarray,
+    rows: np.ndarray,
+    starts: np.ndarray,
+    classes: np.ndarray,
+    values: np.ndarray,
+    mass: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Add ``Σ_i a_i (diag p_i - p_i p_iᵀ / Σ_k p_ik) (V x_i + b) (x_i, 1)ᵀ`` to `out` (K, D + 1), entries of p only.
+
+    V is `weight` (K, D), b `bias`, x_i ``columns[rows[i]]``; row i's entries are ``starts[i]:starts[i + 1]`` of
+    `classes` and `values`, the likeliest class first.
+    """
+    for i, row in enumerate(rows):
+        entries = slice(starts[i], starts[i + 1])
+        kept, p = classes[entries], values[entries]
+        u = weight[kept] @ columns[row] + bias[kept]
+        u -= u[0]
+        v = mass[i] * p * (u - (p @ u) / p.sum())
+        out[kept, :-1] += np.outer(v, columns[row])
+        out[kept, -1] += v
+
+
 def sigmoid_value_grad(
     logits: np.ndarray,
     labels: np.ndarray | None,

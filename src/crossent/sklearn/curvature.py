@@ -13,6 +13,13 @@ and its S_i divided by π_i, which leaves the sum as expected. ``d = Σ αβ/(α
 at the model's eigenvalues, bounds how much curvature a row can hold: after preconditioning no kept row exceeds about
 1/κ of the whole. Gradients always see every row, so κ decides how fast Newton's method converges, never to what.
 
+**Nor every class of a row.** A softmax that has learned something puts nearly all of a row on a few classes. So single
+entries are drawn: ``a_i p_ik`` is kept where it exceeds ``θ = Σ_j tr S_j / (κ d)``; a smaller one is kept with
+probability ``a_i p_ik / θ``, as θ; and ``S_i = a_i (diag p̃_i - p̃_i p̃_iᵀ / Σ_k p̃_ik)``. The bound is that of rows, 1/κ,
+and holds for each entry instead of each row's K of them: among 100 classes 2 % of all entries are left. The likeliest
+class of a row is always kept; a row without another one has no curvature. An entry costs more than its part of a
+matrix product (`ENTRY_COST`), so blocks whose entries are many draw rows instead.
+
 **The model** replaces the sum of Kronecker products by one, ``A ⊗ B / Σ_i ω_i`` with ``A = Σ_i S_i``, ``ω_i = tr S_i``
 and ``B = Σ_i ω_i (x_i - x̂)(x_i - x̂)ᵀ``, centred at ``x̂ = Σ ω_i x_i / Σ ω_i``. In the coordinates (W, b + W x̂) the
 intercept then parts from W: its block is A, exactly, and the block of W is ``A ⊗ B / Σω + λ``, which two
@@ -29,6 +36,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from crossent.kernels.threads import run_rows
 
@@ -47,6 +55,14 @@ BASIS_ROWS = 2048
 DOUBLE_FEATURES = 256
 """Up to as many features their basis is found in float64: it is cheap, and columns may differ in scale."""
 LONG_ROWS = 64
+ENTRY_OUTPUTS = 64
+"""Of fewer classes rows are drawn: they have little to leave out, and a row as a whole says more."""
+ENTRY_COST = 3
+"""What a multiplication for a single entry of p costs, in multiplications of a matrix product,"""
+ENTRY_BYTES = 16
+"""and about what it keeps in memory."""
+ENTRIES_PER_TOTAL = 4
+"""A partial sum is worth its zeros where as many entries per class are added to it."""
 SEED = 20230
 
 
@@ -58,6 +74,26 @@ class _Rows(NamedTuple):
     values: NDArray[Any]  # (K, n)
     top: NDArray[np.intp] | None
     mass: NDArray[Any] | None
+
+
+class _Entries(NamedTuple):
+    """A block of rows of which single entries of p are kept, as `crossent.kernels.entries` lays them out."""
+
+    columns: NDArray[Any]  # (n, D)
+    rows: NDArray[np.int64]  # which of these
+    starts: NDArray[np.int64]
+    classes: NDArray[np.int32]
+    values: NDArray[Any]
+    mass: NDArray[Any]
+
+    def between_outputs(self, num_outputs: int) -> Array:
+        """Return ``Σ S_i`` (K, K), whose rows sum to 0 exactly."""
+        p = csr_array((self.values.astype(np.float64), self.classes, self.starts), shape=(len(self.rows), num_outputs))
+        factors = np.repeat(self.mass / p.sum(axis=1), np.diff(self.starts))
+        between = -(csr_array((p.data * factors, p.indices, p.indptr), p.shape).T @ p).toarray()
+        np.fill_diagonal(between, 0.0)
+        np.fill_diagonal(between, -between.sum(axis=1))
+        return between
 
 
 def _join(blocks: list[_Rows], size: int) -> list[_Rows]:
@@ -111,16 +147,30 @@ class Hessian:
         self._theta = objective.working(theta)
         self._sampling = sampling
         self._step = step
-        self._kept: list[_Rows] | None = None
+        self._kept: list[_Rows | _Entries] | None = None
         self._buffers: list[tuple[NDArray[Any], NDArray[Any]]] = []
-        self.rows_kept = objective.num_rows
+        self.rows_kept: float = objective.num_rows
+        """An entry of p counts as 1/K of a row."""
         self.outputs: Array | None = None
         """A (K, K) over all rows, where it was cheap; it is what Newton's method for b alone needs."""
-        columns = 0 if most_rows >= objective.num_rows and objective.holds_columns else objective.num_features
-        bytes_kept = min(most_rows, objective.num_rows) * (objective.num_outputs + columns) * objective.dtype.itemsize
-        if bytes_kept > objective.cache_bytes:
+        num_rows, num_outputs, size = objective.num_rows, objective.num_outputs, objective.dtype.itemsize
+        many = objective.target.link == "softmax" and num_outputs >= ENTRY_OUTPUTS
+        self._draws_entries = many and bool(np.isfinite(sampling))
+        copied = 0 if objective.holds_columns else objective.num_features
+        most_entries = objective.cache_bytes // (ENTRY_BYTES + copied * size)
+        if self._draws_entries and most_entries < most_rows < np.inf:
+            if most_entries < num_outputs:
+                self._draws_entries = False  # less than one for each class
+            elif num_outputs > DENSE_OUTPUTS:
+                self._sampling *= most_entries / most_rows
+            else:  # matrix products are not so much dearer that what memory allows would have to do
+                self._draws_entries = False
+        if most_rows < num_rows:
+            copied = objective.num_features
+        self._keeps_rows = min(most_rows, num_rows) * (num_outputs + copied) * size <= objective.cache_bytes
+        if not (self._keeps_rows or self._draws_entries):
             return  # every product makes its blocks anew
-        with_outputs = objective.target.link == "softmax" and objective.num_outputs <= DENSE_OUTPUTS
+        with_outputs = objective.target.link == "softmax" and num_outputs <= DENSE_OUTPUTS
 
         def keep(workspace: Workspace, rows: slice, total: list[Any]) -> float:
             block = self._block(workspace, rows, total[0])
@@ -128,17 +178,19 @@ class Hessian:
                 total.append(block)
             return 0.0
 
-        square = (objective.num_outputs, objective.num_outputs)
+        square = (num_outputs, num_outputs)
         parts = [total for total, _ in objective.sum_rows(keep, lambda: [np.zeros(square) if with_outputs else None])]
-        blocks = [block for part in parts for block in part[1:]]
+        rows = [block for part in parts for block in part[1:] if isinstance(block, _Rows)]
+        entries = [block for part in parts for block in part[1:] if isinstance(block, _Entries)]
         if with_outputs:
             self.outputs = np.sum([part[0] for part in parts], axis=0)
-        self.rows_kept = sum(len(block.columns) for block in blocks)
-        if self.rows_kept < objective.num_rows:
-            work = self.rows_kept * objective.num_outputs * objective.num_features
-            size = -(-self.rows_kept // max(1, min(CHUNKS, work // PARALLEL_WORK)))
-            blocks = _join(blocks, min(objective.cache_rows, size))
-        self._kept = blocks
+        kept = sum(len(block.columns) for block in rows)
+        if kept < num_rows:
+            work = kept * num_outputs * objective.num_features
+            size = -(-kept // max(1, min(CHUNKS, work // PARALLEL_WORK)))
+            rows = _join(rows, min(objective.cache_rows, size))
+        self.rows_kept = kept + sum(len(block.values) for block in entries) / num_outputs
+        self._kept = [*rows, *entries]
 
     @property
     def share(self) -> float:
@@ -154,10 +206,10 @@ class Hessian:
     @property
     def kept_bytes(self) -> int:
         """Bytes that are kept for products, beyond the objective's own."""
-        columns = [block.columns for block in self._kept or [] if block.columns.base is None]
-        return sum(block.values.nbytes for block in self._kept or []) + sum(array.nbytes for array in columns)
+        arrays = [array for block in self._kept or [] for array in block if array is not None]
+        return sum(array.nbytes for array in arrays if array.base is None)
 
-    def _block(self, workspace: Workspace, rows: slice, outputs: Array | None = None) -> _Rows:
+    def _block(self, workspace: Workspace, rows: slice, outputs: Array | None = None) -> _Rows | _Entries:
         objective = self._objective
         columns = objective.columns(workspace, rows)
         logits = objective.logits(workspace, self._theta, columns)
@@ -171,6 +223,12 @@ class Hessian:
                 kept *= boost.astype(objective.dtype)
             return _Rows(self._take(columns, chosen), kept, None, None)
         p, top, rest = objective.probabilities(logits)
+        if self._draws_entries:
+            entries = self._draw_entries(columns, (p, top, rest, mass), rows)
+            if entries is not None:
+                if outputs is not None:
+                    outputs += entries.between_outputs(p.shape[1])
+                return entries
         if outputs is not None:
             outputs += _between_outputs(p, mass)
         if np.isinf(self._sampling):
@@ -181,6 +239,25 @@ class Hessian:
         mass = mass[chosen] if boost is None else mass[chosen] * boost
         values = np.array(drop_negligible(p[chosen]).T, order="C")  # a copy, because the workspace is reused
         return _Rows(self._take(columns, chosen), values, top[chosen], mass.astype(objective.dtype))
+
+    def _draw_entries(self, columns: NDArray[Any], model: tuple[Any, Any, Any, Any], rows: slice) -> _Entries | None:
+        """Return the entries of a block that count; None where matrix products with whole rows cost less."""
+        p, top, rest, mass = model
+        kept, starts = np.empty(len(p), np.int64), np.zeros(len(p) + 1, np.int64)
+        classes, values = np.empty(p.size, np.int32), np.empty(p.size, p.dtype)
+        phase = np.random.default_rng((SEED, self._step, rows.start)).random()
+        least = 1.0 / self._sampling
+        draw = self._objective.draw_entries
+        num_rows, num_entries = draw(p, top, rest, mass, least, phase, kept, starts[1:], classes, values)
+        if self._keeps_rows and ENTRY_COST * num_entries > num_rows * p.shape[1]:
+            return None
+        kept = kept[:num_rows].copy()
+        mass = mass[kept].astype(p.dtype)
+        if not self._objective.holds_columns:
+            columns, kept = columns[kept], np.arange(num_rows)
+        return _Entries(
+            columns, kept, starts[: num_rows + 1], classes[:num_entries].copy(), values[:num_entries].copy(), mass
+        )
 
     def _take(self, columns: NDArray[Any], chosen: Any) -> NDArray[Any]:
         if isinstance(chosen, slice):
@@ -208,7 +285,9 @@ class Hessian:
         if self._kept is None:
 
             def recompute(workspace: Workspace, rows: slice, total: Array) -> float:
-                self._add(self._block(workspace, rows), v, total)
+                block = self._block(workspace, rows)
+                assert isinstance(block, _Rows)  # entries are always kept
+                self._add(block, v, total)
                 return 0.0
 
             for total, _ in objective.sum_rows(recompute, lambda: np.zeros(vector.shape)):
@@ -222,15 +301,23 @@ class Hessian:
     def _sum_kept(self, v: Any, shape: tuple[int, ...]) -> list[Array]:
         kept = self._kept or []
         count = min(self._objective.num_chunks, len(kept))
+        if all(isinstance(block, _Entries) for block in kept):
+            entries = sum(len(block.values) for block in kept)
+            count = min(count, max(1, entries // (ENTRIES_PER_TOTAL * self._objective.num_outputs)))
         bounds = [len(kept) * i // max(1, count) for i in range(count + 1)]
         out: list[Any] = [None] * count
 
         def run(start: int, stop: int) -> None:
             for chunk in range(start, stop):
                 total = np.zeros(shape)
+                single: Any = None  # entries are added in working precision
                 for block in kept[bounds[chunk] : bounds[chunk + 1]]:
-                    self._add(block, v, total)
-                out[chunk] = total
+                    if isinstance(block, _Rows):
+                        self._add(block, v, total)
+                    else:
+                        single = np.zeros(shape, self._objective.dtype) if single is None else single
+                        self._objective.multiply_entries(block, v, single)
+                out[chunk] = total if single is None else total + single
 
         run_rows(run, count, PARALLEL_WORK, ())
         return out
@@ -357,25 +444,8 @@ class KroneckerMetric:
         """Build the model from a basis, by default one of about `sample` evenly spaced rows (None: all)."""
         if basis is None:
             basis = FeatureBasis.of(objective, sample)
-        rows = basis.sample
-        working = WorkingParameters.of(theta, objective.dtype)
-        logits = basis.columns.astype(objective.dtype, copy=False) @ working.weight.T
-        logits += working.bias
-        mass = basis.stride * rows.mass(slice(None))
-        if objective.link == "sigmoid":
-            weighted = rows.variances(logits) * (mass if mass.ndim == 2 else mass[:, None])
-            omega = weighted.sum(axis=1)
-            outputs: tuple[Array | None, Array] = (None, weighted.sum(axis=0))
-        else:
-            p, top, rest = rows.probabilities(logits)
-            omega = mass * _row_curvature(p, top, rest)[0]
-            if objective.num_outputs > DENSE_OUTPUTS:
-                outputs = (None, _output_diagonal(p, top, rest, mass))
-            else:
-                between = _between_outputs(p, mass)
-                if not objective.is_shift_invariant:  # cross-entropy has no curvature there, but the loss at hand has
-                    between += between.trace() / between.shape[0] ** 2
-                outputs = _spectrum(between)
+        omega, between = _sample_curvature(objective, theta, basis)
+        outputs = (None, between) if between.ndim == 1 else _spectrum(between)
         omega_sum = max(float(omega.sum()), float(np.finfo(np.float64).tiny))
         rotated = basis.rotated
         weight = (omega / omega_sum).astype(rotated.dtype)
@@ -463,6 +533,31 @@ class KroneckerMetric:
         if self.fit_intercept:
             out[:, -1] = self._contrasts(self.solve_intercept(bias_gradient) - solution @ self.shift)
         return out
+
+
+def _sample_curvature(objective: Objective, theta: Array, basis: FeatureBasis) -> tuple[Array, Array]:
+    """Return ω (n,) of the basis's rows and A, (K, K) or its diagonal, some rows at a time."""
+    working = WorkingParameters.of(theta, objective.dtype)
+    sample = basis.sample
+    all_mass = basis.stride * sample.mass(slice(None))
+    dense = objective.link == "softmax" and objective.num_outputs <= DENSE_OUTPUTS
+    omega, between = np.empty(len(basis.columns)), np.zeros((objective.num_outputs,) * (2 if dense else 1))
+    for start in range(0, len(omega), sample.cache_rows):
+        rows = slice(start, start + sample.cache_rows)
+        logits = basis.columns[rows].astype(objective.dtype, copy=False) @ working.weight.T
+        logits += working.bias
+        mass = all_mass[rows]
+        if objective.link == "sigmoid":
+            weighted = sample.variances(logits) * (mass if mass.ndim == 2 else mass[:, None])
+            omega[rows] = weighted.sum(axis=1)
+            between += weighted.sum(axis=0)
+            continue
+        p, top, rest = sample.probabilities(logits)
+        omega[rows] = mass * _row_curvature(p, top, rest)[0]
+        between += _between_outputs(p, mass) if dense else _output_diagonal(p, top, rest, mass)
+    if dense and not objective.is_shift_invariant:  # cross-entropy has no curvature there, but the loss at hand has
+        between += between.trace() / between.shape[0] ** 2
+    return omega, between
 
 
 def _in_dtype(array: Array, matrix: NDArray[Any]) -> Array:

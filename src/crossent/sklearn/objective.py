@@ -39,6 +39,8 @@ from .targets import EncodedTarget
 
 BLOCK_ELEMENTS = 1 << 19
 """Elements of a block's largest buffer: 2 MiB in float32, which a core's second-level cache holds."""
+BLOCK_ROWS = 64
+"""The fewest rows of a block: with 100,000 classes every block's products read all of W, whatever its rows."""
 CACHE_BYTES = 1 << 28
 """The most that may be kept between passes: the centred columns, and the probabilities for Hessian products."""
 CHUNKS = 16
@@ -178,7 +180,7 @@ class LinearObjective:
         self.num_chunks = max(1, min(CHUNKS, TOTALS_BYTES // (8 * self.num_outputs * (self.num_features + 1))))
         if self.num_rows * self.num_outputs * self.num_features < PARALLEL_WORK:
             self.num_chunks = 1
-        self.cache_rows = max(1, BLOCK_ELEMENTS // max(self.num_outputs, self.num_features))
+        self.cache_rows = max(BLOCK_ROWS, BLOCK_ELEMENTS // max(self.num_outputs, self.num_features))
         rows_at_a_time = X.window_rows if isinstance(X, RowSource) else self.num_rows
         self.block_rows = max(1, min(self.cache_rows, -(-rows_at_a_time // self.num_chunks)))
         self._blocks = list(_without_gaps(self._split(0, self.num_rows), row_weight))
@@ -482,6 +484,16 @@ class LinearObjective:
     ) -> None:
         """Replace u (K, n) by ``a_i (diag p_i - p_i p_iᵀ) u_i``."""
         registry.find(u.dtype).softmax_curvature(p, top, mass, u)
+
+    def draw_entries(self, *arguments: Any) -> tuple[int, int]:
+        """Draw entries of p, as the kernel `draw_entries` says."""
+        return registry.find(self.dtype).draw_entries(*arguments)
+
+    def multiply_entries(self, entries: Any, v: WorkingParameters, total: NDArray[Any]) -> None:
+        """Add ``Σ_i S_i (V x_i + b) (x_i, 1)ᵀ`` of drawn entries to `total`, in its dtype."""
+        registry.find(self.dtype).multiply_entries(*entries, v.weight, v.bias, total)
+        if not self.fit_intercept:
+            total[:, -1] = 0.0
 
     def mass(self, rows: slice | NDArray[np.intp]) -> Array:
         """Return a = c τ of some rows: (n,), or (n, K) for the sigmoid link with unequal class weights."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any
@@ -26,9 +26,9 @@ from .certificate import Certificate
 from .checkpoint import Checkpoint, identify
 from .inference import CoefficientSummary, summarize_coefficients
 from .inputs import check_labels, check_source, read_frame, refuse_source
-from .interface import Array, Objective
+from .interface import Array, Evaluation, Objective
 from .objective import CACHE_BYTES, CROSS_ENTROPY_TERMS, SIZEABLE_WORK, LinearObjective, can_copy
-from .solvers import Monitor, Result, minimize
+from .solvers import Monitor, Result, minimize, predicted_start
 from .streaming import MappedRows, RowSource
 from .targets import EncodedTarget, class_weights, encode_target
 
@@ -272,15 +272,17 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         self, problem: _Problem, Cs: Iterable[float], theta: Array, known: dict[str, Any]
     ) -> Iterator[tuple[SoftmaxRegression, Result]]:
         """Yield a clone with the attributes `known`, fitted, and how its fit ended, for each C."""
+        found: list[tuple[float, Evaluation]] = []  # the last two C and their optima
         for C in Cs:
             model = clone(self).set_params(C=C)
             model._check_parameters()
             for name, value in known.items():
                 setattr(model, name, value)
             with problem.objective.single_threaded_blas():
-                result, monitor = model._solve(problem, theta)
+                result, monitor = model._solve(problem, theta, found=found)
             model._explain(result, monitor)
             theta = result.at.theta
+            found = [*found[-1:], (float(C), result.at)]
             yield model, result
 
     # -- the fit, step by step ------------------------------------------------------------------------------------
@@ -361,12 +363,24 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         fit = {"C": float(self.C), **identify(problem.objective)}
         return Checkpoint(self.checkpoint, float(self.checkpoint_interval), fit)
 
-    def _solve(self, problem: _Problem, theta: Array, checkpoint: Checkpoint | None = None) -> tuple[Result, Monitor]:
-        """Fit at this C: f / (C Σ s) has the penalty 1 / (C Σ s)."""
+    def _solve(
+        self,
+        problem: _Problem,
+        theta: Array,
+        checkpoint: Checkpoint | None = None,
+        found: Sequence[tuple[float, Evaluation]] = (),
+    ) -> tuple[Result, Monitor]:
+        """Fit at this C: f / (C Σ s) has the penalty 1 / (C Σ s).
+
+        Optima change about evenly with log C; two that were `found` say where to begin instead of at `theta`.
+        """
         objective = problem.objective
         objective.restart(0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * problem.total))
         scale = problem.total if math.isinf(self.C) else float(self.C) * problem.total
         monitor = self._monitor(objective, scale)
+        if len(found) == 2 and found[0][0] < found[1][0] < self.C < math.inf:
+            (first, earlier), (last, latest) = found
+            theta = predicted_start(objective, earlier, latest, math.log(self.C / last) / math.log(last / first))
         result = minimize(monitor, theta, checkpoint)
         self._store(result, monitor, problem.outputs, problem.edge, scale)
         return result, monitor

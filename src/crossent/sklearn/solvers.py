@@ -27,17 +27,21 @@ if TYPE_CHECKING:
 ARMIJO = 1e-4
 STEEP = 0.5
 """A line search goes on while the slope is more than this part of what it was,"""
-UPHILL = 0.1
+UPHILL = 0.3
 """or has turned to more than this part of it uphill."""
 FIRST_UPHILL = 0.02
 """So of a first step: where classes are far apart it can be several times too long, and leave no curvature behind."""
 NEGLIGIBLE = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 1e-9}
+FURTHEST = 2.0
+"""The farthest that a sweep looks ahead, in steps from the last optimum but one to the last."""
 MAX_BACKTRACKS = 30
 MAX_REFINEMENTS = 4
 MAX_INNER = 1000
 MAX_INNER_FLOAT32 = 100
 MAX_POLISH = 8
 MEMORY = 20
+MEMORY_BYTES = 1 << 30
+"""L-BFGS keeps at most `MEMORY` pairs of steps and gradient changes, in at most so many bytes, and two at least."""
 METRIC_AGE = 10
 ROUNDING = 1e-5
 """A relative decrease below this is within reach of float32's rounding: time for float64."""
@@ -207,6 +211,15 @@ def minimize(monitor: Monitor, theta: Array, checkpoint: Checkpoint | None = Non
     return monitor.finish(at, status)
 
 
+def predicted_start(objective: Objective, earlier: Evaluation, latest: Evaluation, step: float) -> Array:
+    """Return where to begin after two optima: `step` further along the line through them, if F, with the penalty that
+    it has now, is less there than at the last optimum; else there."""
+    weight = latest.theta[:, :-1]
+    here = latest.data_loss + 0.5 * objective.penalty * float(np.vdot(weight, weight))
+    ahead = objective.evaluate(latest.theta + min(step, FURTHEST) * (latest.theta - earlier.theta))
+    return ahead.theta if ahead.value < here else latest.theta
+
+
 def line_search(objective: Objective, at: Evaluation, direction: Array, uphill: float = UPHILL) -> Evaluation | None:
     """Return a point that decreases F enough along a descent direction, or None if rounding lets none be found.
 
@@ -277,11 +290,18 @@ def _metric_sample(objective: Objective) -> int:
     return max(1, min(wanted, CACHE_BYTES // (8 * (objective.num_outputs + objective.num_features))))
 
 
+def _num_pairs(objective: Objective) -> int:
+    """How many pairs of parameter-sized float64 arrays L-BFGS may keep."""
+    pair = 2 * 8 * objective.num_outputs * (objective.num_features + 1)
+    return max(2, min(MEMORY, MEMORY_BYTES // pair))
+
+
 class _NewtonStep:
     """Truncated Newton: conjugate gradients on the Hessian of some rows, preconditioned by the Kronecker model.
 
-    How many rows, `oversampling` decides (κ of the curvature module). It starts low and grows when a step did less than
-    it should have.
+    How many rows, or entries of p, `oversampling` decides (κ of the curvature module). It starts low and grows when a
+    step did less than it should have. At W = 0 all rows have the same curvature, the model is the Hessian (of some
+    rows), and no product is needed.
     """
 
     def __init__(self, monitor: Monitor) -> None:
@@ -310,14 +330,21 @@ class _NewtonStep:
             self.oversampling *= OVERSAMPLING_GROWTH
         self._last_norm = at.gradient_norm
         self._steps += 1
+        if not at.theta[:, :-1].any():  # all rows have the same curvature: the model lacks nothing but some rows
+            following = line_search(objective, at, -metric.solve(at.gradient), FIRST_UPHILL)
+            if following is not None:
+                return following
+        samples, share = objective.is_sizeable, 0.0
         while True:
-            most_rows = self.oversampling * metric.effective_parameters if objective.is_sizeable else math.inf
+            most_rows = self.oversampling * metric.effective_parameters if samples else math.inf
             hessian = objective.hessian(at.theta, most_rows / metric.curvature, self._steps, most_rows)
             metric = metric.with_outputs(hessian.outputs)
             uphill = FIRST_UPHILL if self._steps == 1 else UPHILL
             following = line_search(objective, at, self._direction(at, hessian, metric), uphill)
             if following is not None or hessian.share == 1.0:
                 break
+            samples = samples and hessian.share > share  # else memory allows no more, and products are made anew
+            share = hessian.share
             self.oversampling *= OVERSAMPLING_GROWTH
         if following is None:
             return None
@@ -390,7 +417,7 @@ class _QuasiNewtonStep:
 
     def forget(self) -> None:
         """Drop the history of steps and the metric."""
-        self._pairs: deque[tuple[Array, Array, float]] = deque(maxlen=MEMORY)
+        self._pairs: deque[tuple[Array, Array, float]] = deque(maxlen=_num_pairs(self._objective))
         self._metric: KroneckerMetric | None = None
         self._age = 0
 
