@@ -32,11 +32,11 @@ _UsageError: Any = typer.BadParameter.__base__
 class _OneSentence(typer.core.TyperGroup):
     """Commands whose usage errors are one sentence on stderr, as all others are, and not a box of several lines."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+    def main(self, *args: Any, **options: Any) -> Any:
+        if not options.get("standalone_mode", True):
+            return super().main(*args, **options)
         try:
-            sys.exit(super().main(*args, standalone_mode=False, **extra))
+            sys.exit(super().main(*args, **(options | {"standalone_mode": False})))
         except typer.Abort:
             sys.stderr.write("crossent: interrupted\n")
             sys.exit(130)

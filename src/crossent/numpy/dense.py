@@ -128,7 +128,7 @@ def cross_entropy(
 
 
 # The defaults that are not None, in the order of the signature; as objects, which cost next to nothing to compare.
-_USUAL = tuple(value for value in cross_entropy.__kwdefaults__.values() if value is not None)
+_USUAL = tuple(value for value in (cross_entropy.__kwdefaults__ or {}).values() if value is not None)
 
 
 @takes_options(without=("link", "margin", "alpha"))
