@@ -54,9 +54,10 @@ def section(results: dict[str, Any]) -> str:
     if over:
         lines = "\n".join(f"- {line}" for line in over)
         sentence = (
-            f"More than {MOST:g} × PyTorch's time or memory is taken here. There is next to nothing to compute at these\n"
-            "sizes; what is paid for is Python: handing a kernel to the device costs Triton about half of what PyTorch\n"
-            f"takes for forward and backward, and there are two of them, beside the checks of the arguments.\n\n{lines}"
+            f"More than {MOST:g} × PyTorch's time or memory is taken here. There is next to nothing to compute\n"
+            "at these sizes; what is paid for is Python: handing a kernel to the device costs Triton about half of\n"
+            "what PyTorch takes for forward and backward, and there are two of them, beside the checks of the\n"
+            f"arguments.\n\n{lines}"
         )
     worst = max(r["gradient"] for r in results["agreement"] if r["dtype"] == "torch.float32")
     return f"""{MARKS[0]}

@@ -15,9 +15,19 @@ import time, numpy as np
 import crossent as ce
 z = np.random.default_rng(0).standard_normal(({rows}, {classes})).astype({dtype!r})
 y = np.zeros({rows}, dtype=np.int64)
+soft = np.full(({rows}, {classes}), 1 / {classes}, {dtype!r})
+features, heads = z[:, :8].copy(), np.ones(({classes}, 8), {dtype!r})
 import numba
-s = time.perf_counter(); ce.value_and_grad(z, y); print(time.perf_counter() - s)
+s = time.perf_counter(); {call}; print(time.perf_counter() - s)
 """
+CALLS = {
+    "labels": "ce.value_and_grad(z, y)",
+    "distributions": "ce.value_and_grad(z, soft)",
+    "sigmoid link": 'ce.value_and_grad(z, soft, link="sigmoid")',
+    "statistics": "ce.statistics(z, y)",
+    "linear head": "ce.linear_value_and_grad(features, heads, y)",
+}
+"""What is called first: each compiles kernels of its own, but for the linear head, which has those of its logits."""
 
 
 def _seconds(code: str, **environment: str) -> float:
@@ -32,18 +42,16 @@ def run(repeats: int) -> dict[str, Any]:
     both = [_seconds(_IMPORT.format(module="numpy, crossent")) for _ in range(repeats)]
     numpy_alone = [_seconds(_IMPORT.format(module="numpy")) for _ in range(repeats)]
     first: dict[str, dict[str, float]] = {}
-    for rows, classes, dtype in (
-        (64, 10, "float32"),
-        (64, 1000, "float32"),
-        (64, 10, "float64"),
-        (64, 1000, "float64"),
-    ):
-        code = _CALL.format(rows=rows, classes=classes, dtype=dtype)
-        with tempfile.TemporaryDirectory() as cache:
-            compiling = _seconds(code, NUMBA_CACHE_DIR=cache)
-            cached = [_seconds(code, NUMBA_CACHE_DIR=cache) for _ in range(repeats)]
-        first[f"{classes} classes, {dtype}"] = {"compiling": compiling, "cached": statistics.median(cached)}
-        print("first call", classes, dtype, first[f"{classes} classes, {dtype}"], flush=True)
+    for classes in (10, 1000):
+        for dtype in ("float32", "float64"):
+            for what, call in CALLS.items():
+                code = _CALL.format(rows=64, classes=classes, dtype=dtype, call=call)
+                with tempfile.TemporaryDirectory() as cache:
+                    compiling = _seconds(code, NUMBA_CACHE_DIR=cache)
+                    cached = [_seconds(code, NUMBA_CACHE_DIR=cache) for _ in range(repeats)]
+                name = f"{what}, {classes} classes, {dtype}"
+                first[name] = {"compiling": compiling, "cached": statistics.median(cached)}
+                print("first call", name, first[name], flush=True)
     result = {"import beyond numpy": statistics.median(both) - statistics.median(numpy_alone), "first call": first}
     print(result, flush=True)
     return result

@@ -180,7 +180,7 @@ def sigmoid_row(logit: float, target: float, options: Options = Options()) -> Ro
     Gradient and Hessian have one entry, that of z.
     """
     unmapped = replace(options, softcap=None, temperature=None, prior=None, margin=None)
-    z = max(MASKED, min(-MASKED, float(logit)))
+    z = max(MASKED, min(-MASKED, logit if isinstance(logit, mpf) else float(logit)))
     with mp.workdps(GUARD_DIGITS + int(abs(z) / math.log(10) / (options.temperature or 1)) + 1):
         mapped = apply_maps(
             [Series(z, 1)], None, replace(unmapped, softcap=options.softcap, temperature=options.temperature)
@@ -344,6 +344,27 @@ def tail_row(logits: Sequence[float], target: int, options: Options = Options())
         if logits[target] == -math.inf and is_unbounded(options):
             row.value = mpf("inf")
     return row
+
+
+def smoothed_row(logits: Sequence[float], target: int, options: Options) -> Row:
+    """Cross-entropy of a smoothed label, without maps, for any number of classes; value and gradient.
+
+    ``Σ w_k t'_k (LSE - z_k)`` with ``t' = (1 - ε) onehot + ε/K``; gradient ``(Σ_j w_j t'_j) p_k - w_k t'_k``.
+    """
+    z = _unmasked(logits)
+    spread = float(max(z) - min(z))
+    with mp.workdps(GUARD_DIGITS + 20 + int(spread / math.log(10) + max(0, mp.log10(1 + max(abs(x) for x in z))))):
+        exact = array([mpf(x) for x in z])
+        top = max(exact)
+        weights = array([mp.exp(x - top) for x in exact])
+        everything = total(weights)
+        w = array([mpf(1)] * len(z) if options.weight is None else [mpf(float(x)) for x in options.weight])
+        epsilon = mpf(options.label_smoothing)
+        carried = w * (epsilon / len(z))
+        carried[target] += (1 - epsilon) * w[target]
+        value = total(carried * (top + mp.log(everything) - exact))
+        drawn = total(carried) * weights / everything
+        return Row(value, list(drawn - carried), [], value, list(drawn + carried))
 
 
 def _sums_of_others(values: np.ndarray) -> np.ndarray:

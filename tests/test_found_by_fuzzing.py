@@ -75,6 +75,15 @@ def test_statistics_of_a_nan_row_without_target_mass(twin: str) -> None:
     assert np.isnan(found.log_prob).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_confident_teacher_of_itself(twin: str, dtype: Any) -> None:
+    """Its probability rounds to 1; the loss is 0 up to ulps of what it adds up, and that is tiny."""
+    z = np.array([[0.0, -60.0], [30.0, 2.0]], dtype)
+    rows = [oracle.distillation_row(row, row.tolist(), 1.0) for row in z]
+    results = ce.value_and_grad(z, z, loss=ce.Distillation(1.0), reduction="none")
+    judge(results, rows, oracle.CROSS_ENTROPY, dtype, slack_of(2, dtype))
+
+
 SILENT: dict[str, Any] = {
     "a weight of 0 at a wrong infinite logit": lambda: ce.binary_cross_entropy_with_logits(
         np.array([np.inf, 1.0]), np.array([0, 1]), weight=np.array([0.0, 1.0])

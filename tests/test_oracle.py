@@ -232,3 +232,13 @@ def test_published_gradient():
     expected = [[0.045015, 0.122364, -0.167380], [-0.377636, 0.045015, 0.332620]]
     np.testing.assert_allclose(rows, expected, atol=1e-6, rtol=0)
     np.testing.assert_allclose(np.sum(rows, axis=1), 0, atol=1e-16)
+
+
+def test_the_closed_form_of_smoothed_labels_is_the_series() -> None:
+    rng = np.random.default_rng(4)
+    for z in (rng.normal(size=7), np.array([700.0, 0.0, -3.0]), np.array([0.0])):
+        given = Options(weight=rng.uniform(0.1, 3.0, len(z)), label_smoothing=0.1)
+        series, closed = oracle.softmax_row(z, 0, given), oracle.smoothed_row(z, 0, given)
+        for name in ("value", "gradient", "value_scale", "gradient_scale"):
+            for a, b in zip(np.ravel(getattr(series, name)), np.ravel(getattr(closed, name)), strict=True):
+                assert abs(a - b) <= mpf(10) ** -40 * max(abs(a), mpf(10) ** -320)

@@ -125,6 +125,11 @@ def _weights(rng: np.random.Generator, dtype: Any, n: int, orders: float) -> Pro
     return Problem(_cast(z, dtype), y, {"weight": 10.0 ** rng.uniform(-orders / 2, orders / 2, 5)})
 
 
+def _weights_and_smoothing(rng: np.random.Generator, dtype: Any, n: int, orders: float) -> Problem:
+    problem = _weights(rng, dtype, n, orders)
+    return Problem(problem.logits, problem.target, problem.options | {"label_smoothing": 10.0 ** rng.uniform(-6, 0)})
+
+
 def _smoothing(rng: np.random.Generator, dtype: Any, n: int, epsilon: float) -> Problem:
     z, y = _normal(rng, n)
     z[: n // 2, 0] += 30.0
@@ -197,7 +202,11 @@ SMOOTHED = [
     Family("distributions", "concentration", _same(0.1, 1.0, 10.0), _distributions),
     Family("smoothed distributions", "epsilon", _same(1e-20, 1e-3, 0.5), _smoothed_distributions),
 ]
+WEIGHTED_AND_SMOOTHED = [
+    Family("class weights, smoothed", "orders of magnitude", _same(2.0, 15.0, 30.0), _weights_and_smoothing)
+]
 SOFT = [Family("soft targets", "smallest mass", _same(1e-30, 1e-10, 1.0), _soft)]
+EVERY = [*HARD, *WEIGHTED, *SMOOTHED, *WEIGHTED_AND_SMOOTHED, *SOFT]
 
 
 def many_classes(dtype: Any, num_classes: int, seed: int = 0) -> Problem:

@@ -8,22 +8,43 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections.abc import Sequence
 from typing import Any
 
+from . import families
 from .compare import compare
-from .measure import Errors, Key, measure
+from .errors import Errors, Key
+from .measure import measure
 from .peers import available
 from .report import RESULTS, by_loss, write
 
+SOFTENED = {family.name for family in [*families.SMOOTHED, *families.WEIGHTED_AND_SMOOTHED, *families.SOFT]}
+HARD = {family.name for family in [*families.HARD, *families.WEIGHTED]} | {
+    "very many classes",
+    "sample weights",
+    "sigmoid link",
+    "sigmoid link, weighted",
+}
+"""Families of labels, with whatever weights: cross-entropy is judged by the numbers themselves."""
+
 
 def group_of(loss: str, family: str) -> str:
-    """The table's row: the loss, apart for soft targets, the sigmoid link and the linear head."""
+    """The table's row: the loss, apart for soft targets, other links, statistics and the linear head."""
     name = "cross-entropy" if loss == "CrossEntropy()" else loss
-    if family in ("label smoothing", "distributions", "smoothed distributions", "soft targets"):
+    if family in SOFTENED or family in ("very many classes, smoothed", "sample weights, smoothed"):
         return f"{name}, soft or smoothed" if name in ("cross-entropy", "Focal(gamma=2.0)") else name
-    if family in ("sigmoid link", "linear head", "linear head, smoothed"):
-        return f"{name}, {family}"
-    return name
+    if family.startswith(("sigmoid link", "linear head", "link ", "Hessian")):
+        return f"{name}, {family.split(', K')[0]}"
+    return family if loss in ("statistics", "information") else name
+
+
+def misjudged(found: dict[Key, Errors]) -> list[str]:
+    """Groups of labels under cross-entropy in which a number was not judged by itself."""
+    return [
+        f"{family} ({dtype}): {errors.by_magnitudes} numbers judged by summed magnitudes"
+        for (loss, family, dtype), errors in found.items()
+        if loss == "CrossEntropy()" and family in HARD and errors.by_magnitudes
+    ]
 
 
 def records_of(found: dict[Key, Errors]) -> list[dict[str, Any]]:
@@ -34,17 +55,18 @@ def records_of(found: dict[Key, Errors]) -> list[dict[str, Any]]:
     ]
 
 
-def main() -> int:
-    """Return the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return the exit status: 1 if a bar is broken, or a label's cross-entropy was not judged by itself."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few rows, for a look")
     parser.add_argument("--write", action="store_true", help="keep the results and write docs/accuracy.md")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     logging.getLogger("crossent").setLevel(logging.ERROR)
     found = measure("quick" if chosen.quick else "full")
     records = records_of(found)
     print(by_loss(records))
     broken = [f"{' | '.join(key)}: {text}" for key, errors in found.items() for text in errors.broken()]
+    broken += misjudged(found)
     for text in broken:
         print(f"BROKEN {text}")
     if chosen.write:

@@ -10,11 +10,10 @@ import pytest
 
 import crossent as ce
 
-from . import families, measure, report
+from . import families, heads, linear, measure, reductions, report, run
 from .compare import compare
 from .judge import DTYPES
 from .peers import available
-from .run import records_of
 
 
 @pytest.mark.parametrize("case", measure.CASES, ids=[f"{c.name}-{c.families[0].name}" for c in measure.CASES])
@@ -30,9 +29,36 @@ def test_labels_are_judged_by_the_numbers_themselves() -> None:
         assert errors.by_magnitudes == 0
 
 
-@pytest.mark.parametrize("part", [measure.sigmoid, lambda: measure.linear(9), lambda: measure.many_classes([5000])])
-def test_the_other_heads_keep_their_bars(part: Any) -> None:
-    assert [text for errors in part().values() for text in errors.broken()] == []
+PARTS = {
+    "reductions": lambda: reductions.softmax(6) | reductions.sigmoid(5),
+    "sigmoid link": lambda: heads.sigmoid(False),
+    "probabilities": lambda: heads.probabilities(6),
+    "statistics": lambda: heads.statistics(4) | heads.distances(9),
+    "products": lambda: heads.products(3),
+    "linear head": lambda: linear.measure(3),
+    "many classes": lambda: measure.many_classes([3000]),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_other_heads_keep_their_bars(part: str) -> None:
+    found = PARTS[part]()
+    assert [text for errors in found.values() for text in errors.broken()] == []
+    assert run.misjudged(found) == []
+    assert all(errors.rows > 0 for errors in found.values())
+
+
+@pytest.mark.parametrize("spoil", [None, "bar", "judged by magnitudes"])
+def test_the_exit_status(spoil: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    found = measure.dense(24, 8, cases=[measure.Case(ce.CrossEntropy(), (measure.CE,), families.HARD[:1])])
+    errors = next(iter(found.values()))
+    if spoil == "bar":
+        errors.ulps["gradient"][0] = 4.5
+    elif spoil:
+        errors.by_magnitudes = 1
+    monkeypatch.setattr(run, "measure", lambda budget: found)
+    assert run.main(["--quick"]) == (spoil is not None)
+    assert ("BROKEN" in capsys.readouterr().out) == (spoil is not None)
 
 
 def plain(logits: np.ndarray, target: np.ndarray, **options: Any) -> Any:
@@ -55,11 +81,11 @@ def test_the_bars_have_teeth(function: Any) -> None:
     case = measure.Case(ce.CrossEntropy(), (measure.CE,), families.HARD[:1])
     found = measure.dense(24, 8, (function, ce.value_grad_hess), [case])
     assert all(errors.broken() for errors in found.values())
-    assert all(record["gradient"]["max"] > record["gradient"]["bar"] for record in records_of(found))
+    assert all(record["gradient"]["max"] > record["gradient"]["bar"] for record in run.records_of(found))
 
 
 def test_families_are_the_same_every_time_and_differ_by_seed() -> None:
-    for family in [*families.HARD, *families.WEIGHTED, *families.SMOOTHED, *families.SOFT]:
+    for family in families.EVERY:
         for dtype in DTYPES:
             first, again, other = (list(family.problems(dtype, 20, seed)) for seed in (0, 0, 1))
             for a, b in zip(first, again, strict=True):

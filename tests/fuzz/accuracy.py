@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import oracle
-from accuracy.judge import DTYPES, bars, entries, factor, judge, largest_multiplier, slack_of
+from accuracy.judge import DTYPES, judge, largest_multiplier, scaled, slack_of
 from hypothesis import strategies as st
 from laws.tables import LOSSES, LossCase
 from oracle import Options
@@ -134,11 +134,7 @@ def check_mapped(mapped: Mapped) -> str:
     steepest = 1 / min(1.0, maps.get("temperature", 1.0))
     weight = problem.options.get("weight", 1.0)
     slack = slack_of(z.shape[1], dtype, steepest * largest_multiplier(problem.case.terms, output, weight))
-    value_bar, gradient_bar, _ = bars(dtype)
-    for entry in entries(ce.value_and_grad(z, target, **options), rows, dtype, slack):
-        # Two roundings more: the slope's own, and that of the product.
-        bar = value_bar if entry.what == "value" else gradient_bar + 2
-        assert entry.ulps <= bar * factor(problem.case.terms), (entry, bar)
+    judge(ce.value_and_grad(z, target, **options), rows, problem.case.terms, dtype, slack)
     return "judged"
 
 
@@ -197,8 +193,90 @@ def _check(problem: Judged, z: np.ndarray, rows: list[oracle.Row], weight: Any) 
     return "judged"
 
 
+@dataclass(frozen=True)
+class Reduced:
+    """A softmax or sigmoid problem whose rows (or entries) have weights and a denominator."""
+
+    problem: Judged
+    sample_weight: np.ndarray
+    entry_weight: np.ndarray | None
+    alpha: float | None
+    normalizer: Any
+
+
+SAMPLE_WEIGHTS = st.sampled_from([0.0, 1e-15, 0.5, 1.0, 7.0, 1e15])
+
+
+@st.composite
+def reduced_problems(draw: Any) -> Reduced:
+    """Sample weights, elementwise weights and alpha over thirty orders of magnitude, under any denominator."""
+    problem = draw(st.one_of(softmax_problems(), sigmoid_problems()).filter(lambda p: p.case.looks_at_target))
+    n = len(problem.logits)
+    entry_weight = alpha = None
+    if problem.link == "sigmoid":
+        problem.options.pop("pos_weight", None)
+        alpha = draw(st.sampled_from([None, 0.25, 1e-6]))
+        entry_weight = np.array([draw(SAMPLE_WEIGHTS) for _ in range(n)])
+    sample_weight = np.array([draw(SAMPLE_WEIGHTS) for _ in range(n)]) if problem.link == "softmax" else np.ones(n)
+    return Reduced(problem, sample_weight, entry_weight, alpha, draw(st.sampled_from(["sum", "none", 1e-10, 1e10])))
+
+
+def check_reduced(reduced: Reduced) -> str:
+    """Every row's loss and gradient times its weight over the denominator."""
+    problem = reduced.problem
+    options = {"loss": problem.case.loss, "link": problem.link, **problem.options}
+    factors = reduced.sample_weight
+    if problem.link == "sigmoid":
+        factors = reduced.entry_weight
+        sides = None if reduced.alpha is None else [1 - reduced.alpha, reduced.alpha]
+        given = Options(problem.case.terms, weight=sides, **problem.options)
+        rows = [oracle.sigmoid_row(z, t, given) for z, t in zip(problem.logits, problem.target.tolist(), strict=True)]
+        options |= {"weight": reduced.entry_weight, "alpha": reduced.alpha}
+        z = np.stack([np.zeros_like(problem.logits), problem.logits], axis=1)
+    else:
+        given = Options(problem.case.terms, **problem.options)
+        targets = problem.target.tolist() if problem.target.ndim == 1 else problem.target
+        rows = [oracle.softmax_row(row, t, given) for row, t in zip(problem.logits, targets, strict=True)]
+        options["sample_weight"] = reduced.sample_weight
+        z = problem.logits
+    if isinstance(reduced.normalizer, str):
+        options["reduction"], denominator = reduced.normalizer, 1.0
+    else:
+        options["normalizer"], denominator = reduced.normalizer, reduced.normalizer
+    values, grad = ce.value_and_grad(problem.logits, problem.target, **options)
+    quotients = [oracle.mpf(float(f)) / oracle.mpf(denominator) for f in factors]
+    pairs = zip(rows, quotients, strict=True)
+    expected = [scaled(row, q) if q else oracle.nothing(len(row.gradient)) for row, q in pairs]
+    multiplier = largest_multiplier(problem.case.terms, z, problem.options.get("weight", 1.0))
+    slack = slack_of(z.shape[1], problem.logits.dtype.type, multiplier * max(1.0, float(max(quotients))))
+    if reduced.normalizer != "none":  # the sum is judged elsewhere: here every gradient is
+        values = [float(row.value) for row in expected]
+    judge((values, grad), expected, problem.case.terms, problem.logits.dtype.type, slack)
+    return "judged"
+
+
+@st.composite
+def distilled(draw: Any) -> tuple[np.ndarray, np.ndarray, float]:
+    """A student's and a teacher's logits, and a temperature."""
+    dtype, n, k = draw(st.sampled_from(DTYPES)), draw(st.integers(1, 3)), draw(st.integers(1, 5))
+    numbers = st.one_of(st.floats(-8, 8, width=32), st.sampled_from([0.0, 30.0, -60.0]))
+    z, teacher = (np.array([[draw(numbers) for _ in range(k)] for _ in range(n)]).astype(dtype) for _ in range(2))
+    return z, teacher, draw(st.sampled_from([1.0, 2.0, 0.5, 10.0]))
+
+
+def check_distilled(problem: tuple[np.ndarray, np.ndarray, float]) -> str:
+    z, teacher, temperature = problem
+    dtype = z.dtype.type
+    rows = [oracle.distillation_row(row, t, temperature) for row, t in zip(z, teacher.tolist(), strict=True)]
+    result = ce.value_and_grad(z, teacher, loss=ce.Distillation(temperature), reduction="none")
+    judge(result, rows, oracle.CROSS_ENTROPY, dtype, slack_of(z.shape[1], dtype, max(temperature, temperature**2)))
+    return "judged"
+
+
 ACCURACY: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], str]]] = {
     "accuracy of softmax losses": (softmax_problems(), check_softmax),
     "accuracy behind maps": (mapped_problems(), check_mapped),
     "accuracy of sigmoid losses": (sigmoid_problems(), check_sigmoid),
+    "accuracy under weights and denominators": (reduced_problems(), check_reduced),
+    "accuracy of distillation": (distilled(), check_distilled),
 }

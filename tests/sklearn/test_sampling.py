@@ -53,7 +53,13 @@ def test_the_mean_over_draws_is_the_hessian(link: str) -> None:
     assert (np.abs(np.mean(shares) * exact - exact) > 5 * spread).any()
 
 
-def test_the_mean_over_draws_of_entries_is_nearly_the_hessian() -> None:
+@pytest.fixture
+def entries_of_few_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws single entries of p for fewer classes than is worth it, so that tests are small."""
+    monkeypatch.setattr("crossent.sklearn.curvature.ENTRY_OUTPUTS", 32)
+
+
+def test_the_mean_over_draws_of_entries_is_nearly_the_hessian(entries_of_few_classes: None) -> None:
     """Products of two drawn entries bias it by about their size, the threshold."""
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(2000, 8)), rng.integers(60, size=2000)
@@ -77,7 +83,7 @@ def test_the_mean_over_draws_of_entries_is_nearly_the_hessian() -> None:
     assert np.trace(hessian.outputs) == pytest.approx(eigenvalues.sum(), rel=0.05)
 
 
-def test_many_classes_are_fitted_with_entries_whatever_the_threads() -> None:
+def test_many_classes_are_fitted_with_entries_whatever_the_threads(entries_of_few_classes: None) -> None:
     X, y = blobs(3000, 16, 50, seed=3)
     models = []
     for threads in (1, 2):
@@ -88,7 +94,7 @@ def test_many_classes_are_fitted_with_entries_whatever_the_threads() -> None:
     np.testing.assert_array_equal(models[0].coef_, models[1].coef_)
 
 
-def test_memory_bounds_entries_and_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_bounds_entries_and_pairs(entries_of_few_classes: None, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = blobs(1000, 4, 40, seed=3)
     objective = LinearObjective(X, encode_target(y, "softmax"), np.full(1000, 1e-3), 1e-3, CROSS_ENTROPY_TERMS, True)
     monkeypatch.setattr(objective, "cache_bytes", 16_000)

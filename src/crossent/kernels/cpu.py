@@ -177,7 +177,8 @@ def softmax_value_grad(
             loss,
         )
         if classes <= narrow.MAX_CLASSES:
-            run_rows(narrow.narrow_general_rows, rows, classes, arguments, LANES)
+            kernel = narrow.narrow_distribution_rows if labels is None else narrow.narrow_label_rows
+            run_rows(kernel, rows, classes, arguments, LANES)
         else:
             run_rows(general.general_rows, rows, classes, arguments)
     return loss

@@ -62,7 +62,7 @@ from .closed_forms import (
 from .exp import log1p, multiply_add
 from .rows import MOST_FLOAT
 
-__all__ = ["MAX_CLASSES", "narrow_general_rows", "narrow_hard_rows"]
+__all__ = ["MAX_CLASSES", "narrow_distribution_rows", "narrow_hard_rows", "narrow_label_rows"]
 
 MAX_CLASSES = 64
 """Above this the rows themselves are long enough for vector code, and a block would leave the first-level cache."""
@@ -296,103 +296,110 @@ def _true_class_gradient(f: Any, scale: Any, weight_sum: Any, smoothing: Any, sh
         f[OWN * LANES + i] = scale * f[FACTOR * LANES + i] * own
 
 
-@kernel
-def narrow_general_rows(
-    logits: Any,
-    labels: Any,
-    soft: Any,
-    weight: Any,
-    weight_sum: Any,
-    smoothing: Any,
-    terms: Any,
-    scale: Any,
-    row_weight: Any,
-    with_entropy: Any,
-    with_brier: Any,
-    grad: Any,
-    loss: Any,
-    start: Any,
-    stop: Any,
-) -> None:
-    """What `general.general_rows` computes."""
-    classes = logits.shape[1]
-    number = logits.dtype.type
-    hard = len(labels) > 0
-    x = np.empty(classes * LANES, logits.dtype)
-    z = np.empty(classes * LANES, logits.dtype)
-    t = np.zeros(classes * LANES, logits.dtype)
-    m = np.empty(LANES, logits.dtype)
-    y = np.zeros(LANES, np.int64)
-    f = np.zeros(BLOCK_FIELDS * LANES)
-    share = smoothing / classes
-    kept = 1.0 - smoothing
-    for first in range(start, stop, LANES):
-        last = min(first + LANES, stop)
-        factors = row_weight[first:last] if len(row_weight) > 0 else row_weight
-        if hard:
-            load_labels(labels[first:last], weight, weight_sum, smoothing, share, factors, y, f)
-            for i in range(LANES):
-                t[y[i] * LANES + i] = 1
-        else:
-            _load_targets(soft[first:last], t)
-            _target_mass(t, weight, kept, share, factors, last - first, f)
-        load_rows(logits[first:last], f, z)
-        for j in range(len(x)):
-            x[j] = z[j]
-        block_maximum(x, m)
-        block_exp(x, m)
-        block_tail(x, f)
-        if hard:
-            gather(z, y, f, TRUE_LOGIT)
-            gather(x, y, f, TRUE_E)
-            true_class(f, m)
-            if smoothing > 0.0:
-                block_gap(z, m, weight, f)
-            hard_statistics(f, weight_sum, smoothing, share)
-            for i in range(LANES):
-                f[HIT * LANES + i] = kept * f[TRUE_E * LANES + i] / (1.0 + f[TAIL * LANES + i]) + share
-        else:
-            _target_gap(z, m, t, weight, kept, share, f)
-            _hit_and_miss(x, t, kept, share, f)
-            for i in range(LANES):
-                total = 1.0 + f[TAIL * LANES + i]
-                log_sum = log1p(f[TAIL * LANES + i])
-                f[LSE * LANES + i] = np.float64(m[i]) + log_sum
-                f[NLL * LANES + i] = compensated(f, GAP, i) + f[MASS * LANES + i] * log_sum
-                f[HIT * LANES + i] = compensated(f, HIT, i) / total
-                f[MISS * LANES + i] = compensated(f, OTHER, i) / total
-        if with_entropy:
-            _spread(x, z, m, f)
-            for i in range(LANES):
-                f[SPREAD * LANES + i] = compensated(f, SPREAD, i) / (1.0 + f[TAIL * LANES + i])
-                f[ENTROPY * LANES + i] = log1p(f[TAIL * LANES + i]) + f[SPREAD * LANES + i]
-        if with_brier:
+def _general(hard: bool, name: str) -> Any:
+    """What `general.general_rows` computes, for labels or for distributions: compiling both takes 5 s and more."""
+
+    def rows(
+        logits: Any,
+        labels: Any,
+        soft: Any,
+        weight: Any,
+        weight_sum: Any,
+        smoothing: Any,
+        terms: Any,
+        scale: Any,
+        row_weight: Any,
+        with_entropy: Any,
+        with_brier: Any,
+        grad: Any,
+        loss: Any,
+        start: Any,
+        stop: Any,
+    ) -> None:
+        classes = logits.shape[1]
+        number = logits.dtype.type
+        x = np.empty(classes * LANES, logits.dtype)
+        z = np.empty(classes * LANES, logits.dtype)
+        t = np.zeros(classes * LANES, logits.dtype)
+        m = np.empty(LANES, logits.dtype)
+        y = np.zeros(LANES, np.int64)
+        f = np.zeros(BLOCK_FIELDS * LANES)
+        share = smoothing / classes
+        kept = 1.0 - smoothing
+        for first in range(start, stop, LANES):
+            last = min(first + LANES, stop)
+            factors = row_weight[first:last] if len(row_weight) > 0 else row_weight
             if hard:
-                # The true class apart: p_y - t'_y = (epsilon - u) - (1 - p_y).
+                load_labels(labels[first:last], weight, weight_sum, smoothing, share, factors, y, f)
                 for i in range(LANES):
-                    x[y[i] * LANES + i] = 0
-                    t[y[i] * LANES + i] = 0
-            _brier_sums(x, t, kept, share, f)
-            for i in range(LANES):
-                square = compensated(f, OTHER, i)
-                inner = compensated(f, INNER, i)
-                if hard:
-                    own = (smoothing - share) - f[TRUE_MISS * LANES + i]
-                    square = max(square - share * share, 0.0) + own * own
-                    inner += f[TRUE_E * LANES + i] / (1.0 + f[TAIL * LANES + i]) * own
-                    x[y[i] * LANES + i] = f[TRUE_E * LANES + i]
                     t[y[i] * LANES + i] = 1
-                f[BRIER * LANES + i] = square
-                f[INNER * LANES + i] = inner
-        block_terms(f, terms)
-        store_loss(f, loss[first:last])
-        if len(grad) > 0:
-            _general_gradient(x, z, m, t, weight, kept, share, scale, f, number)
+            else:
+                _load_targets(soft[first:last], t)
+                _target_mass(t, weight, kept, share, factors, last - first, f)
+            load_rows(logits[first:last], f, z)
+            for j in range(len(x)):
+                x[j] = z[j]
+            block_maximum(x, m)
+            block_exp(x, m)
+            block_tail(x, f)
             if hard:
-                _true_class_gradient(f, scale, weight_sum, smoothing, share, m)
+                gather(z, y, f, TRUE_LOGIT)
+                gather(x, y, f, TRUE_E)
+                true_class(f, m)
+                if smoothing > 0.0:
+                    block_gap(z, m, weight, f)
+                hard_statistics(f, weight_sum, smoothing, share)
                 for i in range(LANES):
-                    x[y[i] * LANES + i] = f[OWN * LANES + i]
-            store_rows(x, grad[first:last])
-        if hard:
-            for i in range(LANES):
-                t[y[i] * LANES + i] = 0
+                    f[HIT * LANES + i] = kept * f[TRUE_E * LANES + i] / (1.0 + f[TAIL * LANES + i]) + share
+            else:
+                _target_gap(z, m, t, weight, kept, share, f)
+                _hit_and_miss(x, t, kept, share, f)
+                for i in range(LANES):
+                    total = 1.0 + f[TAIL * LANES + i]
+                    log_sum = log1p(f[TAIL * LANES + i])
+                    f[LSE * LANES + i] = np.float64(m[i]) + log_sum
+                    f[NLL * LANES + i] = compensated(f, GAP, i) + f[MASS * LANES + i] * log_sum
+                    f[HIT * LANES + i] = compensated(f, HIT, i) / total
+                    f[MISS * LANES + i] = compensated(f, OTHER, i) / total
+            if with_entropy:
+                _spread(x, z, m, f)
+                for i in range(LANES):
+                    f[SPREAD * LANES + i] = compensated(f, SPREAD, i) / (1.0 + f[TAIL * LANES + i])
+                    f[ENTROPY * LANES + i] = log1p(f[TAIL * LANES + i]) + f[SPREAD * LANES + i]
+            if with_brier:
+                if hard:
+                    # The true class apart: p_y - t'_y = (epsilon - u) - (1 - p_y).
+                    for i in range(LANES):
+                        x[y[i] * LANES + i] = 0
+                        t[y[i] * LANES + i] = 0
+                _brier_sums(x, t, kept, share, f)
+                for i in range(LANES):
+                    square = compensated(f, OTHER, i)
+                    inner = compensated(f, INNER, i)
+                    if hard:
+                        own = (smoothing - share) - f[TRUE_MISS * LANES + i]
+                        square = max(square - share * share, 0.0) + own * own
+                        inner += f[TRUE_E * LANES + i] / (1.0 + f[TAIL * LANES + i]) * own
+                        x[y[i] * LANES + i] = f[TRUE_E * LANES + i]
+                        t[y[i] * LANES + i] = 1
+                    f[BRIER * LANES + i] = square
+                    f[INNER * LANES + i] = inner
+            block_terms(f, terms)
+            store_loss(f, loss[first:last])
+            if len(grad) > 0:
+                _general_gradient(x, z, m, t, weight, kept, share, scale, f, number)
+                if hard:
+                    _true_class_gradient(f, scale, weight_sum, smoothing, share, m)
+                    for i in range(LANES):
+                        x[y[i] * LANES + i] = f[OWN * LANES + i]
+                store_rows(x, grad[first:last])
+            if hard:
+                for i in range(LANES):
+                    t[y[i] * LANES + i] = 0
+
+    rows.__name__ = rows.__qualname__ = name  # machine code is kept under it
+    return kernel(rows)
+
+
+narrow_label_rows = _general(True, "narrow_label_rows")
+narrow_distribution_rows = _general(False, "narrow_distribution_rows")

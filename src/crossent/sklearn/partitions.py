@@ -274,8 +274,8 @@ def hessian(part: Part, dtype: Any, theta: Array, sampling: float, step: int, mo
     return PartialHessian(Hessian(part.in_dtype(dtype), theta, sampling, step, most_rows))
 
 
-def kept(partial: PartialHessian) -> tuple[int, Array | None]:
-    """Return how many rows were drawn, and ``Σ S_i``."""
+def kept(partial: PartialHessian) -> tuple[float, Array | None]:
+    """Return how many rows were drawn, or entries in terms of rows, and ``Σ S_i``."""
     return partial.rows_kept, partial.outputs
 
 

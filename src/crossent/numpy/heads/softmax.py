@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crossent.core import composition
+from crossent.core.arrays import guarded_product
 from crossent.core.links import TopKRows, TopKTarget
 from crossent.core.losses import Distillation, Loss
 from crossent.core.statistics import Rows
@@ -162,10 +163,10 @@ class SoftmaxHead(Head):
         for block in reference.blocks(*logits.shape):
             rows = reference.softmax_rows(logits[block] / np.float64(loss.temperature), None, None, None, 0.0)
             soft[block] = rows.probability
-            # The entropy of the target as it was rounded: that is what the loss is compared with.
-            rounded = soft[block].astype(np.float64)
-            logs = np.log(rounded, where=rounded > 0, out=np.zeros_like(rounded))
-            self.constant[block] = -loss.strength * np.sum(rounded * logs, axis=1)
+            # By the teacher's own surprisals, the like of which the student's are compared with: the logarithm of a
+            # probability that rounds to 1 would lose the surprise of it.
+            terms = guarded_product(soft[block].astype(np.float64), rows.surprisal)
+            self.constant[block] = loss.strength * np.sum(terms, axis=1)
         bad = ~np.isfinite(self.constant)
         if bad.any():
             raise ValueError(refuse("a teacher's logits must define a softmax", f"NaN in row {int(np.argmax(bad))}"))
