@@ -16,7 +16,7 @@ at the model's eigenvalues, bounds how much curvature a row can hold: after prec
 **Nor every class of a row.** A softmax that has learned something puts nearly all of a row on a few classes. So single
 entries are drawn: ``a_i p_ik`` is kept where it exceeds ``θ = Σ_j tr S_j / (κ d)``; a smaller one is kept with
 probability ``a_i p_ik / θ``, as θ; and ``S_i = a_i (diag p̃_i - p̃_i p̃_iᵀ / Σ_k p̃_ik)``. The bound is that of rows, 1/κ,
-and holds for each entry instead of each row's K of them: among 100 classes 2 % of all entries are left. The likeliest
+and holds for each entry instead of each row's K of them: among 100 classes a few percent are left. The likeliest
 class of a row is always kept; a row without another one has no curvature. An entry costs more than its part of a
 matrix product (`ENTRY_COST`), so blocks whose entries are many draw rows instead.
 
@@ -57,6 +57,8 @@ DOUBLE_FEATURES = 256
 LONG_ROWS = 64
 ENTRY_OUTPUTS = 64
 """Of fewer classes rows are drawn: they have little to leave out, and a row as a whole says more."""
+ENTRIES_PER_ROW = 4
+"""Where entries are drawn, as many are for each row that would be: they cost little, and too few cost Newton steps."""
 ENTRY_COST = 3
 """What a multiplication for a single entry of p costs, in multiplications of a matrix product,"""
 ENTRY_BYTES = 16
@@ -132,7 +134,7 @@ class Hessian:
     step : int
         Which rows are drawn depends on it, and on nothing else.
     most_rows : float
-        κ d: on average no more rows than this are kept.
+        κ d: on average no more rows than this are kept, or `ENTRIES_PER_ROW` times as many entries.
     """
 
     def __init__(
@@ -156,13 +158,14 @@ class Hessian:
         num_rows, num_outputs, size = objective.num_rows, objective.num_outputs, objective.dtype.itemsize
         many = objective.target.link == "softmax" and num_outputs >= ENTRY_OUTPUTS
         self._draws_entries = many and bool(np.isfinite(sampling))
+        wanted = ENTRIES_PER_ROW * most_rows
         copied = 0 if objective.holds_columns else objective.num_features
         most_entries = objective.cache_bytes // (ENTRY_BYTES + copied * size)
-        if self._draws_entries and most_entries < most_rows < np.inf:
+        if self._draws_entries and most_entries < wanted < np.inf:
             if most_entries < num_outputs:
                 self._draws_entries = False  # less than one for each class
             elif num_outputs > DENSE_OUTPUTS:
-                self._sampling *= most_entries / most_rows
+                self._sampling *= most_entries / wanted
             else:  # matrix products are not so much dearer that what memory allows would have to do
                 self._draws_entries = False
         if most_rows < num_rows:
@@ -246,7 +249,7 @@ class Hessian:
         kept, starts = np.empty(len(p), np.int64), np.zeros(len(p) + 1, np.int64)
         classes, values = np.empty(p.size, np.int32), np.empty(p.size, p.dtype)
         phase = np.random.default_rng((SEED, self._step, rows.start)).random()
-        least = 1.0 / self._sampling
+        least = 1.0 / (ENTRIES_PER_ROW * self._sampling)
         draw = self._objective.draw_entries
         num_rows, num_entries = draw(p, top, rest, mass, least, phase, kept, starts[1:], classes, values)
         if self._keeps_rows and ENTRY_COST * num_entries > num_rows * p.shape[1]:
