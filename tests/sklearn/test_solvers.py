@@ -72,9 +72,11 @@ def test_the_tolerance_is_reached_with_unequal_weights(name: str, dtype: Any) ->
     weight = 10.0 ** np.random.default_rng(0).uniform(-4, 2, size=len(y))
     classes = np.unique(y)
     class_weight = dict(zip(classes.tolist(), np.geomspace(1e-3, 1e3, len(classes)), strict=True))
+    # Columns of 1e4 beside some of 1e-3: coefficients rounded to float32 are within about 1e-4, not always below.
+    tol = 1e-3 if name == "unscaled" and dtype == np.float32 else 1e-4
     for arguments in ({"class_weight": class_weight}, {"label_smoothing": 0.1}, {"fit_intercept": False}):
-        model = SoftmaxRegression(10.0, **arguments).fit(X.astype(dtype), y, weight)
-        assert model.duality_gap_ <= 1e-4, arguments
+        model = SoftmaxRegression(10.0, tol=tol, **arguments).fit(X.astype(dtype), y, weight)
+        assert model.duality_gap_ <= tol, arguments
 
 
 @pytest.mark.parametrize("C", [1e-2, 1.0, 1e3])
