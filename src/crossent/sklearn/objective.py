@@ -289,9 +289,9 @@ class LinearObjective:
             for blocks in windows:
                 yield from blocks
 
-    def rows(self, rows: slice) -> NDArray[Any]:
+    def rows(self, rows: slice | NDArray[np.intp]) -> NDArray[Any]:
         """Return rows of X, dense."""
-        if self._window is not None:
+        if self._window is not None and isinstance(rows, slice):
             first, window = self._window
             return window[rows.start - first : rows.stop - first]
         taken = self.X[rows]
@@ -349,22 +349,12 @@ class LinearObjective:
     def every(self, stride: int) -> LinearObjective:
         """Return the rows whose place among all is a multiple of `stride`."""
         rows = slice(-self.first_row % stride, self.num_rows, stride)
-        return LinearObjective(
-            self.rows(rows),
-            self.target.take(rows),
-            self.row_weight[rows],
-            self.penalty,
-            self.terms,
-            self.fit_intercept,
-            self.dtype,
-            mean=self.mean,
-            cache_bytes=0,
-        )
+        return self.take(rows, self.row_weight[rows], self.target.take(rows))
 
     def take(self, rows: slice | NDArray[np.intp], row_weight: Array, target: EncodedTarget) -> LinearObjective:
-        """Return some rows of an array in memory, centred as these are, with other weights and targets."""
+        """Return some rows, in memory and centred as these are, with other weights and targets."""
         return LinearObjective(
-            self.X[rows],
+            self.rows(rows),
             target,
             row_weight,
             self.penalty,
