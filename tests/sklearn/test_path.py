@@ -158,7 +158,7 @@ def test_an_interrupt_in_any_fit_of_a_fold_ends_the_choice(fit: int) -> None:
 
 
 def test_folds_share_one_matrix_and_one_basis(monkeypatch: pytest.MonkeyPatch) -> None:
-    from crossent.sklearn.curvature import FeatureBasis
+    from crossent.sklearn.kronecker import FeatureBasis
     from crossent.sklearn.objective import LinearObjective
 
     made: list[LinearObjective] = []

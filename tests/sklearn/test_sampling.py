@@ -15,7 +15,8 @@ from threadpoolctl import ThreadpoolController
 from crossent.kernels import reference, registry
 from crossent.kernels.threads import run_rows, set_num_threads
 from crossent.sklearn import SoftmaxRegression
-from crossent.sklearn.curvature import FeatureBasis, Hessian, KroneckerMetric
+from crossent.sklearn.curvature import Hessian
+from crossent.sklearn.kronecker import FeatureBasis, KroneckerMetric
 from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
 from crossent.sklearn.solvers import MEMORY, _between, _num_pairs, _Point
 from crossent.sklearn.targets import EncodedTarget, encode_target

@@ -15,8 +15,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 import crossent as ce
 from crossent.sklearn import SoftmaxRegression
-from crossent.sklearn.curvature import FeatureBasis, Hessian, KroneckerMetric
+from crossent.sklearn.curvature import Hessian
 from crossent.sklearn.direct import DirectHessian
+from crossent.sklearn.kronecker import FeatureBasis, KroneckerMetric
 from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
 from crossent.sklearn.targets import EncodedTarget
 

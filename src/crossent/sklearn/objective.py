@@ -198,7 +198,7 @@ class LinearObjective:
         self._hold_columns()
         self.basis: Any = None
         self.certificate: Any = None
-        """What `curvature.FeatureBasis.shared` and `certificate.Certificate.shared` keep here between fits."""
+        """What `kronecker.FeatureBasis.shared` and `certificate.Certificate.shared` keep here between fits."""
 
     def reweigh(self, row_weight: Array, target: EncodedTarget) -> None:
         """Give the rows other weights, some of them 0, and their targets other class weights.
@@ -428,7 +428,7 @@ class LinearObjective:
             columns = self.columns(workspace, rows)
             logits = self.logits(workspace, working, columns)
             weight = self.row_weight[rows]
-            losses = self._gradient_in_place(self.target.take(rows), logits, self.terms, weight)
+            losses = self.gradient_in_place(self.target.take(rows), logits, self.terms, weight)
             self.accumulate(workspace, total, drop_negligible(logits), columns)
             return float(weight @ losses)
 
@@ -455,7 +455,7 @@ class LinearObjective:
         """
         top = logits.argmax(axis=1)
         target = EncodedTarget("softmax", self.target.classes, self.num_outputs, top.astype(np.int64), None)
-        self._gradient_in_place(target, logits, CROSS_ENTROPY_TERMS, None)
+        self.gradient_in_place(target, logits, CROSS_ENTROPY_TERMS, None)
         rows = np.arange(len(logits))
         rest = -logits[rows, top]
         logits[rows, top] = 1 - rest
@@ -464,7 +464,7 @@ class LinearObjective:
     def variances(self, logits: NDArray[Any]) -> NDArray[Any]:
         """Replace sigmoid logits (n, K) by σ(z) σ(-z), accurately on both sides."""
         target = EncodedTarget("sigmoid", self.target.classes, self.num_outputs, (logits > 0).astype(np.int8), None)
-        self._gradient_in_place(target, logits, CROSS_ENTROPY_TERMS, None)  # ±σ(-|z|)
+        self.gradient_in_place(target, logits, CROSS_ENTROPY_TERMS, None)  # ±σ(-|z|)
         np.abs(logits, out=logits)
         logits *= 1 - logits
         return logits
@@ -495,9 +495,10 @@ class LinearObjective:
         tau = target.dense(rows)[1]
         return weight * tau if tau.ndim == 1 else weight[:, None] * tau
 
-    def _gradient_in_place(
+    def gradient_in_place(
         self, target: EncodedTarget, logits: NDArray[Any], terms: Array, weight: Array | None
     ) -> Array:
+        """Replace the logits of some rows by the gradient of their losses, times their weights; return the losses."""
         soft = None if target.soft is None else target.soft.astype(logits.dtype, copy=False)
         labels = target.labels  # held in the least type; the softmax kernels read int64
         if labels is not None and target.link == "softmax":

@@ -1,6 +1,6 @@
 """The optimisers: truncated Newton for cross-entropy, preconditioned L-BFGS for every other loss.
 
-Both take their steps in the metric of :class:`~crossent.sklearn.curvature.KroneckerMetric`. Only NumPy's matrix
+Both take their steps in the metric of :class:`~crossent.sklearn.kronecker.KroneckerMetric`. Only NumPy's matrix
 products are called: SciPy brings a BLAS of its own, whose threads would fight with NumPy's.
 """
 
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from . import intercept
 from .certificate import Certificate
-from .curvature import FeatureBasis, KroneckerMetric
 from .direct import DirectHessian
 from .interface import Array, Evaluation, HessianProducts, Objective
+from .kronecker import FeatureBasis, KroneckerMetric
 from .objective import CACHE_BYTES, LinearObjective
 
 if TYPE_CHECKING:
@@ -326,6 +327,8 @@ class _NewtonStep:
             if following is not None:
                 return self._polish(following, whole)
         metric = KroneckerMetric.at(objective, at.theta, basis=FeatureBasis.shared(objective, self._sample))
+        if self._steps and (polished := self._polish(at, metric)) is not at:
+            return polished  # what float32 left of b's mismatch shows in float64, and needs no step of W
         if at.gradient_norm > SLOW * self._last_norm:
             self.oversampling *= OVERSAMPLING_GROWTH
         self._last_norm = at.gradient_norm
@@ -398,8 +401,11 @@ class _NewtonStep:
             gap = certificate.gap(at)
             if gap.total <= allowed or gap.weights > allowed:
                 break
-            theta = at.theta.copy()
-            theta[:, -1] -= metric.solve_intercept(at.gradient[:, -1])
+            if intercept.suits(self._objective):
+                theta = intercept.minimize(self._objective, at)
+            else:
+                theta = at.theta.copy()
+                theta[:, -1] -= metric.solve_intercept(at.gradient[:, -1])
             trial = self._objective.evaluate(theta)
             if not certificate.gap(trial).total < gap.total:
                 break

@@ -1,0 +1,107 @@
+"""The best intercept for weights that stay as they are: Newton's method on logits that are held.
+
+With W fixed the logits are ``z_i + δ``, and F as a function of δ (K,) costs exponentials only, a D-th of a pass. That
+matters for many classes: the dual bound counts every mismatch of class masses against the whole data set, and
+dividing by the diagonal of ``A = Σ S_i``, which is what the Kronecker model holds of so many classes, takes a pass
+over the data for each digit of δ. Here A is whole, and found anew only where δ has moved it too much.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .curvature import DENSE_OUTPUTS, between_outputs
+from .interface import Array, Evaluation, Objective
+from .objective import LinearObjective, Workspace
+
+MOST_OUTPUTS = 2048
+"""A of more classes would cost more than the passes that it saves."""
+MAX_STEPS = 30
+STALLED = 0.25
+"""A step that leaves more than this part of the squared distance calls for a new A; with a new one, it is the last."""
+ROUNDING = 8.0
+"""Mismatches of class masses below so many roundings of all mass are not worth a new A."""
+
+
+def suits(objective: Objective) -> TypeGuard[LinearObjective]:
+    """Whether classes are too many for the model's A, and all logits, and A for each chunk of rows, fit into memory."""
+    k = objective.num_outputs
+    if not isinstance(objective, LinearObjective) or objective.link != "softmax":
+        return False
+    held = max(objective.num_rows * k * objective.dtype.itemsize, objective.num_chunks * 8 * k * k)
+    return DENSE_OUTPUTS < k <= MOST_OUTPUTS and held <= objective.cache_bytes
+
+
+def minimize(objective: LinearObjective, at: Evaluation) -> Array:
+    """Return θ (K, D + 1) of the same W and of the b that minimises F, as far as working precision tells."""
+    logits = _HeldLogits(objective, at.theta)
+    negligible = ROUNDING * float(np.finfo(objective.dtype).eps) * objective.total_mass()[1]
+    home = best = delta = np.zeros(objective.num_outputs)
+    inverse, least = logits.inverse_curvature(home), np.inf
+    for _ in range(MAX_STEPS):
+        gradient = logits.gradient(delta)
+        gradient -= gradient.mean()
+        decrement = float(gradient @ inverse @ gradient)
+        if decrement < STALLED * least:
+            best, least = delta, decrement
+        elif best is home or np.abs(gradient).max() <= negligible:
+            break
+        else:
+            home = delta = best
+            inverse, least = logits.inverse_curvature(home), np.inf
+            continue
+        delta = delta - inverse @ gradient
+    theta = at.theta.copy()
+    theta[:, -1] += best
+    return theta
+
+
+class _HeldLogits:
+    """``W x_i + b`` of all rows."""
+
+    def __init__(self, objective: LinearObjective, theta: Array) -> None:
+        self._objective = objective
+        self._held = np.empty((objective.num_rows, objective.num_outputs), objective.dtype)
+        working = objective.working(theta)
+
+        def hold(workspace: Workspace, rows: slice, total: None) -> float:
+            self._held[rows] = objective.logits(workspace, working, objective.columns(workspace, rows))
+            return 0.0
+
+        deque(objective.sum_rows(hold, lambda: None), maxlen=0)
+
+    def _shifted(self, workspace: Workspace, rows: slice, shift: NDArray[Any]) -> NDArray[Any]:
+        out = workspace.outputs((rows.stop - rows.start, self._objective.num_outputs))
+        return np.add(self._held[rows], shift, out=out)
+
+    def gradient(self, delta: Array) -> Array:
+        """Return the gradient of F in δ (K,)."""
+        objective, shift = self._objective, delta.astype(self._objective.dtype)
+
+        def work(workspace: Workspace, rows: slice, total: Array) -> float:
+            logits, weight = self._shifted(workspace, rows, shift), objective.row_weight[rows]
+            objective.gradient_in_place(objective.target.take(rows), logits, objective.terms, weight)
+            total += logits.sum(axis=0, dtype=np.float64)
+            return 0.0
+
+        return np.sum([total for total, _ in objective.sum_rows(work, lambda: np.zeros(len(delta)))], axis=0)
+
+    def inverse_curvature(self, delta: Array) -> Array:
+        """Return A⁻¹ (K, K) at δ. Where F does not change (all of δ shifts, or a class that no row thinks of) A is
+        given a curvature."""
+        objective, shift, k = self._objective, delta.astype(self._objective.dtype), len(delta)
+
+        def work(workspace: Workspace, rows: slice, total: Array) -> float:
+            p = objective.probabilities(self._shifted(workspace, rows, shift))[0]
+            total += between_outputs(p, objective.mass(rows))
+            return 0.0
+
+        between = np.sum([total for total, _ in objective.sum_rows(work, lambda: np.zeros((k, k)))], axis=0)
+        mean = float(np.trace(between)) / k
+        between += mean / k
+        between[np.diag_indices(k)] += 1e-12 * mean
+        return np.linalg.inv(between)
