@@ -50,7 +50,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from .interface import Array, DualSums, Evaluation, Objective
+from .interface import Array, DualSums, Evaluation, Objective, inner, row_blocks, squared_norm
 from .objective import LinearObjective, Workspace
 
 
@@ -105,19 +105,22 @@ class Certificate:
         weight, bias = at.theta[:, :-1], at.theta[:, -1]
         gradient = at.data_gradient[:, :-1]
         share, excess = self._mixing(at.data_gradient[:, -1]) if self._fit_intercept else (0.0, np.zeros(len(bias)))
+        mixture = excess / (share * self.mass) if share else excess
+        weights = mixed = 0.0  # of matrices as large as W no more than a block of rows is made at a time
+        for rows in row_blocks(weight):
+            full = penalty * weight[rows] + gradient[rows]
+            weights += squared_norm(full) / (2 * penalty)
+            if share:
+                spread = mixture[rows, None] * (self.totals if self._softmax else self.totals[rows])
+                full += share * (spread - self.moments[rows] - gradient[rows])
+                mixed += squared_norm(full) / (2 * penalty)
         if share == 0:
-            return Gap(_square(penalty * weight + gradient) / (2 * penalty), 0.0)
-        mixture = excess / (share * self.mass)
-        spread = np.outer(mixture, self.totals) if self._softmax else mixture[:, None] * self.totals
-        full = penalty * weight + (1 - share) * gradient + share * (spread - self.moments)
-        log_normalizers = at.data_loss + float(np.vdot(self.moments, weight)) + float(self.observed @ bias)
-        mean_logits = (
-            weight @ self.totals if self._softmax else np.sum(weight * self.totals, axis=1)
-        ) + self.mass * bias
+            return Gap(weights, 0.0)
+        log_normalizers = at.data_loss + inner(self.moments, weight) + float(self.observed @ bias)
+        mean_logits = weight @ self.totals if self._softmax else np.einsum("kd,kd->k", weight, self.totals)
+        mean_logits += self.mass * bias
         divergence = log_normalizers - float(mixture @ mean_logits) - self._entropy(mixture)
-        weights = _square(penalty * weight + gradient) / (2 * penalty)
-        total = share * max(divergence, 0.0) + _square(full) / (2 * penalty)
-        return Gap(weights, total - weights)
+        return Gap(weights, share * max(divergence, 0.0) + mixed - weights)
 
     def _mixing(self, bias_gradient: Array) -> tuple[float, Array]:
         """Return s and s A r = ȳ - (1 - s) p̄."""
@@ -172,10 +175,6 @@ def dual_sums(objective: LinearObjective) -> DualSums:
 
     sums = [total for total, _ in objective.sum_rows(work, new_total)]
     return DualSums(*(np.sum(parts, axis=0) for parts in zip(*sums, strict=True)))
-
-
-def _square(array: Array) -> float:
-    return float(np.vdot(array, array))
 
 
 def _xlogx(x: Array) -> Array:

@@ -32,7 +32,7 @@ from scipy.sparse import csr_array
 
 from crossent.kernels.threads import run_rows
 
-from .interface import Array
+from .interface import Array, row_blocks
 from .objective import CHUNKS, PARALLEL_WORK, LinearObjective, Workspace, drop_negligible
 
 DENSE_OUTPUTS = 256
@@ -273,7 +273,6 @@ class Hessian:
         objective = self._objective
         objective.hessian_products += 1
         v = objective.working(vector)
-        product = np.zeros(vector.shape)
         if self._kept is None:
 
             def recompute(workspace: Workspace, rows: slice, total: Array) -> float:
@@ -282,12 +281,14 @@ class Hessian:
                 self._add(block, v, total)
                 return 0.0
 
-            for total, _ in objective.sum_rows(recompute, lambda: np.zeros(vector.shape)):
-                product += total
+            totals = [total for total, _ in objective.sum_rows(recompute, lambda: np.zeros(vector.shape))]
         else:
-            for total in self._sum_kept(v, vector.shape):
-                product += total
-        product[:, :-1] += objective.penalty * vector[:, :-1]
+            totals = self._sum_kept(v, vector.shape)
+        product = totals.pop(0) if totals else np.zeros(vector.shape)
+        while totals:
+            product += totals.pop(0)
+        for rows in row_blocks(product):
+            product[rows, :-1] += objective.penalty * vector[rows, :-1]
         return product
 
     def _sum_kept(self, v: Any, shape: tuple[int, ...]) -> list[Array]:

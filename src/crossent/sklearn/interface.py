@@ -6,8 +6,11 @@ bounds. :class:`~crossent.sklearn.objective.LinearObjective` keeps the rows in t
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,29 +21,65 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+BLOCK_ELEMENTS = 1 << 20
+"""What is computed from parameter-sized arrays for a moment is computed so many elements at a time."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """F and its gradient at a point, with the data's part kept apart for the certificate."""
+    """F at a point and the data's part of its gradient; the penalty's part is added where it is asked for: of 100,000
+    classes every array of the parameters' size counts."""
 
     theta: Array
     data_loss: float
     data_gradient: Array
+    penalty: float
     value: float
-    gradient: Array
 
     @classmethod
     def penalised(cls, theta: Array, data_loss: float, data_gradient: Array, penalty: float) -> Evaluation:
         """Add ``(λ/2) ‖W‖²`` to the data's part."""
-        full = data_gradient.copy()
-        full[:, :-1] += penalty * theta[:, :-1]
-        value = data_loss + 0.5 * penalty * float(np.sum(theta[:, :-1] ** 2))
-        return cls(theta, data_loss, data_gradient, value, full)
+        weight = theta[:, :-1]
+        return cls(theta, data_loss, data_gradient, penalty, data_loss + 0.5 * penalty * squared_norm(weight))
 
     @property
+    def gradient(self) -> Array:
+        """∇F, a new array."""
+        gradient = self.data_gradient.copy()
+        for rows in row_blocks(gradient):
+            gradient[rows, :-1] += self.penalty * self.theta[rows, :-1]
+        return gradient
+
+    @property
+    def bias_gradient(self) -> Array:
+        """The part of ∇F that belongs to b (K,)."""
+        return self.data_gradient[:, -1]
+
+    def slope(self, direction: Array) -> float:
+        """Return the derivative of F along a direction."""
+        along = float(np.vdot(self.data_gradient, direction))
+        return along + self.penalty * inner(self.theta[:, :-1], direction[:, :-1])
+
+    @cached_property
     def gradient_norm(self) -> float:
         """The Euclidean norm of the gradient."""
-        return float(np.sqrt(np.vdot(self.gradient, self.gradient)))
+        return math.sqrt(squared_norm(self.gradient))
+
+
+def row_blocks(array: Array) -> Iterator[slice]:
+    """Yield slices of about `BLOCK_ELEMENTS`, so that what is computed from one stays small."""
+    size = max(1, BLOCK_ELEMENTS // max(1, array.shape[1]))
+    return (slice(start, start + size) for start in range(0, len(array), size))
+
+
+def inner(a: Array, b: Array) -> float:
+    """Return ``Σ a b`` of matrices that need not be contiguous."""
+    return float(np.einsum("kd,kd->", a, b))
+
+
+def squared_norm(array: Array) -> float:
+    """Return ``Σ a²``."""
+    return inner(array, array)
 
 
 class RowSample(NamedTuple):

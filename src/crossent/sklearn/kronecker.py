@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .curvature import DENSE_OUTPUTS, SEED, between_outputs, row_curvature
-from .interface import Array, Objective
+from .interface import Array, Objective, row_blocks
 from .objective import LinearObjective, WorkingParameters
 from .targets import EncodedTarget
 
@@ -149,10 +149,15 @@ class KroneckerMetric:
     @property
     def effective_parameters(self) -> float:
         """``Σ αβ / (αβ + λ)``: how many parameters the data decide, rather than the penalty."""
-        alpha = self.outputs[1]
-        inside, outside = np.outer(alpha, self.features[1]), alpha * self.outside
-        found = float(np.sum(inside / np.maximum(inside + self.penalty, self.floor)))
-        return found + self.outside_dimensions * float(np.sum(outside / np.maximum(outside + self.penalty, self.floor)))
+        alpha, beta = self.outputs[1], self.features[1]
+        found = 0.0
+        for rows in row_blocks(np.broadcast_to(beta, (len(alpha), len(beta)))):
+            found += self._share(np.outer(alpha[rows], beta))
+        return found + self.outside_dimensions * self._share(alpha * self.outside)
+
+    def _share(self, curvature: Array) -> float:
+        """Return ``Σ h / (h + λ)``."""
+        return float(np.sum(curvature / np.maximum(curvature + self.penalty, self.floor)))
 
     def with_outputs(self, between: Array | None) -> KroneckerMetric:
         """Return the metric with A from other rows."""
@@ -174,11 +179,23 @@ class KroneckerMetric:
     def solve(self, gradient: Array) -> Array:
         """Return the model's inverse times a gradient (K, D + 1)."""
         by_output, alpha = self.outputs
-        by_feature, beta = self.features
         bias_gradient = self._contrasts(gradient[:, -1])
-        rhs = gradient[:, :-1]
+        out = np.empty_like(gradient)
+        # Without A's eigenvectors the classes are apart, and many: some of them at a time.
+        for rows in [slice(None)] if by_output is not None or self.penalty == 0 else row_blocks(gradient):
+            rhs = gradient[rows, :-1]
+            if self.fit_intercept:
+                rhs = rhs - np.outer(bias_gradient[rows], self.shift)
+            out[rows, :-1] = self._solve_weights(rhs, alpha[rows])
+        out[:, -1] = 0.0
         if self.fit_intercept:
-            rhs = rhs - np.outer(bias_gradient, self.shift)
+            out[:, -1] = self._contrasts(self.solve_intercept(bias_gradient) - out[:, :-1] @ self.shift)
+        return out
+
+    def _solve_weights(self, rhs: Array, alpha: Array) -> Array:
+        """Return the inverse of W's block times a gradient of some classes, or of all."""
+        by_output = self.outputs[0]
+        by_feature, beta = self.features
         if self.penalty == 0:  # where F is flat a step would only amplify rounding
             rhs = self._contrasts(rhs)
             flat = alpha <= 1e-12 * alpha.max(initial=0.0)
@@ -197,14 +214,7 @@ class KroneckerMetric:
             solution = rhs / rest + _in_dtype(inside / scale - inside / rest, by_feature.T)
         if by_output is not None:
             solution = by_output @ solution
-        if self.penalty == 0:
-            solution = self._contrasts(solution)
-        out = np.empty_like(gradient)
-        out[:, :-1] = solution
-        out[:, -1] = 0.0
-        if self.fit_intercept:
-            out[:, -1] = self._contrasts(self.solve_intercept(bias_gradient) - solution @ self.shift)
-        return out
+        return self._contrasts(solution) if self.penalty == 0 else solution
 
 
 def _sample_curvature(objective: Objective, theta: Array, basis: FeatureBasis) -> tuple[Array, Array]:

@@ -432,8 +432,9 @@ class LinearObjective:
             self.accumulate(workspace, total, drop_negligible(logits), columns)
             return float(weight @ losses)
 
-        gradient, data_loss = np.zeros(theta.shape), 0.0
-        for total, value in self.sum_rows(work, lambda: np.zeros(theta.shape)):
+        parts = self.sum_rows(work, lambda: np.zeros(theta.shape))
+        gradient, data_loss = next(parts, (np.zeros(theta.shape), 0.0))
+        for total, value in parts:
             gradient += total
             data_loss += value
         return Evaluation.penalised(theta, data_loss, gradient, self.penalty)

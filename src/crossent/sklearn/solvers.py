@@ -18,7 +18,7 @@ import numpy as np
 from . import intercept
 from .certificate import Certificate
 from .direct import DirectHessian
-from .interface import Array, Evaluation, HessianProducts, Objective
+from .interface import Array, Evaluation, HessianProducts, Objective, row_blocks
 from .kronecker import FeatureBasis, KroneckerMetric
 from .objective import CACHE_BYTES, LinearObjective
 
@@ -230,7 +230,7 @@ def line_search(objective: Objective, at: Evaluation, direction: Array, uphill: 
     drown in the logits' rounding, and the slope decides: of a convex F that falls by a share of at most `NEGLIGIBLE`,
     no step that halves the slope can rise by more (after Hager and Zhang 2005).
     """
-    slope = float(np.vdot(at.gradient, direction))
+    slope = at.slope(direction)
     if not slope < 0:
         return None
     negligible = NEGLIGIBLE[objective.dtype]
@@ -240,7 +240,7 @@ def line_search(objective: Objective, at: Evaluation, direction: Array, uphill: 
     for _ in range(MAX_BACKTRACKS):
         trial = objective.evaluate(at.theta + length * direction)
         change = trial.value - at.value
-        trial_slope = float(np.vdot(trial.gradient, direction))
+        trial_slope = trial.slope(direction)
         enough = change <= ARMIJO * length * slope
         if -length * slope <= negligible * abs(at.value):
             enough = enough or abs(trial_slope) <= 0.5 * abs(slope)
@@ -369,27 +369,31 @@ class _NewtonStep:
     def _direction(self, at: Evaluation, hessian: HessianProducts, metric: KroneckerMetric) -> Array:
         """Solve ∇²F d = -∇F approximately."""
         limit = self._target_norm(at)
-        solution = np.zeros_like(at.gradient)
-        residual = -at.gradient
+        residual = at.gradient
+        np.negative(residual, out=residual)
+        solution = np.zeros_like(residual)
         search = preconditioned = metric.solve(residual)
         product = float(np.vdot(residual, preconditioned))
         most = MAX_INNER_FLOAT32 if self._objective.can_promote else MAX_INNER
-        for _ in range(min(most, 10 + 2 * at.gradient.size)):
+        for iteration in range(min(most, 10 + 2 * residual.size)):
             applied = hessian @ search
             curvature = float(np.vdot(search, applied))
             if not curvature > 0:
-                break
+                return solution if iteration else preconditioned
             length = product / curvature
-            solution = solution + length * search
-            residual = residual - length * applied
+            for rows in row_blocks(solution):
+                solution[rows] += length * search[rows]
+                residual[rows] -= length * applied[rows]
             if np.sqrt(np.vdot(residual, residual)) <= limit:
                 break
+            del applied
             preconditioned = metric.solve(residual)
             previous, product = product, float(np.vdot(residual, preconditioned))
             if not product > 0:
                 break
-            search = preconditioned + (product / previous) * search
-        return solution if np.any(solution) else preconditioned
+            search *= product / previous
+            search += preconditioned
+        return solution
 
     def _polish(self, at: Evaluation, metric: KroneckerMetric | DirectHessian) -> Evaluation:
         """Move b alone while it is b that stands between W and a proof."""
@@ -405,7 +409,7 @@ class _NewtonStep:
                 theta = intercept.minimize(self._objective, at)
             else:
                 theta = at.theta.copy()
-                theta[:, -1] -= metric.solve_intercept(at.gradient[:, -1])
+                theta[:, -1] -= metric.solve_intercept(at.bias_gradient)
             trial = self._objective.evaluate(theta)
             if not certificate.gap(trial).total < gap.total:
                 break
