@@ -48,8 +48,9 @@ def _medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, f
     for _ in range(rounds):
         for name, call in calls.items():
             call()
+            call()
             start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            repeats = 5
+            repeats = 20
             torch.cuda.synchronize()
             start.record()
             for _ in range(repeats):

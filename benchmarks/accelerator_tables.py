@@ -63,7 +63,7 @@ def section(results: dict[str, Any]) -> str:
     return f"""{MARKS[0]}
 
 {results["device"]}, PyTorch {results["torch"]}. Forward and backward of `cet.cross_entropy` and `F.cross_entropy`,
-medians of {results["rounds"]} rounds of 5 calls; memory is the peak beyond the logits. Two Triton kernels compute
+medians of {results["rounds"]} rounds of 20 calls; memory is the peak beyond the logits. Triton kernels compute
 cross-entropy with labels or distributions, weights and smoothing (float16, bfloat16, float32); no probabilities are
 kept between them. Gradients in float32 differ from the CPU's by at most {worst:.1e} of the largest entry.
 

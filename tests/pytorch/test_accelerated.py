@@ -120,6 +120,41 @@ def test_classes_in_the_second_of_many_axes(layout: str, soft: bool, device: str
     assert_near(logits.grad, gradient, torch.float32)
 
 
+@pytest.mark.parametrize("on_empty", ["nan", "zero"])
+@pytest.mark.parametrize("options", [{}, {"normalizer": 7.0}, {"normalizer": "count"}, {"reduction": "sum"}], ids=str)
+def test_many_rows_are_reduced_by_pytorch_to_the_same(
+    options: dict[str, Any], on_empty: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One program adds up at most `REDUCED_ROWS` losses."""
+    z = 5 * torch.randn(300, 7, generator=torch.Generator().manual_seed(6))
+    labels = torch.arange(300) % 8 - 1
+    found = []
+    for most_rows in (300, 299):
+        monkeypatch.setattr(accelerated._kernels(), "REDUCED_ROWS", most_rows)
+        logits = z.to(device).requires_grad_()
+        loss = cet.cross_entropy(logits, labels.to(device), ignore_index=-1, on_empty=on_empty, **options)
+        loss.backward()
+        found.append((loss.detach().cpu(), logits.grad.cpu()))
+    at_once, by_pytorch = found
+    assert not torch.isnan(at_once[0])
+    torch.testing.assert_close(at_once, by_pytorch, rtol=2 * torch.finfo(torch.float32).eps, atol=0)
+
+
+def test_a_kernel_is_kept_for_its_own_arguments_alone(device: str) -> None:
+    """Shapes, strides and alignments that call for other machine code, each met twice."""
+    z = 5 * torch.randn(64, 70, generator=torch.Generator().manual_seed(7))
+    labels = torch.arange(64) % 32
+    views = [z[:, :64], z[:, 1:65], z[:, 3:67], z[:64, :32], z[1:33, :32], z[:32, :64:2], z[:1, :32], z[:32, :64]]
+    for view in views + views[::-1]:
+        rows = labels[: len(view)]
+        logits = z.to(device).as_strided(view.shape, view.stride(), view.storage_offset()).requires_grad_()
+        loss = cet.cross_entropy(logits, rows.to(device), reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, logits)
+        value, expected = ce.value_and_grad(view.double().numpy(), rows.numpy(), reduction="sum")
+        assert_near(loss, value, torch.float32)
+        assert_near(gradient, expected, torch.float32)
+
+
 def test_one_row_without_a_batch(device: str) -> None:
     logits = torch.tensor([1.0, 2.0, 3.0], device=device, requires_grad=True)
     for reduction in ("mean", "none"):

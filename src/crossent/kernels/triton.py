@@ -17,12 +17,25 @@ short rows, one long row, and classes in any axis. Losses, sums and exponentials
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
+from triton.compiler import CompiledKernel
+
+MOST_KEPT = 1024
+"""Compiled kernels that `launch` keeps at hand, with the arguments that they were compiled for."""
+_kept: dict[Any, CompiledKernel] = {}
 
 MOST_CLASSES = 4096
+REDUCED_ROWS = 1 << 17
+"""The most rows whose losses one program adds up: in the time that PyTorch's own operations take to be called."""
+REDUCED_BLOCK = 4096
 STRIDED_ROWS = 64
 """Rows of a tile whose classes lie apart in memory: neighbouring rows are then what is read together."""
+
+
+next_power_of_2 = triton.next_power_of_2
 
 
 def blocks(num_classes: int, is_strided: bool) -> tuple[int, int, int]:
@@ -32,6 +45,31 @@ def blocks(num_classes: int, is_strided: bool) -> tuple[int, int, int]:
         return STRIDED_ROWS, min(classes, 32), 4
     rows = max(1, min(64, 1024 // classes))
     return rows, classes, 4 if classes <= 1024 else 8
+
+
+def launch(kernel: Any, programs: int, args: tuple[Any, ...], flags: dict[str, Any], warps: int) -> None:
+    """Run `programs` of a kernel on the current device and stream.
+
+    Triton compiles a kernel for what it can read off its arguments: types, which numbers are 1 or multiples of 16,
+    which addresses are aligned. Finding that out takes it longer than the launch; for arguments of the same shapes and
+    alignment the compiled kernel is called at once.
+    """
+    key: list[Any] = [id(kernel), warps, *flags.values()]
+    for arg in args:
+        if isinstance(arg, int):
+            key.append(arg)
+        elif not isinstance(arg, float):
+            key += (arg.dtype, arg.device.index, arg.data_ptr() % 16)
+    known = tuple(key)
+    compiled = _kept.get(known)
+    if compiled is not None:
+        compiled[programs, 1, 1](*args, *flags.values())
+        return
+    compiled = kernel[(programs,)](*args, **flags, num_warps=warps)
+    if isinstance(compiled, CompiledKernel):  # the interpreter returns nothing
+        if len(_kept) == MOST_KEPT:
+            _kept.clear()
+        _kept[known] = compiled
 
 
 @triton.jit
@@ -217,4 +255,32 @@ def _backward(
         tl.store(grad_tile, slope.to(grad_ptr.dtype.element_ty), mask=inside)
 
 
-forward, backward = _forward, _backward
+@triton.jit
+def _reduce(
+    found_ptr, value_ptr, sums_ptr, num_rows, denominator,
+    DIVIDED: tl.constexpr, EMPTY_IS_ZERO: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Write the sum of the losses over its denominator: if `DIVIDED` the rows' parts, and both sums into `sums`."""
+    lane = tl.arange(0, BLOCK)
+    losses = tl.zeros((BLOCK,), tl.float64)
+    counts = tl.zeros((BLOCK,), tl.float64)
+    for start in range(0, num_rows, BLOCK):
+        row = start + lane
+        is_row = row < num_rows
+        losses += tl.load(found_ptr + row, mask=is_row, other=0.0).to(tl.float64)
+        if DIVIDED:
+            counts += tl.load(found_ptr + num_rows + row, mask=is_row, other=0.0).to(tl.float64)
+    loss = tl.sum(losses, 0)
+    if DIVIDED:
+        count = tl.sum(counts, 0)
+        tl.store(sums_ptr, loss)
+        tl.store(sums_ptr + 1, count)
+        value = loss / count
+        if EMPTY_IS_ZERO:
+            value = tl.where(count == 0.0, 0.0, value)
+    else:
+        value = loss / denominator
+    tl.store(value_ptr, value.to(tl.float32))
+
+
+forward, backward, reduce = _forward, _backward, _reduce

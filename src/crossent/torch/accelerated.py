@@ -166,10 +166,12 @@ class Rows:
             part._launch(_kernels().backward, z, (z.tensor, *z.strides, g.tensor, *g.strides), numbers, DIVIDED=divided)
         return out
 
-    def _launch(self, kernel: Any, z: _Layout, logits: tuple[Any, ...], numbers: tuple[Any, ...], **flags: Any) -> None:
+    def _launch(
+        self, kernel: Any, z: _Layout, logits: tuple[Any, ...], numbers: tuple[Any, ...], **flags: bool
+    ) -> None:
         block_rows, block_classes, warps = _kernels().blocks(self.num_classes, z.strides[1] != 1)
         target, unread = self.target, self.target.tensor  # a kernel wants some address for what it does not read
-        kernel[(-(-self.num_rows // block_rows),)](
+        args = (
             *logits,
             target.tensor,
             *target.strides,
@@ -180,16 +182,18 @@ class Rows:
             self.num_inner,
             self.num_classes,
             self.options.ignore_index,
-            self.options.label_smoothing,
-            SOFT=self.is_soft,
-            WEIGHTED=self.weight is not None,
-            ROW_WEIGHTED=self.row_weight is not None,
-            SMOOTHED=self.options.label_smoothing != 0.0,
-            BLOCK_ROWS=block_rows,
-            BLOCK_CLASSES=block_classes,
-            num_warps=warps,
-            **flags,
+            float(self.options.label_smoothing),
         )
+        flags = {
+            "SOFT": self.is_soft,
+            "WEIGHTED": self.weight is not None,
+            "ROW_WEIGHTED": self.row_weight is not None,
+            "SMOOTHED": self.options.label_smoothing != 0.0,
+            **flags,
+            "BLOCK_ROWS": block_rows,
+            "BLOCK_CLASSES": block_classes,
+        }
+        _kernels().launch(kernel, -(-self.num_rows // block_rows), args, flags, warps)
 
     def _part(self, rows: slice) -> Rows:
         part = object.__new__(Rows)
@@ -203,6 +207,8 @@ class Rows:
         """Return the value, and for `backward` what the sum of the losses was divided by."""
         if self.reduction.kind == "none":
             return found[0].reshape(self.row_shape), 1.0
+        if self._is_reduced_at_once:
+            return self._reduce_at_once(found)
         if self.reduction.kind == "sum":
             return found[0].sum(dtype=torch.float64).float(), 1.0
         sums = found[:2].sum(1, dtype=torch.float64)
@@ -219,6 +225,25 @@ class Rows:
         if self.options.on_empty == "zero":
             value = torch.where(denominator == 0, 0.0, value)
         return value, sums
+
+    @property
+    def _is_reduced_at_once(self) -> bool:
+        """Whether one launch makes the value of the rows' losses."""
+        waits = isinstance(self.options.normalizer, Tensor) or self.options.on_empty == "raise"
+        return not waits and self.num_rows <= _kernels().REDUCED_ROWS
+
+    def _reduce_at_once(self, found: Tensor) -> tuple[Tensor, Tensor | float]:
+        normalizer = self.options.normalizer
+        divided = self.reduction.kind == "mean" and (normalizer is None or isinstance(normalizer, str))
+        denominator = 1.0 if divided or self.reduction.kind == "sum" else float(normalizer)
+        value = torch.empty((), dtype=torch.float32, device=found.device)
+        sums = torch.empty(2, dtype=torch.float64, device=found.device) if divided else found
+        flags = {"DIVIDED": divided, "EMPTY_IS_ZERO": self.options.on_empty == "zero"}
+        block = min(_kernels().REDUCED_BLOCK, _kernels().next_power_of_2(self.num_rows))
+        with _current(found):
+            args = (found, value, sums, self.num_rows, denominator)
+            _kernels().launch(_kernels().reduce, 1, args, {**flags, "BLOCK": block}, 4 if block <= 1024 else 16)
+        return value, sums if divided else denominator
 
 
 def _current(tensor: Tensor) -> AbstractContextManager[Any]:
