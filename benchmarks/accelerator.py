@@ -22,6 +22,8 @@ import crossent.torch as cet
 
 DENSE = ((32, 10), (100_000, 10), (20_000, 1000), (8192, 32_000), (4096, 128_256))
 HEADS = ((4096, 512, 32_000), (8192, 2048, 32_000), (8192, 2048, 128_256))
+LAUNCH_BOUND = 20_000_000
+"""Up to so many logits the launches take longer than what they launch: the same is measured in a CUDA graph too."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -61,6 +63,44 @@ def _medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, f
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
+def _captured(call: Callable[[], object]) -> Callable[[], object]:
+    """Return the replay of a call's launches, without the Python that makes them."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+class _Nothing(torch.autograd.Function):
+    """What a loss costs that is written in Python and computes nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(logits)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> Any:
+        return ctx.saved_tensors[0], None
+
+
+def function_in_python(rounds: int) -> dict[str, float]:
+    """Return the seconds of forward and backward of a function that computes nothing, beside PyTorch's loss."""
+    logits = torch.randn(32, 10, device="cuda", requires_grad=True)
+    target, value = torch.randint(0, 10, (32,), device="cuda"), torch.zeros((), device="cuda")
+    calls = {
+        "nothing": partial(_step, lambda: _Nothing.apply(logits, value), [logits]),
+        "torch": partial(_step, partial(F.cross_entropy, logits, target), [logits]),
+    }
+    return _medians(calls, rounds)
+
+
 def _record(pairs: dict[str, Callable[[], torch.Tensor]], leaves: list[torch.Tensor], rounds: int) -> dict[str, Any]:
     calls = {name: partial(_step, loss, leaves) for name, loss in pairs.items()}
     memory = {name: _peak(call, leaves) for name, call in calls.items()}
@@ -92,9 +132,13 @@ def dense(rounds: int) -> list[dict[str, Any]]:
                     "crossent": partial(cet.cross_entropy, logits, wanted, **options),
                     "torch": partial(F.cross_entropy, logits, wanted, **theirs),
                 }
-                record = {"rows": num_rows, "classes": num_classes, "dtype": name, "case": case}
-                records.append({**record, **_record(pairs, [logits], rounds)})
-                print(_line(records[-1]), file=sys.stderr, flush=True)
+                record: dict[str, Any] = {"rows": num_rows, "classes": num_classes, "dtype": name, "case": case}
+                record |= _record(pairs, [logits], rounds)
+                if logits.numel() <= LAUNCH_BOUND:
+                    calls = {name: _captured(partial(_step, loss, [logits])) for name, loss in pairs.items()}
+                    record["captured"] = _medians(calls, rounds)
+                records.append(record)
+                print(_line(record), file=sys.stderr, flush=True)
     return records
 
 
@@ -165,6 +209,8 @@ def _line(record: dict[str, Any]) -> str:
     seconds, memory = record["seconds"], record["peak_bytes"]
     parts = [f"{n} {1e3 * s:.3f} ms {memory[n] / 2**20:.0f} MiB" for n, s in seconds.items()]
     ratio = f"time {seconds['crossent'] / seconds['torch']:.2f} memory {memory['crossent'] / memory['torch']:.2f}"
+    if "captured" in record:
+        ratio += f", captured {record['captured']['crossent'] / record['captured']['torch']:.2f}"
     return f"{shape} {record['dtype']} {record.get('case', 'head')}: {', '.join(parts)}; {ratio}"
 
 
@@ -176,6 +222,7 @@ def main() -> None:
         "torch": torch.__version__,
         "rounds": rounds,
         "agreement": agreement(),
+        "function": function_in_python(rounds),
         "dense": dense(rounds),
         "heads": heads(max(3, rounds // 2)),
     }

@@ -17,12 +17,17 @@ MOST = 1.1
 
 def _row(where: list[str], record: dict[str, Any]) -> list[str]:
     seconds, memory = record["seconds"], record["peak_bytes"]
+    captured = []
+    if "shape" not in record:
+        graph = record.get("captured")
+        captured = [ratio(graph["crossent"], graph["torch"]) if graph else ""]
     return [
         *where,
         record["dtype"],
         milliseconds(seconds["crossent"]),
         milliseconds(seconds["torch"]),
         ratio(seconds["crossent"], seconds["torch"]),
+        *captured,
         ratio(memory["crossent"], memory["torch"]),
     ]
 
@@ -47,17 +52,21 @@ def missed(results: dict[str, Any]) -> list[str]:
 def section(results: dict[str, Any]) -> str:
     """Return the section."""
     header = ("dtype", "crossent, ms", "torch, ms", "time, of torch's", "memory, of torch's")
+    with_graph = (*header[:-1], "in a CUDA graph", header[-1])
+    function = results["function"]
     dense = [_row([f"{r['rows']} × {r['classes']}", r["case"]], r) for r in results["dense"]]
     heads = [_row([_where(r)], r) for r in results["heads"]]
     over = missed(results)
     sentence = f"Nothing here takes more than {MOST:g} × PyTorch's time or memory."
     if over:
         lines = "\n".join(f"- {line}" for line in over)
+        share = ratio(function["nothing"], function["torch"])
         sentence = (
-            f"More than {MOST:g} × PyTorch's time or memory is taken here. There is next to nothing to compute\n"
-            "at these sizes; what is paid for is Python: handing a kernel to the device costs Triton about half of\n"
-            "what PyTorch takes for forward and backward, and there are two of them, beside the checks of the\n"
-            f"arguments.\n\n{lines}"
+            f"More than {MOST:g} × PyTorch's time or memory is taken below. There is next to nothing to compute at\n"
+            "these sizes, and Python is what takes the time: a `torch.autograd.Function` that computes nothing takes\n"
+            f"{share} of the time of PyTorch's forward and backward, before the checks of the arguments and three\n"
+            "launches. A CUDA graph leaves all of that out; its column compares replays of the same calls.\n\n"
+            + "\n".join(f"- {line}" for line in over)
         )
     worst = max(r["gradient"] for r in results["agreement"] if r["dtype"] == "torch.float32")
     return f"""{MARKS[0]}
@@ -67,7 +76,7 @@ medians of {results["rounds"]} rounds of 20 calls; memory is the peak beyond the
 cross-entropy with labels or distributions, weights and smoothing (float16, bfloat16, float32); no probabilities are
 kept between them. Gradients in float32 differ from the CPU's by at most {worst:.1e} of the largest entry.
 
-{table(("rows × classes", "case", *header), dense)}
+{table(("rows × classes", "case", *with_graph), dense)}
 
 The linear head, beside `F.linear` and `F.cross_entropy`, which hold the logits:
 
