@@ -59,13 +59,13 @@ def section(results: dict[str, Any]) -> str:
     over = missed(results)
     sentence = f"Nothing here takes more than {MOST:g} × PyTorch's time or memory."
     if over:
-        lines = "\n".join(f"- {line}" for line in over)
         share = ratio(function["nothing"], function["torch"])
         sentence = (
             f"More than {MOST:g} × PyTorch's time or memory is taken below. There is next to nothing to compute at\n"
             "these sizes, and Python is what takes the time: a `torch.autograd.Function` that computes nothing takes\n"
             f"{share} of the time of PyTorch's forward and backward, before the checks of the arguments and three\n"
-            "launches. A CUDA graph leaves all of that out; its column compares replays of the same calls.\n\n"
+            "launches. A CUDA graph leaves all of that out; its column compares replays of the same calls (PyTorch's\n"
+            "smoothing with class weights waits for the device, and cannot be captured).\n\n"
             + "\n".join(f"- {line}" for line in over)
         )
     worst = max(r["gradient"] for r in results["agreement"] if r["dtype"] == "torch.float32")
