@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=[], help="speed, quality; speed by default")
     parser.add_argument("--logits", type=Path, help="folder of .npz files for quality")
     parser.add_argument("--quick", action="store_true", help="one round of speed; writes nothing")
+    parser.add_argument("--methods", nargs="*", help="quality of these calibrators alone; the others' records are kept")
     parser.add_argument("--slow", action="store_true", help="also the peers that take minutes, once")
     chosen = parser.parse_args()
     parts = chosen.parts or (["speed", "quality"] if chosen.logits else ["speed"])
@@ -69,7 +70,12 @@ def main() -> None:
             found["load"] = [before, os.getloadavg()[0]]
         else:
             found["margin"] = MARGIN
-            found["records"] = quality(chosen.logits, chosen.slow)
+            found["records"] = quality(chosen.logits, chosen.slow, chosen.methods)
+            if chosen.methods:
+                fresh = {(r["data"], r["split"], r["method"]): r for r in found["records"]}
+                earlier = results[part]["records"]
+                found["records"] = [fresh.get((r["data"], r["split"], r["method"]), r) for r in earlier]
+                found["slow"] = results[part]["slow"]
         print(calibration_tables.TABLES[part](found))
         reasons = [f"{name} is not installed" for name in absent(results, part)]
         if chosen.quick:

@@ -34,8 +34,8 @@ def splits(rows: int) -> Iterator[tuple[str, np.ndarray[Any, Any], np.ndarray[An
         yield f"random half {seed + 1} fits", order[: rows // 2], order[rows // 2 :]
 
 
-def quality(folder: Path, slow: bool) -> list[dict[str, Any]]:
-    """Return a record per data set, split and method: held-out log losses of ours and of each peer."""
+def quality(folder: Path, slow: bool, only: list[str] | None = None) -> list[dict[str, Any]]:
+    """Return a record per data set, split and method (all, or `only` some): held-out losses of ours and each peer."""
     records = []
     for path in sorted(folder.glob("*.npz")):
         data = np.load(path)
@@ -45,6 +45,8 @@ def quality(folder: Path, slow: bool) -> list[dict[str, Any]]:
         for number, (split, fit, judge) in enumerate(splits(len(y))):
             plain = _losses(p[judge], y[judge])
             for name, (ours, peers) in methods().items():
+                if only and name not in only:
+                    continue
                 start = time.perf_counter()
                 own = ours(z[fit], y[fit], z[judge])
                 record: dict[str, Any] = {

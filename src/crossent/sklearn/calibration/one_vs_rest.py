@@ -311,8 +311,9 @@ class HistogramBinning(OneVersusRest):
     binning : {"equal-mass", "equal-width"}
         Bins that hold the same number of rows, or of the same width.
     pseudo_rows : float
-        So many rows with the class's overall share of events are added to each bin, at least 0. With 0 a bin without
-        an event says 0, whose loss at the first surprise is infinite, and an empty bin keeps its middle.
+        So many rows with the class's overall share of events are added to each bin, at least 0; by default two, as by
+        Laplace's rule of succession, which knows no share and adds an event and a row without. With 0 a bin without an
+        event says 0, whose loss at the first surprise is infinite, and an empty bin keeps its middle.
     input, link
         As in `TemperatureScaling`.
 
@@ -340,7 +341,7 @@ class HistogramBinning(OneVersusRest):
         *,
         bins: int = 15,
         binning: str = "equal-mass",
-        pseudo_rows: float = 1.0,
+        pseudo_rows: float = 2.0,
         input: str = "logits",
         link: str = "softmax",
     ) -> None:
