@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import sklearn
+from libraries import HAS_NUMBA
 from regression_oracle import blobs
 from scipy.sparse import csc_array, csr_array, csr_matrix, random_array
 from sklearn.datasets import load_digits
@@ -66,6 +67,7 @@ def test_wide_sparse_rows_are_not_made_dense_for_the_preconditioner(monkeypatch:
     assert peak < X.shape[0] * X.shape[1] * 4
 
 
+@pytest.mark.skipif(not HAS_NUMBA, reason="takes a minute without the kernels")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_no_array_of_all_rows_by_all_classes_is_made(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = blobs(40_000, 4, 64, seed=1, spread=2.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from libraries import HAS_NUMBA
 from regression_oracle import blobs
 
 from crossent.sklearn import SoftmaxRegression, intercept
@@ -62,6 +63,7 @@ def test_what_memory_cannot_hold_is_left_to_the_model() -> None:
     assert not intercept.suits(large)
 
 
+@pytest.mark.skipif(not HAS_NUMBA, reason="takes half a minute without the kernels")
 def test_one_pass_gives_the_intercept_of_many_classes_its_last_digits() -> None:
     """The proof of a fit needs class masses to many digits, and passes for them are not what it spends."""
     rng = np.random.default_rng(5)

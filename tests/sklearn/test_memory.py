@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+from libraries import HAS_NUMBA
 from sklearn.exceptions import ConvergenceWarning
 
 from crossent import Focal
@@ -19,6 +20,7 @@ Newton's method holds ten: the start, the point and its gradient, four of conjug
 certificate, and W in float32 twice. L-BFGS holds two pairs besides; of fewer classes 20."""
 
 
+@pytest.mark.skipif(not HAS_NUMBA, reason="the reference makes copies: not measured without the kernels")
 @pytest.mark.parametrize(("loss", "most"), CONTENDERS.values(), ids=CONTENDERS)
 def test_few_arrays_of_the_parameters_size_are_held(
     loss: Focal | None, most: float, monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from libraries import HAS_NUMBA
 from regression_oracle import blobs
 from sklearn.datasets import load_digits
 from threadpoolctl import ThreadpoolController
@@ -84,6 +85,7 @@ def test_the_mean_over_draws_of_entries_is_nearly_the_hessian(entries_of_few_cla
     assert np.trace(hessian.outputs) == pytest.approx(eigenvalues.sum(), rel=0.05)
 
 
+@pytest.mark.skipif(not HAS_NUMBA, reason="takes half a minute without the kernels")
 def test_many_classes_are_fitted_with_entries_whatever_the_threads(entries_of_few_classes: None) -> None:
     X, y = blobs(3000, 16, 50, seed=3)
     models = []

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from libraries import HAS_NUMBA
 from sklearn.linear_model import LogisticRegression
 
 from crossent.kernels.threads import set_num_threads
@@ -222,6 +223,7 @@ print(model.duality_gap_, rows.shape[0] * rows.shape[1] * 4 >> 20, peak() - befo
 """
 
 
+@pytest.mark.skipif(not HAS_NUMBA, reason="takes half a minute without the kernels")
 @pytest.mark.skipif(sys.platform == "win32", reason="resource")
 def test_memory_is_bounded_by_windows_and_not_by_the_data(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
