@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,30 +95,40 @@ def test_rows_stay_where_they_are(undisturbed: Any) -> None:
 
 
 class Loss:
-    """A callback that loses a worker after the second iteration."""
+    """A callback that loses a worker after the second iteration: at rest, or in the middle of an evaluation."""
 
-    def __init__(self, client: Any, *, in_flight: bool) -> None:
-        self._client, self._in_flight, self.lost = client, in_flight, 0
+    def __init__(self, client: Any, grave: Path, *, in_flight: bool) -> None:
+        self._client, self._in_flight, self._grave = client, in_flight, grave
 
     def __call__(self, entry: dict[str, Any]) -> None:
         if entry["iteration"] != 1:
             return
-        worker, pid = next(iter(self._client.run(os.getpid).items()))
-        self.lost = pid
         if self._in_flight:
-            self._client.run(die_in_the_next_evaluation, workers=[worker])
+            self._client.run(die_in_the_next_evaluation, str(self._grave))
         else:
+            pid = next(iter(self._client.run(os.getpid).values()))
             os.kill(pid, signal.SIGKILL)
+            self._grave.write_text(str(pid))
+
+    @property
+    def lost(self) -> int:
+        """The process that was killed."""
+        return int(self._grave.read_text())
 
 
-def die_in_the_next_evaluation() -> None:
-    """Run on a worker: SIGKILL comes when its next evaluation of a part is half done."""
+def die_in_the_next_evaluation(grave: str) -> None:
+    """Run on all workers: SIGKILL comes to the first that has evaluated a part, before it can hand the result on."""
     from crossent.sklearn.objective import LinearObjective
 
     evaluate = LinearObjective.evaluate
 
     def killed(self: LinearObjective, theta: np.ndarray) -> Any:
-        evaluate(self, theta)
+        found = evaluate(self, theta)
+        try:
+            with open(grave, "x") as file:
+                file.write(str(os.getpid()))
+        except FileExistsError:
+            return found
         os.kill(os.getpid(), signal.SIGKILL)
 
     LinearObjective.evaluate = killed  # type: ignore[method-assign]
@@ -135,11 +146,10 @@ def is_gone(process: int) -> bool:
 
 
 @pytest.mark.parametrize("in_flight", [False, True], ids=["rows", "work in flight"])
-def test_a_killed_worker_changes_nothing(client: Any, undisturbed: Any, in_flight: bool) -> None:
+def test_a_killed_worker_changes_nothing(client: Any, undisturbed: Any, in_flight: bool, tmp_path: Path) -> None:
     expected, _ = undisturbed
-    loss = Loss(client, in_flight=in_flight)
+    loss = Loss(client, tmp_path / "grave", in_flight=in_flight)
     model = SoftmaxRegression(0.01, callback=loss).fit(*large_collections())
-    assert loss.lost
     assert is_gone(loss.lost)
     assert len(model.history_) > 3  # there was work to do without it
     assert model.duality_gap_ <= model.tol
