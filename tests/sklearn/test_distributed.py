@@ -130,6 +130,7 @@ def die_in_the_next_evaluation(grave: str) -> None:
         except FileExistsError:
             return found
         os.kill(os.getpid(), signal.SIGKILL)
+        return None
 
     LinearObjective.evaluate = killed  # type: ignore[method-assign]
 
