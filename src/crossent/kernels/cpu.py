@@ -15,17 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import bfloat16, binary, curvature, entries, general, narrow, wide
+from . import bfloat16, binary, curvature, entries, general, mean, narrow, wide
 from . import labels as _labels
 from .affine import affine_moments, sigmoid_affine_moments, temperature_moments
 from .closed_forms import BRIER_TERM, ENTROPY_PENALTY, LANES
 from .probability import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
-from .threads import run_rows
+from .threads import SERIAL_ELEMENTS, run_rows
 
 __all__ = [
     "affine_moments",
     "bin_sums",
     "draw_entries",
+    "mean_at",
     "multiply_entries",
     "narrow_bfloat16",
     "pool_adjacent",
@@ -182,6 +183,21 @@ def softmax_value_grad(
         else:
             run_rows(general.general_rows, rows, classes, arguments)
     return loss
+
+
+def mean_at(
+    dtype: str, logits: int, labels: int, grad: int, rows: int, classes: int, ignore_index: int, terms: Float64
+) -> float | None:
+    """The mean of a loss over the rows that count, its gradient to ``grad``; everything contiguous, at addresses.
+
+    None, and nothing computed, where a label is out of range, no row counts, or there is enough to compute for several
+    threads. ``terms`` are those of a loss that is never negative.
+    """
+    if rows * classes >= SERIAL_ELEMENTS:
+        return None
+    kernel = mean.KERNELS[dtype, classes <= narrow.MAX_CLASSES]
+    value: float = kernel(logits, labels, grad, rows, classes, ignore_index, terms)
+    return None if value < 0.0 else value
 
 
 def softmax_statistics(
