@@ -157,10 +157,10 @@ def softmax_value_grad(
             loss,
         )
         if classes <= narrow.MAX_CLASSES:
-            kernel = bfloat16.short_hard_rows if is_bits else narrow.narrow_hard_rows
+            kernel = bfloat16.short_hard_rows_of_bits if is_bits else narrow.narrow_hard_rows
             run_rows(kernel, rows, classes, arguments, LANES)
         else:
-            run_rows(bfloat16.wide_hard_rows if is_bits else wide.hard_rows, rows, classes, arguments)
+            run_rows(bfloat16.wide_hard_rows_of_bits if is_bits else wide.hard_rows, rows, classes, arguments)
     else:
         arguments = (
             _plain(logits),
@@ -368,10 +368,10 @@ def scan_labels(
 def widen_bfloat16(bits: NDArray[np.uint16], out: NDArray[np.float32]) -> None:
     """Fill ``out`` with the numbers whose bfloat16 bits are given; both (N, K) and contiguous."""
     rows, classes = bits.shape
-    run_rows(bfloat16.widen_rows, rows, classes, (_plain(bits), out.view(np.uint32)))
+    run_rows(bfloat16.widen_rows, rows, classes, (_plain(bits), out))
 
 
 def narrow_bfloat16(values: NDArray[np.float32], out: NDArray[np.uint16]) -> None:
     """Fill ``out`` with the bits of the nearest bfloat16 numbers; both (N, K) and contiguous."""
     rows, classes = values.shape
-    run_rows(bfloat16.narrow_rows, rows, classes, (_plain(values.view(np.uint32)), out))
+    run_rows(bfloat16.narrow_rows, rows, classes, (_plain(values), out))

@@ -101,7 +101,12 @@ KERNELS = {
     for dtype, stored, computed, compute in (
         ("float32", np.float32, np.float32, narrow.narrow_hard_rows if is_short else wide.hard_rows),
         ("float64", np.float64, np.float64, narrow.narrow_hard_rows if is_short else wide.hard_rows),
-        ("bfloat16", np.uint16, np.float32, bfloat16.short_hard_rows if is_short else bfloat16.wide_hard_rows),
+        (
+            "bfloat16",
+            np.uint16,
+            np.float32,
+            bfloat16.short_hard_rows_of_bits if is_short else bfloat16.wide_hard_rows_of_bits,
+        ),
     )
 }
 """By the logits' dtype, and whether rows are as short as `narrow` takes them."""
