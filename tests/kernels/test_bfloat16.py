@@ -85,3 +85,25 @@ def test_every_number_is_widened_and_rounded_as_the_reference_does() -> None:
     found = np.empty(values.shape, np.uint16)
     cpu.narrow_bfloat16(values, found)
     np.testing.assert_array_equal(found, bits_of(values))
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 10, 65, 300])
+@pytest.mark.parametrize("loss", [ce.CrossEntropy(), 2.0 * ce.CrossEntropy(), ce.Focal(2.0)], ids=repr)
+def test_entries(loss: ce.Loss, num_classes: int) -> None:
+    bits = logits_of(num_classes)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(-1, 2, bits.shape).astype(np.int8)
+    soft = rng.random(bits.shape).astype(np.float32)
+    class_weight, row_weight, entry_weight = rng.random((2, num_classes)), rng.random(ROWS), rng.random(bits.shape)
+    entry_weight[5:9] = 0.0
+    for target in ((labels, None), (None, soft)):
+        for weights in ((None, None, None), (class_weight, row_weight, entry_weight)):
+            arguments: tuple[Any, ...] = (*target, weights[0], 0.1, terms_table(loss), 0.3, weights[1])
+            narrow, wide = np.empty_like(bits), np.empty(bits.shape, np.float32)
+            entries = np.empty((2, *bits.shape))
+            found = cpu.sigmoid_value_grad(bits, *arguments, narrow, entries[0], weights[2])
+            expected = cpu.sigmoid_value_grad(numbers_of(bits), *arguments, wide, entries[1], weights[2])
+            np.testing.assert_array_equal(found, expected)
+            np.testing.assert_array_equal(*entries)
+            assert_same_numbers(narrow, bits_of(wide))
+    assert np.isfinite(expected).any()

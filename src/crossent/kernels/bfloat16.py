@@ -182,15 +182,13 @@ def _round_scaled_minus(x: Any, a: Any, b: Any, w: Any, out: Any) -> None:
 @kernel
 def widen_rows(bits: Any, out: Any, start: Any, stop: Any) -> None:
     """float32 numbers from the bits of bfloat16 numbers in uint16."""
-    for i in range(start, stop):
-        _widen(bits[i], out[i])
+    _widen(bits[start:stop].reshape(-1), out[start:stop].reshape(-1))
 
 
 @kernel
 def narrow_rows(values: Any, out: Any, start: Any, stop: Any) -> None:
     """The bits of bfloat16 numbers from those of float32 numbers."""
-    for i in range(start, stop):
-        _narrow(values[i], out[i])
+    _narrow(values[start:stop].reshape(-1), out[start:stop].reshape(-1))
 
 
 @kernel

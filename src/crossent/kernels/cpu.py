@@ -41,6 +41,7 @@ __all__ = [
     "squares_beside",
     "summarize_rows",
     "takes_bfloat16",
+    "takes_bfloat16_entries",
     "temperature_moments",
     "widen_bfloat16",
 ]
@@ -110,6 +111,11 @@ def _reads(terms: Float64) -> tuple[bool, bool]:
 def takes_bfloat16(labels: NDArray[np.int64] | None, terms: Float64) -> bool:
     """Whether `softmax_value_grad` computes this loss from the bits of bfloat16 logits."""
     return labels is not None and not any(_reads(terms))
+
+
+def takes_bfloat16_entries() -> bool:
+    """Whether `sigmoid_value_grad` computes from the bits of bfloat16 logits."""
+    return True
 
 
 def softmax_value_grad(
@@ -279,15 +285,17 @@ def sigmoid_value_grad(
     """Summed loss of each row of entries, each entry's own into ``entry_loss``, and the gradient into ``grad``.
 
     ``entry_weight`` is a further factor of the gradient, one an entry; an entry of factor 0 has no loss either.
+    ``logits`` and ``grad`` may be bits of bfloat16 numbers in uint16, with ``soft`` in float32.
     """
     rows, classes = logits.shape
+    computed = _FLOAT32 if logits.dtype == np.uint16 else logits.dtype
     if rows == 0 or classes == 0:
         return np.zeros(rows)
     loss = np.empty(rows)
     arguments = (
         _plain(logits),
         _NO_ENTRIES if labels is None else _plain(labels),
-        _NO_ROWS[logits.dtype] if soft is None else _plain(soft),
+        _NO_ROWS[computed] if soft is None else _plain(soft),
         _NO_DOUBLE_ROWS if class_weight is None else _plain(class_weight),
         float(label_smoothing),
         _plain(terms),

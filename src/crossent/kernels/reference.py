@@ -186,6 +186,11 @@ def takes_bfloat16(labels: np.ndarray | None, terms: np.ndarray) -> bool:
     return False
 
 
+def takes_bfloat16_entries() -> bool:
+    """Return whether `sigmoid_value_grad` computes from the bits of bfloat16 logits: never, here."""
+    return False
+
+
 def mean_at(
     dtype: str, logits: int, labels: int, grad: int, rows: int, classes: int, ignore_index: int, terms: np.ndarray
 ) -> float | None:
