@@ -15,7 +15,7 @@ from numba import types
 
 from ._compile import helper, intrinsic, kernel, wide_vectors
 from .closed_forms import LANES, LOSS, row_terms
-from .exp import exp_difference, multiply_add
+from .exp import INLINED, exp_difference, multiply_add, overload
 from .narrow import narrow_hard_rows
 from .rows import (
     CHUNK,
@@ -29,7 +29,7 @@ from .rows import (
 )
 from .wide import ROW_FIELDS, hard_slopes, hard_statistics
 
-__all__ = ["narrow_rows", "short_hard_rows_of_bits", "wide_hard_rows_of_bits", "widen_rows"]
+__all__ = ["as_number", "as_stored", "narrow_rows", "short_hard_rows_of_bits", "wide_hard_rows_of_bits", "widen_rows"]
 
 STAGE = 1 << 14  # numbers that are widened at a time: 64 KiB
 
@@ -82,6 +82,31 @@ def rounded(typingctx: Any, value: Any) -> Any:
         return builder.trunc(builder.select(is_nan, quiet, nearest), _I16)
 
     return types.uint16(value), generate
+
+
+def as_number(x: Any) -> Any:
+    """A number, or the float32 that bfloat16's bits stand for."""
+    raise NotImplementedError("runs only inside compiled code")
+
+
+def as_stored(x: Any, like: Any) -> Any:
+    """A number of the kind of `like`, or as bfloat16's bits of the float32 that it rounds to."""
+    raise NotImplementedError("runs only inside compiled code")
+
+
+# Numba requires the two signatures to agree in every detail, annotations included.
+@overload(as_number, jit_options=INLINED)
+def _typed_number(x):
+    return (lambda x: widened(x)) if x == types.uint16 else (lambda x: x)
+
+
+@overload(as_stored, jit_options=INLINED)
+def _typed_store(x, like):
+    if like == types.uint16:
+        return lambda x, like: rounded(np.float32(x))
+    if like == types.float32:
+        return lambda x, like: np.float32(x)
+    return lambda x, like: x
 
 
 def _turn(builder: Any, value: Any) -> Any:

@@ -16,10 +16,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
 
 from ._compile import helper, inlined, kernel, wide_vectors
-from .bfloat16 import rounded, widened
+from .bfloat16 import as_number, as_stored
 from .closed_forms import (
     BRIER,
     CROSS_ENTROPY,
@@ -42,14 +41,12 @@ from .closed_forms import (
     number_fields,
 )
 from .exp import (
-    INLINED,
     add_in_any_order,
     exp_for_float,
     exp_sum,
     log1p_pair,
     logistic_for_float,
     maximum,
-    overload,
     pairwise_sum,
 )
 from .rows import add_two_sum, copy_row
@@ -216,38 +213,11 @@ def _add_to_rows(
     return high, low
 
 
-def _double(x: Any) -> Any:
-    """A number, or the one that bfloat16's bits stand for, as a double."""
-    raise NotImplementedError("runs only inside compiled code")
-
-
-def _number(x: Any, like: Any) -> Any:
-    """A double as a number of the kind of `like`, or as bfloat16's bits of the float32 that it rounds to."""
-    raise NotImplementedError("runs only inside compiled code")
-
-
-# Numba requires the two signatures to agree in every detail, annotations included.
-@overload(_double, jit_options=INLINED)
-def _typed_double(x):
-    if x == types.uint16:
-        return lambda x: np.float64(widened(x))
-    return lambda x: np.float64(x)
-
-
-@overload(_number, jit_options=INLINED)
-def _typed_number(x, like):
-    if like == types.uint16:
-        return lambda x, like: rounded(np.float32(x))
-    if like == types.float32:
-        return lambda x, like: np.float32(x)
-    return lambda x, like: x
-
-
 @helper
 def _load(source: Any, f: Any, field: Any) -> None:
     values = f[field * LANES : field * LANES + len(source)]
     for i in range(len(values)):
-        values[i] = _double(source[i])
+        values[i] = np.float64(as_number(source[i]))
 
 
 @helper
@@ -288,7 +258,7 @@ def _load_factors(
 def _store(f: Any, field: Any, out: Any) -> None:
     values = f[field * LANES : field * LANES + len(out)]
     for i in range(len(out)):
-        out[i] = _number(values[i], out[i])
+        out[i] = as_stored(values[i], out[i])
 
 
 @kernel

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import bfloat16, binary, curvature, entries, general, mean, narrow, wide
+from . import bfloat16, binary, curvature, entries, general, mean, narrow, planes, wide
 from . import labels as _labels
 from .affine import affine_moments, sigmoid_affine_moments, temperature_moments
 from .closed_forms import BRIER_TERM, ENTROPY_PENALTY, LANES
@@ -35,6 +35,7 @@ __all__ = [
     "sigmoid_affine_moments",
     "sigmoid_value_grad",
     "softmax_curvature",
+    "softmax_planes_value_grad",
     "softmax_pullback",
     "softmax_statistics",
     "softmax_value_grad",
@@ -42,6 +43,7 @@ __all__ = [
     "summarize_rows",
     "takes_bfloat16",
     "takes_bfloat16_entries",
+    "takes_planes",
     "temperature_moments",
     "widen_bfloat16",
 ]
@@ -53,6 +55,7 @@ _FLOAT32 = np.dtype(np.float32)
 _NO_DOUBLES = np.empty(0)
 _NO_LABELS = np.empty(0, np.int64)
 _NO_ROWS = {np.dtype(t): np.empty((0, 0), t) for t in (np.float32, np.float64, np.uint16)}
+_NO_PLANES = {dtype: rows.reshape(0, 0, 0) for dtype, rows in _NO_ROWS.items()}
 _NO_DOUBLE_ROWS = _NO_ROWS[np.dtype(np.float64)]
 _NO_ENTRIES = np.empty((0, 0), np.int8)
 _PARTIALS = ("nll", "miss", "lse", "entropy", "brier")
@@ -204,6 +207,41 @@ def mean_at(
     kernel = mean.KERNELS[dtype, classes <= narrow.MAX_CLASSES]
     value: float = kernel(logits, labels, grad, rows, classes, ignore_index, terms)
     return None if value < 0.0 else value
+
+
+def takes_planes(labels: NDArray[np.int64] | None, terms: Float64) -> bool:
+    """Whether `softmax_planes_value_grad` computes this loss."""
+    return labels is not None and not any(_reads(terms))
+
+
+def softmax_planes_value_grad(
+    logits: Array,
+    labels: NDArray[np.int64],
+    class_weight: Float64 | None,
+    label_smoothing: float,
+    terms: Float64,
+    scale: float,
+    row_weight: Float64 | None,
+    grad: Array | None,
+) -> Float64:
+    """What `softmax_value_grad` computes for logits (N, C, P), whose rows are the N · P positions; bits likewise."""
+    samples, classes, positions = logits.shape
+    rows = samples * positions
+    loss = np.empty(rows)
+    dtype = _FLOAT32 if logits.dtype == np.uint16 else logits.dtype
+    arguments = (
+        _plain(logits),
+        _plain(labels),
+        *_weights(class_weight, classes, dtype),
+        float(label_smoothing),
+        _plain(terms),
+        float(scale),
+        _NO_DOUBLES if row_weight is None else _plain(row_weight),
+        _NO_PLANES[logits.dtype] if grad is None else grad,
+        loss,
+    )
+    run_rows(planes.planes_hard_rows, rows, classes, arguments, LANES)
+    return loss
 
 
 def softmax_statistics(

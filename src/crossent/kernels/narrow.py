@@ -62,10 +62,53 @@ from .closed_forms import (
 from .exp import log1p, multiply_add
 from .rows import MOST_FLOAT
 
-__all__ = ["MAX_CLASSES", "narrow_distribution_rows", "narrow_hard_rows", "narrow_label_rows"]
+__all__ = ["MAX_CLASSES", "hard_block", "narrow_distribution_rows", "narrow_hard_rows", "narrow_label_rows"]
 
 MAX_CLASSES = 64
 """Above this the rows themselves are long enough for vector code, and a block would leave the first-level cache."""
+
+
+@helper
+def hard_block(
+    x: Any,
+    m: Any,
+    a: Any,
+    b: Any,
+    y: Any,
+    weight: Any,
+    typed_weight: Any,
+    weight_unit: Any,
+    weight_sum: Any,
+    smoothing: Any,
+    terms: Any,
+    scale: Any,
+    with_grad: Any,
+    f: Any,
+) -> None:
+    """Losses of a block whose labels and weights are loaded, and the gradient in the logits' place."""
+    share = smoothing / len(weight)
+    most = MOST_FLOAT if x.itemsize == 4 else np.inf
+    block_maximum(x, m)
+    gather(x, y, f, TRUE_LOGIT)
+    if smoothing > 0.0:
+        block_gap(x, m, weight, f)
+    block_exp(x, m)
+    block_tail(x, f)
+    gather(x, y, f, TRUE_E)
+    true_class(f, m)
+    hard_statistics(f, weight_sum, smoothing, share)
+    block_terms(f, terms)
+    if with_grad:
+        _hard_coefficients(f, weight_sum, smoothing, share, scale)
+        if _are_held(f, weight_unit, most):
+            for i in range(LANES):
+                a[i] = f[ALONG * LANES + i]
+                b[i] = f[AGAINST * LANES + i] * weight_unit
+            _hard_gradient(x, a, b, typed_weight, smoothing > 0.0)
+        else:
+            _hard_gradient_in_double(x, f, weight)
+        for i in range(LANES):
+            x[y[i] * LANES + i] = f[OWN * LANES + i]
 
 
 @kernel
@@ -94,34 +137,16 @@ def narrow_hard_rows(
     y = np.empty(LANES, np.int64)
     f = np.zeros(BLOCK_FIELDS * LANES)
     share = smoothing / classes
-    most = MOST_FLOAT if logits.itemsize == 4 else np.inf
     for first in range(start, stop, LANES):
         last = min(first + LANES, stop)
         factors = row_weight[first:last] if len(row_weight) > 0 else row_weight
         load_labels(labels[first:last], weight, weight_sum, smoothing, share, factors, y, f)
         load_rows(logits[first:last], f, x)
-        block_maximum(x, m)
-        gather(x, y, f, TRUE_LOGIT)
-        if smoothing > 0.0:
-            block_gap(x, m, weight, f)
-        block_exp(x, m)
-        block_tail(x, f)
-        gather(x, y, f, TRUE_E)
-        true_class(f, m)
-        hard_statistics(f, weight_sum, smoothing, share)
-        block_terms(f, terms)
+        hard_block(
+            x, m, a, b, y, weight, typed_weight, weight_unit, weight_sum, smoothing, terms, scale, len(grad) > 0, f
+        )
         store_loss(f, loss[first:last])
         if len(grad) > 0:
-            _hard_coefficients(f, weight_sum, smoothing, share, scale)
-            if _are_held(f, weight_unit, most):
-                for i in range(LANES):
-                    a[i] = f[ALONG * LANES + i]
-                    b[i] = f[AGAINST * LANES + i] * weight_unit
-                _hard_gradient(x, a, b, typed_weight, smoothing > 0.0)
-            else:
-                _hard_gradient_in_double(x, f, weight)
-            for i in range(LANES):
-                x[y[i] * LANES + i] = f[OWN * LANES + i]
             store_rows(x, grad[first:last])
 
 

@@ -186,6 +186,11 @@ def takes_bfloat16(labels: np.ndarray | None, terms: np.ndarray) -> bool:
     return False
 
 
+def takes_planes(labels: np.ndarray | None, terms: np.ndarray) -> bool:
+    """Return whether there is a `softmax_planes_value_grad` for logits (N, C, P): none, here."""
+    return False
+
+
 def takes_bfloat16_entries() -> bool:
     """Return whether `sigmoid_value_grad` computes from the bits of bfloat16 logits: never, here."""
     return False

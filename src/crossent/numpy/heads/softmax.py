@@ -218,6 +218,27 @@ class SoftmaxHead(Head):
     def takes_bfloat16(self) -> bool:
         return self.top_k is None and self.twin.takes_bfloat16(self.labels, self.terms)
 
+    @property
+    def takes_planes(self) -> bool:
+        """Whether `evaluate_planes` computes this loss."""
+        return self.top_k is None and self.twin.takes_planes(self.labels, self.terms)
+
+    def evaluate_planes(self, logits: np.ndarray, grad: np.ndarray | None) -> np.ndarray:
+        """What `evaluate` returns for all rows, of logits (N, K, P) whose rows are the N · P positions."""
+        losses = self.twin.softmax_planes_value_grad(
+            logits,
+            self.labels,
+            self.class_weight,
+            self.label_smoothing,
+            self.terms,
+            self.scale * self.slope,
+            self.row_weight,
+            grad,
+        )
+        if self.row_weight is not None:
+            losses = np.where(self.row_weight == 0, 0.0, losses * self.row_weight)
+        return losses
+
     def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
         row_weight = None if self.row_weight is None else self.row_weight[rows]
         if self.top_k is not None:
