@@ -1,7 +1,8 @@
 """Kernel for classes that do not lie together, as in images (N, C, H, W): one plane of positions for each class.
 
 Positions of a plane do lie together, and are taken as `narrow` takes rows: a block of `LANES` at a time, with the
-classes outside. Loading a block is then a copy, and nothing is transposed. Any number of classes will do.
+classes outside. Loading a block is then a copy, and nothing is transposed; some blocks are loaded together, as a plane
+is read the faster the more of it is read at once. Any number of classes will do.
 """
 
 from __future__ import annotations
@@ -19,30 +20,54 @@ from .narrow import hard_block
 __all__ = ["planes_hard_rows"]
 
 
+STAGE = 1 << 15  # numbers that are loaded at a time, where that makes more than one block: 128 KiB
+MOST_BLOCKS = 8
+
+
 @helper
-def _load(planes: Any, first: Any, last: Any, f: Any, x: Any) -> None:
-    """Copy positions into the block; those that do not count, or do not exist, become zeros."""
+def _load(planes: Any, first: Any, last: Any, x: Any) -> None:
+    """Copy positions into blocks; what is left of the last becomes zeros."""
     wide_vectors()
     zero = x.dtype.type(0)
-    counts = f[FACTOR * LANES : (FACTOR + 1) * LANES]
     for k in range(len(planes)):
-        z = planes[k, first:last]
-        out = x[k * LANES : k * LANES + len(z)]
-        for i in range(len(z)):
-            value = as_number(z[i])
-            out[i] = value if counts[i] != 0.0 else zero
-        for i in range(k * LANES + len(z), (k + 1) * LANES):
-            x[i] = zero
+        plane = planes[k, first:last]
+        for j in range(-(-len(plane) // LANES)):
+            z = plane[j * LANES : (j + 1) * LANES]
+            out = x[j, k * LANES : (k + 1) * LANES]
+            for i in range(len(z)):
+                out[i] = as_number(z[i])
+            for i in range(len(z), LANES):
+                out[i] = zero
 
 
 @helper
 def _store(x: Any, first: Any, last: Any, planes: Any) -> None:
     wide_vectors()
     for k in range(len(planes)):
-        g = planes[k, first:last]
-        e = x[k * LANES : k * LANES + len(g)]
-        for i in range(len(g)):
-            g[i] = as_stored(e[i], g[i])
+        plane = planes[k, first:last]
+        for j in range(-(-len(plane) // LANES)):
+            g = plane[j * LANES : (j + 1) * LANES]
+            e = x[j, k * LANES : (k + 1) * LANES]
+            for i in range(len(g)):
+                g[i] = as_stored(e[i], g[i])
+
+
+@helper
+def _silence(x: Any, f: Any) -> None:
+    """Positions that do not count become zeros."""
+    wide_vectors()
+    counts = f[FACTOR * LANES : (FACTOR + 1) * LANES]
+    count = 0
+    for i in range(LANES):
+        count += counts[i] != 0.0
+    if count == LANES:
+        return
+    zero = x.dtype.type(0)
+    for start in range(0, len(x), LANES):
+        z = x[start : start + LANES]
+        for i in range(LANES):
+            value = z[i]
+            z[i] = value if counts[i] != 0.0 else zero
 
 
 @kernel
@@ -67,7 +92,9 @@ def planes_hard_rows(
     Logits and gradient may be bits of bfloat16 numbers.
     """
     classes, positions = logits.shape[1], logits.shape[2]
-    x = np.empty(classes * LANES, typed_weight.dtype)
+    with_grad = grad.shape[0] > 0
+    blocks = min(max(STAGE // (classes * LANES), 1), MOST_BLOCKS)
+    x = np.empty((blocks, classes * LANES), typed_weight.dtype)
     m = np.empty(LANES, x.dtype)
     a = np.empty(LANES, x.dtype)
     b = np.empty(LANES, x.dtype)
@@ -78,14 +105,18 @@ def planes_hard_rows(
     while first < stop:
         sample = first // positions
         origin = sample * positions
-        last = min(first + LANES, stop, origin + positions)
-        factors = row_weight[first:last] if len(row_weight) > 0 else row_weight
-        load_labels(labels[first:last], weight, weight_sum, smoothing, share, factors, y, f)
-        _load(logits[sample], first - origin, last - origin, f, x)
-        hard_block(
-            x, m, a, b, y, weight, typed_weight, weight_unit, weight_sum, smoothing, terms, scale, len(grad) > 0, f
-        )
-        store_loss(f, loss[first:last])
-        if len(grad) > 0:
+        last = min(first + blocks * LANES, stop, origin + positions)
+        _load(logits[sample], first - origin, last - origin, x)
+        for j in range(-(-(last - first) // LANES)):
+            here = first + j * LANES
+            end = min(here + LANES, last)
+            factors = row_weight[here:end] if len(row_weight) > 0 else row_weight
+            load_labels(labels[here:end], weight, weight_sum, smoothing, share, factors, y, f)
+            _silence(x[j], f)
+            hard_block(
+                x[j], m, a, b, y, weight, typed_weight, weight_unit, weight_sum, smoothing, terms, scale, with_grad, f
+            )
+            store_loss(f, loss[here:end])
+        if with_grad:
             _store(x, first - origin, last - origin, grad[sample])
         first = last
