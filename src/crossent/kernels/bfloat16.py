@@ -29,7 +29,15 @@ from .rows import (
 )
 from .wide import ROW_FIELDS, hard_slopes, hard_statistics
 
-__all__ = ["as_number", "as_stored", "narrow_rows", "short_hard_rows_of_bits", "wide_hard_rows_of_bits", "widen_rows"]
+__all__ = [
+    "as_number",
+    "as_stored",
+    "maximum_of_bits",
+    "narrow_rows",
+    "short_hard_rows_of_bits",
+    "wide_hard_rows_of_bits",
+    "widen_rows",
+]
 
 STAGE = 1 << 14  # numbers that are widened at a time: 64 KiB
 
@@ -145,7 +153,7 @@ _NAN = np.uint16(0x7FC0)
 
 
 @helper
-def _maximum(bits: Any) -> Any:
+def maximum_of_bits(bits: Any) -> Any:
     """The maximum; NaN where the row holds a positive one, whose place is above infinity's."""
     wide_vectors()
     place = _LOWEST
@@ -253,7 +261,7 @@ def wide_hard_rows_of_bits(
                 fill_row(grad[i], np.uint16(0))
             continue
 
-        m = _maximum(z)
+        m = maximum_of_bits(z)
         gap = 0.0
         if smoothing > 0.0:
             _widen(z, x)

@@ -56,6 +56,19 @@ def load_rows(rows: Any, f: Any, x: Any) -> None:
 
 
 @helper
+def load_targets(rows: Any, x: Any) -> None:
+    lanes, classes = rows.shape
+    for i in range(LANES):
+        if i < lanes:
+            t = rows[i]
+            for k in range(classes):
+                x[k * LANES + i] = t[k]
+        else:
+            for k in range(classes):
+                x[k * LANES + i] = 0
+
+
+@helper
 def store_rows(x: Any, rows: Any) -> None:
     lanes, classes = rows.shape
     for i in range(lanes):

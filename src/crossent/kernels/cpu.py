@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import bfloat16, binary, curvature, entries, general, mean, narrow, planes, wide
+from . import bfloat16, binary, curvature, distributions, entries, general, mean, narrow, planes, wide
 from . import labels as _labels
 from .affine import affine_moments, sigmoid_affine_moments, temperature_moments
-from .closed_forms import BRIER_TERM, ENTROPY_PENALTY, LANES
+from .closed_forms import BRIER_TERM, CROSS_ENTROPY, ENTROPY_PENALTY, LANES
 from .probability import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
 from .threads import SERIAL_ELEMENTS, run_rows
 
@@ -111,9 +111,19 @@ def _reads(terms: Float64) -> tuple[bool, bool]:
     return ENTROPY_PENALTY in codes, BRIER_TERM in codes
 
 
-def takes_bfloat16(labels: NDArray[np.int64] | None, terms: Float64) -> bool:
+def _is_plain(class_weight: Float64 | None, label_smoothing: float, terms: Float64) -> bool:
+    """Whether a loss is cross-entropy and nothing else."""
+    is_cross_entropy = len(terms) == 1 and terms[0, 0] == CROSS_ENTROPY and terms[0, 1] != 0.0
+    return is_cross_entropy and class_weight is None and label_smoothing == 0.0
+
+
+def takes_bfloat16(
+    labels: NDArray[np.int64] | None, classes: int, class_weight: Float64 | None, label_smoothing: float, terms: Float64
+) -> bool:
     """Whether `softmax_value_grad` computes this loss from the bits of bfloat16 logits."""
-    return labels is not None and not any(_reads(terms))
+    if labels is None:
+        return classes > narrow.MAX_CLASSES and _is_plain(class_weight, label_smoothing, terms)
+    return not any(_reads(terms))
 
 
 def takes_bfloat16_entries() -> bool:
@@ -134,7 +144,8 @@ def softmax_value_grad(
 ) -> Float64:
     """Loss of each row, and ``scale * row_weight_i * d(loss_i)/dz`` into ``grad`` (which may be ``logits`` itself).
 
-    Where `takes_bfloat16` says so, ``logits`` and ``grad`` may be bits of bfloat16 numbers in uint16.
+    Where `takes_bfloat16` says so, ``logits`` and ``grad`` may be bits of bfloat16 numbers in uint16, with ``soft`` in
+    float32.
     """
     rows, classes = logits.shape
     loss = np.empty(rows)
@@ -170,6 +181,12 @@ def softmax_value_grad(
             run_rows(kernel, rows, classes, arguments, LANES)
         else:
             run_rows(bfloat16.wide_hard_rows_of_bits if is_bits else wide.hard_rows, rows, classes, arguments)
+    elif soft is not None and soft.dtype == _FLOAT32 and _is_plain(class_weight, label_smoothing, terms):
+        arguments = (logits, _plain(soft), float(terms[0, 1]), float(scale), factors, out, loss)
+        if classes <= narrow.MAX_CLASSES:
+            run_rows(distributions.short_rows, rows, classes, arguments, LANES)
+        else:
+            run_rows(distributions.wide_rows, rows, classes, arguments)
     else:
         arguments = (
             _plain(logits),

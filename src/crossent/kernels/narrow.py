@@ -40,6 +40,7 @@ from .blocks import (
     hard_statistics,
     load_labels,
     load_rows,
+    load_targets,
     store_loss,
     store_rows,
     true_class,
@@ -199,19 +200,6 @@ def _hard_gradient(x: Any, a: Any, b: Any, w: Any, smoothed: Any) -> None:
 
 
 @helper
-def _load_targets(rows: Any, x: Any) -> None:
-    lanes, classes = rows.shape
-    for i in range(LANES):
-        if i < lanes:
-            t = rows[i]
-            for k in range(classes):
-                x[k * LANES + i] = t[k]
-        else:
-            for k in range(classes):
-                x[k * LANES + i] = 0
-
-
-@helper
 def _target_mass(t: Any, weight: Any, kept: Any, share: Any, row_weight: Any, lanes: Any, f: Any) -> None:
     """``W = sum w t'`` and the rows' factors, 0 where the mass is 0."""
     clear_sum(f, GAP)
@@ -359,7 +347,7 @@ def _general(hard: bool, name: str) -> Any:
                 for i in range(LANES):
                     t[y[i] * LANES + i] = 1
             else:
-                _load_targets(soft[first:last], t)
+                load_targets(soft[first:last], t)
                 _target_mass(t, weight, kept, share, factors, last - first, f)
             load_rows(logits[first:last], f, z)
             for j in range(len(x)):

@@ -181,7 +181,9 @@ def softmax_value_grad(
     return values
 
 
-def takes_bfloat16(labels: np.ndarray | None, terms: np.ndarray) -> bool:
+def takes_bfloat16(
+    labels: np.ndarray | None, classes: int, class_weight: np.ndarray | None, label_smoothing: float, terms: np.ndarray
+) -> bool:
     """Return whether `softmax_value_grad` computes this loss from the bits of bfloat16 logits: never, here."""
     return False
 

@@ -216,7 +216,8 @@ class SoftmaxHead(Head):
 
     @property
     def takes_bfloat16(self) -> bool:
-        return self.top_k is None and self.twin.takes_bfloat16(self.labels, self.terms)
+        arguments = (self.labels, self.num_classes, self.class_weight, self.label_smoothing, self.terms)
+        return self.top_k is None and self.twin.takes_bfloat16(*arguments)
 
     @property
     def takes_planes(self) -> bool:
@@ -244,11 +245,14 @@ class SoftmaxHead(Head):
         if self.top_k is not None:
             losses = self._evaluate_top_k(logits, rows, grad)
         else:
-            twin = self.twin if logits.dtype in (self.dtype, np.uint16) else registry.find(logits.dtype)
+            is_typed = logits.dtype in (self.dtype, np.uint16)
+            twin = self.twin if is_typed else registry.find(logits.dtype)
             losses = twin.softmax_value_grad(
                 logits,
                 None if self.labels is None else self.labels[rows],
-                None if self.soft is None else self.soft[rows].astype(logits.dtype, copy=False),
+                None
+                if self.soft is None
+                else self.soft[rows].astype(self.dtype if is_typed else logits.dtype, copy=False),
                 self.class_weight,
                 self.label_smoothing,
                 self.terms,
