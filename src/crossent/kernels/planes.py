@@ -15,7 +15,7 @@ from ._compile import helper, kernel, wide_vectors
 from .bfloat16 import as_number, as_stored
 from .blocks import BLOCK_FIELDS, FACTOR, load_labels, store_loss
 from .closed_forms import LANES
-from .narrow import hard_block
+from .hard_blocks import hard_block
 
 __all__ = ["planes_hard_rows"]
 
