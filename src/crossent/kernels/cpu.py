@@ -221,8 +221,8 @@ def mean_at(
     """
     if rows * classes >= SERIAL_ELEMENTS:
         return None
-    kernel = mean.KERNELS[dtype, classes <= narrow.MAX_CLASSES]
-    value: float = kernel(logits, labels, grad, rows, classes, ignore_index, terms)
+    kernel, like = mean.KERNELS[dtype, classes <= narrow.MAX_CLASSES]
+    value: float = kernel(logits, labels, grad, rows, classes, ignore_index, terms, like)
     return None if value < 0.0 else value
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numba import carray, types
 
-from . import bfloat16, narrow, wide
 from ._compile import helper, intrinsic, kernel
+from .bfloat16 import short_hard_rows_of_bits, wide_hard_rows_of_bits
+from .narrow import narrow_hard_rows
+from .wide import hard_rows
 
 __all__ = ["KERNELS", "sum_as_numpy"]
 
@@ -59,54 +61,102 @@ def sum_as_numpy(values: Any) -> float:
     return total
 
 
-def _mean(compute: Any, stored: Any, computed: Any, name: str) -> Any:
+@helper
+def _views(logits_at: Any, labels_at: Any, grad_at: Any, rows: Any, classes: Any, ignore_index: Any, like: Any) -> Any:
+    """Memory as arrays, labels with -1 where ignored, and how many count: 0 if one is out of range."""
+    logits = carray(_pointer(logits_at), (rows, classes), like.dtype)
+    labels = carray(_pointer(labels_at), (rows,), np.int64)
+    grad = carray(_pointer(grad_at), (rows if grad_at != 0 else 0, classes), like.dtype)
+    counted = np.empty(rows, np.int64)
+    count = 0
+    for i in range(rows):
+        y = labels[i]
+        if y == ignore_index:
+            counted[i] = -1
+        elif y < 0 or y >= classes:
+            return logits, counted, grad, 0
+        else:
+            counted[i] = y
+            count += 1
+    return logits, counted, grad, count
+
+
+# Four kernels and no factory of them: Numba keeps no machine code of a function that has another one in its closure.
+
+
+@kernel
+def mean_of_short_rows(
+    logits_at: Any, labels_at: Any, grad_at: Any, rows: Any, classes: Any, ignore_index: Any, terms: Any, like: Any
+) -> float:
     """The mean over labels at addresses, its gradient to another (0: none); in the calling thread.
 
     It is negative, which no mean is, and nothing is computed where a label is out of range or no row counts.
     """
+    logits, labels, grad, count = _views(logits_at, labels_at, grad_at, rows, classes, ignore_index, like)
+    if count == 0:
+        return -1.0
+    scale = 1.0 / count
+    loss, weight, typed = np.empty(rows), np.ones(classes), np.ones(classes, like.dtype)
+    narrow_hard_rows(
+        logits, labels, weight, typed, 1.0, float(classes), 0.0, terms, scale, weight[:0], grad, loss, 0, rows
+    )
+    return sum_as_numpy(loss) * scale
 
-    def mean(
-        logits_at: Any, labels_at: Any, grad_at: Any, rows: Any, classes: Any, ignore_index: Any, terms: Any
-    ) -> float:
-        logits = carray(_pointer(logits_at), (rows, classes), stored)
-        labels = carray(_pointer(labels_at), (rows,), np.int64)
-        grad = carray(_pointer(grad_at), (rows if grad_at != 0 else 0, classes), stored)
-        counted = np.empty(rows, np.int64)
-        count = 0
-        for i in range(rows):
-            y = labels[i]
-            if y == ignore_index:
-                counted[i] = -1
-            elif y < 0 or y >= classes:
-                return -1.0
-            else:
-                counted[i] = y
-                count += 1
-        if count == 0:
-            return -1.0
-        scale = 1.0 / count
-        weight = np.ones(classes)
-        typed = np.ones(classes, computed)
-        loss = np.empty(rows)
-        compute(logits, counted, weight, typed, 1.0, float(classes), 0.0, terms, scale, weight[:0], grad, loss, 0, rows)
-        return sum_as_numpy(loss) * scale
 
-    mean.__name__ = mean.__qualname__ = name  # machine code is kept under it
-    return kernel(mean)
+@kernel
+def mean_of_short_rows_of_bits(
+    logits_at: Any, labels_at: Any, grad_at: Any, rows: Any, classes: Any, ignore_index: Any, terms: Any, like: Any
+) -> float:
+    """`short_rows` of short rows, of bfloat16 by their bits."""
+    logits, labels, grad, count = _views(logits_at, labels_at, grad_at, rows, classes, ignore_index, like)
+    if count == 0:
+        return -1.0
+    scale = 1.0 / count
+    loss, weight, typed = np.empty(rows), np.ones(classes), np.ones(classes, np.float32)
+    short_hard_rows_of_bits(
+        logits, labels, weight, typed, 1.0, float(classes), 0.0, terms, scale, weight[:0], grad, loss, 0, rows
+    )
+    return sum_as_numpy(loss) * scale
 
+
+@kernel
+def mean_of_long_rows(
+    logits_at: Any, labels_at: Any, grad_at: Any, rows: Any, classes: Any, ignore_index: Any, terms: Any, like: Any
+) -> float:
+    """`short_rows` of long rows."""
+    logits, labels, grad, count = _views(logits_at, labels_at, grad_at, rows, classes, ignore_index, like)
+    if count == 0:
+        return -1.0
+    scale = 1.0 / count
+    loss, weight, typed = np.empty(rows), np.ones(classes), np.ones(classes, like.dtype)
+    hard_rows(logits, labels, weight, typed, 1.0, float(classes), 0.0, terms, scale, weight[:0], grad, loss, 0, rows)
+    return sum_as_numpy(loss) * scale
+
+
+@kernel
+def mean_of_long_rows_of_bits(
+    logits_at: Any, labels_at: Any, grad_at: Any, rows: Any, classes: Any, ignore_index: Any, terms: Any, like: Any
+) -> float:
+    """`short_rows` of long rows, of bfloat16 by their bits."""
+    logits, labels, grad, count = _views(logits_at, labels_at, grad_at, rows, classes, ignore_index, like)
+    if count == 0:
+        return -1.0
+    scale = 1.0 / count
+    loss, weight, typed = np.empty(rows), np.ones(classes), np.ones(classes, np.float32)
+    wide_hard_rows_of_bits(
+        logits, labels, weight, typed, 1.0, float(classes), 0.0, terms, scale, weight[:0], grad, loss, 0, rows
+    )
+    return sum_as_numpy(loss) * scale
+
+
+_LIKE = {"float32": np.empty(0, np.float32), "float64": np.empty(0), "bfloat16": np.empty(0, np.uint16)}
 
 KERNELS = {
-    (dtype, is_short): _mean(compute, stored, computed, f"mean_of_{length}_{dtype}_rows")
-    for is_short, length in ((True, "short"), (False, "long"))
-    for dtype, stored, computed, compute in (
-        ("float32", np.float32, np.float32, narrow.narrow_hard_rows if is_short else wide.hard_rows),
-        ("float64", np.float64, np.float64, narrow.narrow_hard_rows if is_short else wide.hard_rows),
-        (
-            "bfloat16",
-            np.uint16,
-            np.float32,
-            bfloat16.short_hard_rows_of_bits if is_short else bfloat16.wide_hard_rows_of_bits,
-        ),
+    (dtype, is_short): (kernel_of_bits if dtype == "bfloat16" else kernel_of_numbers, like)
+    for dtype, like in _LIKE.items()
+    for is_short, kernel_of_numbers, kernel_of_bits in (
+        (True, mean_of_short_rows, mean_of_short_rows_of_bits),
+        (False, mean_of_long_rows, mean_of_long_rows_of_bits),
     )
 }
-"""By the logits' dtype, and whether rows are as short as `narrow` takes them."""
+"""The kernel and its last argument, by the logits' dtype and whether rows are as short as `narrow` takes them."""
