@@ -48,6 +48,43 @@ def dense(rounds: int) -> list[dict[str, Any]]:
     return records
 
 
+def _soft(num_rows: int, num_classes: int) -> torch.Tensor:
+    return torch.randn(num_rows, num_classes).softmax(1)
+
+
+OTHERS: dict[str, tuple[str, tuple[int, ...], Callable[[], torch.Tensor]]] = {
+    "binary, 20000 × 100": ("binary", (20_000, 100), lambda: torch.randint(0, 2, (20_000, 100)).float()),
+    "binary, 2000000": ("binary", (2_000_000,), lambda: torch.randint(0, 2, (2_000_000,)).float()),
+    "images, 8 × 21 × 256 × 256": ("softmax", (8, 21, 256, 256), lambda: torch.randint(0, 21, (8, 256, 256))),
+    "images, 2 × 150 × 128 × 128": ("softmax", (2, 150, 128, 128), lambda: torch.randint(0, 150, (2, 128, 128))),
+    "distributions, 100000 × 10": ("softmax", (100_000, 10), partial(_soft, 100_000, 10)),
+    "distributions, 20000 × 1000": ("softmax", (20_000, 1000), partial(_soft, 20_000, 1000)),
+}
+"""Link, shape of the logits and target; floating targets are in the logits' dtype, as PyTorch wants them."""
+
+
+def others(rounds: int) -> list[dict[str, Any]]:
+    """Return one record a case of `OTHERS` and dtype: seconds of forward and backward."""
+    losses = {
+        "binary": (cet.binary_cross_entropy_with_logits, F.binary_cross_entropy_with_logits),
+        "softmax": (cet.cross_entropy, F.cross_entropy),
+    }
+    records = []
+    for case, (link, shape, make_target) in OTHERS.items():
+        for name, dtype in DTYPES.items():
+            torch.manual_seed(0)
+            logits, target = torch.randn(shape).to(dtype).requires_grad_(), make_target()
+            target = target.to(dtype) if target.is_floating_point() else target
+            ours, theirs = losses[link]
+            calls: dict[str, Callable[[], object]] = {
+                "crossent": partial(_step, ours, [logits], target),
+                "torch": partial(_step, theirs, [logits], target),
+            }
+            records.append({"case": case, "dtype": name, "seconds": interleaved_medians(calls, rounds)})
+            print(records[-1], flush=True)
+    return records
+
+
 def small(rounds: int) -> list[dict[str, Any]]:
     """Return seconds of a 32 × 10 batch: what the call itself costs."""
     records = []
@@ -135,8 +172,13 @@ def _measure(shape: str, dtype: str, contender: str) -> None:
 
 
 def run(rounds: int) -> dict[str, Any]:
-    """Return the records of all three."""
-    return {"dense": dense(rounds), "small": small(rounds), "heads": heads(max(1, rounds // 2))}
+    """Return the records of all four."""
+    return {
+        "dense": dense(rounds),
+        "small": small(rounds),
+        "others": others(rounds),
+        "heads": heads(max(1, rounds // 2)),
+    }
 
 
 if __name__ == "__main__":

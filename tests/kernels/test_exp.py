@@ -183,3 +183,32 @@ def test_pairwise_sum(n):
     assert abs(exp.pairwise_sum(values.copy()) - exact) <= 4 * np.spacing(exact)
     # A thousand equal numbers: a plain running sum loses bits here, halves do not.
     assert exp.pairwise_sum(np.full(1024, 0.1)) == 1024 * 0.1
+
+
+@numba.njit(error_model="numpy")
+def logistic_rows(d, e, log_sum, large):
+    for i in range(len(d)):
+        e[i] = exp.exp_for_float(d[i])
+        log_sum[i], large[i] = exp.logistic_for_float(e[i])
+
+
+def test_the_parts_of_a_sigmoid_loss_are_those_of_float32_to_a_fraction_of_an_ulp():
+    rng = np.random.default_rng(5)
+    d = -np.abs(np.concatenate([rng.normal(size=2000), rng.uniform(0, 700, 2000), rng.lognormal(-8, 4, 500) % 700]))
+    d = d.astype(np.float32).astype(np.float64)
+    e, log_sum, large = (np.empty(len(d)) for _ in range(3))
+    logistic_rows(d, e, log_sum, large)
+    with mpmath.workdps(60):
+        exact = [mpmath.exp(mpmath.mpf(float(x))) for x in d]
+        relative = {
+            "e^d": [abs(mpmath.mpf(float(g)) / x - 1) for g, x in zip(e, exact, strict=True)],
+            "log": [abs(mpmath.mpf(float(g)) / mpmath.log1p(x) - 1) for g, x in zip(log_sum, exact, strict=True)],
+            "p": [abs(mpmath.mpf(float(g)) * (1 + x) - 1) for g, x in zip(large, exact, strict=True)],
+        }
+        worst = {name: float(max(errors)) for name, errors in relative.items()}
+    assert max(worst.values()) < 0.07 * 2.0**-24, worst
+    logistic_rows(np.array([0.0, -np.inf, np.nan, -709.0]), e, log_sum, large)
+    np.testing.assert_array_equal(e[:4], [1, 0, np.nan, 0])
+    np.testing.assert_array_equal(log_sum[1:3], [0, np.nan])
+    assert large[0] == 0.5
+    assert large[1] == 1.0

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import types
 
 from ._compile import helper, inlined, wide_vectors
 from .closed_forms import FIELDS, LANES, LOSS, LSE, MASS, MISS, NLL, PLAIN, PLAIN_LOW, number_fields
-from .exp import exp_difference, log1p, log1p_pair, maximum
+from .exp import exp_difference, larger, log1p, log1p_pair, overload
 from .wide import plain_nll
 
 # More fields of a block, behind those of the closed forms.
@@ -55,6 +56,19 @@ def load_rows(rows: Any, f: Any, x: Any) -> None:
 
 
 @helper
+def load_targets(rows: Any, x: Any) -> None:
+    lanes, classes = rows.shape
+    for i in range(LANES):
+        if i < lanes:
+            t = rows[i]
+            for k in range(classes):
+                x[k * LANES + i] = t[k]
+        else:
+            for k in range(classes):
+                x[k * LANES + i] = 0
+
+
+@helper
 def store_rows(x: Any, rows: Any) -> None:
     lanes, classes = rows.shape
     for i in range(lanes):
@@ -65,13 +79,20 @@ def store_rows(x: Any, rows: Any) -> None:
 
 @helper
 def block_maximum(x: Any, m: Any) -> None:
+    """The maxima; of a row that holds a NaN any number will do, as its exponentials hold one too."""
     wide_vectors()
     for i in range(LANES):
         m[i] = x[i]
-    for start in range(LANES, len(x), LANES):
-        z = x[start : start + LANES]
+    classes = len(x) // LANES
+    for k in range(0, classes - 3, 4):
+        z = x[k * LANES : (k + 4) * LANES]
         for i in range(LANES):
-            m[i] = maximum(m[i], z[i])
+            top = larger(larger(z[i], z[i + LANES]), larger(z[i + 2 * LANES], z[i + 3 * LANES]))
+            m[i] = larger(top, m[i])
+    for k in range(classes - classes % 4, classes):
+        z = x[k * LANES : (k + 1) * LANES]
+        for i in range(LANES):
+            m[i] = larger(z[i], m[i])
 
 
 @helper
@@ -94,8 +115,34 @@ def is_one(v: Any) -> Any:
 
 
 @helper
-def block_tail(x: Any, f: Any) -> None:
-    """The sums of the exponentials without the maximum's own 1, four classes at a time."""
+def _tail_of_floats(x: Any, f: Any) -> None:
+    # Doubles have 29 bits to spare here, which a plain sum leaves to 2^20 classes and more.
+    wide_vectors()
+    clear_sum(f, TAIL)
+    for i in range(LANES):
+        f[ONES * LANES + i] = -1.0
+    classes = len(x) // LANES
+    for k in range(0, classes - 3, 4):
+        e = x[k * LANES : (k + 4) * LANES]
+        for i in range(LANES):
+            e0 = np.float64(e[i])
+            e1 = np.float64(e[i + LANES])
+            e2 = np.float64(e[i + 2 * LANES])
+            e3 = np.float64(e[i + 3 * LANES])
+            f[TAIL * LANES + i] += (below_one(e0) + below_one(e1)) + (below_one(e2) + below_one(e3))
+            f[ONES * LANES + i] += (is_one(e0) + is_one(e1)) + (is_one(e2) + is_one(e3))
+    for k in range(classes - classes % 4, classes):
+        e = x[k * LANES : (k + 1) * LANES]
+        for i in range(LANES):
+            v = np.float64(e[i])
+            f[TAIL * LANES + i] += below_one(v)
+            f[ONES * LANES + i] += is_one(v)
+    for i in range(LANES):
+        f[TAIL * LANES + i] += f[ONES * LANES + i]
+
+
+@helper
+def _tail_of_doubles(x: Any, f: Any) -> None:
     wide_vectors()
     clear_sum(f, TAIL)
     for i in range(LANES):
@@ -118,6 +165,19 @@ def block_tail(x: Any, f: Any) -> None:
             f[ONES * LANES + i] += is_one(v)
     for i in range(LANES):
         f[TAIL * LANES + i] = f[ONES * LANES + i] + (f[TAIL * LANES + i] + f[LOW * LANES + i])
+
+
+def block_tail(x: Any, f: Any) -> None:
+    """The sums of the exponentials without the maximum's own 1, four classes at a time."""
+    raise NotImplementedError("runs only inside compiled code")
+
+
+# Numba requires the two signatures to agree in every detail, annotations included.
+@overload(block_tail, jit_options={"error_model": "numpy", "nogil": True})
+def _typed_tail(x, f):
+    if x.dtype == types.float32:
+        return lambda x, f: _tail_of_floats(x, f)
+    return lambda x, f: _tail_of_doubles(x, f)
 
 
 @helper

@@ -15,17 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import bfloat16, binary, curvature, entries, general, narrow, wide
+from . import bfloat16, binary, curvature, distributions, entries, general, mean, narrow, planes, wide
 from . import labels as _labels
 from .affine import affine_moments, sigmoid_affine_moments, temperature_moments
-from .closed_forms import BRIER_TERM, ENTROPY_PENALTY, LANES
+from .closed_forms import BRIER_TERM, CROSS_ENTROPY, ENTROPY_PENALTY, LANES
 from .probability import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
-from .threads import run_rows
+from .threads import SERIAL_ELEMENTS, run_rows
 
 __all__ = [
     "affine_moments",
     "bin_sums",
     "draw_entries",
+    "mean_at",
     "multiply_entries",
     "narrow_bfloat16",
     "pool_adjacent",
@@ -34,12 +35,15 @@ __all__ = [
     "sigmoid_affine_moments",
     "sigmoid_value_grad",
     "softmax_curvature",
+    "softmax_planes_value_grad",
     "softmax_pullback",
     "softmax_statistics",
     "softmax_value_grad",
     "squares_beside",
     "summarize_rows",
     "takes_bfloat16",
+    "takes_bfloat16_entries",
+    "takes_planes",
     "temperature_moments",
     "widen_bfloat16",
 ]
@@ -51,6 +55,7 @@ _FLOAT32 = np.dtype(np.float32)
 _NO_DOUBLES = np.empty(0)
 _NO_LABELS = np.empty(0, np.int64)
 _NO_ROWS = {np.dtype(t): np.empty((0, 0), t) for t in (np.float32, np.float64, np.uint16)}
+_NO_PLANES = {dtype: rows.reshape(0, 0, 0) for dtype, rows in _NO_ROWS.items()}
 _NO_DOUBLE_ROWS = _NO_ROWS[np.dtype(np.float64)]
 _NO_ENTRIES = np.empty((0, 0), np.int8)
 _PARTIALS = ("nll", "miss", "lse", "entropy", "brier")
@@ -106,9 +111,24 @@ def _reads(terms: Float64) -> tuple[bool, bool]:
     return ENTROPY_PENALTY in codes, BRIER_TERM in codes
 
 
-def takes_bfloat16(labels: NDArray[np.int64] | None, terms: Float64) -> bool:
+def _is_plain(class_weight: Float64 | None, label_smoothing: float, terms: Float64) -> bool:
+    """Whether a loss is cross-entropy and nothing else."""
+    is_cross_entropy = len(terms) == 1 and terms[0, 0] == CROSS_ENTROPY and terms[0, 1] != 0.0
+    return is_cross_entropy and class_weight is None and label_smoothing == 0.0
+
+
+def takes_bfloat16(
+    labels: NDArray[np.int64] | None, classes: int, class_weight: Float64 | None, label_smoothing: float, terms: Float64
+) -> bool:
     """Whether `softmax_value_grad` computes this loss from the bits of bfloat16 logits."""
-    return labels is not None and not any(_reads(terms))
+    if labels is None:
+        return classes > narrow.MAX_CLASSES and _is_plain(class_weight, label_smoothing, terms)
+    return not any(_reads(terms))
+
+
+def takes_bfloat16_entries() -> bool:
+    """Whether `sigmoid_value_grad` computes from the bits of bfloat16 logits."""
+    return True
 
 
 def softmax_value_grad(
@@ -124,7 +144,8 @@ def softmax_value_grad(
 ) -> Float64:
     """Loss of each row, and ``scale * row_weight_i * d(loss_i)/dz`` into ``grad`` (which may be ``logits`` itself).
 
-    Where `takes_bfloat16` says so, ``logits`` and ``grad`` may be bits of bfloat16 numbers in uint16.
+    Where `takes_bfloat16` says so, ``logits`` and ``grad`` may be bits of bfloat16 numbers in uint16, with ``soft`` in
+    float32.
     """
     rows, classes = logits.shape
     loss = np.empty(rows)
@@ -156,10 +177,16 @@ def softmax_value_grad(
             loss,
         )
         if classes <= narrow.MAX_CLASSES:
-            kernel = bfloat16.short_hard_rows if is_bits else narrow.narrow_hard_rows
+            kernel = bfloat16.short_hard_rows_of_bits if is_bits else narrow.narrow_hard_rows
             run_rows(kernel, rows, classes, arguments, LANES)
         else:
-            run_rows(bfloat16.wide_hard_rows if is_bits else wide.hard_rows, rows, classes, arguments)
+            run_rows(bfloat16.wide_hard_rows_of_bits if is_bits else wide.hard_rows, rows, classes, arguments)
+    elif soft is not None and soft.dtype == _FLOAT32 and _is_plain(class_weight, label_smoothing, terms):
+        arguments = (logits, _plain(soft), float(terms[0, 1]), float(scale), factors, out, loss)
+        if classes <= narrow.MAX_CLASSES:
+            run_rows(distributions.short_rows, rows, classes, arguments, LANES)
+        else:
+            run_rows(distributions.wide_rows, rows, classes, arguments)
     else:
         arguments = (
             _plain(logits),
@@ -181,6 +208,56 @@ def softmax_value_grad(
             run_rows(kernel, rows, classes, arguments, LANES)
         else:
             run_rows(general.general_rows, rows, classes, arguments)
+    return loss
+
+
+def mean_at(
+    dtype: str, logits: int, labels: int, grad: int, rows: int, classes: int, ignore_index: int, terms: Float64
+) -> float | None:
+    """The mean of a loss over the rows that count, its gradient to ``grad``; everything contiguous, at addresses.
+
+    None, and nothing computed, where a label is out of range, no row counts, or there is enough to compute for several
+    threads. ``terms`` are those of a loss that is never negative.
+    """
+    if rows * classes >= SERIAL_ELEMENTS:
+        return None
+    kernel, like = mean.KERNELS[dtype, classes <= narrow.MAX_CLASSES]
+    value: float = kernel(logits, labels, grad, rows, classes, ignore_index, terms, like)
+    return None if value < 0.0 else value
+
+
+def takes_planes(labels: NDArray[np.int64] | None, terms: Float64) -> bool:
+    """Whether `softmax_planes_value_grad` computes this loss."""
+    return labels is not None and not any(_reads(terms))
+
+
+def softmax_planes_value_grad(
+    logits: Array,
+    labels: NDArray[np.int64],
+    class_weight: Float64 | None,
+    label_smoothing: float,
+    terms: Float64,
+    scale: float,
+    row_weight: Float64 | None,
+    grad: Array | None,
+) -> Float64:
+    """What `softmax_value_grad` computes for logits (N, C, P), whose rows are the N · P positions; bits likewise."""
+    samples, classes, positions = logits.shape
+    rows = samples * positions
+    loss = np.empty(rows)
+    dtype = _FLOAT32 if logits.dtype == np.uint16 else logits.dtype
+    arguments = (
+        _plain(logits),
+        _plain(labels),
+        *_weights(class_weight, classes, dtype),
+        float(label_smoothing),
+        _plain(terms),
+        float(scale),
+        _NO_DOUBLES if row_weight is None else _plain(row_weight),
+        _NO_PLANES[logits.dtype] if grad is None else grad,
+        loss,
+    )
+    run_rows(planes.planes_hard_rows, rows, classes, arguments, LANES)
     return loss
 
 
@@ -263,15 +340,17 @@ def sigmoid_value_grad(
     """Summed loss of each row of entries, each entry's own into ``entry_loss``, and the gradient into ``grad``.
 
     ``entry_weight`` is a further factor of the gradient, one an entry; an entry of factor 0 has no loss either.
+    ``logits`` and ``grad`` may be bits of bfloat16 numbers in uint16, with ``soft`` in float32.
     """
     rows, classes = logits.shape
+    computed = _FLOAT32 if logits.dtype == np.uint16 else logits.dtype
     if rows == 0 or classes == 0:
         return np.zeros(rows)
     loss = np.empty(rows)
     arguments = (
         _plain(logits),
         _NO_ENTRIES if labels is None else _plain(labels),
-        _NO_ROWS[logits.dtype] if soft is None else _plain(soft),
+        _NO_ROWS[computed] if soft is None else _plain(soft),
         _NO_DOUBLE_ROWS if class_weight is None else _plain(class_weight),
         float(label_smoothing),
         _plain(terms),
@@ -352,10 +431,10 @@ def scan_labels(
 def widen_bfloat16(bits: NDArray[np.uint16], out: NDArray[np.float32]) -> None:
     """Fill ``out`` with the numbers whose bfloat16 bits are given; both (N, K) and contiguous."""
     rows, classes = bits.shape
-    run_rows(bfloat16.widen_rows, rows, classes, (_plain(bits), out.view(np.uint32)))
+    run_rows(bfloat16.widen_rows, rows, classes, (_plain(bits), out))
 
 
 def narrow_bfloat16(values: NDArray[np.float32], out: NDArray[np.uint16]) -> None:
     """Fill ``out`` with the bits of the nearest bfloat16 numbers; both (N, K) and contiguous."""
     rows, classes = values.shape
-    run_rows(bfloat16.narrow_rows, rows, classes, (_plain(values.view(np.uint32)), out))
+    run_rows(bfloat16.narrow_rows, rows, classes, (_plain(values), out))

@@ -14,8 +14,6 @@ import numpy as np
 
 from ._compile import helper, kernel
 from .blocks import (
-    AGAINST,
-    ALONG,
     BLOCK_FIELDS,
     FACTOR,
     GAP,
@@ -40,6 +38,7 @@ from .blocks import (
     hard_statistics,
     load_labels,
     load_rows,
+    load_targets,
     store_loss,
     store_rows,
     true_class,
@@ -59,8 +58,8 @@ from .closed_forms import (
     NLL,
     block_terms,
 )
-from .exp import log1p, multiply_add
-from .rows import MOST_FLOAT
+from .exp import log1p
+from .hard_blocks import hard_block
 
 __all__ = ["MAX_CLASSES", "narrow_distribution_rows", "narrow_hard_rows", "narrow_label_rows"]
 
@@ -94,96 +93,17 @@ def narrow_hard_rows(
     y = np.empty(LANES, np.int64)
     f = np.zeros(BLOCK_FIELDS * LANES)
     share = smoothing / classes
-    most = MOST_FLOAT if logits.itemsize == 4 else np.inf
     for first in range(start, stop, LANES):
         last = min(first + LANES, stop)
         factors = row_weight[first:last] if len(row_weight) > 0 else row_weight
         load_labels(labels[first:last], weight, weight_sum, smoothing, share, factors, y, f)
         load_rows(logits[first:last], f, x)
-        block_maximum(x, m)
-        gather(x, y, f, TRUE_LOGIT)
-        if smoothing > 0.0:
-            block_gap(x, m, weight, f)
-        block_exp(x, m)
-        block_tail(x, f)
-        gather(x, y, f, TRUE_E)
-        true_class(f, m)
-        hard_statistics(f, weight_sum, smoothing, share)
-        block_terms(f, terms)
+        hard_block(
+            x, m, a, b, y, weight, typed_weight, weight_unit, weight_sum, smoothing, terms, scale, len(grad) > 0, f
+        )
         store_loss(f, loss[first:last])
         if len(grad) > 0:
-            _hard_coefficients(f, weight_sum, smoothing, share, scale)
-            if _are_held(f, weight_unit, most):
-                for i in range(LANES):
-                    a[i] = f[ALONG * LANES + i]
-                    b[i] = f[AGAINST * LANES + i] * weight_unit
-                _hard_gradient(x, a, b, typed_weight, smoothing > 0.0)
-            else:
-                _hard_gradient_in_double(x, f, weight)
-            for i in range(LANES):
-                x[y[i] * LANES + i] = f[OWN * LANES + i]
             store_rows(x, grad[first:last])
-
-
-@helper
-def _hard_coefficients(f: Any, weight_sum: Any, smoothing: Any, share: Any, scale: Any) -> None:
-    """``g_k = ALONG e_k - AGAINST w_k`` and the true class's own gradient (the formulas of `wide`)."""
-    kept = 1.0 - smoothing
-    for i in range(LANES):
-        factor = scale * f[FACTOR * LANES + i]
-        total = 1.0 + f[TAIL * LANES + i]
-        py = f[TRUE_E * LANES + i] / total
-        d_nll = factor * f[D_NLL * LANES + i]
-        d_miss = factor * f[D_MISS * LANES + i] * kept * py
-        d_lse = factor * f[D_LSE * LANES + i]
-        wy = f[OWN_WEIGHT * LANES + i]
-        f[ALONG * LANES + i] = (d_nll * f[MASS * LANES + i] + d_miss + d_lse) / total
-        f[AGAINST * LANES + i] = d_nll * share
-        along = d_nll * (share * (weight_sum - wy)) + d_lse
-        f[OWN * LANES + i] = along * py - (d_nll * (wy * (kept + share)) + d_miss) * f[TRUE_MISS * LANES + i]
-
-
-@helper
-def _are_held(f: Any, weight_unit: Any, most: Any) -> Any:
-    """Whether the gradient's factors can be rounded to the logits' precision."""
-    beyond = 0
-    for i in range(LANES):
-        beyond += (abs(f[ALONG * LANES + i]) > most) | (abs(f[AGAINST * LANES + i] * weight_unit) > most)
-    return beyond == 0
-
-
-@helper
-def _hard_gradient_in_double(x: Any, f: Any, w: Any) -> None:
-    """For factors that float32 does not hold, though it may hold what they amount to."""
-    for k in range(len(w)):
-        e = x[k * LANES : (k + 1) * LANES]
-        for i in range(LANES):
-            e[i] = f[ALONG * LANES + i] * np.float64(e[i]) - f[AGAINST * LANES + i] * w[k]
-
-
-@helper
-def _hard_gradient(x: Any, a: Any, b: Any, w: Any, smoothed: Any) -> None:
-    for k in range(len(w)):
-        e = x[k * LANES : (k + 1) * LANES]
-        if smoothed:
-            for i in range(LANES):
-                e[i] = multiply_add(e[i], a[i], -(b[i] * w[k]))
-        else:
-            for i in range(LANES):
-                e[i] *= a[i]
-
-
-@helper
-def _load_targets(rows: Any, x: Any) -> None:
-    lanes, classes = rows.shape
-    for i in range(LANES):
-        if i < lanes:
-            t = rows[i]
-            for k in range(classes):
-                x[k * LANES + i] = t[k]
-        else:
-            for k in range(classes):
-                x[k * LANES + i] = 0
 
 
 @helper
@@ -334,7 +254,7 @@ def _general(hard: bool, name: str) -> Any:
                 for i in range(LANES):
                     t[y[i] * LANES + i] = 1
             else:
-                _load_targets(soft[first:last], t)
+                load_targets(soft[first:last], t)
                 _target_mass(t, weight, kept, share, factors, last - first, f)
             load_rows(logits[first:last], f, z)
             for j in range(len(x)):

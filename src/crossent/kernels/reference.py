@@ -34,6 +34,7 @@ __all__ = [
     "bin_sums",
     "blocks",
     "loss_from_table",
+    "mean_at",
     "pool_adjacent",
     "ranked_terms",
     "scan_labels",
@@ -180,9 +181,28 @@ def softmax_value_grad(
     return values
 
 
-def takes_bfloat16(labels: np.ndarray | None, terms: np.ndarray) -> bool:
+def takes_bfloat16(
+    labels: np.ndarray | None, classes: int, class_weight: np.ndarray | None, label_smoothing: float, terms: np.ndarray
+) -> bool:
     """Return whether `softmax_value_grad` computes this loss from the bits of bfloat16 logits: never, here."""
     return False
+
+
+def takes_planes(labels: np.ndarray | None, terms: np.ndarray) -> bool:
+    """Return whether there is a `softmax_planes_value_grad` for logits (N, C, P): none, here."""
+    return False
+
+
+def takes_bfloat16_entries() -> bool:
+    """Return whether `sigmoid_value_grad` computes from the bits of bfloat16 logits: never, here."""
+    return False
+
+
+def mean_at(
+    dtype: str, logits: int, labels: int, grad: int, rows: int, classes: int, ignore_index: int, terms: np.ndarray
+) -> float | None:
+    """Return the mean of a loss over rows that lie at addresses, or None if it is not computed: never, here."""
+    return None
 
 
 def softmax_statistics(

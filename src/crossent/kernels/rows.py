@@ -20,12 +20,14 @@ __all__ = [
     "MOST_FLOAT",
     "add_two_sum",
     "copy_row",
+    "count_ones",
     "exp_tail",
     "fill_row",
     "row_maximum",
     "scale_row",
     "scale_row_in_double",
     "scale_row_minus",
+    "tail_of",
     "weighted_gap",
 ]
 
@@ -78,7 +80,7 @@ def add_two_sum(high: Any, low: Any, x: Any) -> Any:
 
 
 @helper
-def _count_ones(e: Any, one: Any) -> Any:
+def count_ones(e: Any, one: Any) -> Any:
     wide_vectors()
     # In the operands' own precision (exact below 2^24), so that the vectors stay as wide as they can be.
     count = one - one
@@ -115,13 +117,13 @@ def _tail_of_doubles(e: Any, one: Any, work: Any) -> Any:
     return pairwise_sum(out)
 
 
-def _tail(e: Any, one: Any, work: Any) -> Any:
+def tail_of(e: Any, one: Any, work: Any) -> Any:
     """Sum in double precision of the ``e`` below 1 (or NaN)."""
     raise NotImplementedError("runs only inside compiled code")
 
 
 # Numba requires the two signatures to agree in every detail, annotations included.
-@overload(_tail, jit_options={"error_model": "numpy", "nogil": True})
+@overload(tail_of, jit_options={"error_model": "numpy", "nogil": True})
 def _typed_tail(e, one, work):
     if e.dtype == types.float32:
         return lambda e, one, work: _tail_of_floats(e, one, work)
@@ -143,8 +145,8 @@ def exp_tail(z: Any, x: Any, m: Any, work: Any) -> Any:
         piece = x[start:stop]
         copy_row(z[start:stop], piece)
         exp_in_place(piece, m)
-        tail, lost = add_two_sum(tail, lost, _tail(piece, one, work))
-        ones += _count_ones(piece, one)
+        tail, lost = add_two_sum(tail, lost, tail_of(piece, one, work))
+        ones += count_ones(piece, one)
     return (ones - 1.0) + (tail + lost)
 
 

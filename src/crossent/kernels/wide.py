@@ -28,6 +28,7 @@ from .closed_forms import (
     NLL,
     PLAIN,
     PLAIN_LOW,
+    number_fields,
     row_terms,
 )
 from .exp import difference, exp_difference, log1p_pair
@@ -43,7 +44,10 @@ from .rows import (
     weighted_gap,
 )
 
-__all__ = ["hard_rows"]
+__all__ = ["ROW_FIELDS", "hard_rows", "hard_slopes", "hard_statistics", "plain_nll"]
+
+(TRUE_MISS,) = number_fields(FIELDS, FIELDS + 1)  # behind the fields of the closed forms
+ROW_FIELDS = int(TRUE_MISS) + 1
 
 
 @helper
@@ -55,6 +59,58 @@ def plain_nll(m: Any, zy: Any, log_sum: Any, log_low: Any) -> Any:
     low = ((gap - (first - shifted)) + (log_sum - shifted)) + (gap_low + log_low)
     n = first + low
     return (n, low - (n - first)) if first < np.inf else (first, 0.0)
+
+
+@helper
+def hard_statistics(
+    m: Any,
+    zy: Any,
+    ey: Any,
+    is_top: Any,
+    tail: Any,
+    gap: Any,
+    wy: Any,
+    mass: Any,
+    weight_sum: Any,
+    smoothing: Any,
+    share: Any,
+    f: Any,
+) -> None:
+    """Fill the fields of a row from its maximum, its true class's logit and ``e^(z_y - m)``, and its tail."""
+    kept = 1.0 - smoothing
+    log_sum, log_low = log1p_pair(tail)
+    # The sum without y: no cancellation, because a maximum is left in it or y is a maximum itself.
+    miss = (tail if is_top else 1.0 + (tail - ey)) / (1.0 + tail)
+    n, n_low = plain_nll(m, zy, log_sum, log_low)
+    f[MASS] = mass
+    f[PLAIN] = n
+    f[PLAIN_LOW] = n_low
+    f[LSE] = m + log_sum
+    f[TRUE_MISS] = miss
+    if smoothing > 0.0:
+        f[NLL] = (kept * wy * n if kept * wy != 0.0 else 0.0) + share * (gap + weight_sum * log_sum)
+        f[MISS] = kept * miss + (smoothing - share)
+    else:
+        f[NLL] = wy * n
+        f[MISS] = miss
+
+
+@helper
+def hard_slopes(
+    factor: Any, ey: Any, total: Any, wy: Any, weight_sum: Any, kept: Any, share: Any, f: Any
+) -> tuple[float, float, float]:
+    """``A`` and ``B`` of the gradient, and the true class's own."""
+    py = ey / total
+    d_nll = factor * f[D_NLL]
+    d_miss = factor * f[D_MISS] * kept * py
+    d_lse = factor * f[D_LSE]
+    own = wy * (kept + share)
+    rest = share * (weight_sum - wy)
+    return (
+        (d_nll * f[MASS] + d_miss + d_lse) / total,
+        d_nll * share,
+        (d_nll * rest + d_lse) * py - (d_nll * own + d_miss) * f[TRUE_MISS],
+    )
 
 
 @kernel
@@ -82,7 +138,7 @@ def hard_rows(
     number = logits.dtype.type
     most = MOST_FLOAT if logits.itemsize == 4 else np.inf
     with_grad = grad.shape[0] > 0
-    f = np.empty(FIELDS)
+    f = np.empty(ROW_FIELDS)
     work = np.empty(CHUNK)
     buffer = np.empty(0 if with_grad else classes, logits.dtype)
     share = smoothing / classes
@@ -101,42 +157,22 @@ def hard_rows(
             continue
 
         m = row_maximum(z)
+        gap = weighted_gap(z, m, weight, work) if smoothing > 0.0 else 0.0
         zy = z[y]
         ey = np.float64(exp_difference(zy, m))
-        gap = weighted_gap(z, m, weight, work) if smoothing > 0.0 else 0.0
         tail = exp_tail(z, e, m, work)
-        total = 1.0 + tail
-        log_sum, log_low = log1p_pair(tail)
-        # The sum without y: no cancellation, because a maximum is left in it or y is a maximum itself.
-        miss = (tail if zy == m else 1.0 + (tail - ey)) / total
-        py = ey / total
-        n, n_low = plain_nll(np.float64(m), np.float64(zy), log_sum, log_low)
-
-        f[MASS] = mass
-        f[PLAIN] = n
-        f[PLAIN_LOW] = n_low
-        f[LSE] = np.float64(m) + log_sum
-        if smoothing > 0.0:
-            f[NLL] = (kept * wy * n if kept * wy != 0.0 else 0.0) + share * (gap + weight_sum * log_sum)
-            f[MISS] = kept * miss + (smoothing - share)
-        else:
-            f[NLL] = wy * n
-            f[MISS] = miss
+        hard_statistics(
+            np.float64(m), np.float64(zy), ey, zy == m, tail, gap, wy, mass, weight_sum, smoothing, share, f
+        )
         row_terms(f, terms)
         loss[i] = f[LOSS]
 
         if with_grad:
-            d_nll = factor * f[D_NLL]
-            d_miss = factor * f[D_MISS] * kept * py
-            d_lse = factor * f[D_LSE]
-            a = (d_nll * mass + d_miss + d_lse) / total
-            b = d_nll * share
+            a, b, own = hard_slopes(factor, ey, 1.0 + tail, wy, weight_sum, kept, share, f)
             if abs(a) > most or abs(b * weight_unit) > most:
                 scale_row_in_double(e, a, b, weight)
             elif smoothing > 0.0:
                 scale_row_minus(e, number(a), number(b * weight_unit), typed_weight)
             else:
                 scale_row(e, number(a))
-            own = wy * (kept + share)
-            rest = share * (weight_sum - wy)
-            e[y] = (d_nll * rest + d_lse) * py - (d_nll * own + d_miss) * miss
+            e[y] = own

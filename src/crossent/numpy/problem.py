@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,8 @@ from crossent.numpy.options import Options
 
 LAST_AXIS = Options().axis
 WORK_ELEMENTS = 1 << 20  # logits converted or mapped at a time
+LEAST_POSITIONS = 16  # that lie together: below this, transposing costs less than blocks with so few rows
+MOST_PLANES = 4096  # classes: a block of rows in float32 takes 256 bytes for each
 
 
 def make_map(options: Options, num_classes: int) -> LogitMap:
@@ -173,6 +177,7 @@ class Problem:
         if array.ndim == 0 and not is_sigmoid:
             raise ValueError(refuse("logits must have a class axis", "a number"))
         self.axis = self._axis(options.axis, max(array.ndim, 1))
+        planes: np.ndarray | None = None
         if is_sigmoid and options.weight is not None:
             # Broadcast against the logits as they came, before an axis moves.
             what = "a shape that broadcasts to the logits'"
@@ -187,6 +192,8 @@ class Problem:
                 target = np.moveaxis(as_ndarray(target, "target"), self.axis, -1)
             if is_sigmoid and options.weight is not None:
                 options.weight = np.moveaxis(options.weight, self.axis, -1)
+            if array.flags.c_contiguous:
+                planes = array.reshape(math.prod(array.shape[: self.axis]), array.shape[self.axis], -1)
             array = np.moveaxis(array, self.axis, -1)
         self.shape = array.shape
         num_classes = array.shape[-1]
@@ -195,9 +202,27 @@ class Problem:
         options = with_teacher_temperature(options)
         self.head = make_head(target, options, array.shape[:-1], num_classes, self.dtype)
         self.evaluator = Evaluator(self.head, make_map(options, num_classes))
-        array = array.reshape(-1, num_classes) if array.ndim != 2 else array
-        self.logits = array if array.flags.c_contiguous else np.ascontiguousarray(array)
+        self._array = array
+        self.planes = planes if planes is not None and self._takes(planes) else None
+        if self.planes is None:
+            _ = self.logits  # what is wrong with their memory should be known at the door
         self.result_dtype = np.float64 if self.dtype == FLOAT64 else np.float32
+
+    def _takes(self, planes: np.ndarray) -> bool:
+        """Whether the logits (n, K, positions) are computed where they lie, and need not be transposed."""
+        return (
+            self.head.takes_planes
+            and self.evaluator.map.is_identity
+            and (planes.dtype == self.dtype or is_bfloat16(planes.dtype))
+            and planes.shape[2] >= LEAST_POSITIONS
+            and planes.shape[1] <= MOST_PLANES
+        )
+
+    @cached_property
+    def logits(self) -> np.ndarray:
+        """Logits (N, K), contiguous."""
+        array = self._array.reshape(-1, self.shape[-1]) if self._array.ndim != 2 else self._array
+        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
     @staticmethod
     def _axis(axis: Any, ndim: int) -> int:
@@ -229,12 +254,23 @@ class Problem:
     @quietly
     def solve(self, *, with_grad: bool) -> tuple[Any, np.ndarray | None]:
         """Return the reduced value and, in the logits' shape and dtype, its gradient."""
+        if self.planes is not None:
+            return self._solve_planes(self.planes, with_grad)
         logits = self.logits
         entries = np.empty(logits.shape) if self.wants_entries else None
         grad = buffers.empty(logits.shape, logits.dtype) if with_grad else None
         losses = self.evaluator.evaluate(logits, slice(0, len(logits)), grad, entries)
         value = self._value(losses, entries)
         return value, None if grad is None else self._restore(grad)
+
+    def _solve_planes(self, planes: np.ndarray, with_grad: bool) -> tuple[Any, np.ndarray | None]:
+        grad = buffers.empty(planes.shape, planes.dtype) if with_grad else None
+        logits, out = planes, grad
+        if is_bfloat16(planes.dtype):
+            logits, out = as_bits(planes), None if grad is None else as_bits(grad)
+        value = self._value(self.evaluator.head.evaluate_planes(logits, out), None)  # type: ignore[attr-defined]
+        shape = (*self.shape[: self.axis], self.shape[-1], *self.shape[self.axis : -1])
+        return value, None if grad is None else grad.reshape(shape)
 
     @quietly
     def second_order(self, vector: Any = None) -> tuple[Any, np.ndarray, np.ndarray]:

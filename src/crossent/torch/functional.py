@@ -19,6 +19,7 @@ from crossent.numpy.options import Options, takes_options
 from . import accelerated, composed, fused, linear
 from .keywords import keywords_of, refuse_unknown
 from .linear import LinearStatistics, LinearValue
+from .shortcut import mean_cross_entropy
 from .tensors import (
     NUMBERS,
     PLAIN,
@@ -213,6 +214,18 @@ def cross_entropy(
     >>> round(loss.item(), 6), logits.grad.sum(1).abs().max() < 1e-6
     (0.907606, tensor(True))
     """
+    if (
+        not is_traced()
+        and size_average is reduce is loss is weight is sample_weight is normalizer is None
+        and temperature is prior is margin is softcap is None
+        and type(label_smoothing) is float
+        and type(ignore_index) is int
+        and type(prior_strength) is float
+        and (reduction, label_smoothing, on_empty, prior_strength) == ("mean", 0.0, "nan", 1.0)
+    ):
+        value = mean_cross_entropy(input, target, ignore_index, _general)
+        if value is not None:
+            return value
     options = _options(
         size_average,
         reduce,
@@ -231,6 +244,10 @@ def cross_entropy(
         softcap=softcap,
     )
     return _dense(input, target, options)
+
+
+def _general(input: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    return composed.loss(input, target, Options(ignore_index=ignore_index), native=False)
 
 
 def binary_cross_entropy_with_logits(

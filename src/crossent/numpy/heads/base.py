@@ -105,6 +105,11 @@ class Head:
         """Whether `evaluate` takes bfloat16 logits as their bits in uint16."""
         return False
 
+    @property
+    def takes_planes(self) -> bool:
+        """Whether there is an `evaluate_planes` for this loss."""
+        return False
+
     def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
         """Return the weighted loss of each row of a block; fill `grad` (which may be `logits`) with its gradient."""
         raise NotImplementedError

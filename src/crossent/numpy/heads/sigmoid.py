@@ -86,16 +86,21 @@ class SigmoidHead(Head):
         self.soft = np.ascontiguousarray(target, dtype=self.dtype)
         self._resolve(target.size, target.size)
 
+    @property
+    def takes_bfloat16(self) -> bool:
+        return bool(self.twin.takes_bfloat16_entries())
+
     def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
         if entries is None and self.factor is not None:
             entries = np.empty(logits.shape)
-        twin = self.twin if logits.dtype == self.dtype else registry.find(logits.dtype)
+        is_typed = logits.dtype in (self.dtype, np.uint16)
+        twin = self.twin if is_typed else registry.find(logits.dtype)
         row_weight = None if self.row_weight is None else self.row_weight[rows]
         factor = None if self.factor is None else self.factor[rows]
         losses = twin.sigmoid_value_grad(
             logits,
             None if self.labels is None else self.labels[rows],
-            None if self.soft is None else self.soft[rows].astype(logits.dtype, copy=False),
+            None if self.soft is None else self.soft[rows].astype(self.dtype if is_typed else logits.dtype, copy=False),
             self.class_weight,
             self.label_smoothing,
             self.terms,

@@ -216,18 +216,43 @@ class SoftmaxHead(Head):
 
     @property
     def takes_bfloat16(self) -> bool:
-        return self.top_k is None and self.twin.takes_bfloat16(self.labels, self.terms)
+        arguments = (self.labels, self.num_classes, self.class_weight, self.label_smoothing, self.terms)
+        return self.top_k is None and self.twin.takes_bfloat16(*arguments)
+
+    @property
+    def takes_planes(self) -> bool:
+        """Whether `evaluate_planes` computes this loss."""
+        return self.top_k is None and self.twin.takes_planes(self.labels, self.terms)
+
+    def evaluate_planes(self, logits: np.ndarray, grad: np.ndarray | None) -> np.ndarray:
+        """What `evaluate` returns for all rows, of logits (N, K, P) whose rows are the N · P positions."""
+        losses = self.twin.softmax_planes_value_grad(
+            logits,
+            self.labels,
+            self.class_weight,
+            self.label_smoothing,
+            self.terms,
+            self.scale * self.slope,
+            self.row_weight,
+            grad,
+        )
+        if self.row_weight is not None:
+            losses = np.where(self.row_weight == 0, 0.0, losses * self.row_weight)
+        return losses
 
     def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
         row_weight = None if self.row_weight is None else self.row_weight[rows]
         if self.top_k is not None:
             losses = self._evaluate_top_k(logits, rows, grad)
         else:
-            twin = self.twin if logits.dtype in (self.dtype, np.uint16) else registry.find(logits.dtype)
+            is_typed = logits.dtype in (self.dtype, np.uint16)
+            twin = self.twin if is_typed else registry.find(logits.dtype)
             losses = twin.softmax_value_grad(
                 logits,
                 None if self.labels is None else self.labels[rows],
-                None if self.soft is None else self.soft[rows].astype(logits.dtype, copy=False),
+                None
+                if self.soft is None
+                else self.soft[rows].astype(self.dtype if is_typed else logits.dtype, copy=False),
                 self.class_weight,
                 self.label_smoothing,
                 self.terms,
