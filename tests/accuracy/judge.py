@@ -36,12 +36,8 @@ def bars(dtype: Any) -> tuple[float, float, float]:
 
 
 def factor(terms: tuple[Term, ...]) -> float:
-    """1 + γ: a power multiplies relative errors. So does the square in the Brier score, judged relative to itself.
-
-    Undoubled, its float64 value misses the bar of 4 by 0.02 ulps.
-    """
-    powers = [parameter if name == "focal" else float(name == "brier") for name, _, parameter in terms]
-    return 1 + max(powers)
+    """1 + γ: a power multiplies relative errors."""
+    return 1 + max(parameter if name == "focal" else 0.0 for name, _, parameter in terms)
 
 
 def largest_multiplier(terms: tuple[Term, ...], z: np.ndarray, weight: Any = 1.0) -> np.ndarray:
