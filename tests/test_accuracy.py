@@ -86,6 +86,14 @@ def test_the_square_in_the_brier_score_costs_no_bar(twin: str, filler: int) -> N
     judge(results, rows, terms, np.float64, slack_of(z.shape[1], np.float64))
 
 
+def test_the_square_in_the_binary_brier_score_costs_no_bar(twin: str) -> None:
+    """Entries on which the value was 5.4 ulps off (compiled) and 4.6."""
+    z, y, terms = np.array([-3.813459, 3.449935, -3.803701, 2.364117]), np.array([0, 1, 0, 1]), (("brier", 1.0, 0.0),)
+    rows = [oracle.sigmoid_row(x, int(t), Options(terms)) for x, t in zip(z, y, strict=True)]
+    results = ce.value_and_grad(z, y, link="sigmoid", loss=ce.Brier(), reduction="none")
+    judge(results, rows, terms, np.float64, slack_of(2, np.float64))
+
+
 @BOTH_DTYPES
 @pytest.mark.parametrize("num_classes", [1, 2, 3, 10, 16, 17, 33, 65, 257, 1000, 4099])
 def test_number_of_classes(twin: str, num_classes: int, dtype: Any) -> None:

@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from ._compile import helper, kernel
+from .brier import add_square, over_square
 from .closed_forms import (
     BRIER,
+    BRIER_TERM,
     D_BRIER,
     D_ENTROPY,
     D_LSE,
@@ -38,14 +40,14 @@ from .closed_forms import (
     block_terms,
     number_fields,
 )
-from .exp import exp_sum, log1p_pair, maximum, pairwise_sum
+from .exp import exp_sum, fused_multiply_add, log1p_pair, maximum, multiply_add, pairwise_sum
 from .rows import add_two_sum
 from .wide import plain_nll
 
 __all__ = ["sigmoid_rows"]
 
 # More fields of a block, behind those of the closed forms.
-LOGIT, TARGET, OTHER, W0, W1, FACTOR, ACTIVE, P0, P1, GRADIENT = number_fields(FIELDS, FIELDS + 10)
+LOGIT, TARGET, OTHER, W0, W1, FACTOR, ACTIVE, P0, P1, E, GRADIENT = number_fields(FIELDS, FIELDS + 11)
 BLOCK_FIELDS = int(GRADIENT) + 1
 
 
@@ -73,10 +75,28 @@ def _block_statistics(f: Any) -> None:
         f[MISS * LANES + i] = t * p0 + other * p1
         f[LSE * LANES + i] = positive
         f[ENTROPY * LANES + i] = log_sum + (abs(z) * small if e != 0.0 else 0.0)
-        d = other * p1 - t * p0
-        f[BRIER * LANES + i] = 2.0 * d * d
+        f[E * LANES + i] = e
         f[P0 * LANES + i] = p0
         f[P1 * LANES + i] = p1
+
+
+@helper
+def _block_brier(f: Any) -> None:
+    """The Brier score, and probabilities that are right enough for its square and its gradient's products."""
+    for i in range(LANES):
+        is_positive = f[LOGIT * LANES + i] >= 0.0
+        e = f[E * LANES + i]
+        total = 1.0 + e
+        low = e - (total - 1.0)
+        large = 1.0 / total
+        large += large * (fused_multiply_add(-large, total, 1.0) - large * low)
+        f[P0 * LANES + i] = e * large if is_positive else large
+        f[P1 * LANES + i] = large if is_positive else e * large
+        t = f[TARGET * LANES + i]
+        other = f[OTHER * LANES + i]
+        d = multiply_add(other, 1.0 if is_positive else e, -(t * (e if is_positive else 1.0)))
+        above, above_low = add_square(0.0, d, 0.0)
+        f[BRIER * LANES + i] = 2.0 * over_square(above, above_low, total, low)
 
 
 @helper
@@ -193,6 +213,9 @@ def sigmoid_rows(
     f[W0 * LANES : (W1 + 1) * LANES] = 1.0
     f[FACTOR * LANES : (FACTOR + 1) * LANES] = 1.0
     work = np.empty(LANES)
+    with_brier = False
+    for j in range(len(terms)):
+        with_brier |= terms[j, 0] == BRIER_TERM
     high, low = 0.0, 0.0
     end = stop * classes
     for first in range(start * classes, end, LANES):
@@ -208,6 +231,8 @@ def sigmoid_rows(
             _load_factors(f, last - first, row, k, classes, class_weight, row_weight, entry_weight)
         _load_targets(f, 1.0 - smoothing, 0.5 * smoothing)
         _block_statistics(f)
+        if with_brier:
+            _block_brier(f)
         block_terms(f, terms)
         for i in range(LANES):
             f[LOSS * LANES + i] = f[LOSS * LANES + i] if f[ACTIVE * LANES + i] != 0.0 else 0.0

@@ -16,7 +16,7 @@ from .closed_forms import BRIER, LANES
 from .exp import fused_multiply_add, multiply_add, pairwise_sum
 from .rows import CHUNK, add_two_sum
 
-__all__ = ["block_brier_of_distribution", "block_brier_of_label", "row_brier"]
+__all__ = ["add_square", "block_brier_of_distribution", "block_brier_of_label", "over_square", "row_brier"]
 
 
 @inlined
