@@ -102,12 +102,15 @@ def scaled(row: Row, factor: Any) -> Row:
     return Row(value, gradient, hessian, value_scale, gradient_scale, hessian_scale)
 
 
-def judge(results: Sequence[Any], rows: Sequence[Row], terms: tuple[Term, ...], dtype: Any, slack: Any) -> None:
-    """Assert that (values, gradients, diagonals) meet the bars; say where they do not."""
+def judge(results: Sequence[Any], rows: Sequence[Row], terms: tuple[Term, ...], dtype: Any, slack: Any) -> float:
+    """Assert that (values, gradients, diagonals) meet the bars; say where they do not. Return the largest share."""
     allowed = dict(zip(WHAT, bars(dtype), strict=True))
+    share = 0.0
     for entry in entries(results, rows, dtype, slack):
         bar = allowed[entry.what] * factor(terms)
         assert entry.ulps <= bar, (
             f"{entry.what} of row {entry.row}, entry {entry.index}: {entry.ulps:.3g} ulps, allowed {bar:g}; "
             f"got {entry.got!r}, exact {float(entry.exact)!r}, judged at {float(entry.scale):.3g}"
         )
+        share = max(share, entry.ulps / bar)
+    return share
