@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench bench-calibration bench-regression accuracy fuzz docs-plots lock clean
+.PHONY: help run test test-slow check format bench bench-calibration bench-regression accuracy fuzz docs-plots lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test: $(VENV)/.test  ## run every test, those that touch kernels twice (with and
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 	CROSSENT_DISABLE_NUMBA=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(KERNEL_TESTS)
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/pytorch/test_accelerated.py
+
+test-slow: $(VENV)/.test  ## the tests that take most of a minute and 7 GiB of memory each
+	$(BIN)/python -m pytest -q -m slow $(ARGS) tests
 
 check: $(VENV)/.test  ## ruff (lint and format) and mypy
 	$(BIN)/ruff check

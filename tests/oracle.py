@@ -25,6 +25,7 @@ from series import Series, exp, log, log1p, power, tanh, total
 
 GUARD_DIGITS = 60
 MASKED = -3000  # stands for -inf below the largest logit: e^-3000 is 0 in every dtype, and p·log p still tends to 0
+LARGEST = 10_000  # of a sigmoid's logit: as many digits as it has nats
 
 Term = tuple[str, float, float]  # name, scale, parameter
 CROSS_ENTROPY: tuple[Term, ...] = (("cross_entropy", 1.0, 0.0),)
@@ -180,7 +181,11 @@ def sigmoid_row(logit: float, target: float, options: Options = Options()) -> Ro
     Gradient and Hessian have one entry, that of z.
     """
     unmapped = replace(options, softcap=None, temperature=None, prior=None, margin=None)
-    z = max(MASKED, min(-MASKED, logit if isinstance(logit, mpf) else float(logit)))
+    z = logit if isinstance(logit, mpf) else float(logit)
+    if math.isinf(z):
+        z = math.copysign(MASKED, z)
+    elif abs(z) > LARGEST:
+        raise ValueError(f"a logit of {float(z)} needs more digits than this oracle takes")
     with mp.workdps(GUARD_DIGITS + int(abs(z) / math.log(10) / (options.temperature or 1)) + 1):
         mapped = apply_maps(
             [Series(z, 1)], None, replace(unmapped, softcap=options.softcap, temperature=options.temperature)
@@ -447,7 +452,8 @@ def error_in_ulps(got: Any, exact: Any, scale: Any, dtype: Any, slack: Any = 0) 
     """How far `got` is from `exact`, in ulps at `scale`, beyond an absolute error of `slack`."""
     got = float(got)
     if mp.isinf(exact) or not math.isfinite(got):
-        return 0.0 if got == exact else math.inf
+        rounds_to_infinity = abs(exact) > mpf(float(np.finfo(dtype).max)) and got == math.copysign(math.inf, exact)
+        return 0.0 if got == exact or rounds_to_infinity else math.inf
     with mp.workdps(50):
         error = abs(mpf(got) - exact) - mpf(slack)
         return float(max(error, 0) / ulp(scale, dtype))

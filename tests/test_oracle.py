@@ -165,6 +165,9 @@ def test_masked_classes():
     sigma = 1 / (1 + math.e)
     assert [float(g) for g in masked.gradient] == pytest.approx([sigma, -1.0, 1 - sigma], rel=1e-12, abs=0)
     assert oracle.sigmoid_row(math.inf, 0).value == mpf("inf")
+    assert float(oracle.sigmoid_row(4000.0, 0).value) == 4000.0
+    with pytest.raises(ValueError, match="more digits"):
+        oracle.sigmoid_row(1e5, 0)
     assert float(oracle.sigmoid_row(math.inf, 1).value) == 0.0
 
 
@@ -242,3 +245,10 @@ def test_the_closed_form_of_smoothed_labels_is_the_series() -> None:
         for name in ("value", "gradient", "value_scale", "gradient_scale"):
             for a, b in zip(np.ravel(getattr(series, name)), np.ravel(getattr(closed, name)), strict=True):
                 assert abs(a - b) <= mpf(10) ** -40 * max(abs(a), mpf(10) ** -320)
+
+
+def test_a_number_beyond_the_range_is_infinite() -> None:
+    assert oracle.error_in_ulps(-np.inf, mpf("-5e38"), mpf("5e38"), np.float32) == 0.0
+    for got, exact in ((np.inf, "-5e38"), (-np.inf, "-3e38"), (np.nan, "5e38")):
+        assert oracle.error_in_ulps(got, mpf(exact), abs(mpf(exact)), np.float32) == math.inf
+    assert oracle.error_in_ulps(-np.inf, mpf("-5e38"), mpf("5e38"), np.float64) == math.inf

@@ -155,6 +155,16 @@ def _distributions(rng: np.random.Generator, dtype: Any, n: int, concentration: 
     return Problem(_cast(z, dtype), (t / t.sum(axis=1, keepdims=True)).astype(dtype))
 
 
+def _masked_distributions(rng: np.random.Generator, dtype: Any, n: int, share: float) -> Problem:
+    """Masked classes, which have no mass: 0 times infinity in careless code."""
+    problem = _distributions(rng, dtype, n, 0.5)
+    hidden = rng.random(problem.logits.shape) < share
+    hidden[:, 0] = False
+    target = np.where(hidden, dtype(0), problem.target)
+    z = np.where(hidden, -np.inf, problem.logits)
+    return Problem(_cast(z, dtype), _cast(target / target.sum(axis=1, keepdims=True), dtype))
+
+
 def _smoothed_distributions(rng: np.random.Generator, dtype: Any, n: int, epsilon: float) -> Problem:
     """Distributions, half of them a single class, smoothed."""
     problem = _distributions(rng, dtype, n, 0.5)
@@ -206,7 +216,8 @@ WEIGHTED_AND_SMOOTHED = [
     Family("class weights, smoothed", "orders of magnitude", _same(2.0, 15.0, 30.0), _weights_and_smoothing)
 ]
 SOFT = [Family("soft targets", "smallest mass", _same(1e-30, 1e-10, 1.0), _soft)]
-EVERY = [*HARD, *WEIGHTED, *SMOOTHED, *WEIGHTED_AND_SMOOTHED, *SOFT]
+MASKED_SOFT = Family("distributions, masked classes", "share", _same(0.2, 0.6), _masked_distributions)
+EVERY = [*HARD, *WEIGHTED, *SMOOTHED, *WEIGHTED_AND_SMOOTHED, *SOFT, MASKED_SOFT]
 
 
 def many_classes(dtype: Any, num_classes: int, seed: int = 0) -> Problem:

@@ -36,12 +36,8 @@ def bars(dtype: Any) -> tuple[float, float, float]:
 
 
 def factor(terms: tuple[Term, ...]) -> float:
-    """1 + γ: a power multiplies relative errors. So does the square in the Brier score, judged relative to itself.
-
-    Undoubled, its float64 value misses the bar of 4 by 0.02 ulps.
-    """
-    powers = [parameter if name == "focal" else float(name == "brier") for name, _, parameter in terms]
-    return 1 + max(powers)
+    """1 + γ: a power multiplies relative errors."""
+    return 1 + max(parameter if name == "focal" else 0.0 for name, _, parameter in terms)
 
 
 def largest_multiplier(terms: tuple[Term, ...], z: np.ndarray, weight: Any = 1.0) -> np.ndarray:
@@ -106,12 +102,15 @@ def scaled(row: Row, factor: Any) -> Row:
     return Row(value, gradient, hessian, value_scale, gradient_scale, hessian_scale)
 
 
-def judge(results: Sequence[Any], rows: Sequence[Row], terms: tuple[Term, ...], dtype: Any, slack: Any) -> None:
-    """Assert that (values, gradients, diagonals) meet the bars; say where they do not."""
+def judge(results: Sequence[Any], rows: Sequence[Row], terms: tuple[Term, ...], dtype: Any, slack: Any) -> float:
+    """Assert that (values, gradients, diagonals) meet the bars; say where they do not. Return the largest share."""
     allowed = dict(zip(WHAT, bars(dtype), strict=True))
+    share = 0.0
     for entry in entries(results, rows, dtype, slack):
         bar = allowed[entry.what] * factor(terms)
         assert entry.ulps <= bar, (
             f"{entry.what} of row {entry.row}, entry {entry.index}: {entry.ulps:.3g} ulps, allowed {bar:g}; "
             f"got {entry.got!r}, exact {float(entry.exact)!r}, judged at {float(entry.scale):.3g}"
         )
+        share = max(share, entry.ulps / bar)
+    return share

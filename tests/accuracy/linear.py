@@ -97,7 +97,7 @@ def _sigmoid_rows(logits: np.ndarray, y: np.ndarray, given: Options) -> list[Row
     return rows
 
 
-def _exact(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray, given: Options) -> Row:
+def exact_row(x: np.ndarray, w: np.ndarray, b: np.ndarray, y: np.ndarray, given: Options) -> Row:
     """Value and gradients of the summed loss as one row: input, weight and bias, one after the other."""
     with oracle.mp.workdps(oracle.GUARD_DIGITS + 20):
         X, W = (np.array([[oracle.mpf(float(v)) for v in r] for r in a], dtype=object) for a in (x, w))
@@ -133,7 +133,7 @@ def measure(repeats: int) -> dict[Key, Errors]:
                 with blocks_of(setting.rows_in_block, d, k, x.itemsize):
                     result = ce.linear_value_and_grad(x, w, y, **options)
                 oracle_options = {name: v for name, v in setting.options.items() if name != "link"}
-                row = _exact(x, w, b, y, Options(terms=setting.terms, **oracle_options))
+                row = exact_row(x, w, b, y, Options(terms=setting.terms, **oracle_options))
                 got = np.concatenate([np.ravel(g) for g in result.grad])[None]
                 weight = setting.options.get("weight", 1.0)
                 slack = slack_of(k, dtype, largest_multiplier(setting.terms, x @ w.T + b, weight).max())

@@ -38,7 +38,7 @@ class Case:
 
 _HARD = [*families.HARD, *families.WEIGHTED]
 _ADDED = [*families.HARD, *families.SMOOTHED]
-_NOT_ONE_HOT = [*families.SMOOTHED, *families.WEIGHTED_AND_SMOOTHED, *families.SOFT]
+_NOT_ONE_HOT = [*families.SMOOTHED, *families.WEIGHTED_AND_SMOOTHED, *families.SOFT, families.MASKED_SOFT]
 CASES = [
     Case(ce.CrossEntropy(), (CE,), _HARD),
     *[Case(ce.Focal(g), (("focal", 1.0, g),), _HARD) for g in (0.1, 0.5, 1.0, 2.0, 5.0, 10.0)],

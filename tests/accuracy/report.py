@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from . import families
 from .measure import MANY_CLASSES
+from .peers import LABELS
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results.json"
@@ -52,14 +54,22 @@ def _grouped(records: Records, key: str) -> Mapping[str, Records]:
     return groups
 
 
+def _grouped_by(records: Records, *keys: str) -> dict[tuple[str, ...], Records]:
+    groups: dict[tuple[str, ...], Records] = {}
+    for record in records:
+        groups.setdefault(tuple(record[key] for key in keys), []).append(record)
+    return groups
+
+
 def by_loss(records: Records) -> str:
     rows = []
     for name, group in _grouped(records, "group").items():
         for dtype, part in _grouped(group, "dtype").items():
             judged = [sum(r[f"judged by {how}"] for r in part) for how in ("itself", "magnitudes")]
             cells = [_cell(part, what) for what in ("value", "gradient", "diagonal")]
-            rows.append([name, dtype, *cells, *(f"{count}" for count in judged)])
-    header = ("loss", "dtype", "value", "gradient", "Hessian's diagonal", "by itself", "by magnitudes")
+            counted = f"{sum(r['rows'] for r in part)}"
+            rows.append([name, dtype, *cells, counted, *(f"{count}" for count in judged)])
+    header = ("loss", "dtype", "value", "gradient", "Hessian's diagonal", "rows", "by itself", "by magnitudes")
     return table(header, rows)
 
 
@@ -67,8 +77,15 @@ def by_family(records: Records, loss: str) -> str:
     rows = []
     for family, group in _grouped([r for r in records if r["loss"] == loss], "family").items():
         for dtype, part in _grouped(group, "dtype").items():
-            rows.append([family, dtype, *(_cell(part, what) for what in ("value", "gradient", "diagonal"))])
-    return table(("family", "dtype", "value", "gradient", "Hessian's diagonal"), rows)
+            cells = [_cell(part, what) for what in ("value", "gradient", "diagonal")]
+            rows.append([family, dtype, *cells, f"{sum(r['rows'] for r in part)}"])
+    return table(("family", "dtype", "value", "gradient", "Hessian's diagonal", "rows"), rows)
+
+
+def others(records: Records) -> str:
+    """The other losses' families, a section each."""
+    losses = [loss for loss in _grouped(records, "loss") if loss not in ("CrossEntropy()", "statistics", "information")]
+    return "\n\n".join(f"### {loss}\n\n{by_family(records, loss)}" for loss in losses)
 
 
 def peers(records: Records, dtype: str, what: str) -> str:
@@ -89,6 +106,38 @@ def rows_right(records: Records) -> str:
             of = {r["library"]: r for r in part}
             rows.append([family, dtype, *(f"{100 * of[n]['right'] / of[n]['rows']:.0f} %" for n in libraries)])
     return table(("family", "dtype", *libraries), rows)
+
+
+def other_losses(records: Records) -> str:
+    """A cell: rows that keep both bars, worst value and worst gradient component in ulps."""
+    libraries = list(_grouped(records, "library"))
+    rows = []
+    for loss, of_loss in _grouped([r for r in records if r["loss"] != LABELS], "loss").items():
+        for family, of_family in _grouped(of_loss, "family").items():
+            for dtype, part in _grouped(of_family, "dtype").items():
+                cells = {
+                    r["library"]: f"{math.floor(100 * r['right'] / r['rows'])} % · "
+                    + " · ".join(number(r["ulps"][what]) for what in ("value", "gradient"))
+                    for r in part
+                }
+                name = loss if family in (loss, "every size") else family
+                rows.append([name, dtype, *(cells.get(library, "–") for library in libraries)])
+    return table(("loss, family", "dtype", *libraries), rows)
+
+
+def worse(records: Records) -> str:
+    """Where another library's worst number is nearer to the exact one than crossent's."""
+    sentences = []
+    for (loss, family, dtype), part in _grouped_by(records, "loss", "family", "dtype").items():
+        ours = next(r for r in part if r["library"] == "crossent")
+        for what in ("value", "gradient"):
+            best = min(part, key=lambda r: r["ulps"][what])
+            if best["ulps"][what] < ours["ulps"][what] - 0.01:
+                ulps = f"{number(ours['ulps'][what])} ulp, {best['library']} {number(best['ulps'][what])}"
+                name = loss if family in (loss, "every size") else f"{loss}, {family}"
+                sentences.append(f"| {name} | {dtype} | {what} | {ulps} |")
+    header = "| loss, family | dtype | what | crossent, and the nearest |\n|---|---:|---:|---:|"
+    return "\n".join([header, *sentences])
 
 
 def with_speed(records: Records, speed: dict[str, Any]) -> str:
@@ -122,9 +171,8 @@ def with_speed(records: Records, speed: dict[str, Any]) -> str:
 
 def parameters() -> str:
     """What each family varies, from where to where."""
-    every = [*families.HARD, *families.WEIGHTED, *families.SMOOTHED, *families.SOFT]
     ranges = []
-    for family in every:
+    for family in families.EVERY:
         by_dtype = {np.dtype(d).name: [abs(v) for v in family.values(d)] for d in (np.float32, np.float64)}
         spans = {name: f"{min(v):g} to {max(v):g}" for name, v in by_dtype.items()}
         same = spans["float32"] == spans["float64"]
@@ -136,15 +184,17 @@ def parameters() -> str:
 
 def page(results: dict[str, Any], speed: dict[str, Any]) -> str:
     """Return docs/accuracy.md."""
-    records, compared = results["records"], results["peers"]
+    records, everything = results["records"], results["peers"]
+    compared = [r for r in everything if r["loss"] == LABELS]
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     judged = sum(r[what]["count"] for r in records for what in ("value", "gradient", "diagonal") if what in r)
+    rows = sum(r["rows"] for r in records)
     return f"""# How accurate
 
 Generated by `make accuracy ARGS=--write`. {judged:,} values, gradient components and entries of the Hessian's diagonal
-were compared with an oracle: the formulas in at least 60 digits (`mpmath`), derivatives by series, sharing no code with
-the library. Errors are in units in the last place (ulp) of the dtype. [Numerics](numerics.md) explains how the digits
-are kept; the bars are stated [there](numerics.md#what-is-promised).
+(or of products with it), of {rows:,} rows, were compared with an oracle: the formulas in at least 60 digits (`mpmath`),
+derivatives by series, sharing no code with the library. Errors are in units in the last place (ulp) of the dtype.
+[Numerics](numerics.md) explains how the digits are kept; the bars are stated [there](numerics.md#what-is-promised).
 
 A cell is *largest error / 99.9th percentile (bar)*, in ulp. *By itself* counts the values and gradient components whose
 error was taken relative to the exact number itself, *by magnitudes* those relative to the summed magnitudes of what the
@@ -155,13 +205,20 @@ formula adds. For hard labels all of cross-entropy, focal and generalised cross-
 {by_loss(records)}
 
 The linear head is judged against the exact logits of its rounded inputs; a rounded dot product is off by ulps of
-`Σ|x w| + |b|`, and its errors are in ulps of what that can do to the result.
+`Σ|x w| + |b|`, and its errors are in ulps of what that can do to the result. Sample weights, elementwise weights and
+denominators are judged in the reduced value and its gradient, with every weight over up to 30 orders of magnitude; a
+product with the Hessian in ulps of what it adds up, with the diagonal's bar; statistics and information measures as
+values.
 
 ## Cross-entropy by family
 
 {parameters()}
 
 {by_family(records, "CrossEntropy()")}
+
+## Other losses by family
+
+{others(records)}
 
 ## Beside other libraries
 
@@ -185,6 +242,23 @@ In float64, values:
 and gradients:
 
 {peers(compared, "float64", "gradient")}
+
+### Other losses
+
+What the libraries have of smoothing, class weights, distributions and binary losses (a dash: not that). A cell is the
+share of rows whose value and gradient keep the bars, the largest error of a value and that of a gradient component, in
+ulp of the number itself or, for smoothing and distributions, of the summed magnitudes; inf stands for NaN.
+
+{other_losses(everything)}
+
+Masked classes without mass make `0 · ∞` in all of the others (optax has `safe_softmax_cross_entropy` for the value, but
+its forward derivative is NaN). Keras' binary focal loss goes through a clipped probability.
+
+### Where crossent is not the nearest
+
+Its worst number is further from the exact one than another library's worst here, within the bars:
+
+{worse(everything)}
 
 ## What it costs
 

@@ -11,9 +11,9 @@ import pytest
 import crossent as ce
 
 from . import families, heads, linear, measure, reductions, report, run
-from .compare import compare
+from .compare import LOSSES, compare
 from .judge import DTYPES
-from .peers import available
+from .peers import BINARY_FOCAL, LABELS, available
 
 
 @pytest.mark.parametrize("case", measure.CASES, ids=[f"{c.name}-{c.families[0].name}" for c in measure.CASES])
@@ -96,12 +96,22 @@ def test_families_are_the_same_every_time_and_differ_by_seed() -> None:
 def test_peers_lose_digits_where_crossent_does_not() -> None:
     peers = [peer for peer in available() if peer.name in ("crossent", "SciPy", "scikit-learn", "PyTorch")]
     assert {"crossent", "SciPy", "scikit-learn"} <= {peer.name for peer in peers}
-    for record in compare(peers, 13):
+    for record in compare(peers, 13, [LABELS]):
         if record["library"] == "crossent":
             assert record["right"] == record["rows"], record
         elif record["family"] == "confident, right":
             assert record["right"] < 0.7 * record["rows"], record
             assert record["relative"]["value"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("loss", LOSSES[1:])
+def test_every_loss_of_the_peers_keeps_its_bars_here(loss: str) -> None:
+    """And SciPy's plain formulas, where there are some, do not."""
+    peers = [peer for peer in available() if peer.name in ("crossent", "SciPy")]
+    records = compare(peers, 35, [loss])
+    of = {name: [r for r in records if r["library"] == name] for name in ("crossent", "SciPy")}
+    assert all(r["right"] == r["rows"] for r in of["crossent"])
+    assert loss == BINARY_FOCAL or any(r["right"] < r["rows"] for r in of["SciPy"])
 
 
 def test_the_page_is_what_the_results_say() -> None:

@@ -1,4 +1,4 @@
-"""Problems with any combination of options, judged by the oracle."""
+"""Problems with any combination of options, judged by the oracle; checks return the largest share used of a bar."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def mapped_problems(draw: Any) -> Mapped:
     return Mapped(problem, maps)
 
 
-def check_mapped(mapped: Mapped) -> str:
+def check_mapped(mapped: Mapped) -> float:
     """The map's output within 4 ulps of what it adds up, the loss of that output within the bars, and its slope."""
     problem, maps = mapped.problem, mapped.maps
     z, target, dtype = problem.logits, problem.target, problem.logits.dtype.type
@@ -134,8 +134,7 @@ def check_mapped(mapped: Mapped) -> str:
     steepest = 1 / min(1.0, maps.get("temperature", 1.0))
     weight = problem.options.get("weight", 1.0)
     slack = slack_of(z.shape[1], dtype, steepest * largest_multiplier(problem.case.terms, output, weight))
-    judge(ce.value_and_grad(z, target, **options), rows, problem.case.terms, dtype, slack)
-    return "judged"
+    return judge(ce.value_and_grad(z, target, **options), rows, problem.case.terms, dtype, slack)
 
 
 def _check_map(before: np.ndarray, after: np.ndarray, label: int | None, options: Options, dtype: Any) -> list[Any]:
@@ -165,7 +164,7 @@ def _check_map(before: np.ndarray, after: np.ndarray, label: int | None, options
     return slopes
 
 
-def check_softmax(problem: Judged) -> str:
+def check_softmax(problem: Judged) -> float:
     given = Options(problem.case.terms, **problem.options)
     rows = [
         oracle.softmax_row(row, int(t) if problem.target.ndim == 1 else t, given)
@@ -175,7 +174,7 @@ def check_softmax(problem: Judged) -> str:
     return _check(problem, problem.logits, rows, weight)
 
 
-def check_sigmoid(problem: Judged) -> str:
+def check_sigmoid(problem: Judged) -> float:
     options = dict(problem.options)
     pos_weight = options.pop("pos_weight", None)
     given = Options(problem.case.terms, weight=None if pos_weight is None else [1.0, pos_weight], **options)
@@ -183,14 +182,13 @@ def check_sigmoid(problem: Judged) -> str:
     return _check(problem, np.stack([np.zeros_like(problem.logits), problem.logits], axis=1), rows, pos_weight or 1.0)
 
 
-def _check(problem: Judged, z: np.ndarray, rows: list[oracle.Row], weight: Any) -> str:
+def _check(problem: Judged, z: np.ndarray, rows: list[oracle.Row], weight: Any) -> float:
     terms, dtype = problem.case.terms, problem.logits.dtype.type
     with np.errstate(invalid="ignore"):
         slack = slack_of(z.shape[1], dtype, largest_multiplier(terms, np.where(np.isnan(z), 0, z), weight))
     options = {"loss": problem.case.loss, "link": problem.link, "reduction": "none", **problem.options}
-    for function in (ce.value_and_grad, ce.value_grad_hess):
-        judge(function(problem.logits, problem.target, **options), rows, terms, dtype, slack)
-    return "judged"
+    results = [f(problem.logits, problem.target, **options) for f in (ce.value_and_grad, ce.value_grad_hess)]
+    return max(judge(result, rows, terms, dtype, slack) for result in results)
 
 
 @dataclass(frozen=True)
@@ -221,7 +219,7 @@ def reduced_problems(draw: Any) -> Reduced:
     return Reduced(problem, sample_weight, entry_weight, alpha, draw(st.sampled_from(["sum", "none", 1e-10, 1e10])))
 
 
-def check_reduced(reduced: Reduced) -> str:
+def check_reduced(reduced: Reduced) -> float:
     """Every row's loss and gradient times its weight over the denominator."""
     problem = reduced.problem
     options = {"loss": problem.case.loss, "link": problem.link, **problem.options}
@@ -251,8 +249,7 @@ def check_reduced(reduced: Reduced) -> str:
     slack = slack_of(z.shape[1], problem.logits.dtype.type, multiplier * max(1.0, float(max(quotients))))
     if reduced.normalizer != "none":  # the sum is judged elsewhere: here every gradient is
         values = [float(row.value) for row in expected]
-    judge((values, grad), expected, problem.case.terms, problem.logits.dtype.type, slack)
-    return "judged"
+    return judge((values, grad), expected, problem.case.terms, problem.logits.dtype.type, slack)
 
 
 @st.composite
@@ -264,16 +261,16 @@ def distilled(draw: Any) -> tuple[np.ndarray, np.ndarray, float]:
     return z, teacher, draw(st.sampled_from([1.0, 2.0, 0.5, 10.0]))
 
 
-def check_distilled(problem: tuple[np.ndarray, np.ndarray, float]) -> str:
+def check_distilled(problem: tuple[np.ndarray, np.ndarray, float]) -> float:
     z, teacher, temperature = problem
     dtype = z.dtype.type
     rows = [oracle.distillation_row(row, t, temperature) for row, t in zip(z, teacher.tolist(), strict=True)]
     result = ce.value_and_grad(z, teacher, loss=ce.Distillation(temperature), reduction="none")
-    judge(result, rows, oracle.CROSS_ENTROPY, dtype, slack_of(z.shape[1], dtype, max(temperature, temperature**2)))
-    return "judged"
+    slack = slack_of(z.shape[1], dtype, max(temperature, temperature**2))
+    return judge(result, rows, oracle.CROSS_ENTROPY, dtype, slack)
 
 
-ACCURACY: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], str]]] = {
+ACCURACY: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], float]]] = {
     "accuracy of softmax losses": (softmax_problems(), check_softmax),
     "accuracy behind maps": (mapped_problems(), check_mapped),
     "accuracy of sigmoid losses": (sigmoid_problems(), check_sigmoid),

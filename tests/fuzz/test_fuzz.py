@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, find, given, settings
+from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 from libraries import HAS_NUMBA
 
 import crossent as ce
-from fuzz.accuracy import ACCURACY
+from fuzz import run as fuzzing
 from fuzz.calls import CALLS, Call
 from fuzz.properties import check, check_close, outcome
+from fuzz.run import ACCURACY
 
 FEW = settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
@@ -35,6 +38,39 @@ def test_any_call_gives_a_result_or_a_sentence(name: str) -> None:
 @pytest.mark.parametrize("name", ACCURACY)
 def test_any_problem_meets_the_bars(name: str) -> None:
     run(*ACCURACY[name])
+
+
+@pytest.mark.parametrize("name", fuzzing.PROPERTIES)
+def test_what_the_database_keeps_holds(name: str) -> None:
+    """Failures of old, and the examples that came closest to a bar."""
+    assert bool(fuzzing.replay(name)) == bool(fuzzing.kept(fuzzing.KeptDatabase(fuzzing.DATABASE), name))
+
+
+def test_the_database_is_small_and_holds_something() -> None:
+    database = fuzzing.KeptDatabase(fuzzing.DATABASE)
+    assert all(fuzzing.kept(database, name) > 0 for name in ACCURACY)
+    assert sum(path.stat().st_size for path in fuzzing.DATABASE.rglob("*") if path.is_file()) < 2**20
+
+
+def test_a_failure_is_kept_and_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after it was mended: then it is an example like others, until it fails again."""
+
+    def holds(number: int) -> float:
+        return float(number)
+
+    def fails(number: int) -> float:
+        assert number < 1000
+        return holds(number)
+
+    for property_, failures in ((fails, 1), (holds, 0), (fails, 1)):
+        monkeypatch.setitem(fuzzing.PROPERTIES, "number", (st.integers(0, 1 << 20), property_))
+        record = fuzzing.fuzz("number", 0.01, 0, tmp_path)
+        assert len(record["failures"]) == failures
+        if failures:
+            with pytest.raises(AssertionError):
+                fuzzing.replay("number", tmp_path)
+        else:
+            assert fuzzing.replay("number", tmp_path) > 0
 
 
 def test_every_public_function_is_fuzzed() -> None:

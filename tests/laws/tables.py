@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from oracle import Term
 
@@ -56,10 +57,10 @@ LOSSES = [
     ),
 ]
 WITH_Z_PENALTY = LOSSES[-1]
-DTYPES = [np.float64, np.float32, np.float16]
+DTYPES = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16]
 # A gradient comes back in the logits' dtype; the values of half-precision logits in float32.
-ROUNDING = {np.float64: 1e-13, np.float32: 1e-6, np.float16: 1e-3}
-VALUE_ROUNDING = {np.float64: 1e-13, np.float32: 1e-6, np.float16: 1e-6}
+ROUNDING = {np.float64: 1e-13, np.float32: 1e-6, np.float16: 1e-3, ml_dtypes.bfloat16: 8e-3}
+VALUE_ROUNDING = {np.float64: 1e-13, np.float32: 1e-6, np.float16: 1e-6, ml_dtypes.bfloat16: 1e-6}
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,17 @@ from typing import Any
 
 Array = Any  # an array of any library that follows the array-API standard
 
-__all__ = ["Array", "array_namespace", "as_array", "guarded_product", "one_hot", "two_product", "two_sum"]
+__all__ = [
+    "Array",
+    "array_namespace",
+    "as_array",
+    "guarded_product",
+    "one_hot",
+    "square_over_square",
+    "sum_pair",
+    "two_product",
+    "two_sum",
+]
 
 
 def array_namespace(*arrays: Any) -> Any:
@@ -59,11 +69,34 @@ def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
     return total, xp.where(xp.isfinite(total), error, xp.zeros_like(error))
 
 
-def two_product(a: Array, b: float) -> tuple[Array, Array]:
-    """Return ``a · b`` rounded and its rounding error (Dekker), for a number b; 0 where the product is not finite."""
+def sum_pair(values: Array) -> tuple[Array, Array]:
+    """Return ``Σ_k values_k ≥ 0`` over the last axis, rounded, and what rounding lost.
+
+    Numbers are cut at a multiple of ``ulp(K max)`` (Rump, Ogita and Oishi 2008): the upper parts add up exactly.
+    """
+    xp = array_namespace(values)
+    num_classes = values.shape[-1]
+    cut = num_classes * xp.max(values, axis=-1, keepdims=True)
+    upper = (cut + values) - cut
+    return two_sum(xp.sum(upper, axis=-1), xp.sum(values - upper, axis=-1))
+
+
+def square_over_square(squares: Array, base: Array, low: Array, total: Array, total_low: Array) -> Array:
+    """Return ``(squares + (base + low)²) / (total + total_low)²``, rounded once."""
+    square, square_low = two_product(base, base)
+    above, above_low = two_sum(squares, square)
+    below, below_low = two_product(total, total)
+    above_low, below_low = above_low + square_low + 2 * base * low, below_low + 2 * total * total_low
+    ratio = above / below
+    product, product_low = two_product(ratio, below)
+    return ratio + ((above - product) - product_low + above_low - ratio * below_low) / below
+
+
+def two_product(a: Array, b: Array | float) -> tuple[Array, Array]:
+    """Return ``a · b`` rounded and its rounding error (Dekker); 0 where that is not finite."""
     xp = array_namespace(a)
     splitter = 4097.0 if a.dtype == xp.float32 else 134217729.0
-    b = xp.full_like(a, b)
+    b = b if getattr(b, "shape", ()) else xp.full_like(a, b)
 
     def split(x: Array) -> tuple[Array, Array]:
         scaled = splitter * x

@@ -64,7 +64,7 @@ class LogitMap:
         xp = array_namespace(logits)
         twice = 2 * xp.abs(logits)
         quotient = twice / self.softcap
-        product, product_low = two_product(quotient, self.softcap)  # type: ignore[arg-type]
+        product, product_low = two_product(quotient, self.softcap)
         rest = ((twice - product) - product_low) / self.softcap
         e = xp.exp(-quotient)
         e = e - xp.where(e == 0, xp.zeros_like(e), e * rest)

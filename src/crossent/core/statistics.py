@@ -30,7 +30,16 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from crossent.core.arrays import Array, array_namespace, guarded_product, one_hot, two_product, two_sum
+from crossent.core.arrays import (
+    Array,
+    array_namespace,
+    guarded_product,
+    one_hot,
+    square_over_square,
+    sum_pair,
+    two_product,
+    two_sum,
+)
 
 STATISTICS = ("nll_plain", "nll", "miss", "lse", "entropy", "brier")
 
@@ -145,6 +154,11 @@ class Rows:
         return self.xp.sum(others, axis=-1) + 0 * self.maximum  # NaN stays NaN where there are no others
 
     @cached_property
+    def _others(self) -> Array:
+        """The exponentials, without the true class's."""
+        return self.xp.where(self.target.is_true_class, self.xp.zeros_like(self.exponential), self.exponential)
+
+    @cached_property
     def tail(self) -> Array:
         return self._sum_without(one_hot(self.argmax, self.target.num_classes))
 
@@ -193,8 +207,9 @@ class Rows:
         """``p - t'``; for a hard target the true class's is minus the sum of the others' probabilities."""
         if self.target.is_hard:
             return self.xp.where(self.target.is_true_class, -self.miss[:, None], self.probability)
-        # p (1 - t') - t' (1 - p): exact where a distribution is a single class.
-        return self.probability * self.target.complement(self.logits) - self.distribution * self.complement
+        # p (1 - t') - t' (1 - p): exact where a distribution is a single class; elsewhere p - t' has fewer roundings.
+        p, t = self.probability, self.distribution
+        return self.xp.where(t > 0.5, p * self.target.complement(self.logits) - t * self.complement, p - t)
 
     # The statistics.
 
@@ -235,7 +250,7 @@ class Rows:
     @cached_property
     def miss(self) -> Array:
         if self.target.is_hard:
-            return self._sum_without(self.target.is_true_class) / (1 + self.tail)
+            return (self.xp.sum(self._others, axis=-1) + 0 * self.maximum) / (1 + self.tail)
         return self.xp.sum(self.target.complement(self.logits) * self.probability, axis=-1)
 
     @cached_property
@@ -244,7 +259,14 @@ class Rows:
 
     @cached_property
     def brier(self) -> Array:
-        return self.xp.sum(self.residual**2, axis=-1)
+        # Both sides times s², s = Σ e_k: a square doubles the errors of p, so s keeps what rounding takes.
+        if self.target.is_hard:
+            others = self._others
+            missed, missed_low = sum_pair(others)
+            total, total_low = two_sum(missed, self._of_true_class(self.exponential))
+            squares = self.xp.sum(others * others, axis=-1)
+            return square_over_square(squares, missed, missed_low, total, total_low + missed_low)
+        return sum_pair(self.residual**2)[0]
 
     # Their gradients.
 

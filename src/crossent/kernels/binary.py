@@ -19,8 +19,10 @@ import numpy as np
 
 from ._compile import helper, inlined, kernel, wide_vectors
 from .bfloat16 import as_number, as_stored
+from .brier import add_square, over_square
 from .closed_forms import (
     BRIER,
+    BRIER_TERM,
     CROSS_ENTROPY,
     D_BRIER,
     D_ENTROPY,
@@ -44,9 +46,11 @@ from .exp import (
     add_in_any_order,
     exp_for_float,
     exp_sum,
+    fused_multiply_add,
     log1p_pair,
     logistic_for_float,
     maximum,
+    multiply_add,
     pairwise_sum,
 )
 from .rows import add_two_sum, copy_row
@@ -84,10 +88,28 @@ def _block_statistics(f: Any) -> None:
         f[MISS * LANES + i] = t * p0 + other * p1
         f[LSE * LANES + i] = positive
         f[ENTROPY * LANES + i] = log_sum + (abs(z) * small if e != 0.0 else 0.0)
-        d = other * p1 - t * p0
-        f[BRIER * LANES + i] = 2.0 * d * d
+        f[E * LANES + i] = e
         f[P0 * LANES + i] = p0
         f[P1 * LANES + i] = p1
+
+
+@helper
+def _block_brier(f: Any) -> None:
+    """The Brier score, and probabilities that are right enough for its square and its gradient's products."""
+    for i in range(LANES):
+        is_positive = f[LOGIT * LANES + i] >= 0.0
+        e = f[E * LANES + i]
+        total = 1.0 + e
+        low = e - (total - 1.0)
+        large = 1.0 / total
+        large += large * (fused_multiply_add(-large, total, 1.0) - large * low)
+        f[P0 * LANES + i] = e * large if is_positive else large
+        f[P1 * LANES + i] = large if is_positive else e * large
+        t = f[TARGET * LANES + i]
+        other = f[OTHER * LANES + i]
+        d = multiply_add(other, 1.0 if is_positive else e, -(t * (e if is_positive else 1.0)))
+        above, above_low = add_square(0.0, d, 0.0)
+        f[BRIER * LANES + i] = 2.0 * over_square(above, above_low, total, low)
 
 
 @helper
@@ -288,6 +310,9 @@ def sigmoid_rows(
     f[FACTOR * LANES : (FACTOR + 1) * LANES] = 1.0
     work = np.empty(LANES)
     plain = _plain_weight(terms)
+    with_brier = False
+    for j in range(len(terms)):
+        with_brier |= terms[j, 0] == BRIER_TERM
     high, low = 0.0, 0.0
     end = stop * classes
     for first in range(start * classes, end, LANES):
@@ -308,6 +333,8 @@ def sigmoid_rows(
         else:
             _load_targets(f, 1.0 - smoothing, 0.5 * smoothing)
             _block_statistics(f)
+            if with_brier:
+                _block_brier(f)
             block_terms(f, terms)
             for i in range(LANES):
                 f[LOSS * LANES + i] = f[LOSS * LANES + i] if f[ACTIVE * LANES + i] != 0.0 else 0.0

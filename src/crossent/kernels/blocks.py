@@ -15,8 +15,8 @@ from .wide import plain_nll
 # More fields of a block, behind those of the closed forms.
 TAIL, LOW, ONES, TRUE_LOGIT, TRUE_E, TRUE_MISS, GAP, GAP_LOW, FACTOR, OWN_WEIGHT = number_fields(FIELDS, FIELDS + 10)
 HIT, HIT_LOW, OTHER, OTHER_LOW, SPREAD, SPREAD_LOW, INNER, INNER_LOW = number_fields(FIELDS + 10, FIELDS + 18)
-OWN, ALONG, AGAINST = number_fields(FIELDS + 18, FIELDS + 21)
-BLOCK_FIELDS = int(AGAINST) + 1
+OWN, ALONG, AGAINST, TOTAL, TOTAL_LOW = number_fields(FIELDS + 18, FIELDS + 23)
+BLOCK_FIELDS = int(TOTAL_LOW) + 1
 
 
 @inlined

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ._compile import helper, kernel
+from .brier import row_brier
 from .closed_forms import (
     BRIER,
     D_BRIER,
@@ -120,25 +121,6 @@ def _spread(z: Any, m: Any, e: Any, work: Any) -> Any:
 
 
 @helper
-def _brier_sums(e: Any, total: Any, t: Any, kept: Any, share: Any, work: Any) -> Any:
-    """``sum (p - t')^2`` and ``sum p (p - t')``."""
-    square, square_low = 0.0, 0.0
-    inner, inner_low = 0.0, 0.0
-    for start in range(0, len(e), CHUNK):
-        stop = min(start + CHUNK, len(e))
-        piece, target, out = e[start:stop], t[start:stop], work[: stop - start]
-        for i in range(len(out)):
-            d = np.float64(piece[i]) / total - (kept * np.float64(target[i]) + share)
-            out[i] = d * d
-        square, square_low = add_two_sum(square, square_low, pairwise_sum(out))
-        for i in range(len(out)):
-            p = np.float64(piece[i]) / total
-            out[i] = p * (p - (kept * np.float64(target[i]) + share))
-        inner, inner_low = add_two_sum(inner, inner_low, pairwise_sum(out))
-    return square + square_low, inner + inner_low
-
-
-@helper
 def row_statistics(
     z: Any, e: Any, t: Any, y: Any, weight: Any, smoothing: Any, with_entropy: Any, with_brier: Any, work: Any, f: Any
 ) -> None:
@@ -175,19 +157,7 @@ def row_statistics(
         f[SPREAD] = _spread(z, m, e, work) / total
         f[ENTROPY] = log_sum + f[SPREAD]
     if with_brier:
-        if y >= 0:
-            # The true class apart: p_y - t'_y = (epsilon - u) - (1 - p_y).
-            stored = e[y]
-            e[y] = 0
-            t[y] = 0
-            square, inner = _brier_sums(e, total, t, kept, share, work)
-            e[y] = stored
-            t[y] = 1
-            own = (smoothing - share) - f[TRUE_MISS]
-            f[BRIER] = max(square - share * share, 0.0) + own * own
-            f[INNER] = inner + f[TRUE_P] * own
-        else:
-            f[BRIER], f[INNER] = _brier_sums(e, total, t, kept, share, work)
+        f[BRIER], f[INNER] = row_brier(e, t, y, tail, smoothing, work)
 
 
 @helper

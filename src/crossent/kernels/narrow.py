@@ -43,8 +43,8 @@ from .blocks import (
     store_rows,
     true_class,
 )
+from .brier import block_brier_of_distribution, block_brier_of_label
 from .closed_forms import (
-    BRIER,
     D_BRIER,
     D_ENTROPY,
     D_LSE,
@@ -164,21 +164,6 @@ def _spread(x: Any, z: Any, m: Any, f: Any) -> None:
 
 
 @helper
-def _brier_sums(x: Any, t: Any, kept: Any, share: Any, f: Any) -> None:
-    """``sum (p - t')^2`` (into OTHER) and ``sum p (p - t')``."""
-    clear_sum(f, OTHER)
-    clear_sum(f, INNER)
-    for start in range(0, len(x), LANES):
-        e = x[start : start + LANES]
-        target = t[start : start + LANES]
-        for i in range(LANES):
-            p = np.float64(e[i]) / (1.0 + f[TAIL * LANES + i])
-            d = p - (kept * np.float64(target[i]) + share)
-            add_compensated(f, OTHER, i, d * d)
-            add_compensated(f, INNER, i, p * d)
-
-
-@helper
 def _general_gradient(
     x: Any, z: Any, m: Any, t: Any, w: Any, kept: Any, share: Any, scale: Any, f: Any, convert: Any
 ) -> None:
@@ -288,22 +273,9 @@ def _general(hard: bool, name: str) -> Any:
                     f[ENTROPY * LANES + i] = log1p(f[TAIL * LANES + i]) + f[SPREAD * LANES + i]
             if with_brier:
                 if hard:
-                    # The true class apart: p_y - t'_y = (epsilon - u) - (1 - p_y).
-                    for i in range(LANES):
-                        x[y[i] * LANES + i] = 0
-                        t[y[i] * LANES + i] = 0
-                _brier_sums(x, t, kept, share, f)
-                for i in range(LANES):
-                    square = compensated(f, OTHER, i)
-                    inner = compensated(f, INNER, i)
-                    if hard:
-                        own = (smoothing - share) - f[TRUE_MISS * LANES + i]
-                        square = max(square - share * share, 0.0) + own * own
-                        inner += f[TRUE_E * LANES + i] / (1.0 + f[TAIL * LANES + i]) * own
-                        x[y[i] * LANES + i] = f[TRUE_E * LANES + i]
-                        t[y[i] * LANES + i] = 1
-                    f[BRIER * LANES + i] = square
-                    f[INNER * LANES + i] = inner
+                    block_brier_of_label(x, t, y, smoothing, share, f)
+                else:
+                    block_brier_of_distribution(x, t, kept, share, f)
             block_terms(f, terms)
             store_loss(f, loss[first:last])
             if len(grad) > 0:

@@ -348,6 +348,8 @@ def hessian_vector_product(
     logits, target, options
         As in :func:`value_and_grad`; with reduction "none", the Hessian of the summed losses.
     vector : array of the logits' shape
+        NaN or an infinite number is a result, as in logits: it stays in its row (its entry with the sigmoid link), and
+        rows that do not count stay 0.
     link : as in :func:`value_and_grad`
 
     Returns
