@@ -114,3 +114,27 @@ def test_bits_do_not_depend_on_threads() -> None:
     for other in results[1:]:
         assert other.value == results[0].value
         np.testing.assert_array_equal(other.grad, results[0].grad)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("link", ["probability", "log_probability"])
+def test_probabilities_are_not_taken_for_logits(link: str, dtype: Any) -> None:
+    """However long their runs are."""
+    log_p = np.log(ce.softmax(np.random.default_rng(2).normal(size=(2, 5, 40)), axis=1))
+    values = (np.exp(log_p) if link == "probability" else log_p).astype(dtype)
+    labels = np.arange(80).reshape(2, 40) % 5
+    function = ce.cross_entropy_from_probabilities if link == "probability" else ce.nll_loss
+    by_rows = function(np.ascontiguousarray(np.moveaxis(values, 1, -1)), labels)
+    assert function(values, labels, axis=1) == by_rows
+    expected = -np.take_along_axis(log_p, labels[:, None], axis=1).mean()
+    assert by_rows == pytest.approx(expected, rel=4 * float(ml_dtypes.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize("shape", [(0, 1), (0, 3, 17), (2, 3, 0)])
+def test_nothing_at_all_has_no_planes(shape: tuple[int, ...]) -> None:
+    labels = np.zeros(np.delete(shape, 0), np.int64)
+    if shape[0] == 0:
+        with pytest.raises(ValueError, match=r"^logits must have at least one class; got "):
+            ce.cross_entropy(np.zeros(shape), labels, axis=0)
+    else:
+        assert np.isnan(ce.cross_entropy(np.zeros(shape), labels[..., :0] if len(shape) > 2 else labels, axis=0))

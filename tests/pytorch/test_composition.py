@@ -356,19 +356,26 @@ def test_the_linear_head_never_holds_its_logits(
     assert counted.largest <= max(8 * classes, rows * width)
 
 
-def test_no_gradient_is_computed_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}], ids=["short way", "general way"])
+def test_no_gradient_is_computed_where_none_is_wanted(
+    options: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from crossent.numpy.problem import Problem as NumpyProblem
+    from crossent.torch import shortcut
 
     asked = []
-    sound = NumpyProblem.solve
+    solve, evaluate = NumpyProblem.solve, shortcut._evaluate
     monkeypatch.setattr(
-        NumpyProblem, "solve", lambda self, *, with_grad: asked.append(with_grad) or sound(self, with_grad=with_grad)
+        NumpyProblem, "solve", lambda self, *, with_grad: asked.append(with_grad) or solve(self, with_grad=with_grad)
     )
+    monkeypatch.setattr(shortcut, "_evaluate", lambda *args: asked.append(args[3] is not None) or evaluate(*args))
     leaf = logits_of().requires_grad_()
+    labels = torch.arange(len(leaf)) % leaf.shape[1]
     with torch.no_grad():
-        assert not cet.cross_entropy(leaf, target_of(SOFTMAX[0])).requires_grad
-    assert not cet.cross_entropy(leaf.detach(), target_of(SOFTMAX[0])).requires_grad
-    assert asked == [False, False]
+        assert not cet.cross_entropy(leaf, labels, **options).requires_grad
+    assert not cet.cross_entropy(leaf.detach(), labels, **options).requires_grad
+    assert cet.cross_entropy(leaf, labels, **options).requires_grad
+    assert asked == [False, False, True]
 
 
 def test_statistics_need_no_product_more(counted: Operations) -> None:

@@ -193,7 +193,8 @@ class Problem:
             if is_sigmoid and options.weight is not None:
                 options.weight = np.moveaxis(options.weight, self.axis, -1)
             if array.flags.c_contiguous:
-                planes = array.reshape(math.prod(array.shape[: self.axis]), array.shape[self.axis], -1)
+                before, (classes, *after) = array.shape[: self.axis], array.shape[self.axis :]
+                planes = array.reshape(math.prod(before), classes, math.prod(after))
             array = np.moveaxis(array, self.axis, -1)
         self.shape = array.shape
         num_classes = array.shape[-1]

@@ -43,12 +43,20 @@ def _refuse_entry(values: np.ndarray, bad: np.ndarray, rows: slice, what: str) -
         )
 
 
-class _CategoricalHead(SoftmaxHead):
-    """``Σ q_k s_k`` with q = w∘t' and a surprisal s, of which the link knows the value and two derivatives."""
+class _TakesNoLogits:
+    """The kernels that read bits, or logits where they lie, would take probabilities for logits."""
 
     @property
     def takes_bfloat16(self) -> bool:
-        return False  # the kernel that takes bits computes from logits
+        return False
+
+    @property
+    def takes_planes(self) -> bool:
+        return False
+
+
+class _CategoricalHead(_TakesNoLogits, SoftmaxHead):
+    """``Σ q_k s_k`` with q = w∘t' and a surprisal s, of which the link knows the value and two derivatives."""
 
     def _surprisal(self, values: np.ndarray, rows: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise NotImplementedError
@@ -97,7 +105,7 @@ class ProbabilityHead(_CategoricalHead):
         return -np.log(values), -1 / values, 1 / values**2
 
 
-class BinaryProbabilityHead(SigmoidHead):
+class BinaryProbabilityHead(_TakesNoLogits, SigmoidHead):
     """Entries that are probabilities of the positive class."""
 
     def second_order(self, logits: np.ndarray, rows: slice, vector: np.ndarray | None) -> tuple[Any, Any, Any]:
