@@ -7,12 +7,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from libraries import HAS_NUMBA
 
 import crossent as ce
 from crossent.numpy.options import Options
 from crossent.numpy.problem import LEAST_POSITIONS, Problem
 
-pytest.importorskip("crossent.kernels.cpu", reason="numba is not installed")
+pytestmark = pytest.mark.skipif(not HAS_NUMBA, reason="numba is not installed or disabled")
 
 DTYPES = (np.float32, np.float64, ml_dtypes.bfloat16)
 
