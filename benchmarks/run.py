@@ -18,6 +18,11 @@ THREADS = 2
 PARTS = ("startup", "small", "dense", "linear", "pytorch")
 
 
+def cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine() -> dict[str, Any]:
     import numba
     import numpy
@@ -31,8 +36,8 @@ def machine() -> dict[str, Any]:
     versions = {module.__name__: module.__version__ for module in (numpy, numba, sklearn, torch)}
     return {
         "processor": model,
-        "cores": os.cpu_count(),
-        "threads": THREADS,
+        "cores": cores(),
+        "threads": min(THREADS, cores()),
         "python": platform.python_version(),
         "versions": versions,
     }
