@@ -60,9 +60,9 @@ def fit(X: np.ndarray, y: np.ndarray, C: float, solver: str, tol: float) -> tupl
         counts = {"evaluations": last["evaluations"], "hessian_products": last["hessian_products"]}
         return model.coef_, model.intercept_, model.n_iter_, {"duality_gap": model.duality_gap_, **counts}
     if solver == "cyanure":
-        import cyanure
+        from cyanure.estimators import Classifier
 
-        model = cyanure.estimators.Classifier(
+        model = Classifier(
             loss="multiclass-logistic",
             penalty="l2",
             lambda_1=1.0 / (C * len(X)),
@@ -72,7 +72,9 @@ def fit(X: np.ndarray, y: np.ndarray, C: float, solver: str, tol: float) -> tupl
             verbose=False,
         )
         model.fit(X, y)
-        return model.coef_, np.ravel(model.intercept_), 0, None
+        coef = np.asarray(model.coef_)
+        coef = coef if coef.shape[1] == X.shape[1] else coef.T  # (D, K) in cyanure 1.2
+        return coef, np.ravel(model.intercept_), 0, None
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=C, solver=solver, tol=tol, max_iter=100_000, random_state=0).fit(X, y)

@@ -53,6 +53,9 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown parts {sorted(unknown)}; choose from {', '.join(PARTS)}")
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    measured = results.setdefault("measured", {})
+    for part in set(PARTS) & set(results) - set(measured):
+        measured[part] = {"date": results["date"], "processor": results["machine"]["processor"]}
     results["machine"], results["date"] = machine(), date.today().isoformat()
     import torch
 
@@ -78,6 +81,7 @@ def main() -> None:
 
             run = dense.run if part == "dense" else dense.run_small
             results[part] = run(1 if chosen.quick else 5)
+        measured[part] = {"date": results["date"], "processor": results["machine"]["processor"]}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     import tables
