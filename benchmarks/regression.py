@@ -140,11 +140,15 @@ def optimum(problem: Problem) -> dict[str, float]:
         return {"objective": proved["objective"] * (1 - proved["duality_gap"]), "gap": proved["duality_gap"]}
     task = {"problem": problem.name, "blas": "default", "repeats": 1, "dtype": "float64"}
     ours = run_task(3600, **task, solver="crossent", tol=3e-9)
-    theirs = run_task(3600, **task, solver="newton-cg", tol=1e-8)
-    if ours is None or theirs is None:
-        raise SystemExit(f"no optimum of {problem.name}: a solver failed")
-    least = min(ours["objective"], theirs["objective"])
-    return {"objective": least, "disagreement": abs(ours["objective"] - theirs["objective"]) / least}
+    for tol in (1e-8, 1e-9, 1e-10):
+        theirs = run_task(3600, **task, solver="newton-cg", tol=tol)
+        if ours is None or theirs is None:
+            raise SystemExit(f"no optimum of {problem.name}: a solver failed")
+        least = min(ours["objective"], theirs["objective"])
+        disagreement = abs(ours["objective"] - theirs["objective"]) / least
+        if disagreement <= AGREE:
+            break
+    return {"objective": least, "disagreement": disagreement}
 
 
 def contend(problem: Problem, solver: str, best: float, limit: float, quick: bool) -> dict[str, Any]:

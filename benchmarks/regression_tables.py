@@ -77,7 +77,7 @@ def every_fit(problems: dict[str, Any]) -> str:
     """Return the table of all contenders."""
     rows = []
     for name, record in problems.items():
-        for solver, fit in record.get("fits", {}).items():
+        for solver, fit in sorted(record.get("fits", {}).items(), key=lambda pair: pair[0] != "crossent"):
             if "seconds" not in fit:
                 rows.append([name, solver, fit.get("why", f"over {fit.get('limit', 0):.0f} s"), "", "", ""])
                 continue
