@@ -32,6 +32,7 @@ from .wide import ROW_FIELDS, hard_slopes, hard_statistics
 __all__ = [
     "as_number",
     "as_stored",
+    "exp_tail_into",
     "maximum_of_bits",
     "narrow_rows",
     "short_hard_rows_of_bits",
@@ -177,22 +178,22 @@ def _narrow(values: Any, out: Any) -> None:
 
 
 @helper
-def _exp_of_bits(bits: Any, out: Any, m: Any) -> None:
+def _exp(z: Any, out: Any, m: Any) -> None:
     wide_vectors()
     for i in range(len(out)):
-        out[i] = exp_difference(widened(bits[i]), m)
+        out[i] = exp_difference(as_number(z[i]), m)
 
 
 @helper
-def _exp_tail(bits: Any, x: Any, m: Any, work: Any) -> Any:
-    """`rows.exp_tail` from bits."""
+def exp_tail_into(z: Any, x: Any, m: Any, work: Any) -> Any:
+    """`rows.exp_tail` of float32 numbers or of bits, which are kept: the exponentials go to ``x``."""
     one = np.float32(1)
     ones = 0.0
     tail, lost = 0.0, 0.0
     for start in range(0, len(x), CHUNK):
         stop = min(start + CHUNK, len(x))
         piece = x[start:stop]
-        _exp_of_bits(bits[start:stop], piece, m)
+        _exp(z[start:stop], piece, m)
         tail, lost = add_two_sum(tail, lost, tail_of(piece, one, work))
         ones += count_ones(piece, one)
     return (ones - 1.0) + (tail + lost)
@@ -268,7 +269,7 @@ def wide_hard_rows_of_bits(
             gap = weighted_gap(x, m, weight, work)
         zy = widened(z[y])
         ey = np.float64(exp_difference(zy, m))
-        tail = _exp_tail(z, x, m, work)
+        tail = exp_tail_into(z, x, m, work)
         hard_statistics(
             np.float64(m), np.float64(zy), ey, zy == m, tail, gap, wy, mass, weight_sum, smoothing, share, f
         )

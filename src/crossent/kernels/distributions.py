@@ -15,7 +15,7 @@ import numpy as np
 from numba import types
 
 from ._compile import helper, kernel, wide_vectors
-from .bfloat16 import as_number, as_stored, maximum_of_bits
+from .bfloat16 import as_number, as_stored, exp_tail_into, maximum_of_bits
 from .blocks import (
     AGAINST,
     ALONG,
@@ -32,8 +32,8 @@ from .blocks import (
     store_rows,
 )
 from .closed_forms import LANES, LOSS, MASS, NLL
-from .exp import add_in_any_order, exp_difference, log1p, multiply_add, overload
-from .rows import CHUNK, MOST_FLOAT, add_two_sum, count_ones, fill_row, row_maximum, tail_of
+from .exp import add_in_any_order, log1p, multiply_add, overload
+from .rows import CHUNK, MOST_FLOAT, fill_row, row_maximum
 
 __all__ = ["short_rows", "wide_rows"]
 
@@ -60,28 +60,6 @@ def _target_sums(z: Any, t: Any, top: Any) -> Any:
         mass = add_in_any_order(mass, v)
         gap = add_in_any_order(gap, d if v != 0.0 else 0.0)
     return mass, gap
-
-
-@helper
-def _exp(z: Any, m: Any, x: Any) -> None:
-    wide_vectors()
-    for i in range(len(x)):
-        x[i] = exp_difference(as_number(z[i]), m)
-
-
-@helper
-def _exp_tail(z: Any, x: Any, m: Any, work: Any) -> Any:
-    """`rows.exp_tail`, of bits too."""
-    one = np.float32(1)
-    ones = 0.0
-    tail, lost = 0.0, 0.0
-    for start in range(0, len(x), CHUNK):
-        stop = min(start + CHUNK, len(x))
-        piece = x[start:stop]
-        _exp(z[start:stop], m, piece)
-        tail, lost = add_two_sum(tail, lost, tail_of(piece, one, work))
-        ones += count_ones(piece, one)
-    return (ones - 1.0) + (tail + lost)
 
 
 @helper
@@ -118,7 +96,7 @@ def wide_rows(
             if with_grad:
                 fill_row(grad[i], zero)
             continue
-        tail = _exp_tail(z, x, m, work)
+        tail = exp_tail_into(z, x, m, work)
         loss[i] = weight * (gap + mass * log1p(tail))
         if with_grad:
             a = factor * mass / (1.0 + tail)
