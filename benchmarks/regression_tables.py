@@ -20,6 +20,11 @@ def seconds(value: float) -> str:
     return f"{value:.3g}"
 
 
+def cores(machine: dict[str, Any]) -> str:
+    """Return how many processors were used."""
+    return "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
+
+
 def best_peer(fits: dict[str, Any]) -> dict[str, Any] | None:
     """Return scikit-learn's fastest fit that reached the excess."""
     reached = [fit for name, fit in fits.items() if name not in ("crossent", "cyanure") and fit.get("reached")]
@@ -125,11 +130,10 @@ certified to a gap of at most {gap}. Cold fits with scikit-learn's `{found["peer
 def text(results: dict[str, Any]) -> str:
     """Return what stands between the marks of the page."""
     machine, problems = results["machine"], results["problems"]
-    cores, versions = machine["cores"], machine["versions"]
-    used = f"{cores} {'core' if cores == 1 else 'cores'}"
+    versions = machine["versions"]
     short = missed(problems)
     goals = "\n".join(f"- {line}" for line in short) if short else "- none"
-    return f"""Measured on {results["date"]}: {machine["processor"]}, {used}, Python {machine["python"]},
+    return f"""Measured on {results["date"]}: {machine["processor"]}, {cores(machine)}, Python {machine["python"]},
 scikit-learn {versions["sklearn"]}, NumPy {versions["numpy"]}.
 
 {summary(problems)}
@@ -153,9 +157,8 @@ def claim(results: dict[str, Any]) -> str:
         if ours.get("reached") and len(record["fits"]) > 1:
             took, solver, times, _ = beside_peer(record)
             rows.append([name, seconds(ours["seconds"]), f"{took} ({solver})" if solver else took, times])
-    cores = results["machine"]["cores"]
     return f"""Seconds to within a relative 1e-4 of the optimum, beside the fastest of scikit-learn's solvers, on
-{cores} {"core" if cores == 1 else "cores"}:
+{cores(results["machine"])}:
 
 {table(("problem", "crossent", "scikit-learn", "ratio"), rows)}
 """
