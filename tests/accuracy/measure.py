@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -110,12 +111,21 @@ def many_classes(counts: Sequence[int]) -> dict[Key, Errors]:
     return found
 
 
-def measure(budget: str) -> dict[Key, Errors]:
-    """Everything; `budget` is "full" or "quick"."""
+def parts(budget: str) -> dict[str, Callable[[], dict[Key, Errors]]]:
+    """Everything there is to measure, in parts of minutes; `budget` is "full" or "quick"."""
     full = budget == "full"
-    found = dense(300 if full else 24, 60 if full else 8)
-    found |= many_classes(MANY_CLASSES[budget])
-    found |= reductions.softmax(90 if full else 18) | reductions.sigmoid(60 if full else 10)
-    found |= heads.sigmoid(full) | heads.probabilities(60 if full else 10) | heads.statistics(100 if full else 13)
-    found |= heads.products(30 if full else 4) | heads.distances(60 if full else 10)
-    return found | linear.measure(60 if full else 9)
+    by_case = {
+        f"{case.name}, {case.families[0].name} and others": partial(
+            dense, 300 if full else 24, 60 if full else 8, cases=[case]
+        )
+        for case in CASES
+    }
+    return by_case | {
+        "very many classes": lambda: many_classes(MANY_CLASSES[budget]),
+        "reductions": lambda: reductions.softmax(90 if full else 18) | reductions.sigmoid(60 if full else 10),
+        "sigmoid link": lambda: heads.sigmoid(full),
+        "probabilities": lambda: heads.probabilities(60 if full else 10),
+        "statistics": lambda: heads.statistics(100 if full else 13),
+        "products": lambda: heads.products(30 if full else 4) | heads.distances(60 if full else 10),
+        "linear head": lambda: linear.measure(60 if full else 9),
+    }

@@ -1,6 +1,6 @@
 """Measure, print the table, exit 1 if a bar is broken.
 
-python -m accuracy.run [--quick] [--write | --peers]      (in tests/; `make accuracy`)
+python -m accuracy.run [--only PART ...] [--quick | --write | --peers]      (in tests/; `make accuracy`)
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from . import families
 from .compare import compare
 from .errors import Errors, Key
-from .measure import measure
+from .measure import parts
 from .peers import available
 from .report import RESULTS, by_loss, write
 
@@ -66,32 +67,59 @@ def _beside_peers(quick: bool) -> dict[str, Any]:
     return {"versions": versions | absent, "peers": compare(peers, 20 if quick else 200) + kept}
 
 
+def _merged(before: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Old records, each in its place, with what was measured anew in theirs, and what is new at the end."""
+    new = {_key(record): record for record in records}
+    kept = [new.pop(_key(record), record) for record in before]
+    return kept + list(new.values())
+
+
+def _key(record: dict[str, Any]) -> tuple[str, ...]:
+    return record["loss"], record["family"], record["dtype"]
+
+
 def _write(results: dict[str, Any]) -> None:
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     write(results)
-    print(f"wrote {RESULTS} and docs/accuracy.md")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit status: 1 if a bar is broken, or a label's cross-entropy was not judged by itself."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few rows, for a look")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="the parts whose names hold one of these words")
     parser.add_argument("--peers", action="store_true", help="measure only the libraries again, and write")
-    parser.add_argument("--write", action="store_true", help="keep the results and write docs/accuracy.md")
+    parser.add_argument("--write", action="store_true", help="keep each part as it ends, and write docs/accuracy.md")
     chosen = parser.parse_args(arguments)
     logging.getLogger("crossent").setLevel(logging.ERROR)
+    if chosen.quick and chosen.write:
+        parser.error("--quick is for a look: what is kept is measured in full")
     if chosen.peers:
         _write(json.loads(RESULTS.read_text()) | _beside_peers(chosen.quick))
         return 0
-    found = measure("quick" if chosen.quick else "full")
-    records = records_of(found)
+    budget = "quick" if chosen.quick else "full"
+    todo = parts(budget)
+    if chosen.only:
+        todo = {name: part for name, part in todo.items() if any(wanted in name for wanted in chosen.only)}
+    if not todo:
+        parser.error(f"no part is called {' or '.join(chosen.only)}; there are: {'; '.join(parts(budget))}")
+    records: list[dict[str, Any]] = []
+    broken: list[str] = []
+    for number, (name, part) in enumerate(todo.items(), 1):
+        started = time.perf_counter()
+        found = part()
+        records += records_of(found)
+        broken += [f"{' | '.join(key)}: {text}" for key, errors in found.items() for text in errors.broken()]
+        broken += misjudged(found)
+        print(f"{number} of {len(todo)}: {name}, {time.perf_counter() - started:.0f} s", flush=True)
+        if chosen.write:  # an hour's work, so none of it is lost
+            results = json.loads(RESULTS.read_text())
+            _write(results | {"records": _merged(results["records"], records)})
     print(by_loss(records))
-    broken = [f"{' | '.join(key)}: {text}" for key, errors in found.items() for text in errors.broken()]
-    broken += misjudged(found)
     for text in broken:
         print(f"BROKEN {text}")
-    if chosen.write:
-        _write({"budget": "quick" if chosen.quick else "full", "records": records} | _beside_peers(chosen.quick))
+    if chosen.write and not chosen.only:
+        _write({"budget": budget, "records": records} | _beside_peers(chosen.quick))
     print("a bar is broken" if broken else "every bar holds")
     return int(bool(broken))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,9 +57,32 @@ def test_the_exit_status(spoil: str | None, monkeypatch: pytest.MonkeyPatch, cap
         errors.ulps["gradient"][0] = 4.5
     elif spoil:
         errors.by_magnitudes = 1
-    monkeypatch.setattr(run, "measure", lambda budget: found)
+    monkeypatch.setattr(run, "parts", lambda budget: {"labels": lambda: found})
     assert run.main(["--quick"]) == (spoil is not None)
     assert ("BROKEN" in capsys.readouterr().out) == (spoil is not None)
+
+
+def test_a_part_is_kept_as_it_ends_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = json.loads(report.RESULTS.read_text())
+    results, page = tmp_path / "results.json", tmp_path / "accuracy.md"
+    results.write_text(json.dumps(before))
+    monkeypatch.setattr(run, "RESULTS", results)
+    monkeypatch.setattr(report, "PAGE", page)
+    case = measure.Case(ce.CrossEntropy(), (measure.CE,), families.HARD[:1])
+    found = measure.dense(3, 3, cases=[case])
+
+    def interrupted() -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "parts", lambda budget: {"labels": lambda: found, "other labels": interrupted})
+    with pytest.raises(KeyboardInterrupt):
+        run.main(["--write"])
+    after = json.loads(results.read_text())
+    changed = [new for old, new in zip(before["records"], after["records"], strict=True) if new != old]
+    assert changed == run.records_of(found)
+    assert page.exists()
+    with pytest.raises(SystemExit):
+        run.main(["--only", "no such part"])
 
 
 def plain(logits: np.ndarray, target: np.ndarray, **options: Any) -> Any:
