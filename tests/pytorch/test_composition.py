@@ -299,7 +299,7 @@ def test_frozen_arguments_get_no_gradient_and_the_others_theirs(wanted: tuple[bo
 
 
 class Operations(TorchDispatchMode):
-    """Counts matrix products, and the numbers of the largest tensor that an operation made."""
+    """Counts matrix products, and the numbers of the largest tensor that an operation made (a view makes none)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -310,8 +310,9 @@ class Operations(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if func.overloadpacket.__name__ in ("mm", "addmm", "addmm_", "bmm", "matmul"):
             self.products.append(func.overloadpacket.__name__)
+        held = {t.untyped_storage().data_ptr() for t in args if isinstance(t, Tensor)}
         for tensor in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in held:
                 self.largest = max(self.largest, tensor.numel())
         return result
 
@@ -354,6 +355,22 @@ def test_the_linear_head_never_holds_its_logits(
         value = result.loss.sum() + result.entropy.sum() if statistics else result.sum()
         value.backward()
     assert counted.largest <= max(8 * classes, rows * width)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_no_loss_or_option_makes_the_head_hold_its_logits(
+    counted: Operations, monkeypatch: pytest.MonkeyPatch, problem: Problem, reduction: str
+) -> None:
+    monkeypatch.setattr("crossent.core.linear.BLOCK_BYTES", 2 * CLASSES * 8)
+    x, w, b, _ = head_arguments()
+    target = target_of(problem)
+    with counted:
+        loss = cet.linear_cross_entropy(
+            x, w, target, linear_bias=b, link=problem.link, reduction=reduction, **problem.options
+        )
+        loss.sum().backward()
+    assert counted.largest <= max(x.numel(), w.numel()) < ROWS * CLASSES
 
 
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}], ids=["short way", "general way"])
