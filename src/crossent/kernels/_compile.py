@@ -21,7 +21,7 @@ from numba import extending, types
 from numba.core import event
 from numba.core.caching import IndexDataCacheFile
 
-__all__ = ["helper", "inlined", "kernel", "wide_vectors"]
+__all__ = ["helper", "inlined", "kernel", "recursive_helper", "wide_vectors"]
 
 logger = logging.getLogger("crossent")
 _kernels: dict[int, str] = {}
@@ -70,6 +70,11 @@ _CALLED_BY_COMPILED: dict[str, Any] = {
 def helper(function: Callable[..., Any]) -> Any:
     """Compile a function that is only called by other compiled functions."""
     return extending.register_jitable(**_CALLED_BY_COMPILED)(function)
+
+
+def recursive_helper(function: Callable[..., Any]) -> Any:
+    """Compile a helper that calls itself, as no overload of Numba's can."""
+    return numba.njit(error_model="numpy", nogil=True)(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:

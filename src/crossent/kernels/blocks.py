@@ -188,10 +188,21 @@ def gather(x: Any, y: Any, f: Any, field: Any) -> None:
 
 @helper
 def block_gap(x: Any, m: Any, weight: Any, f: Any) -> None:
-    """``sum w_k (m - z_k)``; a class of weight 0 adds 0 even if it is masked."""
+    """``sum w_k (m - z_k)``, four classes at a time; a class of weight 0 adds 0 even if it is masked."""
     wide_vectors()
     clear_sum(f, GAP)
-    for k in range(len(weight)):
+    classes = len(weight)
+    for k in range(0, classes - 3, 4):
+        z = x[k * LANES : (k + 4) * LANES]
+        w0, w1, w2, w3 = weight[k], weight[k + 1], weight[k + 2], weight[k + 3]
+        for i in range(LANES):
+            top = np.float64(m[i])
+            v0 = w0 * (top - np.float64(z[i])) if w0 != 0.0 else 0.0
+            v1 = w1 * (top - np.float64(z[i + LANES])) if w1 != 0.0 else 0.0
+            v2 = w2 * (top - np.float64(z[i + 2 * LANES])) if w2 != 0.0 else 0.0
+            v3 = w3 * (top - np.float64(z[i + 3 * LANES])) if w3 != 0.0 else 0.0
+            add_compensated(f, GAP, i, (v0 + v1) + (v2 + v3))
+    for k in range(classes - classes % 4, classes):
         z = x[k * LANES : (k + 1) * LANES]
         w = weight[k]
         if w != 0.0:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import carray, types
 
-from ._compile import helper, intrinsic, kernel
+from ._compile import helper, intrinsic, kernel, recursive_helper
 from .bfloat16 import short_hard_rows_of_bits, wide_hard_rows_of_bits
 from .narrow import narrow_hard_rows
 from .wide import hard_rows
@@ -30,7 +30,7 @@ def _pointer(typingctx: Any, address: Any) -> Any:
     return types.voidptr(address), generate
 
 
-@helper
+@recursive_helper
 def sum_as_numpy(values: Any) -> float:
     """The sum with the bits of ``np.add.reduce``: eight sums side by side, halves above 128 numbers."""
     n = len(values)

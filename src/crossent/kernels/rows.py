@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import extending, types
 
-from ._compile import helper, wide_vectors
+from ._compile import helper, inlined, wide_vectors
 from .exp import add_in_any_order, exp_difference, maximum, multiply_add, pairwise_sum
 
 __all__ = [
@@ -99,22 +99,24 @@ def _tail_of_floats(e: Any, one: Any, work: Any) -> Any:
     return total
 
 
+@inlined
+def _below_one(v: Any) -> Any:
+    return 0.0 if v == 1.0 else v
+
+
 @helper
 def _tail_of_doubles(e: Any, one: Any, work: Any) -> Any:
     wide_vectors()
-    n = len(e)
-    half = n >> 1
-    out = work[: n - half]
-    lower = e[:half]
-    upper = e[half : half + half]
-    for i in range(len(upper)):
-        a = lower[i]
-        b = upper[i]
-        out[i] = (0.0 if a == 1.0 else a) + (0.0 if b == 1.0 else b)
-    if n & 1:
-        last = e[n - 1]
-        out[half] = 0.0 if last == 1.0 else last
-    return pairwise_sum(out)
+    quarter = len(e) >> 2
+    out = work[:quarter]
+    e0, e1 = e[:quarter], e[quarter : 2 * quarter]
+    e2, e3 = e[2 * quarter : 3 * quarter], e[3 * quarter : 4 * quarter]
+    for i in range(len(out)):
+        out[i] = (_below_one(e0[i]) + _below_one(e1[i])) + (_below_one(e2[i]) + _below_one(e3[i]))
+    total = pairwise_sum(out)
+    for i in range(4 * quarter, len(e)):
+        total += _below_one(e[i])
+    return total
 
 
 def tail_of(e: Any, one: Any, work: Any) -> Any:
@@ -183,14 +185,27 @@ def _gap_of_floats(z: Any, top: Any, w: Any, work: Any) -> Any:
     return total
 
 
+@inlined
+def _weighed(w: Any, gap: Any) -> Any:
+    return 0.0 if w == 0.0 else w * gap
+
+
 @helper
 def _gap_of_doubles(z: Any, top: Any, w: Any, work: Any) -> Any:
     wide_vectors()
-    out = work[: len(z)]
+    quarter = len(z) >> 2
+    out = work[:quarter]
+    z0, z1 = z[:quarter], z[quarter : 2 * quarter]
+    z2, z3 = z[2 * quarter : 3 * quarter], z[3 * quarter : 4 * quarter]
+    w0, w1 = w[:quarter], w[quarter : 2 * quarter]
+    w2, w3 = w[2 * quarter : 3 * quarter], w[3 * quarter : 4 * quarter]
     for i in range(len(out)):
-        v = w[i] * (top - z[i])
-        out[i] = 0.0 if w[i] == 0.0 else v
-    return pairwise_sum(out)
+        first = _weighed(w0[i], top - z0[i]) + _weighed(w1[i], top - z1[i])
+        out[i] = first + (_weighed(w2[i], top - z2[i]) + _weighed(w3[i], top - z3[i]))
+    total = pairwise_sum(out)
+    for i in range(4 * quarter, len(z)):
+        total += _weighed(w[i], top - z[i])
+    return total
 
 
 def _gap(z: Any, top: Any, w: Any, work: Any) -> Any:
