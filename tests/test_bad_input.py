@@ -35,7 +35,7 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "labels as bools": (lambda: ce.cross_entropy(Z, [True, False, True]), (TypeError, ValueError), r"integer"),
     "one-hot integers": (lambda: ce.cross_entropy(Z, np.eye(4, dtype=int)[Y]), ValueError, r"one-hot.*float"),
     "too few labels": (lambda: ce.cross_entropy(Z, [0, 1]), ValueError, r"\(3,\).*\(2,\)"),
-    "labels as text": (lambda: ce.cross_entropy(Z, ["a", "b", "c"]), TypeError, r"target"),
+    "labels as text": (lambda: ce.cross_entropy(Z, ["a", "b", "c"]), TypeError, r"number the labels from 0"),
     "labels as objects": (lambda: ce.cross_entropy(Z, [0, None, 1]), TypeError, r"target"),
     # distributions
     "negative mass": (lambda: ce.cross_entropy(Z, SOFT - 0.5 * np.eye(3, 4)), ValueError, r"-0\.25.*row 0"),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 import sklearn.metrics
 from hypothesis import given, settings
@@ -116,3 +119,16 @@ def test_arguments_are_not_written_to() -> None:
     for array in (truth, prob):
         array.flags.writeable = False
     assert brier_score(truth, prob) == pytest.approx((0.5 + 0.125) / 2)
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame])
+def test_a_frame_whose_columns_are_the_labels_in_another_order_is_refused(make: Any) -> None:
+    p = {"a": [0.7, 0.1], "b": [0.2, 0.3], "c": [0.1, 0.6]}
+    expected = log_loss(["a", "c"], np.column_stack(list(p.values())), labels=["a", "b", "c"])
+    assert log_loss(["a", "c"], make(p), labels=["a", "b", "c"]) == expected
+    other = make({name: p[name] for name in "cba"})
+    with pytest.raises(
+        ValueError, match=r"^the columns of y_prob must be in the order of the labels, a, b, c"
+    ):
+        log_loss(["a", "c"], other, labels=["a", "b", "c"])
+    assert log_loss(["a", "c"], other, labels=["c", "b", "a"]) == expected

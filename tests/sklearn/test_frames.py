@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from scipy.sparse import csr_array
 
 from crossent.sklearn import SoftmaxRegression, SoftmaxRegressionCV
 
@@ -85,3 +86,17 @@ def test_frames_whose_columns_have_no_text_names_or_hold_objects() -> None:
     assert not hasattr(plain, "feature_names_in_")
     objects = SoftmaxRegression().fit(pd.DataFrame(X.astype(object), columns=["a", "b"]), labels())
     np.testing.assert_array_equal(objects.coef_, expected.coef_)
+
+
+def test_repeated_names_are_refused() -> None:
+    frame = pd.concat([pd.DataFrame(columns())] * 2, axis=1)
+    with pytest.raises(ValueError, match=r"^the columns of X must have names of their own; got 'a' several times"):
+        SoftmaxRegression().fit(frame, labels())
+
+
+@pytest.mark.parametrize(("dtype", "factor"), [(np.float64, 1e160), (np.float32, 1e18)])
+@pytest.mark.parametrize("make", [np.asarray, csr_array])
+def test_numbers_whose_squares_overflow_are_refused_by_column(make: Any, dtype: Any, factor: float) -> None:
+    X = np.column_stack([columns()["a"], np.abs(columns()["b"]) * factor]).astype(dtype)
+    with pytest.raises(ValueError, match=r"^the squares of X must be finite; got .*e\+.* in column 1; scale it"):
+        SoftmaxRegression().fit(make(X), labels())

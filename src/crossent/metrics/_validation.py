@@ -111,8 +111,9 @@ def check_predictions(
     Raises
     ------
     ValueError
-        If shapes disagree, a label has no column, `labels` names one twice, a probability is NaN or outside [0, 1], a
-        row does not sum to 1, or a weight is negative, NaN or infinite.
+        If shapes disagree, a label has no column, a frame's columns are named after the labels in another order,
+        `labels` names one twice, a probability is NaN or outside [0, 1], a row does not sum to 1, or a weight is
+        negative, NaN or infinite.
     """
     truth = np.asarray(y_true)
     if truth.ndim != 1 or truth.size == 0:
@@ -127,6 +128,7 @@ def check_predictions(
             refuse(f"y_prob must have one row for each of the {truth.shape[0]} labels in y_true", describe(raw))
         )
     codes, known = _encode(truth, labels, prob.shape[1])
+    _refuse_other_order(getattr(y_prob, "columns", None), known)
     weights = None if sample_weight is None else _check_weights(sample_weight, truth.shape)
     checked = Predictions(codes, prob, weights, known, None)
     if not validate:
@@ -135,6 +137,20 @@ def check_predictions(
     if summary.bad.any():
         _refuse_row(prob, int(np.argmax(summary.bad)))
     return checked._replace(summary=summary)
+
+
+def _refuse_other_order(columns: Any, known: NDArray[Any]) -> None:
+    """Refuse a data frame whose columns are named after the labels and stand in another order."""
+    names = [] if columns is None else [str(name) for name in columns]
+    expected = [str(label) for label in known]
+    if names != expected and sorted(names) == sorted(expected):
+        raise ValueError(
+            refuse(
+                f"the columns of y_prob must be in the order of the labels, {', '.join(expected)}",
+                ", ".join(names),
+                "reorder them, or give labels=",
+            )
+        )
 
 
 def _two_columns(second: NDArray[np.float64]) -> NDArray[np.float64]:

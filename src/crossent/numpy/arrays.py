@@ -40,7 +40,9 @@ def compute_dtype(dtype: np.dtype, name: str = "logits") -> np.dtype:
         return FLOAT64
     elif is_bfloat16(dtype):
         return FLOAT32
-    works = f"convert with {name}.astype(np.float64)" if dtype.kind in "f" else "give float32 or float64"
+    works = f"convert with {name}.astype(np.float64)" if dtype.kind in "fb" else "give float32 or float64"
+    if name == "target" and dtype.kind in "USO":
+        works = "number the labels from 0: np.unique(target, return_inverse=True)[1]"
     raise TypeError(
         refuse(
             f"{name} must be float16, bfloat16, float32, float64 or integers in native byte order",

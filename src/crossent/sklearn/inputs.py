@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
+from narwhals.exceptions import DuplicateError
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.utils.validation import _check_y, check_consistent_length
 
 from crossent.errors import refuse
@@ -27,7 +30,13 @@ def read_frame(X: Any) -> tuple[Any, Any]:
     ValueError
         If a column of the frame is not of numbers, or a cell is missing, with the column and row.
     """
-    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    try:
+        frame = nw.from_native(X, eager_only=True, pass_through=True)
+    except DuplicateError as error:
+        repeated = [str(name) for name, times in Counter(X.columns).items() if times > 1]
+        raise ValueError(
+            refuse("the columns of X must have names of their own", f"{repeated[0]!r} several times", "rename them")
+        ) from error
     if not isinstance(frame, nw.DataFrame):
         return X, None
     for column in frame.iter_columns():
@@ -42,6 +51,23 @@ def read_frame(X: Any) -> tuple[Any, Any]:
                 refuse("X must have no missing cell", f"one in column {column.name!r}, row {row}", "impute it")
             )
     return X if frame.implementation.is_pandas_like() else frame.to_numpy(), X
+
+
+def refuse_overflow(X: Any) -> None:
+    """Refuse numbers whose squares, summed over the features, leave the range of X's dtype (CSR or dense).
+
+    Raises
+    ------
+    ValueError
+        With the column.
+    """
+    values = X.data if issparse(X) else X
+    most = 1e-2 * float(np.sqrt(np.finfo(X.dtype).max))
+    if max(values.max(initial=0.0), -values.min(initial=0.0)) <= most:
+        return
+    column = int(np.argmax(abs(X).max(axis=0).toarray() if issparse(X) else np.abs(X).max(axis=0)))
+    largest = float(abs(X[:, [column]]).max())
+    raise ValueError(refuse("the squares of X must be finite", f"{largest:.3g} in column {column}", "scale it"))
 
 
 def check_source(estimator: Any, X: RowSource, accepted: Any, reset: bool) -> None:

@@ -25,7 +25,7 @@ from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softma
 from .certificate import Certificate
 from .checkpoint import Checkpoint, identify
 from .inference import CoefficientSummary, summarize_coefficients
-from .inputs import check_labels, check_source, read_frame, refuse_source
+from .inputs import check_labels, check_source, read_frame, refuse_overflow, refuse_source
 from .interface import Array, Evaluation, Objective
 from .objective import CACHE_BYTES, CROSS_ENTROPY_TERMS, SIZEABLE_WORK, LinearObjective, can_copy
 from .solvers import Monitor, Result, minimize, predicted_start
@@ -297,6 +297,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         X, y = validate_data(self, array, y, dtype=self._accepted_dtypes(), **options)
         if frame is not None:
             _check_feature_names(self, frame, reset=True)
+        refuse_overflow(X)
         return X, y
 
     def _prepare(self, X: Any, y: Any, sample_weight: Any) -> _Problem:

@@ -138,7 +138,7 @@ def _encode_labels(y: Any, link: str) -> EncodedTarget:
     check_classification_targets(labels)
     classes = np.unique(labels)
     if len(classes) < 2:
-        raise ValueError(refuse("y must hold at least two classes", f"one class, {classes[0]!r}"))
+        raise ValueError(refuse("y must hold at least two classes", f"one class, {classes[0]}"))
     if link == "softmax":
         return EncodedTarget(link, classes, len(classes), class_codes(labels, classes), None)
     if len(classes) > 2:
