@@ -313,7 +313,7 @@ def _which_target(columns: list[str]) -> str:
 
 @contextmanager
 def _progress(tolerance: float) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Show how far the duality gap has come, on a logarithmic scale, while the optimiser runs."""
+    """Show how far the duality gap has come, on a logarithmic scale, and of a sweep how many fits, while it runs."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -326,13 +326,18 @@ def _progress(tolerance: float) -> Iterator[Callable[[dict[str, Any]], None]]:
 
         def callback(entry: dict[str, Any]) -> None:
             gap = entry.get("duality_gap")
-            text = f"iteration {entry['iteration']}, objective {entry['objective']:.5g}"
+            fit, fits = entry.get("fit", 1), entry.get("fits", 1)
+            if entry["iteration"] == 0:  # another fit of a sweep
+                first.clear()
+                best[0] = 0.0
+            text = f"fit {fit} of {fits}, " if fits > 1 else ""
+            text += f"iteration {entry['iteration']}, objective {entry['objective']:.5g}"
             if gap is not None and gap > 0 and math.isfinite(gap):
                 first.append(gap)
                 text += f", gap {gap:.0e} (goal {tolerance:.0e})"
                 if first[0] > tolerance:
                     best[0] = max(best[0], math.log(first[0] / gap) / math.log(first[0] / tolerance))
-            progress.update(task, completed=min(1.0, best[0]), description=text)
+            progress.update(task, completed=(fit - 1 + min(1.0, best[0])) / fits, description=text)
 
         yield callback
 
