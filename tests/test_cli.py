@@ -599,3 +599,24 @@ def test_the_progress_bar_follows_the_gap(is_terminal: bool, monkeypatch: pytest
     assert seen[2]["description"] == "iteration 2, objective 2.5, gap 1e-02 (goal 1e-04)"
     assert seen[0]["description"] == "iteration 0, objective 2.5"
     assert ("Training" in stream.getvalue()) == is_terminal
+
+
+def test_the_progress_bar_of_a_sweep_counts_its_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each entry says which fit of how many it is of, and the bar never goes back."""
+    entries: list[dict] = []
+    crossent.tabular.fit_table(table(), "t.csv", "kind", sweep=True, callback=entries.append)
+    assert {entry["fits"] for entry in entries} == {5 * 13 + 1}  # folds, values of C, and the fit to all rows
+    assert [entry["fit"] for entry in entries if entry["iteration"] == 0] == list(range(1, 67))
+    assert [entry["fit"] for entry in entries] == sorted(entry["fit"] for entry in entries)
+    seen = []
+    with _progress(1e-4) as callback:
+        monkeypatch.setattr(rich.progress.Progress, "update", lambda self, task, **state: seen.append(state))
+        for entry in entries:
+            callback(entry)
+        callback({"iteration": 0, "objective": 2.5, "duality_gap": 1e-5, "fit": 2, "fits": 4})
+        callback({"iteration": 1, "objective": 2.5, "duality_gap": 1e-5})
+    bar = [state["completed"] for state in seen[:-2]]
+    assert bar == sorted(bar)
+    assert bar[-1] == pytest.approx(1.0, abs=1 / 66)
+    assert seen[-2]["description"] == "fit 2 of 4, iteration 0, objective 2.5, gap 1e-05 (goal 1e-04)"
+    assert seen[-1]["description"].startswith("iteration 1,")

@@ -1,8 +1,8 @@
 """The command line: parse, call, print. What it does lives in `crossent.tabular` and `crossent.report`.
 
 A mistake in the input ends with one sentence on stderr and status 2. Files appear whole or not at all: everything is
-computed first, written beside its destination, and then renamed; if a rename fails, what was there is put back. Heavy
-imports wait until a command runs.
+written beside its destination first, and then renamed; if a rename fails, what was there is put back. Heavy imports
+wait until a command runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -63,6 +63,15 @@ app = typer.Typer(
 MODEL_FILE, JSON_FILE, HTML_FILE = "model.safetensors", "report.json", "report.html"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
+Stream = Annotated[
+    bool | None,
+    typer.Option(
+        "--stream/--no-stream",
+        help="Read Parquet in windows, never as a whole. [default: several files, or more than 1/8 of memory]",
+        show_default=False,
+    ),
+]
+
 
 @app.command()
 def fit(
@@ -84,14 +93,7 @@ def fit(
     sweep: Annotated[bool, typer.Option("--sweep", help="Choose C by cross-validation instead.")] = False,
     tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = 1e-4,
     max_iter: Annotated[int, typer.Option(help="Most iterations of the optimiser.")] = 1000,
-    stream: Annotated[
-        bool | None,
-        typer.Option(
-            "--stream/--no-stream",
-            help="Read Parquet in windows, never as a whole. [default: several files, or more than 1/8 of memory]",
-            show_default=False,
-        ),
-    ] = None,
+    stream: Stream = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="File that the state of the fit is kept in. [default: OUTPUT/checkpoint.safetensors]"),
@@ -150,26 +152,54 @@ def fit(
 @app.command()
 def predict(
     model: Annotated[str, typer.Argument(help="Model file written by fit.")],
-    data: Annotated[str, typer.Argument(help="Table with the columns the model was trained on.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="Table with the columns the model was trained on; folder or pattern of Parquet files with them"
+        ),
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="CSV or Parquet file. [default: DATA.predictions.csv]")
     ] = None,
+    stream: Stream = None,
 ) -> None:
     """Write one probability per row and class."""
     with _clean_endings():
         from rich.console import Console
 
-        from .tabular import InputError, prediction_table, read_model, read_table
+        from .tabular import (
+            InputError,
+            ParquetPredictions,
+            prediction_bytes,
+            prediction_table,
+            read_model,
+            read_table,
+            should_stream,
+        )
 
-        path = Path(f"{Path(data).stem}.predictions.csv") if output is None else output
-        if path.suffix.lower() not in (".csv", ".parquet"):
+        if output is None and not os.path.lexists(data) and set("*?[") & set(Path(data).stem):
+            raise InputError("predictions of a pattern's files need a name: pass --output FILE")
+        path = Path(f"{Path(os.path.abspath(data)).stem}.predictions.csv") if output is None else output
+        suffix = path.suffix.lower()
+        if suffix not in (".csv", ".parquet"):
             raise InputError(f"predictions are written as .csv or .parquet, and {str(path)!r} ends in neither")
-        if path.is_dir() or (path.exists() and Path(data).exists() and path.samefile(data)):
-            raise InputError(f"predictions cannot be written over {str(path)!r}")
+        _refuse_over(path, [data])
         trained = read_model(model)
-        table = prediction_table(trained, read_table(data), data)
-        _write_files({path: _table_bytes(table, path.suffix.lower())})
+        if should_stream(data) if stream is None else stream:
+            predictions = ParquetPredictions(trained, data)
+            _refuse_over(path, predictions.paths)
+            _write_files({path: lambda beside: predictions.write(beside, suffix)})
+        else:
+            table = prediction_table(trained, read_table(data), data)
+            _write_files({path: prediction_bytes(table, suffix)})
         _print_files(Console(), [path])
+
+
+def _refuse_over(path: Path, sources: list[str]) -> None:
+    from .tabular import InputError
+
+    if path.is_dir() or (path.exists() and any(os.path.exists(data) and path.samefile(data) for data in sources)):
+        raise InputError(f"predictions cannot be written over {str(path)!r}")
 
 
 Scale = Literal["probabilities", "logits"]
@@ -283,7 +313,7 @@ def _which_target(columns: list[str]) -> str:
 
 @contextmanager
 def _progress(tolerance: float) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Show how far the duality gap has come, on a logarithmic scale, while the optimiser runs."""
+    """Show how far the duality gap has come, on a logarithmic scale, and of a sweep how many fits, while it runs."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -296,13 +326,18 @@ def _progress(tolerance: float) -> Iterator[Callable[[dict[str, Any]], None]]:
 
         def callback(entry: dict[str, Any]) -> None:
             gap = entry.get("duality_gap")
-            text = f"iteration {entry['iteration']}, objective {entry['objective']:.5g}"
+            fit, fits = entry.get("fit", 1), entry.get("fits", 1)
+            if entry["iteration"] == 0:  # another fit of a sweep
+                first.clear()
+                best[0] = 0.0
+            text = f"fit {fit} of {fits}, " if fits > 1 else ""
+            text += f"iteration {entry['iteration']}, objective {entry['objective']:.5g}"
             if gap is not None and gap > 0 and math.isfinite(gap):
                 first.append(gap)
                 text += f", gap {gap:.0e} (goal {tolerance:.0e})"
                 if first[0] > tolerance:
                     best[0] = max(best[0], math.log(first[0] / gap) / math.log(first[0] / tolerance))
-            progress.update(task, completed=min(1.0, best[0]), description=text)
+            progress.update(task, completed=(fit - 1 + min(1.0, best[0])) / fits, description=text)
 
         yield callback
 
@@ -315,17 +350,6 @@ def _report_files(summary: dict[str, Any], folder: Path) -> dict[Path, bytes]:
         folder / JSON_FILE: (text + "\n").encode("utf-8", "replace"),
         folder / HTML_FILE: render_html(summary).encode("utf-8", "replace"),
     }
-
-
-def _table_bytes(table: Any, suffix: str) -> bytes:
-    import io
-
-    file = io.BytesIO()
-    if suffix == ".csv":
-        table.write_csv(file)
-    else:
-        table.write_parquet(file)
-    return file.getvalue()
 
 
 def _check_folder(folder: Path, *names: str) -> None:
@@ -362,8 +386,11 @@ def _refuse_folders(paths: Iterable[Path]) -> None:
             raise InputError(f"cannot write {str(path)!r}: it is a folder")
 
 
-def _write_files(files: dict[Path, bytes]) -> None:
-    """Write all files or none: beside their destinations first, then renamed; older files are kept until all are in."""
+def _write_files(files: Mapping[Path, bytes | Callable[[Path], None]]) -> None:
+    """Write all files or none: beside their destinations first, then renamed; older files are kept until all are in.
+
+    A file's content is bytes, or what writes them to the path that it is given.
+    """
     from .tabular import InputError
 
     created: list[Path] = []
@@ -376,7 +403,10 @@ def _write_files(files: dict[Path, bytes]) -> None:
             _refuse_folders([current])
             _make_folder(current.parent, created)
             temporary[current] = current.with_name(f".{current.name}.{os.getpid()}.tmp")
-            temporary[current].write_bytes(content)
+            if isinstance(content, bytes):
+                temporary[current].write_bytes(content)
+            else:
+                content(temporary[current])
         for current, beside in temporary.items():
             if os.path.lexists(current):
                 older[current] = current.with_name(f".{current.name}.{os.getpid()}.old")

@@ -11,7 +11,8 @@ except ModuleNotFoundError as error:
 
 from .errors import InputError
 from .model import Model, read_model
-from .predictions import Predictions, prediction_table, read_predictions
+from .predicting import ParquetPredictions, prediction_bytes, prediction_table
+from .predictions import Predictions, read_predictions
 from .preprocessing import Preprocessing
 from .reading import BUILT_IN, default_target, read_table
 from .results import TrainedModel
@@ -22,6 +23,7 @@ __all__ = [
     "BUILT_IN",
     "InputError",
     "Model",
+    "ParquetPredictions",
     "Predictions",
     "Preprocessing",
     "TrainedModel",
@@ -29,6 +31,7 @@ __all__ = [
     "default_target",
     "fit_parquet",
     "fit_table",
+    "prediction_bytes",
     "prediction_table",
     "read_model",
     "read_predictions",

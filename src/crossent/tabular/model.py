@@ -40,23 +40,25 @@ class Model:
     target: str
     training: dict[str, Any]  # how it came about, as plain JSON values; for people, never read back by the model
 
-    def predict_logits(self, frame: pl.DataFrame, source: str = "the table") -> NDArray[np.float64]:
-        """Return the logits (N, K) of the rows of a table."""
-        return self.logits_of(self.preprocessing.transform(frame, source))
+    def predict_logits(self, frame: pl.DataFrame, source: str = "the table", first_row: int = 0) -> NDArray[np.float64]:
+        """Return the logits (N, K) of the rows of a table; messages count them from `first_row`."""
+        return self.logits_of(self.preprocessing.transform(frame, source, first_row), first_row)
 
-    def logits_of(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the logits (N, K) of rows that are preprocessed already."""
+    def logits_of(self, matrix: NDArray[np.float64], first_row: int = 0) -> NDArray[np.float64]:
+        """Return the logits (N, K) of rows that are preprocessed already; messages count them from `first_row`."""
         with np.errstate(over="ignore", invalid="ignore"):
             logits = matrix @ self.coef.T + self.intercept
         overflowed = ~np.isfinite(logits).all(axis=1)
         if overflowed.any():
-            row = int(np.argmax(overflowed))
+            row = first_row + int(np.argmax(overflowed))
             raise InputError(f"the logits of row {row} (counted from 0) overflow: a value there is far too large")
         return logits
 
-    def predict_probabilities(self, frame: pl.DataFrame, source: str = "the table") -> NDArray[np.float64]:
+    def predict_probabilities(
+        self, frame: pl.DataFrame, source: str = "the table", first_row: int = 0
+    ) -> NDArray[np.float64]:
         """Return the probabilities (N, K) of the rows of a table; column k belongs to ``classes[k]``."""
-        return np.asarray(ce.softmax(self.predict_logits(frame, source)))
+        return np.asarray(ce.softmax(self.predict_logits(frame, source, first_row)))
 
     def to_bytes(self) -> bytes:
         """Return the content of a model file."""

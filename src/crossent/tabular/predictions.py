@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 import crossent as ce
 
 from .errors import InputError, name_list
-from .model import Model
 from .reading import as_numbers, drop_columns, require_column
 from .training import encode_labels
 
@@ -261,23 +260,3 @@ def _check_probabilities(values: NDArray[np.float64], columns: list[str], notes:
         )
         return values / total[:, None]
     return values
-
-
-def prediction_table(model: Model, frame: pl.DataFrame, source: str) -> pl.DataFrame:
-    """Return the probabilities of every row, one column per class called after it, beside the predicted class.
-
-    Where the table holds the target column, it comes along, so that the result can be judged by `read_predictions`.
-    """
-    names = [PROBABILITY_PREFIX + name for name in model.classes]
-    if model.target in frame.columns and model.target in (PREDICTED_CLASS, *names):
-        raise InputError(
-            f"the target column {model.target!r} has the name of a column that predict writes: "
-            f"drop or rename it in {source!r}"
-        )
-    probabilities = model.predict_probabilities(frame, source)
-    columns: dict[str, pl.Series] = {}
-    if model.target in frame.columns:
-        columns[model.target] = frame[model.target]
-    columns[PREDICTED_CLASS] = pl.Series([model.classes[k] for k in np.argmax(probabilities, axis=1)])
-    columns.update({name: pl.Series(probabilities[:, k]) for k, name in enumerate(names)})
-    return pl.DataFrame(columns)

@@ -100,7 +100,7 @@ class Preprocessing:
             series = require_column(frame, number.name, source)
             converted = as_numbers(series)
             if converted is None:
-                raise InputError(_not_a_number(series))
+                raise InputError(_not_a_number(series, first_row))
             check_finite(converted, first_row)
             with np.errstate(over="ignore"):  # refused below, by name
                 matrix[:, position] = (converted.fill_null(number.median).to_numpy() - number.mean) / number.scale
@@ -165,12 +165,15 @@ def refuse_type(series: pl.Series) -> None:
         )
 
 
-def _not_a_number(series: pl.Series) -> str:
+def _not_a_number(series: pl.Series, first_row: int) -> str:
     if series.dtype != pl.String:
         return f"column {series.name!r} held numbers in training and is of type {series.dtype} here"
     cells = [None if as_numbers(series.slice(row, 1)) is not None else row for row in range(len(series))]
     row = next(row for row in cells if row is not None)
-    return f"column {series.name!r} held numbers in training and holds {series[row]!r} in row {row} (counted from 0)"
+    return (
+        f"column {series.name!r} held numbers in training and holds {series[row]!r} in row {first_row + row} (counted "
+        "from 0)"
+    )
 
 
 def _refuse_overflow(matrix: NDArray[np.float64], names: list[str], first_row: int) -> None:

@@ -107,7 +107,7 @@ def fit_parquet(
         raise InputError(
             f"the calibration part must be a share of the rows from 0 to below 1, and is {calibration_size}"
         )
-    with _as_input_errors():
+    with as_input_errors():
         table = _Table(source, target, drop or [], window_bytes)
         classes, codes = table.labels()
         part = draw_parts(table.num_rows, test_size, calibration_size, seed)
@@ -187,7 +187,7 @@ def fit_parquet(
 
 
 @contextmanager
-def _as_input_errors() -> Generator[None]:
+def as_input_errors() -> Generator[None]:
     """Turn what the files' reader refuses into sentences for the command line."""
     try:
         yield

@@ -18,6 +18,7 @@ from sklearn.model_selection import train_test_split
 import crossent as ce
 
 from ..sklearn import SoftmaxRegression, SoftmaxRegressionCV
+from ..sklearn.path import DEFAULT_CS
 from .calibrating import cross_fit
 from .errors import InputError
 from .model import Model
@@ -82,7 +83,8 @@ def fit_table(
     sweep : bool
         Choose C by cross-validation on the training part, from a range of values; `strength` is then not used.
     callback : callable, optional
-        Called with every entry of the optimiser's history.
+        Called with every entry of the optimiser's history; in a sweep the entry also says which fit it is of, from 1
+        ("fit"), and of how many ("fits").
     checkpoint, checkpoint_interval : path, float
         As the estimator takes them; a sweep has none.
 
@@ -105,7 +107,10 @@ def fit_table(
 
     common: dict[str, Any] = {"tol": tolerance, "max_iter": max_iter, "callback": callback}
     if sweep:
-        estimator = SoftmaxRegressionCV(cv=_folds(codes[training]), **common)
+        folds = _folds(codes[training])
+        if callback is not None:
+            common["callback"] = _count_fits(callback, folds * DEFAULT_CS + 1)  # the last is to all training rows
+        estimator = SoftmaxRegressionCV(DEFAULT_CS, cv=folds, **common)
     else:
         kept: dict[str, Any] = {"checkpoint": checkpoint, "checkpoint_interval": checkpoint_interval}
         estimator = SoftmaxRegression(strength, **common, **kept)
@@ -315,6 +320,18 @@ def _split(
             f"holding out {test_size:.0%} of the rows leaves a class without training rows: hold out fewer"
         )
     return np.sort(training), np.sort(test)
+
+
+def _count_fits(callback: Callable[[dict[str, Any]], None], fits: int) -> Callable[[dict[str, Any]], None]:
+    """Return a callback that adds to each entry which fit of how many it is of; the history of each begins at 0."""
+    fit = 0
+
+    def counted(entry: dict[str, Any]) -> None:
+        nonlocal fit
+        fit += entry["iteration"] == 0
+        return callback({**entry, "fit": fit, "fits": fits})
+
+    return counted
 
 
 def _folds(codes: NDArray[np.intp]) -> int:

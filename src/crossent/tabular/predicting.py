@@ -1,0 +1,182 @@
+"""A model's predictions of a table: in memory, or of Parquet files window by window, with the same bytes either way.
+
+Rows are predicted in blocks, whose size depends on the model alone: a matrix product may round a row differently among
+other rows, and so the last bits must not depend on how many rows are in memory.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from ..sklearn.parquet import ParquetTable
+from ..sklearn.streaming import WINDOW_BYTES, even_boundaries, read_ahead
+from .errors import InputError
+from .model import Model
+from .predictions import PREDICTED_CLASS, PROBABILITY_PREFIX
+from .reading import require_column
+from .streaming import BLOCK_LOGITS, as_input_errors
+
+# Left to itself, polars makes row groups of as many rows as happen to come together.
+ROW_GROUP_ROWS = 1 << 18
+ROW_GROUP_CELLS = 1 << 25
+
+
+def prediction_table(model: Model, frame: pl.DataFrame, source: str) -> pl.DataFrame:
+    """Return the probabilities of every row, one column per class called after it, beside the predicted class.
+
+    Where the table holds the target column, it comes along, so that the result can be judged by `read_predictions`.
+    """
+    schema = _schema(model, frame.schema, source)
+    return pl.concat([pl.DataFrame(schema=schema), *_blocks(model, frame, source)])
+
+
+def prediction_bytes(table: pl.DataFrame, suffix: str) -> bytes:
+    """Return a table as the content of a ".csv" or ".parquet" file."""
+    file = io.BytesIO()
+    if suffix == ".csv":
+        table.write_csv(file)
+    else:
+        table.write_parquet(file, row_group_size=_group_rows(table.width))
+    return file.getvalue()
+
+
+class ParquetPredictions:
+    """The `prediction_table` of Parquet files, written without holding the files or the table.
+
+    Parameters
+    ----------
+    model : Model
+    source : str
+        A Parquet file, a folder of them, or a pattern.
+    window_bytes : int
+        About how much of the files' columns, as numbers, to hold at a time.
+
+    Attributes
+    ----------
+    paths : list of str
+        The files that are read.
+
+    Raises
+    ------
+    InputError
+        If the files cannot be read or lack a column.
+    """
+
+    def __init__(self, model: Model, source: str, window_bytes: int = WINDOW_BYTES) -> None:
+        with as_input_errors():
+            self._table = ParquetTable(source)
+        self.paths = self._table.paths
+        self._model, self._source = model, source
+        self._schema = _schema(model, self._table.schema, source)
+        names = [*model.preprocessing.column_names, model.target]
+        self._columns = [name for name in self._table.schema if name in names]
+        block = _block_rows(model)
+        rows = self._table.num_rows
+        in_blocks = even_boundaries((-(-rows // block), block * len(self._columns)), np.float64, window_bytes)
+        self._boundaries = np.minimum(in_blocks * block, rows)
+
+    def write(self, path: Path, suffix: str) -> None:
+        """Write the table as ".csv" or ".parquet" to a file, which after an error or Ctrl-C is to be removed.
+
+        polars pulls the blocks from a thread of its own. Ctrl-C reaches it in the middle of a query, and may be raised
+        again while the first is handled; so the query runs on another thread, and here it ends at the next block.
+
+        Raises
+        ------
+        InputError
+            If a row cannot be predicted, or the file not be written.
+        OSError
+            If the file cannot be created.
+        """
+        path.touch()  # the error is the system's, where polars has words of its own
+        stopped = False
+        failures: list[BaseException] = []
+        one_at_a_time = Lock()  # closing a generator that is at work elsewhere is an error
+
+        def pull(*_: object) -> Generator[pl.DataFrame]:
+            while True:
+                with one_at_a_time:
+                    try:
+                        block = None if stopped else next(blocks, None)
+                    except BaseException as error:
+                        failures.append(error)
+                        raise
+                if block is None:
+                    return
+                yield block
+
+        lazy = register_io_source(pull, schema=self._schema)
+        groups = _group_rows(len(self._schema))
+        sink = lazy.sink_csv if suffix == ".csv" else partial(lazy.sink_parquet, row_group_size=groups)
+        blocks = self._all_blocks()
+        try:
+            with ThreadPoolExecutor(1, thread_name_prefix="crossent-write") as writer:
+                written = writer.submit(sink, path)
+                try:
+                    written.result()
+                except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+                    if not failures:
+                        raise InputError(f"cannot write the predictions: {error}") from error
+                finally:
+                    stopped = True
+        finally:
+            with one_at_a_time:
+                blocks.close()
+        if failures:
+            raise failures[0]
+
+    def _all_blocks(self) -> Generator[pl.DataFrame]:
+        bounds = self._boundaries.tolist()
+        read = read_ahead(lambda i: self._table.frame(bounds[i], bounds[i + 1], self._columns), len(bounds) - 1)
+        with as_input_errors(), closing(read) as frames:
+            for start, frame in zip(bounds, frames, strict=False):
+                yield from _blocks(self._model, frame, self._source, start)
+
+
+def _schema(model: Model, columns: pl.Schema | dict[str, pl.DataType], source: str) -> dict[str, pl.DataType]:
+    """Return the columns that are written, if those that are needed are there and none has another's name."""
+    empty = pl.DataFrame(schema=columns)
+    for name in model.preprocessing.column_names:
+        require_column(empty, name, source)
+    names = [PROBABILITY_PREFIX + name for name in model.classes]
+    schema: dict[str, pl.DataType] = {}
+    if model.target in columns:
+        if model.target in (PREDICTED_CLASS, *names):
+            raise InputError(
+                f"the target column {model.target!r} has the name of a column that predict writes: "
+                f"drop or rename it in {source!r}"
+            )
+        schema[model.target] = columns[model.target]
+    return {**schema, PREDICTED_CLASS: pl.String(), **dict.fromkeys(names, pl.Float64())}
+
+
+def _group_rows(num_columns: int) -> int:
+    return max(1, min(ROW_GROUP_ROWS, ROW_GROUP_CELLS // num_columns))
+
+
+def _block_rows(model: Model) -> int:
+    return max(1, BLOCK_LOGITS // max(model.coef.shape))
+
+
+def _blocks(model: Model, frame: pl.DataFrame, source: str, first_row: int = 0) -> Generator[pl.DataFrame]:
+    """Yield the predictions of a frame that begins at the row `first_row`, where a block begins."""
+    size = _block_rows(model)
+    for first in range(0, frame.height, size):
+        rows = frame[first : first + size]
+        probabilities = model.predict_probabilities(rows, source, first_row + first)
+        columns = {model.target: rows[model.target]} if model.target in rows.columns else {}
+        columns[PREDICTED_CLASS] = pl.Series([model.classes[k] for k in np.argmax(probabilities, axis=1)])
+        columns.update(
+            {PROBABILITY_PREFIX + name: pl.Series(probabilities[:, k]) for k, name in enumerate(model.classes)}
+        )
+        yield pl.DataFrame(columns)
