@@ -127,8 +127,6 @@ def test_a_frame_whose_columns_are_the_labels_in_another_order_is_refused(make: 
     expected = log_loss(["a", "c"], np.column_stack(list(p.values())), labels=["a", "b", "c"])
     assert log_loss(["a", "c"], make(p), labels=["a", "b", "c"]) == expected
     other = make({name: p[name] for name in "cba"})
-    with pytest.raises(
-        ValueError, match=r"^the columns of y_prob must be in the order of the labels, a, b, c"
-    ):
+    with pytest.raises(ValueError, match=r"^the columns of y_prob must be in the order of the labels, a, b, c"):
         log_loss(["a", "c"], other, labels=["a", "b", "c"])
     assert log_loss(["a", "c"], other, labels=["c", "b", "a"]) == expected

@@ -210,7 +210,7 @@ class KernelRows:
             registry.find(mapped.dtype).softmax_pullback(
                 mapped,
                 None if labels is None else labels[here],
-                None if head.soft is None else head.soft[here],  # type: ignore[attr-defined]
+                None if head.soft is None else head.soft[here],
                 None,
                 0.0,
                 {},

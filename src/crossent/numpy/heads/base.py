@@ -11,6 +11,7 @@ import numpy as np
 from crossent.core.losses import Loss
 from crossent.core.reduction import Reduction, is_silent
 from crossent.core.statistics import Rows
+from crossent.kernels import registry
 from crossent.numpy.arrays import as_ndarray, compute_dtype, weights
 from crossent.numpy.options import DEFAULT_LOSS, Options
 
@@ -67,6 +68,8 @@ class Head:
     offset: float
     slope: float = 1.0
     labels: np.ndarray | None = None
+    soft: np.ndarray | None = None
+    twin: Any = None
 
     def __init__(self, options: Options, shape: tuple[int, ...], num_classes: int, dtype: np.dtype):
         self.options = options
@@ -125,6 +128,21 @@ class Head:
     def _weights(self, rows: slice) -> np.ndarray:
         """Return the weights of the block's losses: (n,), or (n, K) where every entry has one."""
         return np.ones(rows.stop - rows.start) if self.row_weight is None else self.row_weight[rows]
+
+    def _twin_and_soft(self, logits: np.ndarray, rows: slice) -> tuple[Any, np.ndarray | None]:
+        """Return the kernels for a block of logits, and its distributions in the dtype that they read."""
+        is_typed = logits.dtype in (self.dtype, np.uint16)
+        soft = (
+            None if self.soft is None else self.soft[rows].astype(self.dtype if is_typed else logits.dtype, copy=False)
+        )
+        return self.twin if is_typed else registry.find(logits.dtype), soft
+
+    def _weighted(self, losses: np.ndarray, rows: slice) -> np.ndarray:
+        """Return losses of rows times their weights; 0 where a weight is 0, whatever the loss."""
+        if self.row_weight is None:
+            return losses
+        weight = self.row_weight[rows]
+        return np.where(weight == 0, 0.0, losses * weight)
 
     def _weigh(
         self, rows: slice, mass: np.ndarray, losses: np.ndarray, gradient: np.ndarray, second: np.ndarray

@@ -93,14 +93,13 @@ class SigmoidHead(Head):
     def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
         if entries is None and self.factor is not None:
             entries = np.empty(logits.shape)
-        is_typed = logits.dtype in (self.dtype, np.uint16)
-        twin = self.twin if is_typed else registry.find(logits.dtype)
+        twin, soft = self._twin_and_soft(logits, rows)
         row_weight = None if self.row_weight is None else self.row_weight[rows]
         factor = None if self.factor is None else self.factor[rows]
         losses = twin.sigmoid_value_grad(
             logits,
             None if self.labels is None else self.labels[rows],
-            None if self.soft is None else self.soft[rows].astype(self.dtype if is_typed else logits.dtype, copy=False),
+            soft,
             self.class_weight,
             self.label_smoothing,
             self.terms,
@@ -111,7 +110,7 @@ class SigmoidHead(Head):
             factor,
         )
         if entries is None:
-            return losses if row_weight is None else np.where(row_weight == 0, 0.0, losses * row_weight)
+            return self._weighted(losses, rows)
         weight = np.ones((len(logits), 1)) if row_weight is None else row_weight[:, None]
         if factor is not None:
             weight = weight * factor

@@ -226,7 +226,7 @@ class SoftmaxHead(Head):
 
     def evaluate_planes(self, logits: np.ndarray, grad: np.ndarray | None) -> np.ndarray:
         """What `evaluate` returns for all rows, of logits (N, K, P) whose rows are the N · P positions."""
-        losses = self.twin.softmax_planes_value_grad(
+        losses: np.ndarray = self.twin.softmax_planes_value_grad(
             logits,
             self.labels,
             self.class_weight,
@@ -236,35 +236,27 @@ class SoftmaxHead(Head):
             self.row_weight,
             grad,
         )
-        if self.row_weight is not None:
-            losses = np.where(self.row_weight == 0, 0.0, losses * self.row_weight)
-        return losses
+        return self._weighted(losses, slice(None))
 
     def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
-        row_weight = None if self.row_weight is None else self.row_weight[rows]
         if self.top_k is not None:
             losses = self._evaluate_top_k(logits, rows, grad)
         else:
-            is_typed = logits.dtype in (self.dtype, np.uint16)
-            twin = self.twin if is_typed else registry.find(logits.dtype)
+            twin, soft = self._twin_and_soft(logits, rows)
             losses = twin.softmax_value_grad(
                 logits,
                 None if self.labels is None else self.labels[rows],
-                None
-                if self.soft is None
-                else self.soft[rows].astype(self.dtype if is_typed else logits.dtype, copy=False),
+                soft,
                 self.class_weight,
                 self.label_smoothing,
                 self.terms,
                 self.scale * self.slope,
-                row_weight,
+                None if self.row_weight is None else self.row_weight[rows],
                 grad,
             )
         if self.constant is not None:
             losses -= self.constant[rows]
-        if row_weight is not None:
-            losses = np.where(row_weight == 0, 0.0, losses * row_weight)
-        return losses
+        return self._weighted(losses, rows)
 
     def _evaluate_top_k(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None) -> np.ndarray:
         losses = np.empty(len(logits))
