@@ -118,6 +118,29 @@ def test_predict_names_its_output(tmp_path: Path) -> None:
     assert (tmp_path / "t.predictions.csv").exists()
 
 
+def test_predict_says_which_categories_it_does_not_know() -> None:
+    table().write_csv("t.csv")
+    assert run("fit", "t.csv", "--target", "kind").exit_code == 0
+    table(colour=["RED", *table()["colour"][1:]]).write_csv("u.csv")
+    result = run("predict", "out/model.safetensors", "u.csv")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "crossent: warning: column 'colour': 1 of 60 rows hold a category that was not there in training ('RED'): "
+        "they count as none\n"
+    )
+    assert run("predict", "out/model.safetensors", "t.csv").stderr == ""
+
+
+def test_nan_in_csv_is_a_missing_value() -> None:
+    for spelling in ("", "NaN", "nan"):
+        size = pl.Series([None, *table()["size"][1:]]).cast(pl.String).fill_null(spelling)
+        table(size=size).write_csv("t.csv")
+        assert run("fit", "t.csv", "--target", "kind", "-o", spelling or "empty").exit_code == 0
+    reports = [json.loads(Path(folder, "report.json").read_text()) for folder in ("empty", "NaN", "nan")]
+    assert reports[0]["data"]["missing_cells"] == 1
+    assert reports[0]["loss"] == reports[1]["loss"] == reports[2]["loss"]
+
+
 def test_fit_runs_on_digits_by_default() -> None:
     result = run("fit")
     assert result.exit_code == 0
@@ -235,7 +258,7 @@ def write_bad_inputs(folder: Path, model: bytes) -> None:
     Path(MODEL).write_bytes(model)
     good.write_csv("good.csv")
     good.with_columns(kind=pl.lit("ant")).write_csv("constant.csv")
-    good.with_columns(size=pl.lit("nan")).write_csv("nan.csv")
+    good.with_columns(size=pl.lit("-inf")).write_csv("infinity.csv")
     good.with_columns(
         size=pl.when(pl.int_range(pl.len()) == 7).then(pl.lit(float("inf"))).otherwise("size")
     ).write_parquet("inf.parquet")
@@ -264,7 +287,7 @@ BAD_COMMANDS = {
     "no target": (["fit", "good.csv"], "Pass --target COLUMN; the columns are 'size', 'colour', 'kind'"),
     "unknown format": (["fit", MODEL + ".xlsx", "--target", "y"], "there is no file"),
     "constant target": (["fit", "constant.csv", "--target", "kind"], "'kind' is constant ('ant')"),
-    "nan in text": (["fit", "nan.csv", "--target", "kind"], "column 'size' holds NaN in row 0"),
+    "infinity in text": (["fit", "infinity.csv", "--target", "kind"], "column 'size' holds -infinity in row 0"),
     "infinity": (["fit", "inf.parquet", "--target", "kind"], "column 'size' holds infinity in row 7"),
     "nan in npz": (["fit", "nan.npz"], "column '1' holds NaN in row 0"),
     "class with one row": (["fit", "single.csv", "--target", "kind"], "class 'cat' of column 'kind' has one row"),
@@ -620,3 +643,17 @@ def test_the_progress_bar_of_a_sweep_counts_its_fits(monkeypatch: pytest.MonkeyP
     assert bar[-1] == pytest.approx(1.0, abs=1 / 66)
     assert seen[-2]["description"] == "fit 2 of 4, iteration 0, objective 2.5, gap 1e-05 (goal 1e-04)"
     assert seen[-1]["description"].startswith("iteration 1,")
+
+
+def test_labels_that_numbers_would_merge_stay_apart_from_fit_to_report() -> None:
+    labels = [["01", "1", "2"][k % 3] for k in range(60)]
+    table(kind=labels).write_csv("t.csv")
+    assert run("fit", "t.csv", "--target", "kind", "-o", "good").exit_code == 0
+    assert read_model(MODEL).classes == ("01", "1", "2")
+    table(kind=labels).filter(pl.col("kind") != "1").write_csv("some.csv")  # nothing here tells that 01 is no number
+    for data, kept in (("t.csv", labels), ("some.csv", [label for label in labels if label != "1"])):
+        assert run("predict", MODEL, data, "-o", "p.csv").exit_code == 0
+        assert Path("p.csv").read_text().splitlines()[1].startswith("01,")
+        assert run("report", "p.csv", "--target", "kind", "--probabilities").exit_code == 0
+        counts = {one["label"]: one["rows"] for one in json.loads(Path("out/report.json").read_text())["classes"]}
+        assert counts == {label: kept.count(label) for label in ("01", "1", "2")}

@@ -106,7 +106,15 @@ def fit(
         from rich.console import Console
 
         from .report import render_terminal, summarize_fit
-        from .tabular import InputError, default_target, fit_parquet, fit_table, read_table, should_stream
+        from .tabular import (
+            InputError,
+            default_target,
+            fit_parquet,
+            fit_table,
+            keep_labels_apart,
+            read_table,
+            should_stream,
+        )
 
         _check_folder(output, MODEL_FILE, JSON_FILE, HTML_FILE)
         for name, value in (("--C", strength), ("--tol", tol), ("--max-iter", max_iter)):
@@ -138,6 +146,7 @@ def fit(
             if frame is None:
                 result = fit_parquet(data, column, callback=callback, **options)
             else:
+                frame = keep_labels_apart(frame, data, column)
                 result = fit_table(frame, data, column, callback=callback, sweep=sweep, **options)
         report = summarize_fit(result)
         files = {output / MODEL_FILE: result.model.to_bytes(), **_report_files(report, output)}
@@ -170,6 +179,8 @@ def predict(
         from .tabular import (
             InputError,
             ParquetPredictions,
+            UnseenCategories,
+            keep_labels_apart,
             prediction_bytes,
             prediction_table,
             read_model,
@@ -189,9 +200,14 @@ def predict(
             predictions = ParquetPredictions(trained, data)
             _refuse_over(path, predictions.paths)
             _write_files({path: lambda beside: predictions.write(beside, suffix)})
+            warnings = predictions.unseen.sentences(predictions.num_rows)
         else:
-            table = prediction_table(trained, read_table(data), data)
+            frame = keep_labels_apart(read_table(data), data, trained.target, trained.classes)
+            unseen = UnseenCategories()
+            table = prediction_table(trained, frame, data, unseen)
             _write_files({path: prediction_bytes(table, suffix)})
+            warnings = unseen.sentences(table.height)
+        _print_warnings(warnings)
         _print_files(Console(), [path])
 
 
@@ -242,7 +258,7 @@ def report(
         from rich.console import Console
 
         from .report import compare_predictions, render_terminal, summarize_predictions
-        from .tabular import InputError, default_target, read_predictions, read_table
+        from .tabular import InputError, class_names, default_target, keep_labels_apart, read_predictions, read_table
 
         if len(predictions) > 2:
             raise InputError(
@@ -261,12 +277,11 @@ def report(
             # A column to leave out may be in one of two files only.
             elsewhere = {name for other in frames if other is not frame for name in other.columns} - {*frame.columns}
             here = [name for name in drop or [] if name not in elsewhere]
-            judged.append(read_predictions(frame, path, column, scales[k % len(scales)], drop=here))
+            labelled = keep_labels_apart(frame, path, column, class_names(frame.columns))
+            judged.append(read_predictions(labelled, path, column, scales[k % len(scales)], drop=here))
         summary = summarize_predictions(judged[0]) if len(judged) == 1 else compare_predictions(*judged)
         _write_files(_report_files(summary, output))
-        errors = Console(stderr=True)
-        for warning in summary["warnings"]:
-            errors.print(f"crossent: warning: {_one_line(warning)}", markup=False, highlight=False, soft_wrap=True)
+        _print_warnings(summary["warnings"])
         console = Console()
         render_terminal(summary, console)
         _print_files(console, [output / name for name in (JSON_FILE, HTML_FILE)])
@@ -453,6 +468,11 @@ def _make_folder(folder: Path, created: list[Path]) -> None:
     _make_folder(folder.parent, created)
     folder.mkdir()
     created.append(folder)
+
+
+def _print_warnings(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        sys.stderr.write(f"crossent: warning: {_one_line(warning)}\n")
 
 
 def _print_files(console: Console, paths: list[Path]) -> None:

@@ -98,6 +98,11 @@ def read_predictions(
     return Predictions(source, target, scale, classes, codes, losses, probabilities, notes, warnings, logits, others)
 
 
+def class_names(columns: list[str]) -> set[str]:
+    """Return the labels that columns may be called after, with a prefix or without."""
+    return {name.removeprefix(prefix) for name in columns for prefix in ("", *_PREFIXES)}
+
+
 def _from_one_column(
     frame: pl.DataFrame,
     source: str,

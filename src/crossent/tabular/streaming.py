@@ -37,6 +37,7 @@ from .training import (
     check_labels,
     encode_labels,
     fit_estimator,
+    missing_spellings,
     optimiser_summary,
 )
 
@@ -236,6 +237,9 @@ class _Table:
             values = pl.concat([values, series.unique()]).unique()
             if len(values) > MAX_DISTINCT:
                 raise InputError(f"the target column {self._target!r} has more than {MAX_DISTINCT:,} different values")
+        missing = missing_spellings(values)
+        for start, frame in self._frames([self._target]) if missing else ():  # only the whole tells; this names the row
+            check_labels(frame[self._target], start, missing)
         classes, order = encode_labels(values)
         text = as_text(values)
         codes = np.empty(self.num_rows, np.min_scalar_type(len(classes) - 1))
