@@ -277,6 +277,8 @@ def write_bad_inputs(folder: Path, model: bytes) -> None:
     pl.DataFrame({"y": ["a", "b"], "a": [3.0, 0.5], "b": [-1.0, 0.5]}).write_csv("logits.csv")
     pl.DataFrame({"y": ["a", "b"], "a": [0.1, 0.5], "b": [0.1, 0.5]}).write_csv("sums.csv")
     pl.DataFrame({"id": [7, 8], "y": ["a", "b"], "a": [3.0, 0.5], "b": [-1.0, 0.5]}).write_csv("id.csv")
+    Path("semicolons.csv").write_text("x;y\n1;a\n2;b\n")
+    Path("tabs.csv").write_text("x\ty\n1\ta\n2\tb\n")
     Path("latin.csv").write_bytes("name,y\nRené,1\nZoë,2\n".encode("latin-1"))
     assert (folder / "good.csv").exists()
 
@@ -301,7 +303,24 @@ BAD_COMMANDS = {
     "bad tol": (["fit", "good.csv", "--target", "kind", "--tol", "nan"], "--tol must be a positive number"),
     "bad test size": (["fit", "good.csv", "--target", "kind", "--test-size", "1.5"], "between 0 and 1"),
     "output is a file": (["fit", "good.csv", "--target", "kind", "-o", "good.csv"], "'good.csv' is a file"),
-    "output inside a file": (["fit", "good.csv", "--target", "kind", "-o", "good.csv/x"], "cannot write"),
+    "output inside a file": (["fit", "none.csv", "-o", "good.csv/x"], "cannot write to 'good.csv/x': "),
+    "predictions inside a file": (["predict", "none", "none", "-o", "good.csv/x/p.csv"], "good.csv' is a file"),
+    "checkpoint inside a file": (["fit", "none.csv", "--checkpoint", "good.csv/x"], "good.csv' is a file"),
+    "no checkpoint": (
+        ["fit", "good.csv", "--target", "kind", "--checkpoint", "good.csv"],
+        "a checkpoint must be a file that a fit wrote; got 'good.csv', which is none, damaged or cut short; "
+        "pass another path\n",
+    ),
+    "sweep and C": (["fit", "good.csv", "--target", "kind", "--sweep", "--C", "1"], "leave out --sweep or --C"),
+    "stream of CSV": (["fit", "good.csv", "--target", "kind", "--stream"], "--stream reads Parquet files only"),
+    "stream of built-in data": (["fit", "digits", "--stream"], "--stream reads Parquet files only"),
+    "folder without Parquet": (
+        ["fit", "good", "--target", "kind"],
+        "the folder 'good' holds no file that ends in .parquet",
+    ),
+    "tiny test part": (["fit", "good.csv", "--target", "kind", "--test-size", "0.001"], "holding out 0.1% of 60 rows"),
+    "semicolons": (["fit", "semicolons.csv", "--target", "y"], "if ';' separates columns there, save the table with"),
+    "tabs": (["fit", "tabs.csv"], "if a tab separates columns there, save the table with"),
     "no model": (["predict", "none.safetensors", "good.csv"], "no model file 'none.safetensors'"),
     "not a model": (["predict", "good.csv", "good.csv"], "damaged, cut short or not safetensors"),
     "model cut short": (["predict", "cut.safetensors", "good.csv"], "damaged, cut short or not safetensors"),
@@ -470,6 +489,44 @@ def test_one_column_for_two_labels_is_judged() -> None:
     assert report["loss"]["bits"] == pytest.approx(4 / 3)
 
 
+@pytest.mark.parametrize("names", [("False", "True"), ("p_False", "p_True"), ("prob_FALSE", "prob_TRUE")])
+def test_columns_of_truth_values_may_be_written_as_python_does(names: tuple[str, str]) -> None:
+    Path("p.csv").write_text(f"y,{names[0]},{names[1]}\nFalse,0.75,0.25\nTrue,0.5,0.5\n")
+    result = run("report", "p.csv", "--target", "y", "--probabilities")
+    assert (result.exit_code, result.stderr) == (0, "")
+    report = json.loads(Path("out/report.json").read_text())
+    assert [entry["label"] for entry in report["classes"]] == ["false", "true"]
+    assert report["loss"]["nats"] == pytest.approx(-np.log(0.75 * 0.5) / 2)
+
+
+def test_an_output_without_permission_is_refused_before_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "no permission to write in" in refused("fit", "none.csv", "-o", "deep/out")
+    assert "no permission to write in" in refused("predict", "none", "none", "-o", "deep/p.csv")
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_enormous_c_is_charted_without_a_warning() -> None:
+    table().write_csv("t.csv")
+    result = run("fit", "t.csv", "--target", "kind", "--C", "1e300")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_columns_of_dates_are_named() -> None:
+    days = pl.date_range(pl.date(2024, 1, 1), pl.date(2024, 2, 29), eager=True)
+    frame = table(day=days, hour=days.cast(pl.Datetime), month=days.dt.strftime("%Y-%m"))
+    frame.write_csv("t.csv")
+    frame.write_parquet("t.parquet")
+    for arguments in (["t.csv"], ["t.parquet"], ["t.parquet", "--stream", "--seed", "1"]):
+        assert run("fit", *arguments, "--target", "kind").exit_code == 0
+        notes = json.loads(Path("out/report.json").read_text())["notes"]
+        found = [note for note in notes if "dates" in note]
+        assert [note.split(":")[0] for note in found] == [
+            f"column {name!r} holds dates, and each date is a category of its own" for name in ("day", "hour")
+        ]
+        assert not [note for note in notes if "identifier" in note]
+
+
 def test_a_column_that_is_no_class_can_be_left_out() -> None:
     pl.DataFrame({"y": ["a", "b"], "id": [7, 8], "a": [3.0, 0.5], "b": [-1.0, 0.5]}).write_csv("p.csv")
     assert run("report", "p.csv", "--target", "y", "--logits", "--drop", "id").exit_code == 0
@@ -596,6 +653,7 @@ def test_no_command_is_answered_with_the_help() -> None:
     result = run()
     assert result.exit_code == 2
     assert "Train a softmax regression" in result.output
+    assert "crossent: " not in result.output
     assert run("--help").exit_code == 0
     assert run("fit", "--help").exit_code == 0
 

@@ -46,7 +46,7 @@ class _OneSentence(typer.core.TyperGroup):
             message = error.format_message()
             if "\n" in message:  # no command at all: what came is the help
                 sys.stderr.write(f"{message}\n")
-            else:
+            elif message:  # else the help has been printed
                 command = "crossent" if error.ctx is None else error.ctx.command_path
                 sys.stderr.write(f"crossent: {_one_line(message.rstrip('.'))} (see {command} --help)\n")
             sys.exit(error.exit_code)
@@ -89,7 +89,9 @@ def fit(
         float, typer.Option(help="Share of the other rows in each fold that finds a temperature; 0: none.")
     ] = 0.2,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the splits.")] = 0,
-    strength: Annotated[float, typer.Option("--C", help="Weight of the losses beside the penalty ½‖W‖².")] = 1.0,
+    strength: Annotated[
+        float | None, typer.Option("--C", help="Weight of the losses beside the penalty ½‖W‖².", show_default="1.0")
+    ] = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="Choose C by cross-validation instead.")] = False,
     tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = 1e-4,
     max_iter: Annotated[int, typer.Option(help="Most iterations of the optimiser.")] = 1000,
@@ -113,16 +115,18 @@ def fit(
             fit_table,
             keep_labels_apart,
             read_table,
-            should_stream,
         )
 
         _check_folder(output, MODEL_FILE, JSON_FILE, HTML_FILE)
+        if sweep and strength is not None:
+            raise InputError("--sweep chooses C itself: leave out --sweep or --C")
+        strength = 1.0 if strength is None else strength
         for name, value in (("--C", strength), ("--tol", tol), ("--max-iter", max_iter)):
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be a positive number, and is {value}")
         kept = output / CHECKPOINT_FILE if checkpoint is None else checkpoint
         _check_checkpoint(kept, checkpoint_interval, resume, sweep)
-        streamed = should_stream(data) if stream is None else stream
+        streamed = _is_streamed(data, stream)
         if streamed and sweep:
             raise InputError("--sweep needs the table in memory: leave it out, or pass --no-stream")
         frame = None if streamed else read_table(data)
@@ -185,7 +189,6 @@ def predict(
             prediction_table,
             read_model,
             read_table,
-            should_stream,
         )
 
         if output is None and not os.path.lexists(data) and set("*?[") & set(Path(data).stem):
@@ -195,8 +198,9 @@ def predict(
         if suffix not in (".csv", ".parquet"):
             raise InputError(f"predictions are written as .csv or .parquet, and {str(path)!r} ends in neither")
         _refuse_over(path, [data])
+        _refuse_unwritable(path.parent)
         trained = read_model(model)
-        if should_stream(data) if stream is None else stream:
+        if _is_streamed(data, stream):
             predictions = ParquetPredictions(trained, data)
             _refuse_over(path, predictions.paths)
             _write_files({path: lambda beside: predictions.write(beside, suffix)})
@@ -209,6 +213,20 @@ def predict(
             warnings = unseen.sentences(table.height)
         _print_warnings(warnings)
         _print_files(Console(), [path])
+
+
+def _is_streamed(data: str, stream: bool | None) -> bool:
+    """Return whether to read in windows, as `--stream` says or, without it, the data."""
+    from .tabular import BUILT_IN, InputError, should_stream
+    from .tabular.reading import SUFFIXES
+
+    if stream is None:
+        return should_stream(data)
+    path = Path(data)
+    is_other = path.suffix.lower() in SUFFIXES and path.suffix.lower() != ".parquet"
+    if stream and (data in BUILT_IN or (is_other and path.is_file())):
+        raise InputError(f"--stream reads Parquet files only, and {data!r} is none: leave it out")
+    return stream
 
 
 def _refuse_over(path: Path, sources: list[str]) -> None:
@@ -321,9 +339,9 @@ def _one_line(text: str) -> str:
 
 
 def _which_target(columns: list[str]) -> str:
-    from .tabular.errors import name_list
+    from .tabular.reading import columns_list
 
-    return f"which column holds the labels? Pass --target COLUMN; the columns are {name_list(columns)}"
+    return f"which column holds the labels? Pass --target COLUMN; the columns are {columns_list(columns)}"
 
 
 @contextmanager
@@ -372,11 +390,24 @@ def _check_folder(folder: Path, *names: str) -> None:
 
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{str(folder)!r} is a file, and the report needs a folder")
+    _refuse_unwritable(folder)
     _refuse_folders([folder / name for name in names])
 
 
+def _refuse_unwritable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written; one that is yet to be made, if it cannot be made."""
+    from .tabular import InputError
+
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"cannot write to {str(folder)!r}: {str(there)!r} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write to {str(folder)!r}: no permission to write in {str(there)!r}")
+
+
 def _check_checkpoint(path: Path, interval: float, resume: bool, sweep: bool) -> None:
-    """Refuse to lose the checkpoint of an earlier fit, or to look for one where there can be none."""
+    """Refuse to lose the checkpoint of an earlier fit or another file, or to look for one where there can be none."""
+    from .sklearn.checkpoint import read_checkpoint
     from .tabular import InputError
 
     if not interval >= 0:
@@ -387,7 +418,16 @@ def _check_checkpoint(path: Path, interval: float, resume: bool, sweep: bool) ->
         raise InputError(f"the checkpoint {str(path)!r} is a folder")
     if resume and not path.exists():
         sys.stderr.write(f"crossent: there is no checkpoint {_one_line(str(path))!r}: starting from the beginning\n")
-    if not resume and not sweep and path.exists():
+    if sweep:
+        return
+    _refuse_unwritable(path.parent)
+    if not path.exists():
+        return
+    try:
+        read_checkpoint(path)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if not resume:
         raise InputError(
             f"there is a checkpoint of an unfinished fit, {str(path)!r}: pass --resume to go on from it, or remove it"
         )

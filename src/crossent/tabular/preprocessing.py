@@ -7,6 +7,7 @@ transformers do.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ from .reading import as_numbers, as_text, check_finite, require_column
 
 # A column with more categories keeps the most common ones; the others share one input.
 MAX_CATEGORIES = 100
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class CategoryColumn:
     fill: str
     categories: tuple[str, ...]
     other: bool
+
+    @property
+    def holds_dates(self) -> bool:
+        """Whether every category is a date, or a date and a time."""
+        return bool(self.categories) and all(map(_DATE.fullmatch, self.categories))
 
 
 @dataclass
@@ -175,6 +182,16 @@ def _fit_category(series: pl.Series) -> CategoryColumn:
     rare = set() if infrequent is None else set(infrequent)
     kept = tuple(str(category) for category in encoder.categories_[0] if category not in rare)
     return CategoryColumn(series.name, str(imputer.statistics_[0]), kept, bool(rare))
+
+
+def date_notes(categories: tuple[CategoryColumn, ...]) -> list[str]:
+    """Return what a person should know about columns of dates."""
+    return [
+        f"column {column.name!r} holds dates, and each date is a category of its own: leave it out with --drop, or put "
+        "columns of numbers (year, month, days since …) in its place"
+        for column in categories
+        if column.holds_dates
+    ]
 
 
 def _as_categories(series: pl.Series, column: CategoryColumn, first_row: int) -> pl.Series:

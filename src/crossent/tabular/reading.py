@@ -213,8 +213,25 @@ def default_target(source: str) -> str | None:
 def require_column(frame: pl.DataFrame, column: str, source: str) -> pl.Series:
     """Return a column, or say which columns there are."""
     if column not in frame.columns:
-        raise InputError(f"there is no column {column!r} in {source!r}; its columns are {name_list(frame.columns)}")
+        raise InputError(f"there is no column {column!r} in {source!r}; its columns are {columns_list(frame.columns)}")
     return frame[column]
+
+
+def columns_list(columns: list[str]) -> str:
+    """Return the names of columns for a sentence; of a single one that looks like several, say what to do.
+
+    Examples
+    --------
+    >>> columns_list(["x", "y"])
+    "'x', 'y'"
+    >>> columns_list(["x;y"])
+    "'x;y': if ';' separates columns there, save the table with commas (.csv) or tabs (.tsv)"
+    """
+    shown = name_list(columns)
+    for separator, called in ((";", "';'"), ("\t", "a tab"), (",", "a comma")):
+        if len(columns) == 1 and separator in columns[0]:
+            return f"{shown}: if {called} separates columns there, save the table with commas (.csv) or tabs (.tsv)"
+    return shown
 
 
 def drop_columns(frame: pl.DataFrame, drop: list[str] | None, target: str, source: str) -> pl.DataFrame:

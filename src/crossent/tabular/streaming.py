@@ -371,11 +371,11 @@ def _check_parts(classes: list[str], training: NDArray[np.intp], test: NDArray[n
     without = np.flatnonzero(training == 0)
     if len(without):
         raise InputError(
-            f"holding out {test_size:.0%} of the rows leaves class {classes[without[0]]!r} without training rows: "
+            f"holding out {100 * test_size:g}% of the rows leaves class {classes[without[0]]!r} without training rows: "
             "hold out fewer, or try another seed"
         )
     if test.sum() < len(classes):
         raise InputError(
-            f"holding out {test_size:.0%} of the rows leaves {math.ceil(test.sum())} to test, which is too few for "
-            f"{len(classes)} classes"
+            f"holding out {100 * test_size:g}% of the rows leaves {math.ceil(test.sum())} to test, which is too "
+            f"few for {len(classes)} classes"
         )

@@ -22,7 +22,7 @@ from ..sklearn.path import DEFAULT_CS
 from .calibrating import cross_fit
 from .errors import InputError
 from .model import Model
-from .preprocessing import Preprocessing
+from .preprocessing import Preprocessing, date_notes
 from .reading import as_numbers, as_text, count_missing, drop_columns, require_column
 from .results import Calibration, DataSummary, TrainedModel
 
@@ -323,14 +323,14 @@ def _split(
     held_out = math.ceil(len(codes) * test_size)
     if min(held_out, len(codes) - held_out) < num_classes:
         raise InputError(
-            f"holding out {test_size:.0%} of {len(codes)} rows leaves {len(codes) - held_out} to train and "
+            f"holding out {100 * test_size:g}% of {len(codes)} rows leaves {len(codes) - held_out} to train and "
             f"{held_out} to test, "
             f"which is too few for {num_classes} classes"
         )
     training, test = train_test_split(np.arange(len(codes)), test_size=held_out, stratify=codes, random_state=seed)
     if len(np.unique(codes[training])) < num_classes:
         raise InputError(
-            f"holding out {test_size:.0%} of the rows leaves a class without training rows: hold out fewer"
+            f"holding out {100 * test_size:g}% of the rows leaves a class without training rows: hold out fewer"
         )
     return np.sort(training), np.sort(test)
 
@@ -361,8 +361,10 @@ def _folds(codes: NDArray[np.intp]) -> int:
 def _notes(
     frame: pl.DataFrame, features: pl.DataFrame, preprocessing: Preprocessing, training: NDArray[np.intp]
 ) -> list[str]:
-    notes = []
+    notes = date_notes(preprocessing.categories)
     for column in preprocessing.categories:
+        if column.holds_dates:
+            continue
         distinct = features[column.name].n_unique()
         if distinct > 0.9 * frame.height and frame.height > 20:
             notes.append(
