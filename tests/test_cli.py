@@ -655,7 +655,11 @@ def test_no_command_is_answered_with_the_help() -> None:
     assert "Train a softmax regression" in result.output
     assert "crossent: " not in result.output
     assert run("--help").exit_code == 0
-    assert run("fit", "--help").exit_code == 0
+    fit = run("fit", "--help")
+    assert fit.exit_code == 0
+    text = re.sub(r"[│\s]", "", fit.output)  # wrapped at 80 columns
+    for default in ("1.0", "OUTPUT/", "severalfiles"):
+        assert f"(default:{default}" in text
 
 
 class _Terminal(io.StringIO):

@@ -67,7 +67,7 @@ Stream = Annotated[
     bool | None,
     typer.Option(
         "--stream/--no-stream",
-        help="Read Parquet in windows, never as a whole. [default: several files, or more than 1/8 of memory]",
+        help="Read Parquet in windows, never as a whole. (default: several files, or more than 1/8 of memory)",
         show_default=False,
     ),
 ]
@@ -90,7 +90,7 @@ def fit(
     ] = 0.2,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the splits.")] = 0,
     strength: Annotated[
-        float | None, typer.Option("--C", help="Weight of the losses beside the penalty ½‖W‖².", show_default="1.0")
+        float | None, typer.Option("--C", help="Weight of the losses beside the penalty ½‖W‖². (default: 1.0)")
     ] = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="Choose C by cross-validation instead.")] = False,
     tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = 1e-4,
@@ -98,7 +98,7 @@ def fit(
     stream: Stream = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="File that the state of the fit is kept in. [default: OUTPUT/checkpoint.safetensors]"),
+        typer.Option(help="File that the state of the fit is kept in. (default: OUTPUT/checkpoint.safetensors)"),
     ] = None,
     checkpoint_interval: Annotated[float, typer.Option(help="Seconds between two checkpoints.")] = 60.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one.")] = False,
@@ -172,7 +172,7 @@ def predict(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="CSV or Parquet file. [default: DATA.predictions.csv]")
+        Path | None, typer.Option("--output", "-o", help="CSV or Parquet file. (default: DATA.predictions.csv)")
     ] = None,
     stream: Stream = None,
 ) -> None:
