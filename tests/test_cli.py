@@ -118,6 +118,29 @@ def test_predict_names_its_output(tmp_path: Path) -> None:
     assert (tmp_path / "t.predictions.csv").exists()
 
 
+def test_predict_says_which_categories_it_does_not_know() -> None:
+    table().write_csv("t.csv")
+    assert run("fit", "t.csv", "--target", "kind").exit_code == 0
+    table(colour=["RED", *table()["colour"][1:]]).write_csv("u.csv")
+    result = run("predict", "out/model.safetensors", "u.csv")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "crossent: warning: column 'colour': 1 of 60 rows hold a category that was not there in training ('RED'): "
+        "they count as none\n"
+    )
+    assert run("predict", "out/model.safetensors", "t.csv").stderr == ""
+
+
+def test_nan_in_csv_is_a_missing_value() -> None:
+    for spelling in ("", "NaN", "nan"):
+        size = pl.Series([None, *table()["size"][1:]]).cast(pl.String).fill_null(spelling)
+        table(size=size).write_csv("t.csv")
+        assert run("fit", "t.csv", "--target", "kind", "-o", spelling or "empty").exit_code == 0
+    reports = [json.loads(Path(folder, "report.json").read_text()) for folder in ("empty", "NaN", "nan")]
+    assert reports[0]["data"]["missing_cells"] == 1
+    assert reports[0]["loss"] == reports[1]["loss"] == reports[2]["loss"]
+
+
 def test_fit_runs_on_digits_by_default() -> None:
     result = run("fit")
     assert result.exit_code == 0
@@ -235,7 +258,7 @@ def write_bad_inputs(folder: Path, model: bytes) -> None:
     Path(MODEL).write_bytes(model)
     good.write_csv("good.csv")
     good.with_columns(kind=pl.lit("ant")).write_csv("constant.csv")
-    good.with_columns(size=pl.lit("nan")).write_csv("nan.csv")
+    good.with_columns(size=pl.lit("-inf")).write_csv("infinity.csv")
     good.with_columns(
         size=pl.when(pl.int_range(pl.len()) == 7).then(pl.lit(float("inf"))).otherwise("size")
     ).write_parquet("inf.parquet")
@@ -254,6 +277,8 @@ def write_bad_inputs(folder: Path, model: bytes) -> None:
     pl.DataFrame({"y": ["a", "b"], "a": [3.0, 0.5], "b": [-1.0, 0.5]}).write_csv("logits.csv")
     pl.DataFrame({"y": ["a", "b"], "a": [0.1, 0.5], "b": [0.1, 0.5]}).write_csv("sums.csv")
     pl.DataFrame({"id": [7, 8], "y": ["a", "b"], "a": [3.0, 0.5], "b": [-1.0, 0.5]}).write_csv("id.csv")
+    Path("semicolons.csv").write_text("x;y\n1;a\n2;b\n")
+    Path("tabs.csv").write_text("x\ty\n1\ta\n2\tb\n")
     Path("latin.csv").write_bytes("name,y\nRené,1\nZoë,2\n".encode("latin-1"))
     assert (folder / "good.csv").exists()
 
@@ -264,7 +289,7 @@ BAD_COMMANDS = {
     "no target": (["fit", "good.csv"], "Pass --target COLUMN; the columns are 'size', 'colour', 'kind'"),
     "unknown format": (["fit", MODEL + ".xlsx", "--target", "y"], "there is no file"),
     "constant target": (["fit", "constant.csv", "--target", "kind"], "'kind' is constant ('ant')"),
-    "nan in text": (["fit", "nan.csv", "--target", "kind"], "column 'size' holds NaN in row 0"),
+    "infinity in text": (["fit", "infinity.csv", "--target", "kind"], "column 'size' holds -infinity in row 0"),
     "infinity": (["fit", "inf.parquet", "--target", "kind"], "column 'size' holds infinity in row 7"),
     "nan in npz": (["fit", "nan.npz"], "column '1' holds NaN in row 0"),
     "class with one row": (["fit", "single.csv", "--target", "kind"], "class 'cat' of column 'kind' has one row"),
@@ -278,7 +303,24 @@ BAD_COMMANDS = {
     "bad tol": (["fit", "good.csv", "--target", "kind", "--tol", "nan"], "--tol must be a positive number"),
     "bad test size": (["fit", "good.csv", "--target", "kind", "--test-size", "1.5"], "between 0 and 1"),
     "output is a file": (["fit", "good.csv", "--target", "kind", "-o", "good.csv"], "'good.csv' is a file"),
-    "output inside a file": (["fit", "good.csv", "--target", "kind", "-o", "good.csv/x"], "cannot write"),
+    "output inside a file": (["fit", "none.csv", "-o", "good.csv/x"], "cannot write to 'good.csv/x': "),
+    "predictions inside a file": (["predict", "none", "none", "-o", "good.csv/x/p.csv"], "good.csv' is a file"),
+    "checkpoint inside a file": (["fit", "none.csv", "--checkpoint", "good.csv/x"], "good.csv' is a file"),
+    "no checkpoint": (
+        ["fit", "good.csv", "--target", "kind", "--checkpoint", "good.csv"],
+        "a checkpoint must be a file that a fit wrote; got 'good.csv', which is none, damaged or cut short; "
+        "pass another path\n",
+    ),
+    "sweep and C": (["fit", "good.csv", "--target", "kind", "--sweep", "--C", "1"], "leave out --sweep or --C"),
+    "stream of CSV": (["fit", "good.csv", "--target", "kind", "--stream"], "--stream reads Parquet files only"),
+    "stream of built-in data": (["fit", "digits", "--stream"], "--stream reads Parquet files only"),
+    "folder without Parquet": (
+        ["fit", "good", "--target", "kind"],
+        "the folder 'good' holds no file that ends in .parquet",
+    ),
+    "tiny test part": (["fit", "good.csv", "--target", "kind", "--test-size", "0.001"], "holding out 0.1% of 60 rows"),
+    "semicolons": (["fit", "semicolons.csv", "--target", "y"], "if ';' separates columns there, save the table with"),
+    "tabs": (["fit", "tabs.csv"], "if a tab separates columns there, save the table with"),
     "no model": (["predict", "none.safetensors", "good.csv"], "no model file 'none.safetensors'"),
     "not a model": (["predict", "good.csv", "good.csv"], "damaged, cut short or not safetensors"),
     "model cut short": (["predict", "cut.safetensors", "good.csv"], "damaged, cut short or not safetensors"),
@@ -447,6 +489,44 @@ def test_one_column_for_two_labels_is_judged() -> None:
     assert report["loss"]["bits"] == pytest.approx(4 / 3)
 
 
+@pytest.mark.parametrize("names", [("False", "True"), ("p_False", "p_True"), ("prob_FALSE", "prob_TRUE")])
+def test_columns_of_truth_values_may_be_written_as_python_does(names: tuple[str, str]) -> None:
+    Path("p.csv").write_text(f"y,{names[0]},{names[1]}\nFalse,0.75,0.25\nTrue,0.5,0.5\n")
+    result = run("report", "p.csv", "--target", "y", "--probabilities")
+    assert (result.exit_code, result.stderr) == (0, "")
+    report = json.loads(Path("out/report.json").read_text())
+    assert [entry["label"] for entry in report["classes"]] == ["false", "true"]
+    assert report["loss"]["nats"] == pytest.approx(-np.log(0.75 * 0.5) / 2)
+
+
+def test_an_output_without_permission_is_refused_before_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "no permission to write in" in refused("fit", "none.csv", "-o", "deep/out")
+    assert "no permission to write in" in refused("predict", "none", "none", "-o", "deep/p.csv")
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_enormous_c_is_charted_without_a_warning() -> None:
+    table().write_csv("t.csv")
+    result = run("fit", "t.csv", "--target", "kind", "--C", "1e300")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_columns_of_dates_are_named() -> None:
+    days = pl.date_range(pl.date(2024, 1, 1), pl.date(2024, 2, 29), eager=True)
+    frame = table(day=days, hour=days.cast(pl.Datetime), month=days.dt.strftime("%Y-%m"))
+    frame.write_csv("t.csv")
+    frame.write_parquet("t.parquet")
+    for arguments in (["t.csv"], ["t.parquet"], ["t.parquet", "--stream", "--seed", "1"]):
+        assert run("fit", *arguments, "--target", "kind").exit_code == 0
+        notes = json.loads(Path("out/report.json").read_text())["notes"]
+        found = [note for note in notes if "dates" in note]
+        assert [note.split(":")[0] for note in found] == [
+            f"column {name!r} holds dates, and each date is a category of its own" for name in ("day", "hour")
+        ]
+        assert not [note for note in notes if "identifier" in note]
+
+
 def test_a_column_that_is_no_class_can_be_left_out() -> None:
     pl.DataFrame({"y": ["a", "b"], "id": [7, 8], "a": [3.0, 0.5], "b": [-1.0, 0.5]}).write_csv("p.csv")
     assert run("report", "p.csv", "--target", "y", "--logits", "--drop", "id").exit_code == 0
@@ -573,8 +653,13 @@ def test_no_command_is_answered_with_the_help() -> None:
     result = run()
     assert result.exit_code == 2
     assert "Train a softmax regression" in result.output
+    assert "crossent: " not in result.output
     assert run("--help").exit_code == 0
-    assert run("fit", "--help").exit_code == 0
+    fit = run("fit", "--help")
+    assert fit.exit_code == 0
+    text = re.sub(r"[│\s]", "", fit.output)  # wrapped at 80 columns
+    for default in ("1.0", "OUTPUT/", "severalfiles"):
+        assert f"(default:{default}" in text
 
 
 class _Terminal(io.StringIO):
@@ -620,3 +705,17 @@ def test_the_progress_bar_of_a_sweep_counts_its_fits(monkeypatch: pytest.MonkeyP
     assert bar[-1] == pytest.approx(1.0, abs=1 / 66)
     assert seen[-2]["description"] == "fit 2 of 4, iteration 0, objective 2.5, gap 1e-05 (goal 1e-04)"
     assert seen[-1]["description"].startswith("iteration 1,")
+
+
+def test_labels_that_numbers_would_merge_stay_apart_from_fit_to_report() -> None:
+    labels = [["01", "1", "2"][k % 3] for k in range(60)]
+    table(kind=labels).write_csv("t.csv")
+    assert run("fit", "t.csv", "--target", "kind", "-o", "good").exit_code == 0
+    assert read_model(MODEL).classes == ("01", "1", "2")
+    table(kind=labels).filter(pl.col("kind") != "1").write_csv("some.csv")  # nothing here tells that 01 is no number
+    for data, kept in (("t.csv", labels), ("some.csv", [label for label in labels if label != "1"])):
+        assert run("predict", MODEL, data, "-o", "p.csv").exit_code == 0
+        assert Path("p.csv").read_text().splitlines()[1].startswith("01,")
+        assert run("report", "p.csv", "--target", "kind", "--probabilities").exit_code == 0
+        counts = {one["label"]: one["rows"] for one in json.loads(Path("out/report.json").read_text())["classes"]}
+        assert counts == {label: kept.count(label) for label in ("01", "1", "2")}

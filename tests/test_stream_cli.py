@@ -171,6 +171,9 @@ def bad(name: str) -> pl.DataFrame:
         return frame.with_columns(width=pl.Series([*frame["width"][:303], float("nan"), *frame["width"][304:]]))
     if name == "no label":
         return frame.with_columns(kind=pl.Series([*frame["kind"][:303], None, *frame["kind"][304:]]))
+    if name == "missing number":
+        labels = [{"ant": "1", "bee": "2", "cat": "3"}[label] for label in frame["kind"]]
+        return frame.with_columns(kind=pl.Series([*labels[:303], "NA", *labels[304:]]))
     if name == "constant label":
         return frame.with_columns(kind=pl.lit("ant"))
     if name == "single":
@@ -183,6 +186,7 @@ def bad(name: str) -> pl.DataFrame:
 BAD = {
     "nan": ([], "column 'width' holds NaN in row 303 (counted from 0)"),
     "no label": ([], "the target column 'kind' has no label in row 303"),
+    "missing number": ([], "the target column 'kind' has no label in row 303"),
     "constant label": ([], "the target column 'kind' is constant ('ant')"),
     "single": ([], "class 'dog' of column 'kind' has one row"),
     "list": ([], "column 'width' holds values of type List"),

@@ -75,6 +75,18 @@ def test_the_same_bytes_streamed_and_not(suffix: str) -> None:
     assert predict("t.parquet", *output, "--stream") == predict("t.parquet", *output, "--no-stream") != whole
 
 
+def test_unknown_categories_are_counted_over_all_windows() -> None:
+    colour = pl.when(pl.int_range(pl.len()) % 500 == 499).then(pl.lit("RED")).otherwise("colour")
+    table().with_columns(colour=colour, flag=pl.col("flag").cast(pl.Int8)).write_parquet("u.parquet")
+    expected = (
+        "crossent: warning: column 'colour': 4 of 2,000 rows hold a category that was not there in training ('RED'): "
+        "they count as none\n"
+    )
+    for way in ("--stream", "--no-stream"):
+        result = run("predict", MODEL, "u.parquet", way, "-o", "p.csv")
+        assert (result.exit_code, result.stderr) == (0, expected)
+
+
 def test_the_bytes_do_not_depend_on_the_window(model: Model, tmp_path: Path) -> None:
     """Whatever BLAS does with the rows of a product: a window is whole blocks, down to one and up to all of them."""
     expected = prediction_table(model, table(), "t.parquet")
@@ -177,7 +189,7 @@ def test_what_cannot_be_read_or_written_gets_a_sentence() -> None:
         (["*.parquet"], "a pattern's files need a name: pass --output FILE"),
         (["t.parquet", "-o", "t.parquet", "--stream"], "cannot be written over 't.parquet'"),
         (["[t].parquet", "-o", "t.parquet"], "cannot be written over 't.parquet'"),
-        (["t.parquet", "-o", "t.parquet/p.csv", "--stream"], "cannot write 't.parquet/p.csv'"),
+        (["t.parquet", "-o", "t.parquet/p.csv", "--stream"], "cannot write to 't.parquet': "),
     ):
         result = run("predict", MODEL, *arguments)
         assert result.exit_code == 2

@@ -115,6 +115,11 @@ def test_labels_that_are_integers_written_as_floats_are_integers() -> None:
     assert encode_labels(pl.Series("y", [0.0, 1e300]))[0] == ["0.0", "1e+300"]
 
 
+def test_a_spelling_of_no_value_is_a_class_among_words() -> None:
+    assert encode_labels(pl.Series("y", ["EU", "NA", "EU"]))[0] == ["EU", "NA"]
+    assert encode_labels(pl.Series("y", ["+", "-", "+"]))[0] == ["+", "-"]
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
@@ -123,6 +128,8 @@ def test_labels_that_are_integers_written_as_floats_are_integers() -> None:
         (["a"] * 6 + ["b", "c"], "class 'b' of column 'y' has one row \\(and 1 more"),
         (["a", "b"] * 3 + ["a", None], "no label in row 7"),
         (["a", "b"] * 3 + ["a", " "], "no label in row 7"),
+        (["1", "2"] * 3 + ["NA", "1"], "no label in row 6"),
+        (["1", "2"] * 3 + ["1", "nan"], "no label in row 7"),
         ([0.1, 0.7, 0.5, 0.4, 0.3, 0.2, 0.9, 0.8], "looks like a quantity"),
         ([1.0, float("nan")] * 4, "holds nan in row 1"),
         ([[1], [2]] * 4, "name no class"),

@@ -11,7 +11,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from crossent.tabular import InputError, Preprocessing
+from crossent.tabular import InputError, Preprocessing, UnseenCategories
 from crossent.tabular.preprocessing import MAX_CATEGORIES
 
 
@@ -93,6 +93,31 @@ def test_unknown_category_is_all_zeros() -> None:
     assert preprocessing.input_names == ["word=a", "word=b"]
 
 
+def test_unknown_categories_are_counted_with_an_example() -> None:
+    frame = pl.DataFrame({"word": ["a", "b", "a"], "flag": [True, False, True], "x": [1, 2, 3]})
+    preprocessing = Preprocessing.fit(frame, np.arange(3))
+    unseen = UnseenCategories()
+    later = pl.DataFrame({"word": ["B", "a", None, "A"], "flag": ["yes", None, "true", "false"], "x": [1, 2, 3, 4]})
+    preprocessing.transform(later, unseen=unseen)
+    preprocessing.transform(frame, unseen=unseen)
+    assert unseen.sentences(7) == [
+        "column 'word': 2 of 7 rows hold a category that was not there in training ('B'): they count as none",
+        "column 'flag': 1 of 7 rows hold a category that was not there in training ('yes'): they count as none",
+    ]
+
+
+@pytest.mark.parametrize("dtype", [pl.Int64, pl.UInt8, pl.Float32])
+def test_truth_values_may_come_back_as_0_and_1(dtype: type[pl.DataType]) -> None:
+    training = pl.DataFrame({"flag": [True, False, True, None]})
+    preprocessing = Preprocessing.fit(training, np.arange(4))
+    unseen = UnseenCategories()
+    found = preprocessing.transform(pl.DataFrame({"flag": pl.Series([1, 0, 1, None], dtype=dtype)}), unseen=unseen)
+    np.testing.assert_array_equal(found, preprocessing.transform(training))
+    assert unseen.sentences(4) == []
+    with pytest.raises(InputError, match=r"'flag' held true and false in training and holds 2.* in row 11 \("):
+        preprocessing.transform(pl.DataFrame({"flag": pl.Series([1, 2], dtype=dtype)}), first_row=10)
+
+
 def test_columns_without_a_value_have_no_influence() -> None:
     frame = pl.DataFrame({"x": [None, None, 7.0], "word": [None, None, "a"], "nothing": [None, None, None]})
     found = Preprocessing.fit(frame, np.arange(2)).transform(frame[:2])
@@ -104,7 +129,7 @@ def test_columns_without_a_value_have_no_influence() -> None:
     [
         (pl.Series("x", [1.0, float("nan"), 2.0]), "column 'x' holds NaN in row 1"),
         (pl.Series("x", [1.0, 2.0, float("inf")]), "column 'x' holds infinity in row 2"),
-        (pl.Series("x", ["1", "nan", "2"]), "column 'x' holds NaN in row 1"),
+        (pl.Series("x", ["1", "inf", "2"]), "column 'x' holds infinity in row 1"),
         (pl.Series("x", [[1], [2], [3]]), "column 'x' holds values of type List"),
         (pl.Series("x", [b"1", b"2", b"3"]), "column 'x' holds values of type Binary"),
         (pl.Series("x", [1e308, -1e308, 1e308]), "column 'x' holds numbers too large"),

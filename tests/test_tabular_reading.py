@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from crossent.tabular import InputError, read_table
-from crossent.tabular.reading import as_numbers, as_text, check_finite
+from crossent.tabular.reading import as_numbers, as_text, check_finite, keep_labels_apart
 
 FRAME = pl.DataFrame({"size": [1.5, 2.0, None], "colour": ["red", None, "blue"], "label": ["a", "b", "a"]})
 
@@ -153,3 +153,32 @@ def test_check_finite_names_the_first(value: float, word: str) -> None:
     check_finite(pl.Series("x", [1.0, None, 2.0]))
     with pytest.raises(InputError, match=f"column 'x' holds {word} in row 2 "):
         check_finite(pl.Series("x", [1.0, None, value, value]))
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (["01", "1", "2"], ["01", "1", "2"]),
+        (["1.10", "1.1", "2"], ["1.10", "1.1", "2"]),
+        (["1.0", "1", "2"], ["1.0", "1", "2"]),
+        (["01", "02", "10"], [1, 2, 10]),
+        (["1.50", "2", "3"], [1.5, 2.0, 3.0]),
+        (["2", "", "10"], [2, None, 10]),
+        (["red", "01", "1"], ["red", "01", "1"]),
+    ],
+)
+def test_labels_of_csv_are_numbers_unless_that_merges_some(tmp_path: Path, written: list[str], read: list) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('x,"the ""y"""\n' + "".join(f"0,{label}\n" for label in written))
+    found = keep_labels_apart(read_table(str(path)), str(path), 'the "y"')
+    assert found.columns == ["x", 'the "y"']
+    assert found['the "y"'].to_list() == read
+
+
+def test_labels_are_text_where_the_classes_are_told_apart_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x,y\n0,01\n0,2\n")
+    frame = read_table(str(path))
+    assert keep_labels_apart(frame, str(path), "y", ["01", "1", "2"])["y"].to_list() == ["01", "2"]
+    assert keep_labels_apart(frame, str(path), "y", ["1", "2", "red"])["y"].to_list() == [1, 2]
+    assert keep_labels_apart(frame, str(path), "z").equals(frame)

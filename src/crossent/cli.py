@@ -46,7 +46,7 @@ class _OneSentence(typer.core.TyperGroup):
             message = error.format_message()
             if "\n" in message:  # no command at all: what came is the help
                 sys.stderr.write(f"{message}\n")
-            else:
+            elif message:  # else the help has been printed
                 command = "crossent" if error.ctx is None else error.ctx.command_path
                 sys.stderr.write(f"crossent: {_one_line(message.rstrip('.'))} (see {command} --help)\n")
             sys.exit(error.exit_code)
@@ -67,7 +67,7 @@ Stream = Annotated[
     bool | None,
     typer.Option(
         "--stream/--no-stream",
-        help="Read Parquet in windows, never as a whole. [default: several files, or more than 1/8 of memory]",
+        help="Read Parquet in windows, never as a whole. (default: several files, or more than 1/8 of memory)",
         show_default=False,
     ),
 ]
@@ -89,14 +89,16 @@ def fit(
         float, typer.Option(help="Share of the other rows in each fold that finds a temperature; 0: none.")
     ] = 0.2,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the splits.")] = 0,
-    strength: Annotated[float, typer.Option("--C", help="Weight of the losses beside the penalty ½‖W‖².")] = 1.0,
+    strength: Annotated[
+        float | None, typer.Option("--C", help="Weight of the losses beside the penalty ½‖W‖². (default: 1.0)")
+    ] = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="Choose C by cross-validation instead.")] = False,
     tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = 1e-4,
     max_iter: Annotated[int, typer.Option(help="Most iterations of the optimiser.")] = 1000,
     stream: Stream = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="File that the state of the fit is kept in. [default: OUTPUT/checkpoint.safetensors]"),
+        typer.Option(help="File that the state of the fit is kept in. (default: OUTPUT/checkpoint.safetensors)"),
     ] = None,
     checkpoint_interval: Annotated[float, typer.Option(help="Seconds between two checkpoints.")] = 60.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one.")] = False,
@@ -106,15 +108,25 @@ def fit(
         from rich.console import Console
 
         from .report import render_terminal, summarize_fit
-        from .tabular import InputError, default_target, fit_parquet, fit_table, read_table, should_stream
+        from .tabular import (
+            InputError,
+            default_target,
+            fit_parquet,
+            fit_table,
+            keep_labels_apart,
+            read_table,
+        )
 
         _check_folder(output, MODEL_FILE, JSON_FILE, HTML_FILE)
+        if sweep and strength is not None:
+            raise InputError("--sweep chooses C itself: leave out --sweep or --C")
+        strength = 1.0 if strength is None else strength
         for name, value in (("--C", strength), ("--tol", tol), ("--max-iter", max_iter)):
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be a positive number, and is {value}")
         kept = output / CHECKPOINT_FILE if checkpoint is None else checkpoint
         _check_checkpoint(kept, checkpoint_interval, resume, sweep)
-        streamed = should_stream(data) if stream is None else stream
+        streamed = _is_streamed(data, stream)
         if streamed and sweep:
             raise InputError("--sweep needs the table in memory: leave it out, or pass --no-stream")
         frame = None if streamed else read_table(data)
@@ -138,6 +150,7 @@ def fit(
             if frame is None:
                 result = fit_parquet(data, column, callback=callback, **options)
             else:
+                frame = keep_labels_apart(frame, data, column)
                 result = fit_table(frame, data, column, callback=callback, sweep=sweep, **options)
         report = summarize_fit(result)
         files = {output / MODEL_FILE: result.model.to_bytes(), **_report_files(report, output)}
@@ -159,7 +172,7 @@ def predict(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="CSV or Parquet file. [default: DATA.predictions.csv]")
+        Path | None, typer.Option("--output", "-o", help="CSV or Parquet file. (default: DATA.predictions.csv)")
     ] = None,
     stream: Stream = None,
 ) -> None:
@@ -170,11 +183,12 @@ def predict(
         from .tabular import (
             InputError,
             ParquetPredictions,
+            UnseenCategories,
+            keep_labels_apart,
             prediction_bytes,
             prediction_table,
             read_model,
             read_table,
-            should_stream,
         )
 
         if output is None and not os.path.lexists(data) and set("*?[") & set(Path(data).stem):
@@ -184,15 +198,35 @@ def predict(
         if suffix not in (".csv", ".parquet"):
             raise InputError(f"predictions are written as .csv or .parquet, and {str(path)!r} ends in neither")
         _refuse_over(path, [data])
+        _refuse_unwritable(path.parent)
         trained = read_model(model)
-        if should_stream(data) if stream is None else stream:
+        if _is_streamed(data, stream):
             predictions = ParquetPredictions(trained, data)
             _refuse_over(path, predictions.paths)
             _write_files({path: lambda beside: predictions.write(beside, suffix)})
+            warnings = predictions.unseen.sentences(predictions.num_rows)
         else:
-            table = prediction_table(trained, read_table(data), data)
+            frame = keep_labels_apart(read_table(data), data, trained.target, trained.classes)
+            unseen = UnseenCategories()
+            table = prediction_table(trained, frame, data, unseen)
             _write_files({path: prediction_bytes(table, suffix)})
+            warnings = unseen.sentences(table.height)
+        _print_warnings(warnings)
         _print_files(Console(), [path])
+
+
+def _is_streamed(data: str, stream: bool | None) -> bool:
+    """Return whether to read in windows, as `--stream` says or, without it, the data."""
+    from .tabular import BUILT_IN, InputError, should_stream
+    from .tabular.reading import SUFFIXES
+
+    if stream is None:
+        return should_stream(data)
+    path = Path(data)
+    is_other = path.suffix.lower() in SUFFIXES and path.suffix.lower() != ".parquet"
+    if stream and (data in BUILT_IN or (is_other and path.is_file())):
+        raise InputError(f"--stream reads Parquet files only, and {data!r} is none: leave it out")
+    return stream
 
 
 def _refuse_over(path: Path, sources: list[str]) -> None:
@@ -242,7 +276,7 @@ def report(
         from rich.console import Console
 
         from .report import compare_predictions, render_terminal, summarize_predictions
-        from .tabular import InputError, default_target, read_predictions, read_table
+        from .tabular import InputError, class_names, default_target, keep_labels_apart, read_predictions, read_table
 
         if len(predictions) > 2:
             raise InputError(
@@ -261,12 +295,11 @@ def report(
             # A column to leave out may be in one of two files only.
             elsewhere = {name for other in frames if other is not frame for name in other.columns} - {*frame.columns}
             here = [name for name in drop or [] if name not in elsewhere]
-            judged.append(read_predictions(frame, path, column, scales[k % len(scales)], drop=here))
+            labelled = keep_labels_apart(frame, path, column, class_names(frame.columns))
+            judged.append(read_predictions(labelled, path, column, scales[k % len(scales)], drop=here))
         summary = summarize_predictions(judged[0]) if len(judged) == 1 else compare_predictions(*judged)
         _write_files(_report_files(summary, output))
-        errors = Console(stderr=True)
-        for warning in summary["warnings"]:
-            errors.print(f"crossent: warning: {_one_line(warning)}", markup=False, highlight=False, soft_wrap=True)
+        _print_warnings(summary["warnings"])
         console = Console()
         render_terminal(summary, console)
         _print_files(console, [output / name for name in (JSON_FILE, HTML_FILE)])
@@ -306,9 +339,9 @@ def _one_line(text: str) -> str:
 
 
 def _which_target(columns: list[str]) -> str:
-    from .tabular.errors import name_list
+    from .tabular.reading import columns_list
 
-    return f"which column holds the labels? Pass --target COLUMN; the columns are {name_list(columns)}"
+    return f"which column holds the labels? Pass --target COLUMN; the columns are {columns_list(columns)}"
 
 
 @contextmanager
@@ -357,11 +390,24 @@ def _check_folder(folder: Path, *names: str) -> None:
 
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{str(folder)!r} is a file, and the report needs a folder")
+    _refuse_unwritable(folder)
     _refuse_folders([folder / name for name in names])
 
 
+def _refuse_unwritable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written; one that is yet to be made, if it cannot be made."""
+    from .tabular import InputError
+
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"cannot write to {str(folder)!r}: {str(there)!r} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write to {str(folder)!r}: no permission to write in {str(there)!r}")
+
+
 def _check_checkpoint(path: Path, interval: float, resume: bool, sweep: bool) -> None:
-    """Refuse to lose the checkpoint of an earlier fit, or to look for one where there can be none."""
+    """Refuse to lose the checkpoint of an earlier fit or another file, or to look for one where there can be none."""
+    from .sklearn.checkpoint import read_checkpoint
     from .tabular import InputError
 
     if not interval >= 0:
@@ -372,7 +418,16 @@ def _check_checkpoint(path: Path, interval: float, resume: bool, sweep: bool) ->
         raise InputError(f"the checkpoint {str(path)!r} is a folder")
     if resume and not path.exists():
         sys.stderr.write(f"crossent: there is no checkpoint {_one_line(str(path))!r}: starting from the beginning\n")
-    if not resume and not sweep and path.exists():
+    if sweep:
+        return
+    _refuse_unwritable(path.parent)
+    if not path.exists():
+        return
+    try:
+        read_checkpoint(path)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if not resume:
         raise InputError(
             f"there is a checkpoint of an unfinished fit, {str(path)!r}: pass --resume to go on from it, or remove it"
         )
@@ -453,6 +508,11 @@ def _make_folder(folder: Path, created: list[Path]) -> None:
     _make_folder(folder.parent, created)
     folder.mkdir()
     created.append(folder)
+
+
+def _print_warnings(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        sys.stderr.write(f"crossent: warning: {_one_line(warning)}\n")
 
 
 def _print_files(console: Console, paths: list[Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from typing import Any
@@ -210,7 +211,16 @@ def test_two_models_are_compared_row_by_row() -> None:
 def test_different_rows_are_not_paired_and_different_classes_are_refused() -> None:
     report = compare_predictions(predictions(100), predictions(120))
     assert report["paired"] is None
-    assert "cannot be compared one by one" in render_html(report)
+    assert "One file has 100 rows, the other 120 rows, so their rows cannot be compared one by one" in render_html(
+        report
+    )
+    first, second = predictions(100), predictions(100)
+    second.codes[[7, 9]] = (second.codes[[7, 9]] + 1) % 3
+    report = compare_predictions(first, second)
+    labels = [one.classes[one.codes[7]] for one in (first, second)]
+    assert (report["paired"], report["first_different"]) == (None, {"row": 7, "labels": labels})
+    told = f"Row 7 (counted from 0) has the label {labels[0]!r} in one file and {labels[1]!r} in the other"
+    assert told in html.unescape(render_html(report))
     with pytest.raises(InputError, match="different classes"):
         compare_predictions(predictions(100), predictions(100, names=("a", "b", "d")))
 

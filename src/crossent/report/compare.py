@@ -26,6 +26,8 @@ DIFFERENT_ROWS = 10
 def compare_predictions(first: Predictions, second: Predictions) -> Report:
     """Return both reports under "reports" and, where labels agree row by row, the "paired" difference of losses.
 
+    Where they do not, "paired" is null, and of as many rows "first_different" is the first whose labels differ.
+
     Raises
     ------
     InputError
@@ -46,6 +48,7 @@ def compare_predictions(first: Predictions, second: Predictions) -> Report:
         "reports": reports,
         "classes_shown": _classes_shown(reports),
         "paired": _paired(first, second),
+        "first_different": _first_different(first, second),
         "warnings": [f"{report['source']}: {text}" for report in reports for text in report["warnings"]],
     }
 
@@ -62,6 +65,14 @@ def _classes_shown(reports: list[Report]) -> list[str]:
 
 def _labels(predictions: Predictions) -> NDArray[np.str_]:
     return np.array(predictions.classes)[predictions.codes]
+
+
+def _first_different(first: Predictions, second: Predictions) -> Report | None:
+    labels = _labels(first), _labels(second)
+    if len(labels[0]) != len(labels[1]) or (labels[0] == labels[1]).all():
+        return None
+    row = int(np.argmax(labels[0] != labels[1]))
+    return {"row": row, "labels": [str(one[row]) for one in labels]}
 
 
 def _paired(first: Predictions, second: Predictions) -> Report | None:
@@ -103,7 +114,14 @@ def verdict(comparison: Report) -> list[str]:
     names = [short(report["source"]) for report in comparison["reports"]]
     paired = comparison["paired"]
     if paired is None:
-        return ["The files do not hold the same labels in the same order, so their rows cannot be compared one by one."]
+        different = comparison["first_different"]
+        if different is None:
+            rows = [count(report["data"]["rows"], "row") for report in comparison["reports"]]
+            why = f"One file has {rows[0]}, the other {rows[1]}"
+        else:
+            one, other = (repr(short(label)) for label in different["labels"])
+            why = f"Row {different['row']} (counted from 0) has the label {one} in one file and {other} in the other"
+        return [f"{why}, so their rows cannot be compared one by one."]
     if paired["left_out"]:
         left_out = f" ({count(paired['left_out'], 'row')} of infinite loss left out)"
     else:

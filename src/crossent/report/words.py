@@ -166,7 +166,7 @@ def calibrated(state: dict[str, Any]) -> str:
     if state["temperature"] == 1:
         value = "" if best is None else f" ({best:.2f})"
         rows = count(state["rows"], "row")
-        return f"The model was left as it was trained: on {rows}, the best temperature{value} is not told from 1."
+        return f"The model was left as it was trained: on {rows}, the best temperature{value} cannot be told from 1."
     before, after = state["before"], state["after"]
     errors = [percent(s["reliability"]["calibration_error"]) for s in (before, after)]
     return (

@@ -212,14 +212,14 @@ def read_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
     ValueError
         If the file is damaged, none of crossent's, or of a newer version.
     """
-    asked = "a checkpoint must be a file that a fit wrote"
+    asked, other = "a checkpoint must be a file that a fit wrote", "pass another path"
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(HEADER_ENTRY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping: keys() only)
         content = json.loads(text or "null")
         if not isinstance(content, dict):
-            raise ValueError(refuse(asked, f"{str(path)!r}, a safetensors file of another kind", OTHERWISE))
+            raise ValueError(refuse(asked, f"{str(path)!r}, a safetensors file of another kind", other))
         if content["format_version"] > FORMAT_VERSION:
             raise ValueError(refuse(asked, f"{str(path)!r} from a newer crossent", "upgrade crossent"))
         known = {name: content[name] for name in ("fit", "finished", "solver")}
@@ -227,5 +227,5 @@ def read_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
         if any(tensor.shape != shape or tensor.dtype != np.float64 for tensor in tensors.values()):
             raise KeyError("theta")
     except (SafetensorError, OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(refuse(asked, f"{str(path)!r}, which is damaged or cut short", OTHERWISE)) from error
+        raise ValueError(refuse(asked, f"{str(path)!r}, which is none, damaged or cut short", other)) from error
     return tensors, known

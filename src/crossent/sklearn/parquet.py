@@ -118,6 +118,8 @@ def _find_files(source: Any) -> list[str]:
     if path.is_file():
         return [str(path)]
     found = sorted(glob.glob(str(path / "*.parquet") if path.is_dir() else str(path)))
+    if not found and path.is_dir():
+        raise FileNotFoundError(f"the folder {os.fspath(source)!r} holds no file that ends in .parquet")
     if not found:
         raise FileNotFoundError(f"there is no Parquet file {os.fspath(source)!r}")
     return found

@@ -22,7 +22,7 @@ import crossent as ce
 
 from .._version import __version__
 from .errors import InputError
-from .preprocessing import CategoryColumn, NumberColumn, Preprocessing
+from .preprocessing import CategoryColumn, NumberColumn, Preprocessing, UnseenCategories
 from .reading import exists
 
 HEADER_ENTRY = "crossent.model"
@@ -40,9 +40,15 @@ class Model:
     target: str
     training: dict[str, Any]  # how it came about, as plain JSON values; for people, never read back by the model
 
-    def predict_logits(self, frame: pl.DataFrame, source: str = "the table", first_row: int = 0) -> NDArray[np.float64]:
-        """Return the logits (N, K) of the rows of a table; messages count them from `first_row`."""
-        return self.logits_of(self.preprocessing.transform(frame, source, first_row), first_row)
+    def predict_logits(
+        self,
+        frame: pl.DataFrame,
+        source: str = "the table",
+        first_row: int = 0,
+        unseen: UnseenCategories | None = None,
+    ) -> NDArray[np.float64]:
+        """Return the logits (N, K) of the rows of a table; `first_row` and `unseen` are `Preprocessing.transform`'s."""
+        return self.logits_of(self.preprocessing.transform(frame, source, first_row, unseen), first_row)
 
     def logits_of(self, matrix: NDArray[np.float64], first_row: int = 0) -> NDArray[np.float64]:
         """Return the logits (N, K) of rows that are preprocessed already; messages count them from `first_row`."""
@@ -55,10 +61,14 @@ class Model:
         return logits
 
     def predict_probabilities(
-        self, frame: pl.DataFrame, source: str = "the table", first_row: int = 0
+        self,
+        frame: pl.DataFrame,
+        source: str = "the table",
+        first_row: int = 0,
+        unseen: UnseenCategories | None = None,
     ) -> NDArray[np.float64]:
         """Return the probabilities (N, K) of the rows of a table; column k belongs to ``classes[k]``."""
-        return np.asarray(ce.softmax(self.predict_logits(frame, source, first_row)))
+        return np.asarray(ce.softmax(self.predict_logits(frame, source, first_row, unseen)))
 
     def to_bytes(self) -> bytes:
         """Return the content of a model file."""

@@ -23,6 +23,7 @@ from ..sklearn.streaming import WINDOW_BYTES, even_boundaries, read_ahead
 from .errors import InputError
 from .model import Model
 from .predictions import PREDICTED_CLASS, PROBABILITY_PREFIX
+from .preprocessing import UnseenCategories
 from .reading import require_column
 from .streaming import BLOCK_LOGITS, as_input_errors
 
@@ -31,13 +32,16 @@ ROW_GROUP_ROWS = 1 << 18
 ROW_GROUP_CELLS = 1 << 25
 
 
-def prediction_table(model: Model, frame: pl.DataFrame, source: str) -> pl.DataFrame:
+def prediction_table(
+    model: Model, frame: pl.DataFrame, source: str, unseen: UnseenCategories | None = None
+) -> pl.DataFrame:
     """Return the probabilities of every row, one column per class called after it, beside the predicted class.
 
     Where the table holds the target column, it comes along, so that the result can be judged by `read_predictions`.
+    Rows with a category that was not there in training are added to `unseen`.
     """
     schema = _schema(model, frame.schema, source)
-    return pl.concat([pl.DataFrame(schema=schema), *_blocks(model, frame, source)])
+    return pl.concat([pl.DataFrame(schema=schema), *_blocks(model, frame, source, unseen=unseen)])
 
 
 def prediction_bytes(table: pl.DataFrame, suffix: str) -> bytes:
@@ -65,6 +69,9 @@ class ParquetPredictions:
     ----------
     paths : list of str
         The files that are read.
+    num_rows : int
+    unseen : UnseenCategories
+        What `write` has found.
 
     Raises
     ------
@@ -81,7 +88,8 @@ class ParquetPredictions:
         names = [*model.preprocessing.column_names, model.target]
         self._columns = [name for name in self._table.schema if name in names]
         block = _block_rows(model)
-        rows = self._table.num_rows
+        self.num_rows = rows = self._table.num_rows
+        self.unseen = UnseenCategories()
         in_blocks = even_boundaries((-(-rows // block), block * len(self._columns)), np.float64, window_bytes)
         self._boundaries = np.minimum(in_blocks * block, rows)
 
@@ -140,7 +148,7 @@ class ParquetPredictions:
         read = read_ahead(lambda i: self._table.frame(bounds[i], bounds[i + 1], self._columns), len(bounds) - 1)
         with as_input_errors(), closing(read) as frames:
             for start, frame in zip(bounds, frames, strict=False):
-                yield from _blocks(self._model, frame, self._source, start)
+                yield from _blocks(self._model, frame, self._source, start, self.unseen)
 
 
 def _schema(model: Model, columns: pl.Schema | dict[str, pl.DataType], source: str) -> dict[str, pl.DataType]:
@@ -168,12 +176,14 @@ def _block_rows(model: Model) -> int:
     return max(1, BLOCK_LOGITS // max(model.coef.shape))
 
 
-def _blocks(model: Model, frame: pl.DataFrame, source: str, first_row: int = 0) -> Generator[pl.DataFrame]:
+def _blocks(
+    model: Model, frame: pl.DataFrame, source: str, first_row: int = 0, unseen: UnseenCategories | None = None
+) -> Generator[pl.DataFrame]:
     """Yield the predictions of a frame that begins at the row `first_row`, where a block begins."""
     size = _block_rows(model)
     for first in range(0, frame.height, size):
         rows = frame[first : first + size]
-        probabilities = model.predict_probabilities(rows, source, first_row + first)
+        probabilities = model.predict_probabilities(rows, source, first_row + first, unseen)
         columns = {model.target: rows[model.target]} if model.target in rows.columns else {}
         columns[PREDICTED_CLASS] = pl.Series([model.classes[k] for k in np.argmax(probabilities, axis=1)])
         columns.update(

@@ -98,6 +98,11 @@ def read_predictions(
     return Predictions(source, target, scale, classes, codes, losses, probabilities, notes, warnings, logits, others)
 
 
+def class_names(columns: list[str]) -> set[str]:
+    """Return the labels that columns may be called after, with a prefix or without."""
+    return {name.removeprefix(prefix) for name in columns for prefix in ("", *_PREFIXES)}
+
+
 def _from_one_column(
     frame: pl.DataFrame,
     source: str,
@@ -161,7 +166,11 @@ def _class_columns(frame: pl.DataFrame, target: str, labels: list[str], source: 
 
 
 def _by_class(names: list[str], labels: list[str], prefix: str) -> dict[str, str]:
-    """Return class -> column of the columns with a prefix; where labels are integers, "1.0" is class "1"."""
+    """Return class -> column of the columns with a prefix.
+
+    Where labels are integers, "1.0" is class "1"; where they are false and true, so are "False" and "True".
+    """
+    truth_values = {"false", "true"}.issuperset(labels)
     integers = all(label.removeprefix("-").isdecimal() for label in labels)
     found: dict[str, str] = {}
     for name in names:
@@ -170,6 +179,8 @@ def _by_class(names: list[str], labels: list[str], prefix: str) -> dict[str, str
         label = name.removeprefix(prefix)
         if integers and label.endswith(".0") and label[:-2].removeprefix("-").isdecimal():
             label = label[:-2]
+        if truth_values and label.lower() in ("false", "true"):
+            label = label.lower()
         if label in found:
             raise InputError(f"columns {found[label]!r} and {name!r} name the same class: leave one out with --drop")
         found[label] = name

@@ -7,7 +7,9 @@ transformers do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections import Counter
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -20,6 +22,7 @@ from .reading import as_numbers, as_text, check_finite, require_column
 
 # A column with more categories keeps the most common ones; the others share one input.
 MAX_CATEGORIES = 100
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,33 @@ class CategoryColumn:
     fill: str
     categories: tuple[str, ...]
     other: bool
+
+    @property
+    def holds_dates(self) -> bool:
+        """Whether every category is a date, or a date and a time."""
+        return bool(self.categories) and all(map(_DATE.fullmatch, self.categories))
+
+
+@dataclass
+class UnseenCategories:
+    """The rows whose category was not there in training, by column, with the first such category of each."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, column: str, categories: pl.Series) -> None:
+        """Count categories of a column, one per row."""
+        if len(categories):
+            self.rows[column] += len(categories)
+            self.examples.setdefault(column, categories[0])
+
+    def sentences(self, num_rows: int) -> list[str]:
+        """Return one sentence per column of a table of so many rows."""
+        return [
+            f"column {name!r}: {rows:,} of {num_rows:,} rows hold a category that was not there in training "
+            f"({self.examples[name]!r}): they count as none"
+            for name, rows in self.rows.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -85,15 +115,23 @@ class Preprocessing:
         """The columns of the table that are read."""
         return [number.name for number in self.numbers] + [column.name for column in self.categories]
 
-    def transform(self, frame: pl.DataFrame, source: str = "the table", first_row: int = 0) -> NDArray[np.float64]:
+    def transform(
+        self,
+        frame: pl.DataFrame,
+        source: str = "the table",
+        first_row: int = 0,
+        unseen: UnseenCategories | None = None,
+    ) -> NDArray[np.float64]:
         """Return the matrix (N, D) of a table that has at least the columns this was fitted on.
 
-        Messages count rows from `first_row`, for a part of a table.
+        Messages count rows from `first_row`, for a part of a table. Rows with a category that was not there in training
+        are added to `unseen`.
 
         Raises
         ------
         InputError
-            If a column is missing, or a column of numbers holds text, NaN or an infinity.
+            If a column is missing, a column of numbers holds text, NaN or an infinity, or one of true and false holds
+            numbers other than 0 and 1.
         """
         matrix = np.zeros((frame.height, len(self.input_names)))
         for position, number in enumerate(self.numbers):
@@ -109,7 +147,9 @@ class Preprocessing:
             series = require_column(frame, column.name, source)
             refuse_type(series)
             width = len(column.categories) + column.other
-            matrix[:, position : position + width] = _one_hot(as_text(series).fill_null(column.fill), column)
+            matrix[:, position : position + width] = _one_hot(
+                _as_categories(series, column, first_row).fill_null(column.fill), column, unseen
+            )
             position += width
         _refuse_overflow(matrix, self.input_names, first_row)
         return matrix
@@ -144,13 +184,39 @@ def _fit_category(series: pl.Series) -> CategoryColumn:
     return CategoryColumn(series.name, str(imputer.statistics_[0]), kept, bool(rare))
 
 
-def _one_hot(cells: pl.Series, column: CategoryColumn) -> NDArray[np.float64]:
+def date_notes(categories: tuple[CategoryColumn, ...]) -> list[str]:
+    """Return what a person should know about columns of dates."""
+    return [
+        f"column {column.name!r} holds dates, and each date is a category of its own: leave it out with --drop, or put "
+        "columns of numbers (year, month, days since …) in its place"
+        for column in categories
+        if column.holds_dates
+    ]
+
+
+def _as_categories(series: pl.Series, column: CategoryColumn, first_row: int) -> pl.Series:
+    """Return the column as text; numbers 0 and 1 are false and true where training knew these words alone."""
+    if series.dtype.is_numeric() and column.categories and {"false", "true"}.issuperset(column.categories):
+        bad = ((series != 0) & (series != 1)).fill_null(False)
+        if bad.any():
+            row = int(bad.arg_max() or 0)
+            raise InputError(
+                f"column {column.name!r} held true and false in training and holds {series[row]} in row "
+                f"{first_row + row} (counted from 0)"
+            )
+        series = series.cast(pl.Boolean)
+    return as_text(series)
+
+
+def _one_hot(cells: pl.Series, column: CategoryColumn, unseen: UnseenCategories | None) -> NDArray[np.float64]:
     block = np.zeros((len(cells), len(column.categories) + column.other))
     if not block.shape[1]:
         return block
     codes = cells.cast(pl.Enum(column.categories), strict=False).to_physical()  # a category not seen in training: null
     if column.other:
         codes = codes.cast(pl.Int64).fill_null(len(column.categories))
+    elif unseen is not None:
+        unseen.add(column.name, cells.filter(codes.is_null()))
     known = codes.is_not_null().to_numpy()
     block[np.flatnonzero(known), codes.drop_nulls().to_numpy()] = 1.0
     return block

@@ -1,13 +1,15 @@
 """Tables from files: CSV, Parquet, Arrow, NPZ and three data sets that scikit-learn ships.
 
-A cell that is null or empty is *missing* and may be filled in later. NaN and infinity are values, and bad ones: a
-number that was computed wrongly should not be papered over. `check_finite` names the first.
+A cell that is null or empty is *missing* and may be filled in later; so is text such as "NA" or "nan" among numbers,
+which programs write for it. As numbers NaN and infinity are values, and bad ones: a number that was computed wrongly
+should not be papered over. `check_finite` names the first.
 """
 
 from __future__ import annotations
 
 import csv
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from .errors import InputError, name_list
 
 BUILT_IN = ("digits", "wine", "breast_cancer")
 SUFFIXES = (".csv", ".tsv", ".parquet", ".arrow", ".ipc", ".feather", ".npz")
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 # Spellings of "no value" that turn a column of numbers into text; in a column of text they stay categories.
 _MISSING_NUMBERS = ("NA", "N/A", "n/a", "null", "NULL", "None", "?", "-")
 
@@ -72,8 +75,8 @@ def exists(path: Path) -> bool:
 
 
 def _read(path: Path, suffix: str) -> pl.DataFrame:
-    if suffix in (".csv", ".tsv"):
-        return _read_csv(path, "," if suffix == ".csv" else "\t")
+    if suffix in _SEPARATORS:
+        return _read_csv(path, _SEPARATORS[suffix])
     if suffix == ".parquet":
         return pl.read_parquet(path)
     if suffix == ".npz":
@@ -92,6 +95,7 @@ def _read_csv(path: Path, separator: str) -> pl.DataFrame:
         _refuse_other_encodings(path)
         _refuse_ragged(path, separator)
         raise error
+    frame = frame.with_columns(pl.selectors.float().fill_nan(None))  # in a text file, a spelling of "no value"
     # polars leaves doubled quotes in a quoted header as they are, and puts U+FFFD for bytes there that are not UTF-8.
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -105,6 +109,24 @@ def _read_csv(path: Path, separator: str) -> pl.DataFrame:
     if frame.width and frame[:, -1].null_count():  # polars fills short lines with nulls and does not tell
         _refuse_ragged(path, separator)
     return frame.rename(dict(zip(frame.columns, header, strict=True))) if _is_header(header, frame) else frame
+
+
+def keep_labels_apart(frame: pl.DataFrame, source: str, target: str, classes: Iterable[str] = ()) -> pl.DataFrame:
+    """Return the table with the labels as a CSV file writes them, if numbers would merge some: "01" and "1".
+
+    `classes` are what labels are known to be called, by a model say: if numbers would merge these, then the labels are
+    text in every table, one that holds no two such labels too.
+    """
+    path = Path(source)
+    separator = _SEPARATORS.get(path.suffix.lower())
+    if separator is None or target not in frame.columns or not frame[target].dtype.is_numeric():
+        return frame
+    column = frame.columns.index(target)
+    text = pl.read_csv(path, separator=separator, columns=[column], infer_schema=False).to_series().alias(target)
+    known = pl.Series([*classes], dtype=pl.String).unique().cast(pl.Float64, strict=False).drop_nulls()
+    if text.n_unique() == frame[target].n_unique() and known.n_unique() == len(known):
+        return frame
+    return frame.with_columns(text)
 
 
 def _refuse_other_encodings(path: Path) -> None:
@@ -191,8 +213,25 @@ def default_target(source: str) -> str | None:
 def require_column(frame: pl.DataFrame, column: str, source: str) -> pl.Series:
     """Return a column, or say which columns there are."""
     if column not in frame.columns:
-        raise InputError(f"there is no column {column!r} in {source!r}; its columns are {name_list(frame.columns)}")
+        raise InputError(f"there is no column {column!r} in {source!r}; its columns are {columns_list(frame.columns)}")
     return frame[column]
+
+
+def columns_list(columns: list[str]) -> str:
+    """Return the names of columns for a sentence; of a single one that looks like several, say what to do.
+
+    Examples
+    --------
+    >>> columns_list(["x", "y"])
+    "'x', 'y'"
+    >>> columns_list(["x;y"])
+    "'x;y': if ';' separates columns there, save the table with commas (.csv) or tabs (.tsv)"
+    """
+    shown = name_list(columns)
+    for separator, called in ((";", "';'"), ("\t", "a tab"), (",", "a comma")):
+        if len(columns) == 1 and separator in columns[0]:
+            return f"{shown}: if {called} separates columns there, save the table with commas (.csv) or tabs (.tsv)"
+    return shown
 
 
 def drop_columns(frame: pl.DataFrame, drop: list[str] | None, target: str, source: str) -> pl.DataFrame:
@@ -225,12 +264,13 @@ def as_text(series: pl.Series) -> pl.Series:
 def as_numbers(series: pl.Series) -> pl.Series | None:
     """Return the column as Float64 with null where it is missing, or None if it is not a column of numbers.
 
-    Text counts as numbers when every cell is a number, blank, or one of the usual spellings of "no value".
+    Text counts as numbers when every cell is a number, blank, or one of the usual spellings of "no value", of which NaN
+    is one in text.
 
     Examples
     --------
-    >>> as_numbers(pl.Series(["1.5", "NA", ""])).to_list()
-    [1.5, None, None]
+    >>> as_numbers(pl.Series(["1.5", "NA", "nan", ""])).to_list()
+    [1.5, None, None, None]
     >>> as_numbers(pl.Series(["1.5", "red"])) is None
     True
     """
@@ -241,7 +281,7 @@ def as_numbers(series: pl.Series) -> pl.Series | None:
     text = series.str.strip_chars()
     text = text.set(text.is_in(["", *_MISSING_NUMBERS]), None)
     numbers = text.cast(pl.Float64, strict=False)
-    return numbers if numbers.null_count() == text.null_count() else None
+    return numbers.fill_nan(None) if numbers.null_count() == text.null_count() else None
 
 
 def check_finite(numbers: pl.Series, first_row: int = 0) -> None:

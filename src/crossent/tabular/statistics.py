@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 
 from .errors import InputError
-from .preprocessing import MAX_CATEGORIES, CategoryColumn, NumberColumn, Preprocessing, refuse_type
+from .preprocessing import MAX_CATEGORIES, CategoryColumn, NumberColumn, Preprocessing, date_notes, refuse_type
 from .reading import as_numbers, as_text, check_finite
 
 MAX_DISTINCT = 100_000
@@ -91,9 +91,11 @@ class TableStatistics:
 
     def notes(self, preprocessing: Preprocessing, training_rows: int) -> list[str]:
         """Return what a person should know about the columns."""
-        notes = []
+        notes = date_notes(preprocessing.categories)
         words = {column.name: len(column.counts) for column in self._columns}
         for category in preprocessing.categories:
+            if category.holds_dates:
+                continue
             distinct = words[category.name]
             if distinct > 0.9 * training_rows:
                 notes.append(

@@ -37,6 +37,7 @@ from .training import (
     check_labels,
     encode_labels,
     fit_estimator,
+    missing_spellings,
     optimiser_summary,
 )
 
@@ -236,6 +237,9 @@ class _Table:
             values = pl.concat([values, series.unique()]).unique()
             if len(values) > MAX_DISTINCT:
                 raise InputError(f"the target column {self._target!r} has more than {MAX_DISTINCT:,} different values")
+        missing = missing_spellings(values)
+        for start, frame in self._frames([self._target]) if missing else ():  # only the whole tells; this names the row
+            check_labels(frame[self._target], start, missing)
         classes, order = encode_labels(values)
         text = as_text(values)
         codes = np.empty(self.num_rows, np.min_scalar_type(len(classes) - 1))
@@ -367,11 +371,11 @@ def _check_parts(classes: list[str], training: NDArray[np.intp], test: NDArray[n
     without = np.flatnonzero(training == 0)
     if len(without):
         raise InputError(
-            f"holding out {test_size:.0%} of the rows leaves class {classes[without[0]]!r} without training rows: "
+            f"holding out {100 * test_size:g}% of the rows leaves class {classes[without[0]]!r} without training rows: "
             "hold out fewer, or try another seed"
         )
     if test.sum() < len(classes):
         raise InputError(
-            f"holding out {test_size:.0%} of the rows leaves {math.ceil(test.sum())} to test, which is too few for "
-            f"{len(classes)} classes"
+            f"holding out {100 * test_size:g}% of the rows leaves {math.ceil(test.sum())} to test, which is too "
+            f"few for {len(classes)} classes"
         )

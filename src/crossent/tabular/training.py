@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from ..sklearn.path import DEFAULT_CS
 from .calibrating import cross_fit
 from .errors import InputError
 from .model import Model
-from .preprocessing import Preprocessing
-from .reading import as_text, count_missing, drop_columns, require_column
+from .preprocessing import Preprocessing, date_notes
+from .reading import as_numbers, as_text, count_missing, drop_columns, require_column
 from .results import Calibration, DataSummary, TrainedModel
 
 # Beyond it not every integer is a float, and a float is written as it is.
@@ -250,7 +250,7 @@ def encode_labels(labels: pl.Series) -> tuple[list[str], NDArray[np.intp]]:
     InputError
         If a label is missing, NaN or infinite, or of a type that names no class.
     """
-    text = check_labels(labels)
+    text = check_labels(labels, missing=missing_spellings(labels))
     if labels.dtype.is_float() and ((labels == labels.round()) & (labels.abs() <= _EXACT_INTEGERS)).all():
         labels = labels.cast(pl.Int64)
         text = as_text(labels)
@@ -259,8 +259,19 @@ def encode_labels(labels: pl.Series) -> tuple[list[str], NDArray[np.intp]]:
     return in_order, codes
 
 
-def check_labels(labels: pl.Series, first_row: int = 0) -> pl.Series:
+def missing_spellings(labels: pl.Series) -> list[str]:
+    """Return the labels that say "no value" ("NA"): those of text that else is numbers; among words they are words."""
+    if labels.dtype != pl.String:
+        return []
+    values = labels.unique()
+    numbers = as_numbers(values)
+    return [] if numbers is None else values.filter(numbers.is_null()).drop_nulls().to_list()
+
+
+def check_labels(labels: pl.Series, first_row: int = 0, missing: Sequence[str] = ()) -> pl.Series:
     """Return labels as text, none of them missing, NaN or infinite; messages count rows from `first_row`.
+
+    `missing` are the labels that count as missing beside empty ones.
 
     Raises
     ------
@@ -275,6 +286,8 @@ def check_labels(labels: pl.Series, first_row: int = 0) -> pl.Series:
             f"the target column {labels.name!r} holds {labels[row]} in row {first_row + row} (counted from 0)"
         )
     text = as_text(labels)
+    if missing:
+        text = text.set(text.is_in([*missing]), None)
     if text.null_count():
         row = int(text.is_null().arg_max() or 0)
         raise InputError(f"the target column {labels.name!r} has no label in row {first_row + row} (counted from 0)")
@@ -290,7 +303,7 @@ def check_classes(classes: list[str], counts: NDArray[np.intp], labels: pl.Serie
     single = [name for name, count in zip(classes, counts, strict=True) if count == 1]
     if not single:
         return
-    if labels.dtype.is_numeric() and 2 * len(single) > len(classes):
+    if 2 * len(single) > len(classes) and as_numbers(labels) is not None:
         raise InputError(
             f"the target column {labels.name!r} has {len(classes)} different numbers in {int(counts.sum())} rows, most "
             "of them once: it looks like a quantity, and crossent predicts classes"
@@ -310,14 +323,14 @@ def _split(
     held_out = math.ceil(len(codes) * test_size)
     if min(held_out, len(codes) - held_out) < num_classes:
         raise InputError(
-            f"holding out {test_size:.0%} of {len(codes)} rows leaves {len(codes) - held_out} to train and "
+            f"holding out {100 * test_size:g}% of {len(codes)} rows leaves {len(codes) - held_out} to train and "
             f"{held_out} to test, "
             f"which is too few for {num_classes} classes"
         )
     training, test = train_test_split(np.arange(len(codes)), test_size=held_out, stratify=codes, random_state=seed)
     if len(np.unique(codes[training])) < num_classes:
         raise InputError(
-            f"holding out {test_size:.0%} of the rows leaves a class without training rows: hold out fewer"
+            f"holding out {100 * test_size:g}% of the rows leaves a class without training rows: hold out fewer"
         )
     return np.sort(training), np.sort(test)
 
@@ -348,8 +361,10 @@ def _folds(codes: NDArray[np.intp]) -> int:
 def _notes(
     frame: pl.DataFrame, features: pl.DataFrame, preprocessing: Preprocessing, training: NDArray[np.intp]
 ) -> list[str]:
-    notes = []
+    notes = date_notes(preprocessing.categories)
     for column in preprocessing.categories:
+        if column.holds_dates:
+            continue
         distinct = features[column.name].n_unique()
         if distinct > 0.9 * frame.height and frame.height > 20:
             notes.append(
