@@ -21,8 +21,9 @@ from safetensors.numpy import save
 from typer.testing import CliRunner, Result
 
 import crossent.tabular
-from crossent.cli import _progress, _write_files, app
+from crossent.cli import _progress, app
 from crossent.tabular import InputError, read_model, read_table
+from crossent.tabular.writing import write_files
 
 MODEL = "good/model.safetensors"
 
@@ -444,11 +445,11 @@ def test_a_failed_rename_puts_everything_back(
 
     monkeypatch.setattr(Path, "replace", broken)
     if is_new and phase == "older":
-        _write_files(dict.fromkeys(destinations, b"newer"))
+        write_files(dict.fromkeys(destinations, b"newer"))
         assert {path.read_bytes() for path in destinations} == {b"newer"}
         return
     with pytest.raises((InputError, KeyboardInterrupt)) as caught:
-        _write_files(dict.fromkeys(destinations, b"newer"))
+        write_files(dict.fromkeys(destinations, b"newer"))
     if isinstance(error, OSError):
         assert str(caught.value) == f"cannot write {str(tmp_path / 'out' / name)!r}: Permission denied"
     assert files(tmp_path) == before
@@ -467,7 +468,7 @@ def test_what_cannot_be_put_back_is_kept_and_named(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(Path, "replace", broken)
     with pytest.raises(InputError, match=r"report\.json': Input/output error; the older 'report\.json' is kept as"):
-        _write_files({path: b"newer"})
+        write_files({path: b"newer"})
     (kept,) = tmp_path.iterdir()
     assert kept.read_bytes() == b"older"
 

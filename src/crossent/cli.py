@@ -11,8 +11,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -116,6 +116,7 @@ def fit(
             keep_labels_apart,
             read_table,
         )
+        from .tabular.writing import write_files
 
         _check_folder(output, MODEL_FILE, JSON_FILE, HTML_FILE)
         if sweep and strength is not None:
@@ -154,7 +155,7 @@ def fit(
                 result = fit_table(frame, data, column, callback=callback, sweep=sweep, **options)
         report = summarize_fit(result)
         files = {output / MODEL_FILE: result.model.to_bytes(), **_report_files(report, output)}
-        _write_files(files)
+        write_files(files)
         if not sweep:
             kept.unlink(missing_ok=True)  # what it was for has been reached
         console = Console()
@@ -190,6 +191,7 @@ def predict(
             read_model,
             read_table,
         )
+        from .tabular.writing import refuse_unwritable, write_files
 
         if output is None and not os.path.lexists(data) and set("*?[") & set(Path(data).stem):
             raise InputError("predictions of a pattern's files need a name: pass --output FILE")
@@ -198,18 +200,18 @@ def predict(
         if suffix not in (".csv", ".parquet"):
             raise InputError(f"predictions are written as .csv or .parquet, and {str(path)!r} ends in neither")
         _refuse_over(path, [data])
-        _refuse_unwritable(path.parent)
+        refuse_unwritable(path.parent)
         trained = read_model(model)
         if _is_streamed(data, stream):
             predictions = ParquetPredictions(trained, data)
             _refuse_over(path, predictions.paths)
-            _write_files({path: lambda beside: predictions.write(beside, suffix)})
+            write_files({path: lambda beside: predictions.write(beside, suffix)})
             warnings = predictions.unseen.sentences(predictions.num_rows)
         else:
             frame = keep_labels_apart(read_table(data), data, trained.target, trained.classes)
             unseen = UnseenCategories()
             table = prediction_table(trained, frame, data, unseen)
-            _write_files({path: prediction_bytes(table, suffix)})
+            write_files({path: prediction_bytes(table, suffix)})
             warnings = unseen.sentences(table.height)
         _print_warnings(warnings)
         _print_files(Console(), [path])
@@ -277,6 +279,7 @@ def report(
 
         from .report import compare_predictions, render_terminal, summarize_predictions
         from .tabular import InputError, class_names, default_target, keep_labels_apart, read_predictions, read_table
+        from .tabular.writing import write_files
 
         if len(predictions) > 2:
             raise InputError(
@@ -298,7 +301,7 @@ def report(
             labelled = keep_labels_apart(frame, path, column, class_names(frame.columns))
             judged.append(read_predictions(labelled, path, column, scales[k % len(scales)], drop=here))
         summary = summarize_predictions(judged[0]) if len(judged) == 1 else compare_predictions(*judged)
-        _write_files(_report_files(summary, output))
+        write_files(_report_files(summary, output))
         _print_warnings(summary["warnings"])
         console = Console()
         render_terminal(summary, console)
@@ -387,28 +390,19 @@ def _report_files(summary: dict[str, Any], folder: Path) -> dict[Path, bytes]:
 
 def _check_folder(folder: Path, *names: str) -> None:
     from .tabular import InputError
+    from .tabular.writing import refuse_folders, refuse_unwritable
 
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{str(folder)!r} is a file, and the report needs a folder")
-    _refuse_unwritable(folder)
-    _refuse_folders([folder / name for name in names])
-
-
-def _refuse_unwritable(folder: Path) -> None:
-    """Refuse a folder in which nothing can be written; one that is yet to be made, if it cannot be made."""
-    from .tabular import InputError
-
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise InputError(f"cannot write to {str(folder)!r}: {str(there)!r} is a file")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write to {str(folder)!r}: no permission to write in {str(there)!r}")
+    refuse_unwritable(folder)
+    refuse_folders([folder / name for name in names])
 
 
 def _check_checkpoint(path: Path, interval: float, resume: bool, sweep: bool) -> None:
     """Refuse to lose the checkpoint of an earlier fit or another file, or to look for one where there can be none."""
     from .sklearn.checkpoint import read_checkpoint
     from .tabular import InputError
+    from .tabular.writing import refuse_unwritable
 
     if not interval >= 0:
         raise InputError(f"--checkpoint-interval must be 0 or more seconds, and is {interval}")
@@ -420,7 +414,7 @@ def _check_checkpoint(path: Path, interval: float, resume: bool, sweep: bool) ->
         sys.stderr.write(f"crossent: there is no checkpoint {_one_line(str(path))!r}: starting from the beginning\n")
     if sweep:
         return
-    _refuse_unwritable(path.parent)
+    refuse_unwritable(path.parent)
     if not path.exists():
         return
     try:
@@ -431,83 +425,6 @@ def _check_checkpoint(path: Path, interval: float, resume: bool, sweep: bool) ->
         raise InputError(
             f"there is a checkpoint of an unfinished fit, {str(path)!r}: pass --resume to go on from it, or remove it"
         )
-
-
-def _refuse_folders(paths: Iterable[Path]) -> None:
-    from .tabular import InputError
-
-    for path in paths:
-        if path.is_dir():
-            raise InputError(f"cannot write {str(path)!r}: it is a folder")
-
-
-def _write_files(files: Mapping[Path, bytes | Callable[[Path], None]]) -> None:
-    """Write all files or none: beside their destinations first, then renamed; older files are kept until all are in.
-
-    A file's content is bytes, or what writes them to the path that it is given.
-    """
-    from .tabular import InputError
-
-    created: list[Path] = []
-    temporary: dict[Path, Path] = {}
-    older: dict[Path, Path] = {}
-    placed: list[Path] = []
-    current = Path()
-    try:
-        for current, content in files.items():
-            _refuse_folders([current])
-            _make_folder(current.parent, created)
-            temporary[current] = current.with_name(f".{current.name}.{os.getpid()}.tmp")
-            if isinstance(content, bytes):
-                temporary[current].write_bytes(content)
-            else:
-                content(temporary[current])
-        for current, beside in temporary.items():
-            if os.path.lexists(current):
-                older[current] = current.with_name(f".{current.name}.{os.getpid()}.old")
-                current.replace(older[current])
-            placed.append(current)
-            beside.replace(current)
-    except BaseException as error:
-        stuck = _put_back(temporary, older, placed)
-        for folder in reversed(created):
-            if not any(folder.iterdir()):
-                folder.rmdir()
-        if isinstance(error, OSError):
-            kept = "".join(f"; the older {path.name!r} is kept as {str(older[path])!r}" for path in stuck)
-            raise InputError(f"cannot write {str(current)!r}: {error.strerror}{kept}") from error
-        raise
-    for path in older.values():
-        with suppress(OSError):
-            path.unlink()
-
-
-def _put_back(temporary: dict[Path, Path], older: dict[Path, Path], placed: list[Path]) -> list[Path]:
-    """Undo what was done, however far it came; return the destinations whose older file could not be put back.
-
-    `older` and `placed` name what was about to be renamed; the folder tells whether it was.
-    """
-    stuck = []
-    for path, beside in temporary.items():
-        try:
-            if path in older:
-                if os.path.lexists(older[path]):
-                    older[path].replace(path)
-            elif path in placed and not os.path.lexists(beside):
-                path.unlink(missing_ok=True)
-        except OSError:
-            stuck.append(path)
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-    return [path for path in stuck if path in older]
-
-
-def _make_folder(folder: Path, created: list[Path]) -> None:
-    if folder.exists():
-        return
-    _make_folder(folder.parent, created)
-    folder.mkdir()
-    created.append(folder)
 
 
 def _print_warnings(warnings: Iterable[str]) -> None:
