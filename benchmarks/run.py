@@ -67,7 +67,7 @@ def main() -> None:
         if part == "startup":
             import startup
 
-            results[part] = startup.run(3 if chosen.quick else 7)
+            results[part] = startup.run(1 if chosen.quick else 3)
         elif part == "linear":
             import linear
 

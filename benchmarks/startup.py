@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 _IMPORT = "import time; s=time.perf_counter(); import {module}; print(time.perf_counter()-s)"
@@ -28,6 +29,18 @@ CALLS = {
     "linear head": "ce.linear_value_and_grad(features, heads, y)",
 }
 """What is called first: each compiles kernels of its own, but for the linear head, which has those of its logits."""
+
+
+EMPTY = """
+import sys, time
+import numpy as np, numba
+sys.path.insert(0, {folder!r})
+from empty_kernel import empty
+z = np.zeros((64, 10), np.float32)
+s = time.perf_counter(); empty(z); print(time.perf_counter() - s)
+"""
+EMPTY_KERNEL = "import numba\n\n\n@numba.njit(cache=True)\ndef empty(z):\n    return None\n"
+"""What Numba needs for its own first call: the floor of the others."""
 
 
 def _seconds(code: str, **environment: str) -> float:
@@ -52,6 +65,16 @@ def run(repeats: int) -> dict[str, Any]:
                 name = f"{what}, {classes} classes, {dtype}"
                 first[name] = {"compiling": compiling, "cached": statistics.median(cached)}
                 print("first call", name, first[name], flush=True)
-    result = {"import beyond numpy": statistics.median(both) - statistics.median(numpy_alone), "first call": first}
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "empty_kernel.py").write_text(EMPTY_KERNEL)
+        code = EMPTY.format(folder=folder)
+        compiling = _seconds(code, NUMBA_CACHE_DIR=folder)
+        cached = [_seconds(code, NUMBA_CACHE_DIR=folder) for _ in range(repeats)]
+    empty = {"compiling": compiling, "cached": statistics.median(cached)}
+    result = {
+        "import beyond numpy": statistics.median(both) - statistics.median(numpy_alone),
+        "first call": first,
+        "empty kernel": empty,
+    }
     print(result, flush=True)
     return result

@@ -225,6 +225,9 @@ def startup(results: dict[str, Any]) -> str:
     for name, seconds in found["first call"].items():
         rows.append([f"first call ever, {name} (compiles)", f"{seconds['compiling']:.2f}"])
         rows.append([f"first call of a later process, {name}", f"{seconds['cached']:.2f}"])
+    if "empty kernel" in found:
+        rows.append(["an empty function of Numba's, first call ever", f"{found['empty kernel']['compiling']:.2f}"])
+        rows.append(["the same, first call of a later process", f"{found['empty kernel']['cached']:.2f}"])
     return table(("what, beyond `import numba`", "seconds"), rows)
 
 
