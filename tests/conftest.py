@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,10 @@ from libraries import HAS_NUMBA, LIBRARIES, Library
 from crossent.kernels import registry
 
 TWINS = {"numba": "crossent.kernels.cpu", "reference": "crossent.kernels.reference"}
+
+# A shell starts what it puts in the background deaf to Ctrl-C, and tests that send it would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=LIBRARIES)
