@@ -1,6 +1,6 @@
 """Run every benchmark beside its peers, write results/speed.json and the tables of docs/performance.md.
 
-python benchmarks/run.py [--quick] [dense] [small] [linear] [startup] [pytorch]
+python benchmarks/run.py [--quick] [dense] [small] [linear] [startup] [pytorch] [heads]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 THREADS = 2
-PARTS = ("startup", "small", "dense", "linear", "pytorch")
+PARTS = ("startup", "small", "dense", "linear", "pytorch", "heads")
 
 
 def cores() -> int:
@@ -75,7 +75,11 @@ def main() -> None:
         elif part == "pytorch":
             import pytorch
 
-            results[part] = pytorch.run(1 if chosen.quick else 4)
+            results[part] = results.get(part, {}) | pytorch.run(1 if chosen.quick else 4)
+        elif part == "heads":
+            import pytorch
+
+            results["pytorch"]["heads"] = pytorch.heads(1 if chosen.quick else 2)
         else:
             import dense
 
