@@ -225,10 +225,13 @@ def startup(results: dict[str, Any]) -> str:
     for name, seconds in found["first call"].items():
         rows.append([f"first call ever, {name} (compiles)", f"{seconds['compiling']:.2f}"])
         rows.append([f"first call of a later process, {name}", f"{seconds['cached']:.2f}"])
-    if "empty kernel" in found:
-        rows.append(["an empty function of Numba's, first call ever", f"{found['empty kernel']['compiling']:.2f}"])
-        rows.append(["the same, first call of a later process", f"{found['empty kernel']['cached']:.2f}"])
-    return table(("what, beyond `import numba`", "seconds"), rows)
+    empty = found["empty kernel"]
+    rows.append(["an empty function of Numba's, first call ever", f"{empty['compiling']:.2f}"])
+    rows.append(["the same, first call of a later process", f"{empty['cached']:.2f}"])
+    return table(("what, beyond `import numba`", "seconds"), rows) + (
+        f"\n\nOf a later first call {empty['cached']:.2f} s are Numba's own: an empty function takes as long.\n"
+        "Compiling is one thread's work in Python and LLVM: a processor that is twice as fast takes half the time."
+    )
 
 
 def _measured_earlier(results: dict[str, Any]) -> str:

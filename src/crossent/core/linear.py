@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from crossent.core.arrays import Array, array_namespace
 
 # Of logits, and of the weight's gradient, which is added tile by tile while it is in cache. Larger is faster (the
-# products come closer to their full speed: 80 and 4 MiB took 5 to 7 % longer), but the two are nearly all of the extra
-# memory, which is to stay under 128 MiB.
-BLOCK_BYTES = 104 << 20
+# products come closer to their full speed), but the extra memory is to stay under 128 MiB, of which BLAS takes up to 32
+# for buffers of its own.
+BLOCK_BYTES = 80 << 20
 TILE_BYTES = 8 << 20
 
 
