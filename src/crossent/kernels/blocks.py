@@ -9,7 +9,7 @@ from numba import types
 
 from ._compile import helper, inlined, wide_vectors
 from .closed_forms import FIELDS, LANES, LOSS, LSE, MASS, MISS, NLL, PLAIN, PLAIN_LOW, number_fields
-from .exp import exp_difference, larger, log1p, log1p_pair, overload
+from .exp import below_one, exp_difference, larger, log1p, log1p_pair, overload
 from .wide import plain_nll
 
 # More fields of a block, behind those of the closed forms.
@@ -102,11 +102,6 @@ def block_exp(x: Any, m: Any) -> None:
         z = x[start : start + LANES]
         for i in range(LANES):
             z[i] = exp_difference(z[i], m[i])
-
-
-@inlined
-def below_one(v: Any) -> Any:
-    return 0.0 if v == 1.0 else v
 
 
 @inlined

@@ -29,6 +29,7 @@ from ._compile import helper, inlined
 __all__ = [
     "INLINED",
     "add_in_any_order",
+    "below_one",
     "difference",
     "exp_difference",
     "exp_for_float",
@@ -273,6 +274,12 @@ def exp_difference(z: Any, m: Any) -> Any:
     d = z - m
     shifted = d - z
     return exp_sum(d, (z - (d - shifted)) - (m + shifted))
+
+
+@inlined
+def below_one(v: Any) -> Any:
+    """An exponential's part of a tail: 0 for a one, which is counted apart."""
+    return 0.0 if v == 1.0 else v
 
 
 @inlined

@@ -13,7 +13,7 @@ import numpy as np
 from numba import extending, types
 
 from ._compile import helper, inlined, wide_vectors
-from .exp import add_in_any_order, exp_difference, maximum, multiply_add, pairwise_sum
+from .exp import add_in_any_order, below_one, exp_difference, maximum, multiply_add, pairwise_sum
 
 __all__ = [
     "CHUNK",
@@ -99,11 +99,6 @@ def _tail_of_floats(e: Any, one: Any, work: Any) -> Any:
     return total
 
 
-@inlined
-def _below_one(v: Any) -> Any:
-    return 0.0 if v == 1.0 else v
-
-
 @helper
 def _tail_of_doubles(e: Any, one: Any, work: Any) -> Any:
     wide_vectors()
@@ -112,10 +107,10 @@ def _tail_of_doubles(e: Any, one: Any, work: Any) -> Any:
     e0, e1 = e[:quarter], e[quarter : 2 * quarter]
     e2, e3 = e[2 * quarter : 3 * quarter], e[3 * quarter : 4 * quarter]
     for i in range(len(out)):
-        out[i] = (_below_one(e0[i]) + _below_one(e1[i])) + (_below_one(e2[i]) + _below_one(e3[i]))
+        out[i] = (below_one(e0[i]) + below_one(e1[i])) + (below_one(e2[i]) + below_one(e3[i]))
     total = pairwise_sum(out)
     for i in range(4 * quarter, len(e)):
-        total += _below_one(e[i])
+        total += below_one(e[i])
     return total
 
 

@@ -40,15 +40,9 @@ class Model:
     target: str
     training: dict[str, Any]  # how it came about, as plain JSON values; for people, never read back by the model
 
-    def predict_logits(
-        self,
-        frame: pl.DataFrame,
-        source: str = "the table",
-        first_row: int = 0,
-        unseen: UnseenCategories | None = None,
-    ) -> NDArray[np.float64]:
-        """Return the logits (N, K) of the rows of a table; `first_row` and `unseen` are `Preprocessing.transform`'s."""
-        return self.logits_of(self.preprocessing.transform(frame, source, first_row, unseen), first_row)
+    def predict_logits(self, frame: pl.DataFrame, source: str = "the table") -> NDArray[np.float64]:
+        """Return the logits (N, K) of the rows of a table."""
+        return self.logits_of(self.preprocessing.transform(frame, source))
 
     def logits_of(self, matrix: NDArray[np.float64], first_row: int = 0) -> NDArray[np.float64]:
         """Return the logits (N, K) of rows that are preprocessed already; messages count them from `first_row`."""
@@ -67,8 +61,12 @@ class Model:
         first_row: int = 0,
         unseen: UnseenCategories | None = None,
     ) -> NDArray[np.float64]:
-        """Return the probabilities (N, K) of the rows of a table; column k belongs to ``classes[k]``."""
-        return np.asarray(ce.softmax(self.predict_logits(frame, source, first_row, unseen)))
+        """Return the probabilities (N, K) of the rows of a table; column k belongs to ``classes[k]``.
+
+        `first_row` and `unseen` are those of `Preprocessing.transform`.
+        """
+        matrix = self.preprocessing.transform(frame, source, first_row, unseen)
+        return np.asarray(ce.softmax(self.logits_of(matrix, first_row)))
 
     def to_bytes(self) -> bytes:
         """Return the content of a model file."""
