@@ -61,7 +61,6 @@ format: $(VENV)/.test  ## let ruff mend what it can
 
 bench: $(VENV)/.test  ## time and memory beside the peers (minutes; JSON out)
 	$(BIN)/python benchmarks/run.py $(ARGS)
-	cd tests && $(abspath $(BIN))/python -m accuracy.report
 
 bench-calibration: $(VENV)/.test  ## metrics and calibrators beside the peers (ARGS="speed quality --slow --logits FOLDER"; peers: requirements/calibration-peers.txt)
 	$(BIN)/python benchmarks/calibration.py $(ARGS)

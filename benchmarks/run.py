@@ -1,4 +1,4 @@
-"""Run every benchmark beside its peers, write results/speed.json and the tables of docs/performance.md.
+"""Run every benchmark beside its peers; keep each part in results/speed.json, and the tables made of it, as it ends.
 
 python benchmarks/run.py [--quick] [dense] [small] [linear] [startup] [pytorch] [heads]
 """
@@ -9,11 +9,14 @@ import argparse
 import json
 import os
 import platform
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results" / "speed.json"
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
 THREADS = 2
 PARTS = ("startup", "small", "dense", "linear", "pytorch", "heads")
 
@@ -43,6 +46,41 @@ def machine() -> dict[str, Any]:
     }
 
 
+def measure(part: str, quick: bool, results: dict[str, Any]) -> None:
+    """Put what a part measures into the results."""
+    if part == "startup":
+        import startup
+
+        results[part] = startup.run(1 if quick else 3)
+    elif part == "linear":
+        import linear
+
+        results[part] = linear.run(1 if quick else 2)
+    elif part == "pytorch":
+        import pytorch
+
+        results[part] = results.get(part, {}) | pytorch.run(1 if quick else 4)
+    elif part == "heads":
+        import pytorch
+
+        results["pytorch"]["heads"] = pytorch.heads(1 if quick else 2)
+    else:
+        import dense
+
+        run = dense.run if part == "dense" else dense.run_small
+        results[part] = run(1 if quick else 5)
+
+
+def keep(results: dict[str, Any]) -> None:
+    """Write the results and every page that shows them: docs/performance.md, README.md, docs/accuracy.md."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    import tables
+
+    tables.write(results)
+    subprocess.run([sys.executable, "-m", "accuracy.report"], cwd=ROOT / "tests", check=True)
+
+
 def main() -> None:
     """Measure the parts named (all by default) and keep the others' earlier results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -64,33 +102,9 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     crossent.set_num_threads(THREADS)
     for part in chosen.parts or PARTS:
-        if part == "startup":
-            import startup
-
-            results[part] = startup.run(1 if chosen.quick else 3)
-        elif part == "linear":
-            import linear
-
-            results[part] = linear.run(1 if chosen.quick else 2)
-        elif part == "pytorch":
-            import pytorch
-
-            results[part] = results.get(part, {}) | pytorch.run(1 if chosen.quick else 4)
-        elif part == "heads":
-            import pytorch
-
-            results["pytorch"]["heads"] = pytorch.heads(1 if chosen.quick else 2)
-        else:
-            import dense
-
-            run = dense.run if part == "dense" else dense.run_small
-            results[part] = run(1 if chosen.quick else 5)
+        measure(part, chosen.quick, results)
         measured[part] = {"date": results["date"], "processor": results["machine"]["processor"]}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    import tables
-
-    tables.write(results)
+        keep(results)
     print(f"wrote {RESULTS} and the tables")
 
 
