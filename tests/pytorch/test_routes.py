@@ -198,3 +198,25 @@ def test_half_precision_is_the_float32_result_rounded(problem: Problem, dtype: t
     assert half.grad.dtype is dtype
     # A soft cap's slope is taken from the logits in double precision in either case, and rounded once.
     torch.testing.assert_close(half.grad, single.grad.to(dtype), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [40, 2000])
+def test_floating_targets_of_every_dtype(dtype: torch.dtype, rows: int) -> None:
+    """On the kernels' way and, where a target lies outside their range, on PyTorch's own."""
+    torch.manual_seed(rows)
+    logits = torch.randn(rows, 10).to(dtype)
+    for scale in (1.0, 2.0, -1.0):
+        target = (scale * torch.rand(rows, 10)).to(dtype)
+        z = logits.clone().requires_grad_()
+        exact = logits.double().clone().requires_grad_()
+        for ours, theirs in (
+            (cet.binary_cross_entropy_with_logits, F.binary_cross_entropy_with_logits),
+            (cet.cross_entropy, F.cross_entropy),
+        ):
+            z.grad = exact.grad = None
+            value, expected = ours(z, target), theirs(exact, target.double())
+            value.backward()
+            expected.backward()
+            torch.testing.assert_close(value.double(), expected, rtol=2e-6, atol=1e-12)
+            torch.testing.assert_close(z.grad.double(), exact.grad.to(dtype).double(), rtol=2e-2, atol=1e-7)

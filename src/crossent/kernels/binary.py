@@ -60,8 +60,8 @@ __all__ = ["sigmoid_rows"]
 
 # More fields of a block, behind those of the closed forms.
 LOGIT, TARGET, OTHER, W0, W1, FACTOR, ACTIVE, P0, P1, GRADIENT = number_fields(FIELDS, FIELDS + 10)
-A0, A1, E, LOG_SUM = number_fields(FIELDS + 10, FIELDS + 14)
-BLOCK_FIELDS = int(LOG_SUM) + 1
+MASS_OF_BOTH, LINEAR, NEAR, FAR, E = number_fields(FIELDS + 10, FIELDS + 15)
+BLOCK_FIELDS = int(E) + 1
 
 
 @helper
@@ -140,39 +140,35 @@ def _make_cross_entropy(exp: Any, logistic: Any, name: str) -> Any:
         wide_vectors()
         for i in range(LANES):
             given = f[TARGET * LANES + i]
-            factor = f[FACTOR * LANES + i]
             z = f[LOGIT * LANES + i]
             a1 = f[W1 * LANES + i] * (kept * given + half)
             a0 = f[W0 * LANES + i] * (kept * (1.0 - given) + half)
-            active = (given >= 0.0) & (a0 + a1 != 0.0) & (factor != 0.0)
-            f[A0 * LANES + i] = a0 if active else 0.0
-            f[A1 * LANES + i] = a1 if active else 0.0
-            f[LOGIT * LANES + i] = z if active else 0.0
+            mass = a0 + a1
+            factor = f[FACTOR * LANES + i]
+            active = (given >= 0.0) & (mass != 0.0) & (factor != 0.0)
+            is_up = z >= 0.0
+            down = -a1
+            near = a0 if is_up else down
+            far = down if is_up else a0
+            near = near if active else 0.0
+            far = far if active else 0.0
+            mass = mass if active else 0.0
+            linear = near * z
+            fall = -abs(z)
+            # 0 times an infinite logit is 0: what has no weight adds nothing.
+            f[LINEAR * LANES + i] = linear if near != 0.0 else 0.0
+            f[NEAR * LANES + i] = near
+            f[FAR * LANES + i] = far
+            f[MASS_OF_BOTH * LANES + i] = mass
+            f[E * LANES + i] = fall if active else 0.0
         for i in range(LANES):
-            f[E * LANES + i] = exp(-abs(f[LOGIT * LANES + i]))
+            f[E * LANES + i] = exp(f[E * LANES + i])
         for i in range(LANES):
             e = f[E * LANES + i]
             log_sum, large = logistic(e)
-            f[LOG_SUM * LANES + i] = log_sum
-            f[P0 * LANES + i] = e * large
-            f[P1 * LANES + i] = large
-        for i in range(LANES):
-            z = f[LOGIT * LANES + i]
-            a0 = f[A0 * LANES + i]
-            a1 = f[A1 * LANES + i]
-            log_sum = f[LOG_SUM * LANES + i]
-            small = f[P0 * LANES + i]
-            large = f[P1 * LANES + i]
-            is_up = z >= 0.0
-            p1 = large if is_up else small
-            p0 = small if is_up else large
-            negative = a0 * ((z if is_up else 0.0) + log_sum)
-            positive = a1 * ((0.0 if is_up else -z) + log_sum)
-            # 0 times an infinite logit is 0: what has no weight adds nothing.
-            negative = negative if a0 != 0.0 else 0.0
-            positive = positive if a1 != 0.0 else 0.0
-            f[LOSS * LANES + i] = weight * (negative + positive)
-            f[GRADIENT * LANES + i] = (scale * weight) * f[FACTOR * LANES + i] * (a0 * p1 - a1 * p0)
+            f[LOSS * LANES + i] = weight * multiply_add(f[MASS_OF_BOTH * LANES + i], log_sum, f[LINEAR * LANES + i])
+            gradient = multiply_add(f[FAR * LANES + i], e, f[NEAR * LANES + i]) * large
+            f[GRADIENT * LANES + i] = (scale * weight) * f[FACTOR * LANES + i] * gradient
 
     block.__name__ = block.__qualname__ = name  # machine code is found by it
     return helper(block)
@@ -207,24 +203,31 @@ def _sum(values: Any) -> Any:
 
 
 @helper
+def _sum_of_part(part: Any, work: Any, is_single: Any) -> Any:
+    if is_single:  # doubles have 29 bits to spare
+        return _sum(part)
+    copy_row(part, work[: len(part)])
+    return pairwise_sum(work[: len(part)])
+
+
+@helper
+def _keep_entries(losses: Any, row: Any, loss: Any, work: Any, is_single: Any, by_block: Any) -> None:
+    """Keep a block's losses, the first of which is `row`'s, of rows of one entry; or their sum."""
+    if by_block:
+        loss[row // LANES] = _sum_of_part(losses, work, is_single)
+    else:
+        copy_row(losses, loss[row : row + len(losses)])
+
+
+@helper
 def _add_to_rows(
-    f: Any, lanes: Any, row: Any, k: Any, classes: Any, high: Any, low: Any, loss: Any, work: Any, is_single: Any
+    losses: Any, row: Any, k: Any, classes: Any, high: Any, low: Any, loss: Any, work: Any, is_single: Any
 ) -> Any:
-    """Add a block's entries, the first of which is (row, k), to their rows; (high, low) is the open row's sum."""
-    losses = f[LOSS * LANES : LOSS * LANES + lanes]
-    if classes == 1:
-        copy_row(losses, loss[row : row + lanes])
-        return 0.0, 0.0
+    """Add a block's losses, the first (row, k)'s, to their rows; (high, low) is the open row's sum."""
     done = 0
-    while done < lanes:
-        take = min(classes - k, lanes - done)
-        part = losses[done : done + take]
-        if is_single:  # doubles have 29 bits to spare
-            total = _sum(part)
-        else:
-            copy_row(part, work[:take])
-            total = pairwise_sum(work[:take])
-        high, low = add_two_sum(high, low, total)
+    while done < len(losses):
+        take = min(classes - k, len(losses) - done)
+        high, low = add_two_sum(high, low, _sum_of_part(losses[done : done + take], work, is_single))
         done += take
         k += take
         if k == classes:
@@ -300,9 +303,13 @@ def sigmoid_rows(
     start: Any,
     stop: Any,
 ) -> None:
-    """Rows ``start:stop`` of entries; unused arrays are empty. Logits and gradient may be bits of bfloat16 numbers."""
+    """Rows ``start:stop`` of entries; unused arrays are empty. Logits and gradient may be bits of bfloat16 numbers.
+
+    With fewer losses than rows, of one entry each, there is one for every `LANES` rows: their sum.
+    """
     classes = logits.shape[1]
     is_single = logits.itemsize < 8
+    by_block = len(loss) < len(logits)
     flat_logits, flat_labels, flat_soft = logits.reshape(-1), labels.reshape(-1), soft.reshape(-1)
     flat_grad, flat_loss = grad.reshape(-1), entry_loss.reshape(-1)
     f = np.zeros(BLOCK_FIELDS * LANES)
@@ -344,4 +351,8 @@ def sigmoid_rows(
             _store(f, LOSS, flat_loss[first:last])
         if len(flat_grad) > 0:
             _store(f, GRADIENT, flat_grad[first:last])
-        high, low = _add_to_rows(f, last - first, row, k, classes, high, low, loss, work, is_single)
+        losses = f[LOSS * LANES : LOSS * LANES + last - first]
+        if classes == 1:
+            _keep_entries(losses, row, loss, work, is_single, by_block)
+        else:
+            high, low = _add_to_rows(losses, row, k, classes, high, low, loss, work, is_single)

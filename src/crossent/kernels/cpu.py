@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import bfloat16, binary, curvature, distributions, entries, general, mean, narrow, planes, wide
+from . import bfloat16, binary, curvature, distributions, entries, general, mean, narrow, planes, reference, wide
 from . import labels as _labels
 from .affine import affine_moments, sigmoid_affine_moments, temperature_moments
 from .closed_forms import BRIER_TERM, CROSS_ENTROPY, ENTROPY_PENALTY, LANES
@@ -26,6 +26,7 @@ __all__ = [
     "affine_moments",
     "bin_sums",
     "draw_entries",
+    "lies_within",
     "mean_at",
     "multiply_entries",
     "narrow_bfloat16",
@@ -336,17 +337,19 @@ def sigmoid_value_grad(
     grad: Array | None,
     entry_loss: Float64 | None,
     entry_weight: Float64 | None = None,
+    sum_only: bool = False,
 ) -> Float64:
     """Summed loss of each row of entries, each entry's own into ``entry_loss``, and the gradient into ``grad``.
 
     ``entry_weight`` is a further factor of the gradient, one an entry; an entry of factor 0 has no loss either.
-    ``logits`` and ``grad`` may be bits of bfloat16 numbers in uint16, with ``soft`` in float32.
+    ``logits`` and ``grad`` may be bits of bfloat16 numbers in uint16, with ``soft`` in float32. ``sum_only`` allows
+    losses of several rows to be returned as one.
     """
     rows, classes = logits.shape
     computed = _FLOAT32 if logits.dtype == np.uint16 else logits.dtype
     if rows == 0 or classes == 0:
         return np.zeros(rows)
-    loss = np.empty(rows)
+    loss = np.empty(-(-rows // LANES) if sum_only and classes == 1 else rows)
     arguments = (
         _plain(logits),
         _NO_ENTRIES if labels is None else _plain(labels),
@@ -361,7 +364,7 @@ def sigmoid_value_grad(
         _NO_DOUBLE_ROWS if entry_loss is None else entry_loss,
         loss,
     )
-    run_rows(binary.sigmoid_rows, rows, classes, arguments)
+    run_rows(binary.sigmoid_rows, rows, classes, arguments, LANES if classes == 1 else 1)
     return loss
 
 
@@ -426,6 +429,16 @@ def scan_labels(
         _NO_DOUBLES if row_weight is None else _plain(row_weight),
         out,
     )
+
+
+def lies_within(values: Array, greatest: float) -> bool:
+    """Whether all numbers lie in ``0..greatest``, which NaN does not; bfloat16 by its bits in uint16."""
+    if values.size < SERIAL_ELEMENTS:
+        return reference.lies_within(values, greatest)
+    flat = _plain(np.ascontiguousarray(values).reshape(-1))
+    outside = np.empty(-(-len(flat) // _labels.PART), np.bool_)
+    run_rows(_labels.find_outside, len(outside), _labels.PART, (flat, float(greatest), outside))
+    return not outside.any()
 
 
 def widen_bfloat16(bits: NDArray[np.uint16], out: NDArray[np.float32]) -> None:

@@ -1,4 +1,6 @@
-"""One cheap pass over integer labels: which rows count, what they weigh together, and the first one that is wrong."""
+"""One cheap pass over targets: which labels count, what they weigh together and the first that is wrong; or whether
+floating ones lie in their range.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from ._compile import kernel
+from ._compile import helper, kernel, wide_vectors
+from .bfloat16 import as_number
 from .exp import pairwise_sum
 from .rows import add_two_sum
 
-__all__ = ["scan"]
+__all__ = ["PART", "find_outside", "scan"]
 
 _BLOCK = 256
+
+PART = 4096
+"""Numbers that `find_outside` looks at together."""
 
 
 @kernel
@@ -46,3 +52,20 @@ def scan(
             work[i - start] = w
         high, low = add_two_sum(high, low, pairwise_sum(work[: stop - start]))
     return -1, count, high + low
+
+
+@helper
+def _count_outside(values: Any, greatest: Any) -> Any:
+    wide_vectors()
+    outside = 0
+    for i in range(len(values)):
+        v = as_number(values[i])
+        outside += 0 if (v >= 0.0) & (v <= greatest) else 1
+    return outside
+
+
+@kernel
+def find_outside(values: Any, greatest: Any, outside: Any, start: Any, stop: Any) -> None:
+    """Whether each of the parts ``start:stop`` holds a number that is not in ``0..greatest``, NaN included."""
+    for part in range(start, stop):
+        outside[part] = _count_outside(values[part * PART : min((part + 1) * PART, len(values))], greatest) > 0

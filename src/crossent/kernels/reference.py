@@ -33,6 +33,7 @@ __all__ = [
     "affine_moments",
     "bin_sums",
     "blocks",
+    "lies_within",
     "loss_from_table",
     "mean_at",
     "pool_adjacent",
@@ -98,6 +99,14 @@ def scan_labels(
         weight = weight * row_weight[counted]
     with np.errstate(over="ignore"):  # an infinite sum is refused where the denominator is decided
         return -1, count, float(np.sum(weight))
+
+
+def lies_within(values: np.ndarray, greatest: float) -> bool:
+    """Return whether all numbers lie in ``0..greatest``, which NaN does not; bfloat16 by its bits in uint16."""
+    if values.dtype == np.uint16:
+        bits, values = values, np.empty(values.shape, np.float32)
+        widen_bfloat16(bits, values)
+    return values.size == 0 or bool(np.min(values) >= 0 and np.max(values) <= greatest)
 
 
 def softmax_rows(
@@ -327,10 +336,12 @@ def sigmoid_value_grad(
     grad: np.ndarray | None,
     entry_loss: np.ndarray | None,
     entry_weight: np.ndarray | None = None,
+    sum_only: bool = False,
 ) -> np.ndarray:
     """Return each row's summed entry losses; fill `grad` and, per entry, `entry_loss`.
 
-    `entry_weight` is a further factor of the gradient, one an entry; an entry of factor 0 has no loss either.
+    `entry_weight` is a further factor of the gradient, one an entry; an entry of factor 0 has no loss either. A twin
+    may return losses of several rows as one if `sum_only`.
     """
     loss = loss_from_table(terms)
     row_loss = np.empty(len(logits))

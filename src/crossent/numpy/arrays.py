@@ -86,6 +86,12 @@ def as_bits(array: np.ndarray) -> np.ndarray:
     return array.view(np.uint16)
 
 
+def typed(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return an array (n, K) in the dtype that is computed in, contiguous; itself if it is that."""
+    array = np.ascontiguousarray(array)
+    return array if array.dtype == dtype else widened(array, dtype)
+
+
 def widened(array: np.ndarray, dtype: np.dtype, scratch: np.ndarray | None = None) -> np.ndarray:
     """Return a copy of a contiguous array (n, K) in the dtype that is computed in; it may lie in `scratch` (m, K)."""
     out = np.empty(array.shape, dtype) if scratch is None else scratch[: len(array)]

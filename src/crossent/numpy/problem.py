@@ -132,7 +132,7 @@ class Evaluator:
             return self.head.evaluate(logits, rows, grad, entries)
         if is_bfloat16(logits.dtype) and self.map.is_identity and self.head.takes_bfloat16:
             return self.head.evaluate(as_bits(logits), rows, None if grad is None else as_bits(grad), entries)
-        losses = np.empty(len(logits))
+        losses = [np.empty(0)]
         step = max(1, WORK_ELEMENTS // max(1, logits.shape[1]))
         scratch = np.empty((min(step, len(logits)), logits.shape[1]), self.head.dtype)
         for start in range(0, len(logits), step):
@@ -140,10 +140,11 @@ class Evaluator:
             here = slice(rows.start + part.start, rows.start + part.stop)
             raw = widened(logits[part], self.head.dtype, scratch)
             part_entries = None if entries is None else entries[part]
-            losses[part], slope = self._evaluate_mapped(raw, here, grad is not None, part_entries)
+            part_losses, slope = self._evaluate_mapped(raw, here, grad is not None, part_entries)
+            losses.append(part_losses)
             if grad is not None:
                 narrow_into(slope, grad[part])
-        return losses
+        return np.concatenate(losses)
 
     def _evaluate_mapped(
         self, raw: np.ndarray, rows: slice, with_grad: bool, entries: np.ndarray | None
@@ -203,6 +204,7 @@ class Problem:
         options = with_teacher_temperature(options)
         self.head = make_head(target, options, array.shape[:-1], num_classes, self.dtype)
         self.evaluator = Evaluator(self.head, make_map(options, num_classes))
+        self.head.sum_only = self.is_single_label and self.head.reduction.kind != "none"
         self._array = array
         self.planes = planes if planes is not None and self._takes(planes) else None
         if self.planes is None:

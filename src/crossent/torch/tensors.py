@@ -16,6 +16,7 @@ from crossent.numpy.heads import TopK
 from crossent.numpy.options import Options
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+BY_KERNELS = (torch.float32, torch.float64, torch.bfloat16)
 PLAIN = (Tensor, torch.nn.Parameter)
 """Ordinary tensors; a subclass may be anything."""
 
@@ -123,12 +124,11 @@ def _numbers(value: Any) -> Any:
 
 
 def numpy_target(target: Any) -> Any:
-    """Return a target for the NumPy front end: labels as they are, half-precision distributions in float32."""
+    """Return a target for the NumPy front end."""
     if isinstance(target, TopK):
         return TopK(_numbers(target.indices), _numbers(target.probabilities))
     if isinstance(target, Tensor):
-        target = target.detach().resolve_neg()
-        return (target.float() if target.dtype in (torch.float16, torch.bfloat16) else target).numpy()
+        return as_numpy(target)
     return target
 
 

@@ -62,11 +62,14 @@ class Head:
         Factor of a row's loss in the reduced value: 1 / denominator for a mean.
     slope : float
         A constant slope of the logits' map: a further factor of the gradient that `evaluate` writes.
+    sum_only : bool
+        Nothing but the sum of the losses is read: `evaluate` may return those of several rows as one.
     """
 
     scale: float
     offset: float
     slope: float = 1.0
+    sum_only: bool = False
     labels: np.ndarray | None = None
     soft: np.ndarray | None = None
     twin: Any = None

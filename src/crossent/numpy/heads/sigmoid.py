@@ -11,7 +11,7 @@ from crossent.core.losses import Distillation, check_number
 from crossent.core.statistics import Rows
 from crossent.errors import describe, refuse
 from crossent.kernels import reference, registry
-from crossent.numpy.arrays import weights
+from crossent.numpy.arrays import typed, weights
 from crossent.numpy.heads.base import Head, target_array, terms_table
 from crossent.numpy.options import Options
 
@@ -78,12 +78,13 @@ class SigmoidHead(Head):
             raise ValueError(
                 refuse("ignore_index applies to integer targets", describe(target), "use weight with floating targets")
             )
-        if target.size and not (np.min(target) >= 0 and np.max(target) <= 1):
-            row, column = (int(i) for i in np.argwhere(~((target >= 0) & (target <= 1)))[0])
+        soft = typed(target, self.dtype)
+        if not self.twin.lies_within(soft, 1.0):
+            row, column = (int(i) for i in np.argwhere(~((soft >= 0) & (soft <= 1)))[0])
             raise ValueError(
-                refuse("floating targets must lie in [0, 1]", f"{target[row, column]} in row {row}, label {column}")
+                refuse("floating targets must lie in [0, 1]", f"{soft[row, column]} in row {row}, label {column}")
             )
-        self.soft = np.ascontiguousarray(target, dtype=self.dtype)
+        self.soft = soft
         self._resolve(target.size, target.size)
 
     @property
@@ -108,6 +109,7 @@ class SigmoidHead(Head):
             grad,
             entries,
             factor,
+            self.sum_only and row_weight is None,
         )
         if entries is None:
             return self._weighted(losses, rows)

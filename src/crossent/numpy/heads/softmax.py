@@ -13,7 +13,7 @@ from crossent.core.losses import Distillation, Loss
 from crossent.core.statistics import Rows
 from crossent.errors import describe, refuse
 from crossent.kernels import reference, registry
-from crossent.numpy.arrays import as_ndarray, compute_dtype, real_array, weights
+from crossent.numpy.arrays import FLOAT32, as_ndarray, compute_dtype, is_bfloat16, real_array, typed, weights
 from crossent.numpy.heads.base import Head, target_array, terms_table
 from crossent.numpy.options import Options
 
@@ -37,12 +37,11 @@ class TopK(NamedTuple):
 
 
 def _check_distributions(target: np.ndarray, loss: Loss, tolerance: float) -> None:
-    if target.size == 0:
-        return
-    if not np.min(target) >= 0:
-        row = int(np.argmax(~np.all(target >= 0, axis=1)))
-        raise ValueError(refuse("a target distribution must be non-negative", f"{np.min(target[row])} in row {row}"))
-    if not np.isfinite(np.max(target)):
+    if not registry.find(target.dtype).lies_within(target, np.finfo(target.dtype).max):
+        if not np.min(target) >= 0:
+            row = int(np.argmax(~np.all(target >= 0, axis=1)))
+            asked = "a target distribution must be non-negative"
+            raise ValueError(refuse(asked, f"{np.min(target[row])} in row {row}"))
         row = int(np.argmax(~np.isfinite(target).all(axis=1)))
         raise ValueError(refuse(f"a target distribution must be finite in {target.dtype}", f"inf in row {row}"))
     if loss.needs_unit_mass:
@@ -130,7 +129,7 @@ class SoftmaxHead(Head):
         if self.options.margin is not None:
             raise ValueError(refuse("margin needs integer labels", describe(target)))
         target = target.reshape(self.num_rows, self.num_classes)
-        soft = np.ascontiguousarray(target, dtype=self.dtype)
+        soft = typed(target, self.dtype)
         _check_distributions(soft, self.loss, _MASS_TOLERANCE.get(target.dtype.itemsize, 1e-6))
         self._set_soft(soft)
 
@@ -158,6 +157,8 @@ class SoftmaxHead(Head):
                 )
             )
         logits = logits.reshape(self.num_rows, self.num_classes)
+        if is_bfloat16(logits.dtype):
+            logits = typed(logits, FLOAT32)
         soft = np.empty(logits.shape, dtype=self.dtype)
         self.constant = np.empty(self.num_rows)
         for block in reference.blocks(*logits.shape):
