@@ -278,3 +278,49 @@ def test_a_class_without_weight_has_probability_zero() -> None:
     model = SoftmaxRegression(link="sigmoid").fit(X, sets)
     assert model.predict(X)[:, 1:].tolist() == [[0, 1]] * 200
     assert model.duality_gap_ <= 1e-4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"fit_intercept": False},
+        {"class_weight": {"a": 1.0, "c": 3.0}},
+        {"label_smoothing": 0.1},
+        {"loss": 2.0 * ce.CrossEntropy()},
+        {"C": math.inf, "label_smoothing": 0.2},
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_two_classes_are_fitted_as_one_logit(
+    options: dict[str, Any], dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the coefficients that the two logits have. A third class without weight is none, with weights of classes."""
+    rng = np.random.default_rng(8)
+    data = rng.normal(size=(300, 4)).astype(dtype)
+    labels = np.where(data[:, 0] + rng.normal(size=300) > 0.5, "a", "c")
+    weight = rng.uniform(0.5, 2.0, 300)
+    if "class_weight" in options:
+        labels[:9], weight[:9] = "b", 0.0
+        options = {"class_weight": {"b": 1.0, **options["class_weight"]}}
+    options = {"tol": 1e-5 if dtype == np.float32 else 1e-10, **options}
+    fast = SoftmaxRegression(**options).fit(data, labels, weight)
+    monkeypatch.setattr("crossent.sklearn.softmax_regression.has_one_logit", lambda *_: False)
+    slow = SoftmaxRegression(**options).fit(data, labels, weight)
+    tolerance = 2e-3 if dtype == np.float32 else 1e-5
+    np.testing.assert_allclose(fast.coef_, slow.coef_, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(fast.intercept_, slow.intercept_, rtol=tolerance, atol=tolerance)
+    assert fast.objective_ == pytest.approx(slow.objective_, rel=1e-5)
+    assert fast.history_[0]["objective"] == pytest.approx(slow.history_[0]["objective"], rel=1e-6)
+    if not math.isinf(fast.C):
+        assert 0 <= fast.duality_gap_ <= options["tol"]
+        np.testing.assert_array_equal(fast.coef_.sum(axis=0), 0.0)
+
+
+def test_a_warm_start_of_two_classes_need_not_be_balanced() -> None:
+    model = SoftmaxRegression(warm_start=True, tol=1e-10).fit(X, LABELS == 1)
+    exact = model.coef_.copy()
+    model.coef_ += 3.0
+    model.fit(X, LABELS == 1)
+    assert model.n_iter_ == 1
+    np.testing.assert_allclose(model.coef_, exact, rtol=1e-6, atol=1e-9)

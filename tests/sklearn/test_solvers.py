@@ -153,13 +153,23 @@ def test_the_whole_hessian_is_that_of_the_products(link: str, intercept: bool, k
     whole = DirectHessian.at(objective, theta)
     product = Hessian(objective, theta) @ vector
     size = 6 if intercept else 5
-    found = (whole.matrix @ vector[:, :size].ravel()).reshape(k, size)
+    found = np.einsum("kdle,le->kd", whole.blocks, vector[:, :size])
     np.testing.assert_allclose(found, product[:, :size], rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(whole.solve(product), vector, rtol=1e-10, atol=1e-12)
     if intercept:
         shift = np.column_stack([np.zeros((k, 5)), vector[:, -1]])
         found = whole.solve_intercept((Hessian(objective, theta) @ shift)[:, -1])
         np.testing.assert_allclose(found, vector[:, -1], rtol=1e-12, atol=1e-14)
+
+
+def test_a_solution_of_the_whole_hessian_need_not_sum_to_zero_over_classes() -> None:
+    objective = _objective("softmax", True, 3)
+    rng = np.random.default_rng(1)
+    theta, vector = rng.normal(size=(2, 3, 6))
+    vector[:, -1] -= vector[:, -1].mean()
+    assert abs(vector[:, :-1].sum(axis=0)).min() > 0.1
+    whole = DirectHessian.at(objective, theta)
+    np.testing.assert_allclose(whole.solve(Hessian(objective, theta) @ vector), vector, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("C", [1.0, math.inf])

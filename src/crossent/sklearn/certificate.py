@@ -53,6 +53,9 @@ from scipy.sparse import csr_array
 from .interface import Array, DualSums, Evaluation, Objective, inner, row_blocks, squared_norm
 from .objective import LinearObjective, Workspace
 
+SMALL = 1 << 14
+"""Elements of a dense one-hot matrix that are less work than to build a sparse one."""
+
 
 @dataclass(frozen=True)
 class Gap:
@@ -129,7 +132,7 @@ class Certificate:
             shares = 1 - self.observed / predicted
             if not self._softmax:
                 shares = np.maximum(shares, 1 - (self.mass - self.observed) / (self.mass - predicted))
-        share = float(np.clip(np.nanmax(shares), 0.0, 1.0))
+        share = min(max(0.0, float(np.fmax.reduce(shares))), 1.0)  # not NaN: 0/0 of a class that nobody has
         excess = np.maximum(self.observed - (1 - share) * predicted, 0.0)
         if not self._softmax:
             return share, np.minimum(excess, share * self.mass)
@@ -158,7 +161,7 @@ def dual_sums(objective: LinearObjective) -> DualSums:
         columns = objective.columns(workspace, rows)
         weight = objective.row_weight[rows]
         target = objective.target
-        if target.hard and softmax:
+        if target.hard and softmax and len(columns) * k > SMALL:
             mass = objective.mass(rows)
             one_hot = csr_array((mass, target.values[rows], np.arange(len(columns) + 1)), shape=(len(columns), k))
             for sum_, part in zip(total, (one_hot.T @ columns, mass @ columns), strict=False):

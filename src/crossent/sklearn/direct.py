@@ -2,8 +2,7 @@
 
 What conjugate gradients cost on small data is not arithmetic but calls. With ``x̃ = (x, 1)`` the Hessian's blocks for
 two classes are ``-Σ_i a_i p_ik p_il x̃_i x̃_iᵀ``; a block on the diagonal is minus the sum of the others in its row,
-because shifting all classes together changes nothing. The direction of that shift is given a curvature, so that the
-system can be solved.
+because shifting all classes together changes nothing. So the system is solved for all classes but one.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ DIRECT_PARAMETERS = 256
 class DirectHessian:
     """∇²F at one point; of P = K D parameters, or K (D + 1) with intercepts."""
 
-    matrix: Array  # (P, P)
-    num_outputs: int
+    blocks: Array  # (K, d, K, d), d = D or D + 1
     penalty: float
     shift_invariant: bool
 
@@ -47,71 +45,89 @@ class DirectHessian:
             columns = objective.columns(workspace, rows)
             logits = objective.logits(workspace, working, columns)
             mass = objective.mass(rows)
-            values = objective.probabilities(logits)[0] if softmax else objective.variances(logits)
-            values = drop_negligible(values)
+            values = _softmax(logits) if softmax else _variances(logits)
+            weights = drop_negligible(values) * mass.T
             if objective.fit_intercept:
-                columns = np.column_stack([columns, np.ones(len(columns), columns.dtype)])
-            for start in range(0, len(columns), step):
-                part = slice(start, start + step)
-                if softmax:
-                    others = (values[part, 1:, None] * columns[part, None, :]).reshape(-1, (k - 1) * d)
+                columns, features = np.empty((len(columns), d), columns.dtype), columns
+                columns[:, :-1], columns[:, -1] = features, 1.0
+            if not softmax:
+                for i in range(k):
+                    total[i, :, i] += _weighted_square(columns, weights[i])
+            elif k == 2:
+                total[0, :, 1] -= _weighted_square(columns, weights[0] * values[1])
+            else:
+                for start in range(0, len(columns), step):
+                    part = slice(start, start + step)
+                    others = (values[1:, part].T[:, :, None] * columns[part, None, :]).reshape(-1, (k - 1) * d)
                     for i in range(k - 1):
-                        own = columns[part] * (mass[part] * values[part, i])[:, None]
-                        total[i * d : (i + 1) * d, (i + 1) * d :] -= own.T @ others[:, i * d :]
-                else:
-                    weighted = values[part] * (mass[part] if mass.ndim == 2 else mass[part, None])
-                    blocks = np.einsum("nk,nd,ne->kde", weighted, columns[part], columns[part], optimize=True)
-                    total.reshape(k, d, k, d)[np.arange(k), :, np.arange(k)] += blocks
+                        own = columns[part] * weights[i, part, None]
+                        total[i, :, i + 1 :] -= (own.T @ others[:, i * d :]).reshape(d, -1, d)
             return 0.0
 
-        matrix = np.zeros((k * d, k * d))
-        for total, _ in objective.sum_rows(work, lambda: np.zeros((k * d, k * d))):
-            matrix += total
-        blocks = matrix.reshape(k, d, k, d)
+        blocks = np.zeros((k, d, k, d))
+        for total, _ in objective.sum_rows(work, lambda: np.zeros((k, d, k, d))):
+            blocks += total
+        diagonal = np.arange(k)
         if softmax:
-            matrix += matrix.T
-            diagonal = np.arange(k)
+            blocks += blocks.transpose(2, 3, 0, 1)
             blocks[diagonal, :, diagonal] = -blocks.sum(axis=2)
-        features = np.arange(objective.num_features)
-        for output in range(k):
-            blocks[output, features, output, features] += objective.penalty
-        return cls(matrix, k, objective.penalty, objective.is_shift_invariant)
+        penalties = np.full(d, objective.penalty)
+        penalties[objective.num_features :] = 0.0
+        blocks[diagonal, :, diagonal] += np.diag(penalties)
+        return cls(blocks, objective.penalty, objective.is_shift_invariant)
 
     def solve(self, gradient: Array) -> Array | None:
         """Return the inverse Hessian times a gradient (K, D + 1), or None if rounding leaves no inverse."""
-        k, size = self.num_outputs, self.matrix.shape[0] // self.num_outputs
-        unseen = slice(0 if self.penalty == 0 else gradient.shape[1] - 1, size)
-        solution = self._solve(self.matrix.reshape(k, size, k, size), gradient[:, :size], unseen)
+        size = self.blocks.shape[1]
+        solution = self._solve(self.blocks, gradient[:, :size])
         if solution is None:
             return None
         out = np.zeros_like(gradient)
         out[:, :size] = solution
+        if self.shift_invariant and self.penalty > 0:
+            # Of a shift of all classes along a feature the penalty is all the curvature; along b there is none.
+            out[:, :-1] += gradient[:, :-1].mean(axis=0) / self.penalty
         return out
 
     def solve_intercept(self, gradient: Array) -> Array:
         """Return the inverse of the intercepts' own block times a gradient (K,)."""
-        k, size = self.num_outputs, self.matrix.shape[0] // self.num_outputs
-        blocks = self.matrix.reshape(k, size, k, size)[:, -1:, :, -1:]
-        solution = self._solve(blocks, gradient[:, None], slice(0, 1))
+        solution = self._solve(self.blocks[:, -1:, :, -1:], gradient[:, None])
         return np.zeros_like(gradient) if solution is None else solution[:, 0]
 
-    def _solve(self, blocks: Array, gradient: Array, unseen: slice) -> Array | None:
-        """Solve ``blocks x = gradient`` (K, d). A shift of all classes along the columns `unseen` is left alone."""
-        k, d = gradient.shape
-        columns = np.arange(d)[unseen]
-        if self.shift_invariant and len(columns):
-            scale = np.einsum("kdkd->d", blocks)[columns] / k**2
-            blocks = blocks.copy()
-            blocks[:, columns, :, columns] += scale[:, None, None]
-            gradient = gradient.copy()
-            gradient[:, columns] -= gradient[:, columns].mean(axis=0)
+    def _solve(self, blocks: Array, gradient: Array) -> Array | None:
+        """Solve ``blocks x = gradient`` (K, d); if shifts of all classes change nothing, for ``Σ_k x_k = 0``."""
+        if self.shift_invariant:  # the last class is minus the sum of the others
+            blocks = blocks[:-1] - blocks[-1:]
+            blocks = blocks[:, :, :-1] - blocks[:, :, -1:]
+            gradient = gradient[:-1] - gradient[-1]
+        size = gradient.size
         try:
-            solution = np.asarray(np.linalg.solve(blocks.reshape(k * d, k * d), gradient.ravel()), np.float64)
+            flat = np.asarray(np.linalg.solve(blocks.reshape(size, size), gradient.ravel()), np.float64)
         except np.linalg.LinAlgError:
             return None
-        if not np.isfinite(solution).all():
+        if not np.isfinite(flat).all():
             return None
-        solution = solution.reshape(k, d)
-        if self.shift_invariant and len(columns):
-            solution[:, columns] -= solution[:, columns].mean(axis=0)
-        return solution
+        solution = flat.reshape(gradient.shape)
+        return np.concatenate([solution, -solution.sum(axis=0, keepdims=True)]) if self.shift_invariant else solution
+
+
+def _softmax(logits: Array) -> Array:
+    """Return probabilities (K, n) of logits (n, K): their products with one another, all that the Hessian needs, keep
+    every digit."""
+    p = np.ascontiguousarray(logits.T)
+    p -= p.max(axis=0)
+    np.exp(p, out=p)
+    p /= p.sum(axis=0)
+    return p
+
+
+def _variances(logits: Array) -> Array:
+    """Return σ(z) σ(-z) of logits (n, K), as (K, n)."""
+    e = np.exp(-np.abs(np.ascontiguousarray(logits.T)))
+    return e / np.square(1.0 + e)
+
+
+def _weighted_square(columns: Array, weight: Array) -> Array:
+    """Return ``Σ_i w_i x_i x_iᵀ``, w ≥ 0; of a matrix and its own transpose BLAS computes one half."""
+    root = columns * np.sqrt(weight)[:, None]
+    return root.T @ root

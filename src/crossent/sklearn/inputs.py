@@ -30,6 +30,8 @@ def read_frame(X: Any) -> tuple[Any, Any]:
     ValueError
         If a column of the frame is not of numbers, or a cell is missing, with the column and row.
     """
+    if type(X) is np.ndarray:
+        return X, None
     try:
         frame = nw.from_native(X, eager_only=True, pass_through=True)
     except DuplicateError as error:

@@ -446,7 +446,10 @@ class LinearObjective:
         np.matmul(rows_by_outputs.T, columns, out=workspace.product)
         total[:, :-1] += workspace.product
         if self.fit_intercept:
-            total[:, -1] += rows_by_outputs.sum(axis=0, dtype=np.float64)
+            if rows_by_outputs.dtype == np.float64:  # many short rows are slow to add up one by one
+                total[:, -1] += np.ones(len(rows_by_outputs)) @ rows_by_outputs
+            else:
+                total[:, -1] += rows_by_outputs.sum(axis=0, dtype=np.float64)
 
     def probabilities(self, logits: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[Any]]:
         """Replace softmax logits (n, K) by probabilities; return them, the likeliest class m and 1 - p_m, accurately.

@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
@@ -28,21 +28,10 @@ from .inference import CoefficientSummary, summarize_coefficients
 from .inputs import check_labels, check_source, read_frame, refuse_overflow, refuse_source
 from .interface import Array, Evaluation, Objective
 from .objective import CACHE_BYTES, CROSS_ENTROPY_TERMS, SIZEABLE_WORK, LinearObjective, can_copy
+from .problem import Problem, has_one_logit
 from .solvers import Monitor, Result, minimize, predicted_start
 from .streaming import MappedRows, RowSource
 from .targets import EncodedTarget, class_weights, encode_target
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """An objective; which outputs its parameters are; the intercepts of the others; the sum of the sample weights; and
-    the target of all outputs, for other weights of the rows."""
-
-    objective: Objective
-    outputs: NDArray[np.intp]
-    edge: Array
-    total: float
-    target: EncodedTarget
 
 
 def is_dask_collection(X: Any) -> bool:
@@ -269,7 +258,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
                 return
 
     def _sweep(
-        self, problem: _Problem, Cs: Iterable[float], theta: Array, known: dict[str, Any]
+        self, problem: Problem, Cs: Iterable[float], theta: Array, known: dict[str, Any]
     ) -> Iterator[tuple[SoftmaxRegression, Result]]:
         """Yield a clone with the attributes `known`, fitted, and how its fit ended, for each C."""
         found: list[tuple[float, Evaluation]] = []  # the last two C and their optima
@@ -300,7 +289,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         refuse_overflow(X)
         return X, y
 
-    def _prepare(self, X: Any, y: Any, sample_weight: Any) -> _Problem:
+    def _prepare(self, X: Any, y: Any, sample_weight: Any) -> Problem:
         """Check everything; return the objective, without its penalty, and how its parameters are stored."""
         loss = self._check_parameters()
         if is_dask_collection(X):
@@ -311,7 +300,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             X = MappedRows(X)
         return self._build(X, y, _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True))
 
-    def _build(self, X: Any, y: NDArray[Any], weight: Array, keep_rows: bool = False) -> _Problem:
+    def _build(self, X: Any, y: NDArray[Any], weight: Array, keep_rows: bool = False) -> Problem:
         """Return the problem of checked data; with `keep_rows` rows of weight 0 stay in it."""
         loss = self._check_parameters()
         target = self._encode(y, weight, loss)
@@ -323,19 +312,20 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         if can_select and not (keep_rows or counted.all()):
             X, weight, target = X[counted], weight[counted], target.take(counted)
         total = float(weight.sum())
-        objective = self._objective(X, target.restrict(outputs), weight / total, loss)
-        return _Problem(objective, outputs, edge, total, target)
+        one_logit = has_one_logit(target, outputs, loss)
+        objective = self._objective(X, target.restrict(outputs, one_logit), weight / total, loss)
+        return Problem(objective, outputs, edge, total, target, one_logit)
 
-    def _reweigh(self, problem: _Problem, weight: Array) -> _Problem:
+    def _reweigh(self, problem: Problem, weight: Array) -> Problem:
         """Return the problem with other weights of the rows, which share the data and what was derived from them."""
         total = float(weight.sum())
         target = problem.target.weighted(class_weights(problem.target, self.class_weight, weight))
         factor = _terms(self._check_parameters())[1]
         assert isinstance(problem.objective, LinearObjective)  # others are not divided into folds
-        problem.objective.reweigh(weight / total * factor, target.restrict(problem.outputs))
+        problem.objective.reweigh(weight / total * factor, target.restrict(problem.outputs, problem.one_logit))
         return replace(problem, total=total, target=target)
 
-    def _prepare_distributed(self, X: Any, y: Any, sample_weight: Any, loss: Loss) -> _Problem:
+    def _prepare_distributed(self, X: Any, y: Any, sample_weight: Any, loss: Loss) -> Problem:
         """The same for Dask collections, whose rows stay where they are."""
         from .dask_collections import frame_of
         from .distributed import DistributedObjective, DistributedRows
@@ -353,9 +343,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         dtype = self._working_dtype(sum(rows.summary.rows) * rows.num_features * target.num_outputs, terms, rows.dtype)
         fit_intercept = bool(self.fit_intercept)
         objective = DistributedObjective(rows, target, weight, outputs, factor / total, terms, fit_intercept, dtype)
-        return _Problem(objective, outputs, edge, total, target)
+        return Problem(objective, outputs, edge, total, target)
 
-    def _open_checkpoint(self, problem: _Problem) -> Checkpoint | None:
+    def _open_checkpoint(self, problem: Problem) -> Checkpoint | None:
         if self.checkpoint is None:
             return None
         if not isinstance(problem.objective, LinearObjective):
@@ -366,7 +356,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
 
     def _solve(
         self,
-        problem: _Problem,
+        problem: Problem,
         theta: Array,
         checkpoint: Checkpoint | None = None,
         found: Sequence[tuple[float, Evaluation]] = (),
@@ -376,14 +366,14 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         Optima change about evenly with log C; two that were `found` say where to begin instead of at `theta`.
         """
         objective = problem.objective
-        objective.restart(0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * problem.total))
+        objective.restart(problem.penalty(0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * problem.total)))
         scale = problem.total if math.isinf(self.C) else float(self.C) * problem.total
         monitor = self._monitor(objective, scale)
         if len(found) == 2 and found[0][0] < found[1][0] < self.C < math.inf:
             (first, earlier), (last, latest) = found
             theta = predicted_start(objective, earlier, latest, math.log(self.C / last) / math.log(last / first))
         result = minimize(monitor, theta, checkpoint)
-        self._store(result, monitor, problem.outputs, problem.edge, scale)
+        self._store(result, monitor, problem, scale)
         return result, monitor
 
     def _check_parameters(self) -> Loss:
@@ -485,34 +475,36 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             )
         return self.callback is not None and bool(self.callback(entry))
 
-    def _start(self, problem: _Problem) -> Array:
+    def _start(self, problem: Problem) -> Array:
         """Return W = 0 with the best b for it, or the last fit's parameters, in the centred coordinates."""
-        objective, outputs, num_outputs = problem.objective, problem.outputs, len(problem.edge)
+        objective, outputs = problem.objective, problem.outputs
         theta = np.zeros((objective.num_outputs, objective.num_features + 1))
-        shape = (num_outputs, objective.num_features)
+        shape = (len(problem.edge), objective.num_features)
         if self.warm_start and hasattr(self, "coef_") and self.coef_.shape == shape:
-            theta[:, :-1] = self.coef_[outputs]
-            if self.fit_intercept and np.isfinite(self.intercept_[outputs]).all():
-                theta[:, -1] = self.intercept_[outputs] + theta[:, :-1] @ objective.center
+            earlier = np.column_stack([self.coef_[outputs], self.intercept_[outputs]])
+            theta = problem.parameters(earlier.astype(np.float64))
+            if self.fit_intercept and np.isfinite(theta[:, -1]).all():
+                theta[:, -1] += theta[:, :-1] @ objective.center
                 return theta
+            theta[:, -1] = 0.0
         if self.fit_intercept:
             mass, total = objective.total_mass()
             tiny = np.finfo(np.float64).tiny
             logits = np.log(np.maximum(mass, tiny))
-            if self.link == "sigmoid":
+            if objective.link == "sigmoid":
                 theta[:, -1] = logits - np.log(np.maximum(total - mass, tiny))
             else:
                 theta[:, -1] = logits - logits.mean()
         return theta
 
-    def _store(self, result: Result, monitor: Monitor, outputs: NDArray[np.intp], edge: Array, scale: float) -> None:
+    def _store(self, result: Result, monitor: Monitor, problem: Problem, scale: float) -> None:
         """Keep the coefficients in the data's dtype, and what is true of them as they were rounded."""
-        objective = monitor.objective
-        theta = result.at.theta
+        objective, outputs = problem.objective, problem.outputs
+        theta = problem.coefficients(result.at.theta)
         dtype = objective.data_dtype
-        coef = np.zeros((len(edge), objective.num_features), dtype=dtype)
+        coef = np.zeros((len(problem.edge), objective.num_features), dtype=dtype)
         coef[outputs] = theta[:, :-1]
-        intercept = edge.astype(dtype)
+        intercept = problem.edge.astype(dtype)
         if self.fit_intercept:
             bias = theta[:, -1] - theta[:, :-1] @ objective.center
             intercept[outputs] = bias - bias.mean() if objective.is_shift_invariant else bias
@@ -521,7 +513,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             rounded[:, :-1] = coef[outputs]
             if self.fit_intercept:
                 rounded[:, -1] = intercept[outputs] + rounded[:, :-1] @ objective.center
-            result.at = objective.evaluate(rounded)
+            result.at = objective.evaluate(problem.parameters(rounded))
             result.gap = monitor.relative_gap(result.at)
         self.coef_, self.intercept_ = coef, intercept
         self.n_iter_ = result.iterations

@@ -79,8 +79,12 @@ class EncodedTarget:
             soft=None if self.soft is None else self.soft[rows],
         )
 
-    def restrict(self, outputs: NDArray[np.intp]) -> EncodedTarget:
-        """Return the problem without the other outputs, which hold no mass."""
+    def restrict(self, outputs: NDArray[np.intp], one_logit: bool = False) -> EncodedTarget:
+        """Return the problem without the other outputs, which hold no mass; labels of two classes as one yes or no."""
+        if one_logit:
+            weight = None if self.class_weight is None else self.class_weight[outputs][:, None]
+            labels = (self.labels == outputs[1]).astype(np.int8)[:, None]
+            return replace(self, link="sigmoid", num_outputs=1, labels=labels, class_weight=weight)
         if len(outputs) == self.num_outputs:
             return self
         weight = None if self.class_weight is None else np.ascontiguousarray(self.class_weight[..., outputs])
@@ -135,7 +139,8 @@ def encode_target(y: Any, link: str, label_smoothing: float = 0.0) -> EncodedTar
 
 def _encode_labels(y: Any, link: str) -> EncodedTarget:
     labels = column_or_1d(y, warn=True)
-    check_classification_targets(labels)
+    if labels.dtype.kind not in "iub":  # which are labels, and take longer to recognise than a small fit
+        check_classification_targets(labels)
     classes = np.unique(labels)
     if len(classes) < 2:
         raise ValueError(refuse("y must hold at least two classes", f"one class, {classes[0]}"))
