@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 
 JUDGE_ROWS = 4096
 
@@ -28,6 +28,18 @@ class Problem:
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """1797 × 64, K = 10; pixels 0 to 16 as they are."""
     return load_digits(return_X_y=True)
+
+
+def breast_cancer() -> tuple[np.ndarray, np.ndarray]:
+    """569 × 30, K = 2; standardised."""
+    X, y = load_breast_cancer(return_X_y=True)
+    return (X - X.mean(axis=0)) / X.std(axis=0), y
+
+
+def wine() -> tuple[np.ndarray, np.ndarray]:
+    """178 × 13, K = 3; standardised."""
+    X, y = load_wine(return_X_y=True)
+    return (X - X.mean(axis=0)) / X.std(axis=0), y
 
 
 def mnist() -> tuple[np.ndarray, np.ndarray]:
@@ -84,6 +96,8 @@ def gaussians_1000() -> tuple[np.ndarray, np.ndarray]:
 PROBLEMS = {
     problem.name: problem
     for problem in (
+        Problem("wine", wine, 1.0),
+        Problem("breast cancer", breast_cancer, 1.0),
         Problem("digits", digits, 1.0),
         Problem("MNIST-5k, C=0.1", mnist, 0.1),
         Problem("MNIST-5k, C=10", mnist, 10.0),
