@@ -67,13 +67,10 @@ class DirectHessian:
         blocks = np.zeros((k, d, k, d))
         for total, _ in objective.sum_rows(work, lambda: np.zeros((k, d, k, d))):
             blocks += total
-        diagonal = np.arange(k)
         if softmax:
             blocks += blocks.transpose(2, 3, 0, 1)
-            blocks[diagonal, :, diagonal] = -blocks.sum(axis=2)
-        penalties = np.full(d, objective.penalty)
-        penalties[objective.num_features :] = 0.0
-        blocks[diagonal, :, diagonal] += np.diag(penalties)
+            np.einsum("kdke->kde", blocks)[...] = -blocks.sum(axis=2)  # a view of the blocks on the diagonal
+        np.einsum("kdkd->kd", blocks)[:, : objective.num_features] += objective.penalty
         return cls(blocks, objective.penalty, objective.is_shift_invariant)
 
     def solve(self, gradient: Array) -> Array | None:

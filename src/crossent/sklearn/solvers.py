@@ -32,6 +32,7 @@ UPHILL = 0.3
 """or has turned to more than this part of it uphill."""
 FIRST_UPHILL = 0.02
 """So of a first step: where classes are far apart it can be several times too long, and leave no curvature behind."""
+EPS = float(np.finfo(np.float64).eps)
 NEGLIGIBLE = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 1e-9}
 FURTHEST = 2.0
 """The farthest that a sweep looks ahead, in steps from the last optimum but one to the last."""
@@ -118,7 +119,7 @@ class Monitor:
             self.dual = max(self.dual, at.value - gap)
         if at.value <= 0:
             return 0.0
-        return max((at.value - self.dual) / at.value, float(np.finfo(np.float64).eps))
+        return max((at.value - self.dual) / at.value, EPS)
 
     def is_done(self, at: Evaluation) -> bool:
         """Whether `at` meets the tolerance."""
