@@ -93,6 +93,14 @@ def gaussians_1000() -> tuple[np.ndarray, np.ndarray]:
     return gaussians(20_000, 768, 1000, 0.22)
 
 
+def isotropic() -> tuple[np.ndarray, np.ndarray]:
+    """10,000 × 500, K = 2, of a logistic model with features of equal variance: as easy as a Hessian can be."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=500) * 1.5 * (2 / 500) ** 0.5
+    X = rng.normal(size=(10_000, 500))
+    return X, (rng.random(len(X)) < 1 / (1 + np.exp(-(X @ weight)))).astype(np.int64)
+
+
 PROBLEMS = {
     problem.name: problem
     for problem in (
@@ -104,6 +112,7 @@ PROBLEMS = {
         Problem("MNIST-5k, C=1000", mnist, 1000.0),
         Problem("letter", letter, 1.0),
         Problem("satimage", satimage, 1.0),
+        Problem("isotropic, K=2", isotropic, 1.0),
         Problem("Gaussians, K=100", gaussians_100, 1.0, large=True),
         Problem("Gaussians, K=1000", gaussians_1000, 1.0, large=True),
     )

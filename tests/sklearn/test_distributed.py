@@ -66,7 +66,8 @@ def undisturbed(cluster: Any) -> tuple[SoftmaxRegression, list[dict[Any, int]]]:
     return model, [sizes for log in logs.values() for sizes in log]
 
 
-def test_a_cluster_finds_what_memory_finds(undisturbed: Any) -> None:
+def test_a_cluster_finds_what_memory_finds(undisturbed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossent.sklearn.direct.SOFTMAX_WORK", 0)  # a whole Hessian is formed in memory only
     model, _ = undisturbed
     data = np.concatenate([large_block(place) for place in range(len(LARGE))])
     X, y = data[:, :10], data[:, 10].astype(int)

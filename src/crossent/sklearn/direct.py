@@ -1,37 +1,46 @@
 """Newton's method for few parameters: the whole Hessian, and one linear system instead of conjugate gradients.
 
-What conjugate gradients cost on small data is not arithmetic but calls. With ``x̃ = (x, 1)`` the Hessian's blocks for
-two classes are ``-Σ_i a_i p_ik p_il x̃_i x̃_iᵀ``; a block on the diagonal is minus the sum of the others in its row,
-because shifting all classes together changes nothing. So the system is solved for all classes but one.
+What conjugate gradients cost on small data is not arithmetic but calls. With ``x̃ = (x, 1)`` the softmax link's blocks
+for two classes are ``-Σ_i a_i p_ik p_il x̃_i x̃_iᵀ``; a block on the diagonal is minus the sum of the others in its row,
+because shifting all classes together changes nothing. So the system is solved for all classes but one. The sigmoid
+link has blocks on the diagonal alone, and a system for each label.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .interface import Array
-from .objective import BLOCK_ELEMENTS, LinearObjective, Workspace, drop_negligible
+from .objective import LinearObjective, Workspace, drop_negligible
 
-DIRECT_WORK = 1 << 24
-"""N P² for P parameters: with more, conjugate gradients are faster."""
-DIRECT_PARAMETERS = 256
+SOFTMAX_WORK = 1 << 28
+"""N P² for P = K (D + 1) parameters: with more, conjugate gradients are faster."""
+SOFTMAX_PARAMETERS = 256
+SIGMOID_WORK = 1 << 32
+"""N K (D + 1)², likewise."""
+SIGMOID_ELEMENTS = 1 << 18
+"""Of all blocks, K (D + 1)²."""
+PIECE_ELEMENTS = 1 << 17
+"""Rows times parameters of a piece: its products with all classes but one stay in the second-level cache."""
 
 
 @dataclass(frozen=True)
 class DirectHessian:
-    """∇²F at one point; of P = K D parameters, or K (D + 1) with intercepts."""
+    """∇²F at one point, as blocks of d = D parameters of an output, or D + 1 with intercepts."""
 
-    blocks: Array  # (K, d, K, d), d = D or D + 1
+    blocks: Array  # softmax: (K, d, K, d); sigmoid: (K, d, d)
     penalty: float
-    shift_invariant: bool
 
     @staticmethod
     def suits(objective: LinearObjective) -> bool:
         """Whether the Hessian is cheap enough to be formed in every step."""
-        size = objective.num_outputs * (objective.num_features + objective.fit_intercept)
-        return size <= DIRECT_PARAMETERS and objective.num_rows * size * size <= DIRECT_WORK
+        k, d, rows = objective.num_outputs, objective.num_features + objective.fit_intercept, objective.num_rows
+        if objective.link == "softmax":
+            return k * d <= SOFTMAX_PARAMETERS and rows * (k * d) ** 2 <= SOFTMAX_WORK
+        return k * d * d <= SIGMOID_ELEMENTS and rows * k * d * d <= SIGMOID_WORK
 
     @classmethod
     def at(cls, objective: LinearObjective, theta: Array) -> DirectHessian:
@@ -39,22 +48,20 @@ class DirectHessian:
         k, d = objective.num_outputs, objective.num_features + objective.fit_intercept
         softmax = objective.link == "softmax"
         working = objective.working(theta)
-        step = max(1, BLOCK_ELEMENTS // (k * d))
+        step = max(1, PIECE_ELEMENTS // (k * d))
 
         def work(workspace: Workspace, rows: slice, total: Array) -> float:
             columns = objective.columns(workspace, rows)
             logits = objective.logits(workspace, working, columns)
             mass = objective.mass(rows)
             values = _softmax(logits) if softmax else _variances(logits)
-            weights = drop_negligible(values) * mass.T
+            weights = (drop_negligible(values) * mass.T).astype(values.dtype, copy=False)
             if objective.fit_intercept:
                 columns, features = np.empty((len(columns), d), columns.dtype), columns
                 columns[:, :-1], columns[:, -1] = features, 1.0
             if not softmax:
                 for i in range(k):
-                    total[i, :, i] += _weighted_square(columns, weights[i])
-            elif k == 2:
-                total[0, :, 1] -= _weighted_square(columns, weights[0] * values[1])
+                    total[i] += _weighted_square(columns, weights[i])
             else:
                 for start in range(0, len(columns), step):
                     part = slice(start, start + step)
@@ -64,48 +71,53 @@ class DirectHessian:
                         total[i, :, i + 1 :] -= (own.T @ others[:, i * d :]).reshape(d, -1, d)
             return 0.0
 
-        blocks = np.zeros((k, d, k, d))
-        for total, _ in objective.sum_rows(work, lambda: np.zeros((k, d, k, d))):
+        shape = (k, d, k, d) if softmax else (k, d, d)
+        blocks = np.zeros(shape)
+        for total, _ in objective.sum_rows(work, lambda: np.zeros(shape)):
             blocks += total
         if softmax:
             blocks += blocks.transpose(2, 3, 0, 1)
             np.einsum("kdke->kde", blocks)[...] = -blocks.sum(axis=2)  # a view of the blocks on the diagonal
-        np.einsum("kdkd->kd", blocks)[:, : objective.num_features] += objective.penalty
-        return cls(blocks, objective.penalty, objective.is_shift_invariant)
+        curvatures = np.einsum("kdkd->kd" if softmax else "kdd->kd", blocks)
+        curvatures[:, : objective.num_features] += objective.penalty
+        return cls(blocks, objective.penalty)
 
     def solve(self, gradient: Array) -> Array | None:
         """Return the inverse Hessian times a gradient (K, D + 1), or None if rounding leaves no inverse."""
         size = self.blocks.shape[1]
-        solution = self._solve(self.blocks, gradient[:, :size])
+        solution = _solve(self.blocks, gradient[:, :size])
         if solution is None:
             return None
         out = np.zeros_like(gradient)
         out[:, :size] = solution
-        if self.shift_invariant and self.penalty > 0:
+        if self.blocks.ndim == 4 and self.penalty > 0:
             # Of a shift of all classes along a feature the penalty is all the curvature; along b there is none.
             out[:, :-1] += gradient[:, :-1].mean(axis=0) / self.penalty
         return out
 
     def solve_intercept(self, gradient: Array) -> Array:
         """Return the inverse of the intercepts' own block times a gradient (K,)."""
-        solution = self._solve(self.blocks[:, -1:, :, -1:], gradient[:, None])
+        blocks = self.blocks[:, -1:, :, -1:] if self.blocks.ndim == 4 else self.blocks[:, -1:, -1:]
+        solution = _solve(blocks, gradient[:, None])
         return np.zeros_like(gradient) if solution is None else solution[:, 0]
 
-    def _solve(self, blocks: Array, gradient: Array) -> Array | None:
-        """Solve ``blocks x = gradient`` (K, d); if shifts of all classes change nothing, for ``Σ_k x_k = 0``."""
-        if self.shift_invariant:  # the last class is minus the sum of the others
+
+def _solve(blocks: Array, gradient: Array) -> Array | None:
+    """Solve ``blocks x = gradient`` (K, d); softmax's for ``Σ_k x_k = 0``. None if rounding leaves no solution."""
+    solution: Any
+    try:
+        if blocks.ndim == 4:  # the last class is minus the sum of the others
             blocks = blocks[:-1] - blocks[-1:]
             blocks = blocks[:, :, :-1] - blocks[:, :, -1:]
             gradient = gradient[:-1] - gradient[-1]
-        size = gradient.size
-        try:
-            flat = np.asarray(np.linalg.solve(blocks.reshape(size, size), gradient.ravel()), np.float64)
-        except np.linalg.LinAlgError:
-            return None
-        if not np.isfinite(flat).all():
-            return None
-        solution = flat.reshape(gradient.shape)
-        return np.concatenate([solution, -solution.sum(axis=0, keepdims=True)]) if self.shift_invariant else solution
+            size = gradient.size
+            solution = np.linalg.solve(blocks.reshape(size, size), gradient.reshape(size, 1)).reshape(gradient.shape)
+            solution = np.concatenate([solution, -solution.sum(axis=0, keepdims=True)])
+        else:
+            solution = np.linalg.solve(blocks, gradient[:, :, None])[:, :, 0]
+    except np.linalg.LinAlgError:
+        return None
+    return solution if np.isfinite(solution).all() else None
 
 
 def _softmax(logits: Array) -> Array:
