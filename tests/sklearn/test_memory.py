@@ -32,7 +32,7 @@ def test_few_arrays_of_the_parameters_size_are_held(
     monkeypatch.setattr(objectives, "CACHE_BYTES", parameters)
     monkeypatch.setattr("crossent.sklearn.solvers.CACHE_BYTES", parameters // 4)
     monkeypatch.setattr("crossent.sklearn.interface.BLOCK_ELEMENTS", 1 << 14)
-    monkeypatch.setattr("crossent.sklearn.solvers.MEMORY_BYTES", 4 * parameters)
+    monkeypatch.setattr("crossent.sklearn.lbfgs.MEMORY_BYTES", 4 * parameters)
     rng = np.random.default_rng(0)
     y = np.tile(np.arange(num_classes), 2)
     X = rng.standard_normal((len(y), num_features), dtype=np.float32)

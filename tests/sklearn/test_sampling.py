@@ -18,8 +18,9 @@ from crossent.kernels.threads import run_rows, set_num_threads
 from crossent.sklearn import SoftmaxRegression
 from crossent.sklearn.curvature import Hessian
 from crossent.sklearn.kronecker import FeatureBasis, KroneckerMetric
+from crossent.sklearn.lbfgs import MEMORY, num_pairs
 from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
-from crossent.sklearn.solvers import MEMORY, _between, _num_pairs, _Point
+from crossent.sklearn.solvers import _between, _Point
 from crossent.sklearn.targets import EncodedTarget, encode_target
 
 STEPS = 400
@@ -106,11 +107,11 @@ def test_memory_bounds_entries_and_pairs(entries_of_few_classes: None, monkeypat
     hessian = Hessian(objective, np.zeros((40, 5)), 1e9, 1, 1e9)
     kept = sum(len(block.values) for block in hessian._kept or [])
     assert 0 < kept <= 2 * 16_000 / 16
-    assert _num_pairs(objective) == MEMORY
-    monkeypatch.setattr("crossent.sklearn.solvers.MEMORY_BYTES", 5 * 2 * 8 * 40 * 5)
-    assert _num_pairs(objective) == 5
-    monkeypatch.setattr("crossent.sklearn.solvers.MEMORY_BYTES", 1)
-    assert _num_pairs(objective) == 2
+    assert num_pairs(objective) == MEMORY
+    monkeypatch.setattr("crossent.sklearn.lbfgs.MEMORY_BYTES", 5 * 2 * 8 * 40 * 5)
+    assert num_pairs(objective) == 5
+    monkeypatch.setattr("crossent.sklearn.lbfgs.MEMORY_BYTES", 1)
+    assert num_pairs(objective) == 2
 
 
 def test_every_row_counts_where_sampling_is_high() -> None:

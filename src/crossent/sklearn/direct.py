@@ -16,7 +16,7 @@ import numpy as np
 from .interface import Array
 from .objective import LinearObjective, Workspace, drop_negligible
 
-SOFTMAX_WORK = 1 << 28
+SOFTMAX_WORK = 1 << 29
 """N P² for P = K (D + 1) parameters: with more, conjugate gradients are faster."""
 SOFTMAX_PARAMETERS = 256
 SIGMOID_WORK = 1 << 32

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from . import intercept
+from .beginning import Beginning
 from .certificate import Certificate
 from .direct import DirectHessian
 from .interface import Array, Evaluation, HessianProducts, Objective, row_blocks
 from .kronecker import FeatureBasis, KroneckerMetric
+from .lbfgs import PairMemory, num_pairs
 from .objective import CACHE_BYTES, LinearObjective
 
 if TYPE_CHECKING:
@@ -41,9 +42,6 @@ MAX_REFINEMENTS = 4
 MAX_INNER = 1000
 MAX_INNER_FLOAT32 = 100
 MAX_POLISH = 8
-MEMORY = 20
-MEMORY_BYTES = 1 << 30
-"""L-BFGS keeps at most `MEMORY` pairs of steps and gradient changes, in at most so many bytes, and two at least."""
 METRIC_AGE = 10
 ROUNDING = 1e-5
 """A relative decrease below this is within reach of float32's rounding: time for float64."""
@@ -172,13 +170,17 @@ def minimize(monitor: Monitor, theta: Array, checkpoint: Checkpoint | None = Non
     is reported is always evaluated in float64.
     """
     objective = monitor.objective
-    step = _NewtonStep(monitor) if objective.is_cross_entropy else _QuasiNewtonStep(monitor)
+    step: Step = _NewtonStep(monitor) if objective.is_cross_entropy else _QuasiNewtonStep(monitor)
+    # What L-BFGS remembers is no part of a checkpoint.
+    begins = checkpoint is None and objective.is_cross_entropy
     resumed = None if checkpoint is None else checkpoint.resume(monitor, step)
     at = objective.evaluate(theta) if resumed is None else resumed
     if not math.isfinite(at.value) and objective.can_promote:
         at = monitor.promote(at)
     if not math.isfinite(at.value):
         return monitor.finish(at, "not_finite")
+    if begins and isinstance(objective, LinearObjective) and Beginning.suits(objective, at):
+        step = _FirstSteps(monitor, Beginning(objective), step)
     status = ""
     try:
         if resumed is None:
@@ -292,10 +294,14 @@ def _metric_sample(objective: Objective) -> int:
     return max(1, min(wanted, CACHE_BYTES // (8 * (objective.num_outputs + objective.num_features))))
 
 
-def _num_pairs(objective: Objective) -> int:
-    """How many pairs of parameter-sized float64 arrays L-BFGS may keep."""
-    pair = 2 * 8 * objective.num_outputs * (objective.num_features + 1)
-    return max(2, min(MEMORY, MEMORY_BYTES // pair))
+class Step(Protocol):
+    """A way to get from one point to the next."""
+
+    def forget(self) -> None:
+        """The products' precision has changed."""
+
+    def __call__(self, at: Evaluation) -> Evaluation | None:
+        """Return where to go on, or None if no step reduces the objective."""
 
 
 class _NewtonStep:
@@ -418,6 +424,26 @@ class _NewtonStep:
         return at
 
 
+class _FirstSteps:
+    """The steps of a :class:`~crossent.sklearn.beginning.Beginning`, then others."""
+
+    def __init__(self, monitor: Monitor, beginning: Beginning, then: Step) -> None:
+        self._monitor, self._then = monitor, then
+        self._beginning: Beginning | None = beginning
+
+    def forget(self) -> None:
+        self._then.forget()
+
+    def __call__(self, at: Evaluation) -> Evaluation | None:
+        if self._beginning is None:
+            return self._then(at)
+        following = line_search(self._monitor.objective, at, self._beginning.direction(at))
+        gap = math.nan if following is None else self._monitor.relative_gap(following)
+        if self._beginning.is_over(at, following, gap):
+            self._beginning = None
+        return self._then(at) if following is None else following
+
+
 class _QuasiNewtonStep:
     """L-BFGS whose initial matrix is the inverse of the Kronecker model of cross-entropy, scaled to the loss."""
 
@@ -428,7 +454,7 @@ class _QuasiNewtonStep:
 
     def forget(self) -> None:
         """Drop the history of steps and the metric."""
-        self._pairs: deque[tuple[Array, Array, float]] = deque(maxlen=_num_pairs(self._objective))
+        self._pairs = PairMemory(num_pairs(self._objective))
         self._metric: KroneckerMetric | None = None
         self._age = 0
 
@@ -438,30 +464,10 @@ class _QuasiNewtonStep:
             self._metric = KroneckerMetric.at(self._objective, at.theta, basis=basis)
             self._age = 0
         self._age += 1
-        following = line_search(self._objective, at, self._direction(at.gradient))
+        following = line_search(self._objective, at, self._pairs.direction(at.gradient, self._metric.solve))
         if following is None and self._pairs:
             self._pairs.clear()
-            following = line_search(self._objective, at, self._direction(at.gradient))
-        if following is None:
-            return None
-        step, change = following.theta - at.theta, following.gradient - at.gradient
-        curvature = float(np.vdot(step, change))
-        if curvature > 1e-10 * float(np.sqrt(np.vdot(step, step) * np.vdot(change, change))):
-            self._pairs.append((step, change, curvature))
+            following = line_search(self._objective, at, self._pairs.direction(at.gradient, self._metric.solve))
+        if following is not None:
+            self._pairs.add(following.theta - at.theta, following.gradient - at.gradient)
         return following
-
-    def _direction(self, gradient: Array) -> Array:
-        assert self._metric is not None
-        direction = -gradient
-        factors = []
-        for step, change, curvature in reversed(self._pairs):
-            factor = float(np.vdot(step, direction)) / curvature
-            factors.append(factor)
-            direction = direction - factor * change
-        direction = self._metric.solve(direction)
-        if self._pairs:
-            _, change, curvature = self._pairs[-1]
-            direction *= curvature / float(np.vdot(change, self._metric.solve(change)))
-        for (step, change, curvature), factor in zip(self._pairs, reversed(factors), strict=True):
-            direction = direction + (factor - float(np.vdot(change, direction)) / curvature) * step
-        return direction
