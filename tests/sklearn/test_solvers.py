@@ -401,6 +401,21 @@ def test_easy_features_need_no_hessian(k: int, monkeypatch: pytest.MonkeyPatch) 
     assert easy.objective_ == pytest.approx(newton.objective_, rel=1e-2)
 
 
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+def test_a_label_that_nobody_has_is_begun_with_in_silence(link: str) -> None:
+    data, y = _easy(5)
+    sets = np.column_stack([y == 0, y == 1, np.zeros(len(y))]).astype(int)
+    weight = (y < 4).astype(float)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if link == "softmax":
+            model = SoftmaxRegression(tol=1e-2, fit_intercept=False).fit(data, y, weight)
+        else:
+            model = SoftmaxRegression(tol=1e-2, fit_intercept=False, link=link).fit(data, sets)
+    assert model.duality_gap_ <= 1e-2
+    assert np.isfinite(model.coef_).all()
+
+
 def test_hard_features_are_left_to_newtons_method() -> None:
     """L-BFGS is given up where it is slow: features of variances over six orders of magnitude that are correlated."""
     data, y = _easy(5)

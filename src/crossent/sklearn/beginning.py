@@ -41,7 +41,7 @@ class Beginning:
         self._gaps: list[tuple[int, float]] = []
         mass, total = objective.total_mass()
         share = mass / np.maximum(total, np.finfo(np.float64).tiny)
-        variance = total * share * (1 - share)
+        variance = np.maximum(total * share * (1 - share), np.finfo(np.float64).eps)  # of a class that nobody has
         self._diagonal = np.empty((objective.num_outputs, objective.num_features + 1))
         moments = _second_moments(objective)
         self._diagonal[:, :-1] = variance[:, None] * (moments / objective.row_weight.sum()) + objective.penalty
