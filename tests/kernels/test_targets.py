@@ -67,3 +67,9 @@ def test_the_mean_of_single_labels_is_that_of_their_losses(size: int, dtype: Any
     for value, grad in results[1:]:
         assert value == results[0].value
         np.testing.assert_array_equal(grad, results[0].grad)
+
+
+def test_a_double_is_judged_as_it_was_given() -> None:
+    """And not as the float32 that it is rounded to for float32 logits, which may lie in the range."""
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]; got 1.0000000001 in row 1"):
+        ce.binary_cross_entropy_with_logits(np.zeros(2, np.float32), np.array([0.5, 1 + 1e-10]))

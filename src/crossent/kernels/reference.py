@@ -106,7 +106,7 @@ def lies_within(values: np.ndarray, greatest: float) -> bool:
     if values.dtype == np.uint16:
         bits, values = values, np.empty(values.shape, np.float32)
         widen_bfloat16(bits, values)
-    return values.size == 0 or bool(np.min(values) >= 0 and np.max(values) <= greatest)
+    return values.size == 0 or bool(np.min(values) >= 0 and float(np.max(values)) <= greatest)
 
 
 def softmax_rows(

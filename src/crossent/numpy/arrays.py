@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -84,6 +86,13 @@ def as_ndarray(value: Any, name: str) -> np.ndarray:
 def as_bits(array: np.ndarray) -> np.ndarray:
     """Return the bits of a bfloat16 array: the form in which kernels take it."""
     return array.view(np.uint16)
+
+
+def lies_within(array: np.ndarray, most: float = math.inf) -> bool:
+    """Return whether all numbers, of any dtype that can be computed with, are finite and lie in ``0..most``."""
+    is_bits = is_bfloat16(array.dtype)
+    twin = registry.find(FLOAT32 if is_bits else array.dtype)
+    return bool(twin.lies_within(as_bits(array) if is_bits else array, min(most, sys.float_info.max)))
 
 
 def typed(array: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -13,8 +13,7 @@ from torch.nn import _reduction as legacy
 
 from crossent.core.losses import Distillation, Focal, Loss
 from crossent.errors import refuse
-from crossent.kernels import registry
-from crossent.numpy.arrays import as_bits
+from crossent.numpy.arrays import lies_within
 from crossent.numpy.heads import TopK
 from crossent.numpy.options import Options, takes_options
 
@@ -23,7 +22,6 @@ from .keywords import keywords_of, refuse_unknown
 from .linear import LinearStatistics, LinearValue
 from .shortcut import mean_cross_entropy
 from .tensors import (
-    BY_KERNELS,
     NUMBERS,
     PLAIN,
     as_numpy,
@@ -76,16 +74,8 @@ def _checked(target: Any, options: Options) -> Options:
 
 def _in_range(tensor: Any, most: float = math.inf) -> bool:
     """Whether NumPy's front end accepts the values: finite, from 0 to `most`. PyTorch's functions take others too."""
-    if not isinstance(tensor, Tensor) or tensor.numel() == 0:
-        return True
-    if tensor.dtype in BY_KERNELS:
-        # PyTorch's threads would spin for a while on the processors that the kernels need next.
-        array = as_numpy(tensor)
-        bits = as_bits(array) if tensor.dtype is torch.bfloat16 else array
-        twin = registry.find("float64" if tensor.dtype is torch.float64 else "float32")
-        return bool(twin.lies_within(bits, min(most, torch.finfo(tensor.dtype).max)))
-    least, greatest = (float(x) for x in tensor.detach().aminmax())
-    return 0 <= least <= greatest <= most and greatest < math.inf
+    # Not by PyTorch: its threads would spin for a while on the processors that the kernels need next.
+    return not isinstance(tensor, Tensor) or lies_within(as_numpy(tensor), most)
 
 
 def _fits_kernels(target: Any, options: Options, num_labels: int | None) -> bool:

@@ -16,7 +16,6 @@ from crossent.numpy.heads import TopK
 from crossent.numpy.options import Options
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-BY_KERNELS = (torch.float32, torch.float64, torch.bfloat16)
 PLAIN = (Tensor, torch.nn.Parameter)
 """Ordinary tensors; a subclass may be anything."""
 

@@ -11,7 +11,7 @@ from crossent.core.losses import Distillation, check_number
 from crossent.core.statistics import Rows
 from crossent.errors import describe, refuse
 from crossent.kernels import reference, registry
-from crossent.numpy.arrays import typed, weights
+from crossent.numpy.arrays import FLOAT64, lies_within, typed, weights
 from crossent.numpy.heads.base import Head, target_array, terms_table
 from crossent.numpy.options import Options
 
@@ -78,13 +78,13 @@ class SigmoidHead(Head):
             raise ValueError(
                 refuse("ignore_index applies to integer targets", describe(target), "use weight with floating targets")
             )
-        soft = typed(target, self.dtype)
-        if not self.twin.lies_within(soft, 1.0):
-            row, column = (int(i) for i in np.argwhere(~((soft >= 0) & (soft <= 1)))[0])
+        self.soft = typed(target, self.dtype)
+        given = target if target.dtype == FLOAT64 else self.soft  # which float32 may round into the range
+        if not lies_within(given, 1.0):
+            row, column = (int(i) for i in np.argwhere(~((given >= 0) & (given <= 1)))[0])
             raise ValueError(
-                refuse("floating targets must lie in [0, 1]", f"{soft[row, column]} in row {row}, label {column}")
+                refuse("floating targets must lie in [0, 1]", f"{given[row, column]} in row {row}, label {column}")
             )
-        self.soft = soft
         self._resolve(target.size, target.size)
 
     @property

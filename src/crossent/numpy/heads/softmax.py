@@ -13,7 +13,16 @@ from crossent.core.losses import Distillation, Loss
 from crossent.core.statistics import Rows
 from crossent.errors import describe, refuse
 from crossent.kernels import reference, registry
-from crossent.numpy.arrays import FLOAT32, as_ndarray, compute_dtype, is_bfloat16, real_array, typed, weights
+from crossent.numpy.arrays import (
+    FLOAT32,
+    as_ndarray,
+    compute_dtype,
+    is_bfloat16,
+    lies_within,
+    real_array,
+    typed,
+    weights,
+)
 from crossent.numpy.heads.base import Head, target_array, terms_table
 from crossent.numpy.options import Options
 
@@ -37,7 +46,7 @@ class TopK(NamedTuple):
 
 
 def _check_distributions(target: np.ndarray, loss: Loss, tolerance: float) -> None:
-    if not registry.find(target.dtype).lies_within(target, np.finfo(target.dtype).max):
+    if not lies_within(target):
         if not np.min(target) >= 0:
             row = int(np.argmax(~np.all(target >= 0, axis=1)))
             asked = "a target distribution must be non-negative"
