@@ -50,7 +50,7 @@ class Beginning:
     @staticmethod
     def suits(objective: LinearObjective, at: Evaluation) -> bool:
         """Whether a fit from here begins this way: rows in memory, and no model that is better and nearly free."""
-        if isinstance(objective.X, RowSource):
+        if not objective.is_cross_entropy or isinstance(objective.X, RowSource):
             return False
         if not objective.is_sizeable or objective.num_outputs >= MOST_OUTPUTS or objective.penalty == 0:
             return False

@@ -6,7 +6,6 @@ Two classes are fitted as one logit, the difference v of theirs: of all W with `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ from crossent.core.losses import CrossEntropy, Loss
 from .interface import Array, Objective
 from .targets import EncodedTarget
 
-__all__ = ["Problem", "has_one_logit"]
+__all__ = ["Problem", "has_one_logit", "is_cross_entropy"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,11 @@ class Problem:
         return np.concatenate([-0.5 * parameters, 0.5 * parameters]) if self.one_logit else parameters
 
 
-def has_one_logit(target: EncodedTarget, outputs: Sequence[int] | NDArray[np.intp], loss: Loss) -> bool:
+def is_cross_entropy(loss: Loss) -> bool:
+    """Whether a loss is cross-entropy times a number."""
+    return all(isinstance(part, CrossEntropy) for _, part in loss.terms)
+
+
+def has_one_logit(target: EncodedTarget, outputs: NDArray[np.intp], loss: Loss) -> bool:
     """Whether the outputs that take part are two classes of labels under cross-entropy."""
-    is_cross_entropy = all(isinstance(part, CrossEntropy) for _, part in loss.terms)
-    return target.link == "softmax" and target.labels is not None and len(outputs) == 2 and is_cross_entropy
+    return target.link == "softmax" and target.labels is not None and len(outputs) == 2 and is_cross_entropy(loss)

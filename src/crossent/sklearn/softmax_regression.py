@@ -28,7 +28,7 @@ from .inference import CoefficientSummary, summarize_coefficients
 from .inputs import check_labels, check_source, read_frame, refuse_overflow, refuse_source
 from .interface import Array, Evaluation, Objective
 from .objective import CACHE_BYTES, CROSS_ENTROPY_TERMS, SIZEABLE_WORK, LinearObjective, can_copy
-from .problem import Problem, has_one_logit
+from .problem import Problem, has_one_logit, is_cross_entropy
 from .solvers import Monitor, Result, minimize, predicted_start
 from .streaming import MappedRows, RowSource
 from .targets import EncodedTarget, class_weights, encode_target
@@ -443,8 +443,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             edge[~active] = np.where(mass[~active] > 0, math.inf, -math.inf)
             if not active.any():
                 raise ValueError(refuse("at least one label must hold both classes, 0 and 1", "constant labels"))
-        is_cross_entropy = all(isinstance(part, CrossEntropy) for _, part in loss.terms)
-        if not (self.fit_intercept and is_cross_entropy):
+        if not (self.fit_intercept and is_cross_entropy(loss)):
             return np.arange(target.num_outputs), np.zeros(target.num_outputs)
         return np.flatnonzero(active), edge
 

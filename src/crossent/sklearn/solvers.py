@@ -171,15 +171,14 @@ def minimize(monitor: Monitor, theta: Array, checkpoint: Checkpoint | None = Non
     """
     objective = monitor.objective
     step: Step = _NewtonStep(monitor) if objective.is_cross_entropy else _QuasiNewtonStep(monitor)
-    # What L-BFGS remembers is no part of a checkpoint.
-    begins = checkpoint is None and objective.is_cross_entropy
     resumed = None if checkpoint is None else checkpoint.resume(monitor, step)
     at = objective.evaluate(theta) if resumed is None else resumed
     if not math.isfinite(at.value) and objective.can_promote:
         at = monitor.promote(at)
     if not math.isfinite(at.value):
         return monitor.finish(at, "not_finite")
-    if begins and isinstance(objective, LinearObjective) and Beginning.suits(objective, at):
+    # What L-BFGS remembers is no part of a checkpoint.
+    if checkpoint is None and isinstance(objective, LinearObjective) and Beginning.suits(objective, at):
         step = _FirstSteps(monitor, Beginning(objective), step)
     status = ""
     try:
