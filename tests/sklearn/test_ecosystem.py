@@ -54,7 +54,7 @@ def test_sparse_data_are_never_dense_as_a_whole(monkeypatch: pytest.MonkeyPatch)
 
 def test_wide_sparse_rows_are_not_made_dense_for_the_preconditioner(monkeypatch: pytest.MonkeyPatch) -> None:
     """All 400 rows of 20,000 columns would take 32 MB; a basis wants 160,000."""
-    for module in ("objective", "solvers"):
+    for module in ("objective", "steps"):
         monkeypatch.setattr(f"crossent.sklearn.{module}.CACHE_BYTES", 1 << 21)
     rng = np.random.default_rng(0)
     X = random_array((400, 20_000), density=1e-3, rng=rng, format="csr")
@@ -72,7 +72,7 @@ def test_wide_sparse_rows_are_not_made_dense_for_the_preconditioner(monkeypatch:
 def test_no_array_of_all_rows_by_all_classes_is_made(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = blobs(40_000, 4, 64, seed=1, spread=2.0)
     SoftmaxRegression().fit(X[:1000].astype(dtype), y[:1000])  # compiles
-    for module in ("objective", "solvers"):
+    for module in ("objective", "steps"):
         monkeypatch.setattr(f"crossent.sklearn.{module}.CACHE_BYTES", 1 << 19)
     monkeypatch.setattr("crossent.sklearn.objective.BLOCK_ELEMENTS", 1 << 14)
     X = X.astype(dtype)

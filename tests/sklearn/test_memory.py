@@ -30,7 +30,7 @@ def test_few_arrays_of_the_parameters_size_are_held(
     parameters = 8 * num_classes * (num_features + 1)
     monkeypatch.setattr(objectives, "TOTALS_BYTES", parameters)
     monkeypatch.setattr(objectives, "CACHE_BYTES", parameters)
-    monkeypatch.setattr("crossent.sklearn.solvers.CACHE_BYTES", parameters // 4)
+    monkeypatch.setattr("crossent.sklearn.steps.CACHE_BYTES", parameters // 4)
     monkeypatch.setattr("crossent.sklearn.interface.BLOCK_ELEMENTS", 1 << 14)
     monkeypatch.setattr("crossent.sklearn.lbfgs.MEMORY_BYTES", 4 * parameters)
     rng = np.random.default_rng(0)

@@ -49,6 +49,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
+from scipy.special import entr
 
 from .interface import Array, DualSums, Evaluation, Objective, inner, row_blocks, squared_norm
 from .objective import LinearObjective, Workspace
@@ -143,8 +144,8 @@ class Certificate:
 
     def _entropy(self, mixture: Array) -> float:
         """Return A H(r), or Σ_k A_k h(r_k)."""
-        entropy = -_xlogx(mixture) if self._softmax else -_xlogx(mixture) - _xlogx(1 - mixture)
-        return float(np.sum(self.mass * entropy))
+        entropy = entr(mixture) if self._softmax else entr(mixture) + entr(1 - mixture)
+        return float((self.mass * entropy).sum())
 
 
 def dual_sums(objective: LinearObjective) -> DualSums:
@@ -178,7 +179,3 @@ def dual_sums(objective: LinearObjective) -> DualSums:
 
     sums = [total for total, _ in objective.sum_rows(work, new_total)]
     return DualSums(*(np.sum(parts, axis=0) for parts in zip(*sums, strict=True)))
-
-
-def _xlogx(x: Array) -> Array:
-    return x * np.log(np.where(x > 0, x, 1.0))

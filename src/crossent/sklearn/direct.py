@@ -8,13 +8,16 @@ link has blocks on the diagonal alone, and a system for each label.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .interface import Array
-from .objective import LinearObjective, Workspace, drop_negligible
+from .objective import LinearObjective, WorkingParameters, Workspace, drop_negligible
 
 SOFTMAX_WORK = 1 << 29
 """N P² for P = K (D + 1) parameters: with more, conjugate gradients are faster."""
@@ -23,8 +26,127 @@ SIGMOID_WORK = 1 << 32
 """N K (D + 1)², likewise."""
 SIGMOID_ELEMENTS = 1 << 18
 """Of all blocks, K (D + 1)²."""
+KEPT_WORK = 1 << 23
+"""N P² (N K (D + 1)²) from which a Hessian takes much longer than an evaluation, and is kept for several steps."""
 PIECE_ELEMENTS = 1 << 17
-"""Rows times parameters of a piece: its products with all classes but one stay in the second-level cache."""
+"""Rows times parameters of a piece: they stay in the second-level cache."""
+CHUNKS = 4
+"""Partial sums over rows,"""
+CHUNK_WORK = 1 << 22
+"""of so many multiplications at least."""
+
+
+def suits(objective: LinearObjective) -> bool:
+    """Whether the Hessian is cheap enough to be formed in every step."""
+    k, d = objective.num_outputs, objective.num_features + objective.fit_intercept
+    if objective.link == "softmax":
+        return k * d <= SOFTMAX_PARAMETERS and work(objective) <= SOFTMAX_WORK
+    return k * d * d <= SIGMOID_ELEMENTS and work(objective) <= SIGMOID_WORK
+
+
+def work(objective: LinearObjective) -> int:
+    """Return about how many multiplications a Hessian takes."""
+    k, d = objective.num_outputs, objective.num_features + objective.fit_intercept
+    return objective.num_rows * (k * d * k * d if objective.link == "softmax" else k * d * d)
+
+
+class HessianSums:
+    """Forms whole Hessians of an objective, in memory that it keeps: fresh pages take longer to touch than a Hessian
+    of some hundred parameters to compute."""
+
+    def __init__(self, objective: LinearObjective) -> None:
+        k, d = objective.num_outputs, objective.num_features + objective.fit_intercept
+        self._objective = objective
+        self._softmax = objective.link == "softmax"
+        self._shape = (k, d, k, d) if self._softmax else (k, d, d)
+        self._size = k * d if self._softmax else d
+        self._work = work(objective)
+        self._totals: list[Array] = []
+        self._scaled: list[NDArray[Any]] = []
+        self._piece_rows = max(1, PIECE_ELEMENTS // self._size)
+
+    @property
+    def is_costly(self) -> bool:
+        """Whether a Hessian takes much longer than an evaluation."""
+        return self._work >= KEPT_WORK
+
+    def at(self, theta: Array) -> DirectHessian:
+        """Sum the Hessian over all rows."""
+        objective = self._objective
+        if self._softmax and not theta[:, :-1].any():
+            between = _between_equal_rows(theta[:, -1])
+            blocks = between[:, None, :, None] * self._second_moment()[None, :, None]
+        else:
+            blocks = np.zeros(self._shape)
+            add = partial(self._add, objective.working(theta))
+            chunks = max(1, min(CHUNKS, self._work // CHUNK_WORK))
+            for total, _ in objective.sum_rows(add, self._new_total, chunks):
+                blocks += total
+                self._totals.append(total)
+            if self._softmax:
+                blocks = with_diagonal(blocks)
+        return DirectHessian.penalised(blocks, objective.penalty, objective.num_features)
+
+    def _new_total(self) -> Array:
+        try:
+            total = self._totals.pop()
+        except IndexError:  # asking first would be a race between threads
+            return np.zeros(self._shape)
+        total.fill(0.0)
+        return total
+
+    def _add(self, working: WorkingParameters, workspace: Workspace, rows: slice, total: Array) -> float:
+        """Add a block of rows; softmax's blocks on the diagonal are not right yet."""
+        objective = self._objective
+        columns = objective.columns(workspace, rows)
+        logits = objective.logits(workspace, working, columns)
+        mass = objective.mass(rows).T.astype(logits.dtype, copy=False)
+        if self._softmax:
+            roots = drop_negligible(_softmax(logits)) * np.sqrt(mass)
+        else:
+            roots = np.sqrt(drop_negligible(_variances(logits) * mass))
+        roots = np.ascontiguousarray(roots.T)
+        columns = self._with_ones(columns)
+        try:
+            scaled = self._scaled.pop()
+        except IndexError:
+            scaled = np.empty((self._piece_rows, self._size), columns.dtype)
+        count = -(-len(columns) // self._piece_rows)
+        for number in range(count):
+            piece = slice(len(columns) * number // count, len(columns) * (number + 1) // count)
+            out = scaled[: piece.stop - piece.start]
+            if self._softmax:
+                by_class = out.reshape(-1, *self._shape[:2])
+                np.multiply(roots[piece, :, None], columns[piece, None, :], out=by_class)
+                total -= _square(out).reshape(self._shape)
+            else:
+                for k in range(len(total)):
+                    total[k] += _square(np.multiply(columns[piece], roots[piece, k, None], out=out))
+        self._scaled.append(scaled)
+        return 0.0
+
+    def _second_moment(self) -> Array:
+        """Return ``Σ_i a_i x̃_i x̃_iᵀ``."""
+
+        def work(workspace: Workspace, rows: slice, total: Array) -> float:
+            columns = self._with_ones(self._objective.columns(workspace, rows))
+            roots = np.sqrt(self._objective.mass(rows)).astype(columns.dtype, copy=False)
+            total += _square(columns * roots[:, None])
+            return 0.0
+
+        d = self._shape[1]
+        total = np.zeros((d, d))
+        for part, _ in self._objective.sum_rows(work, lambda: np.zeros((d, d))):
+            total += part
+        return total
+
+    def _with_ones(self, columns: NDArray[Any]) -> NDArray[Any]:
+        """Return ``(x, 1)`` of rows, or x without an intercept."""
+        if not self._objective.fit_intercept:
+            return columns
+        wider = np.empty((len(columns), columns.shape[1] + 1), columns.dtype)
+        wider[:, :-1], wider[:, -1] = columns, 1.0
+        return wider
 
 
 @dataclass(frozen=True)
@@ -34,58 +156,30 @@ class DirectHessian:
     blocks: Array  # softmax: (K, d, K, d); sigmoid: (K, d, d)
     penalty: float
 
-    @staticmethod
-    def suits(objective: LinearObjective) -> bool:
-        """Whether the Hessian is cheap enough to be formed in every step."""
-        k, d, rows = objective.num_outputs, objective.num_features + objective.fit_intercept, objective.num_rows
-        if objective.link == "softmax":
-            return k * d <= SOFTMAX_PARAMETERS and rows * (k * d) ** 2 <= SOFTMAX_WORK
-        return k * d * d <= SIGMOID_ELEMENTS and rows * k * d * d <= SIGMOID_WORK
-
     @classmethod
-    def at(cls, objective: LinearObjective, theta: Array) -> DirectHessian:
-        """Sum the Hessian over all rows."""
-        k, d = objective.num_outputs, objective.num_features + objective.fit_intercept
-        softmax = objective.link == "softmax"
-        working = objective.working(theta)
-        step = max(1, PIECE_ELEMENTS // (k * d))
-
-        def work(workspace: Workspace, rows: slice, total: Array) -> float:
-            columns = objective.columns(workspace, rows)
-            logits = objective.logits(workspace, working, columns)
-            mass = objective.mass(rows)
-            values = _softmax(logits) if softmax else _variances(logits)
-            weights = (drop_negligible(values) * mass.T).astype(values.dtype, copy=False)
-            if objective.fit_intercept:
-                columns, features = np.empty((len(columns), d), columns.dtype), columns
-                columns[:, :-1], columns[:, -1] = features, 1.0
-            if not softmax:
-                for i in range(k):
-                    total[i] += _weighted_square(columns, weights[i])
-            else:
-                for start in range(0, len(columns), step):
-                    part = slice(start, start + step)
-                    others = (values[1:, part].T[:, :, None] * columns[part, None, :]).reshape(-1, (k - 1) * d)
-                    for i in range(k - 1):
-                        own = columns[part] * weights[i, part, None]
-                        total[i, :, i + 1 :] -= (own.T @ others[:, i * d :]).reshape(d, -1, d)
-            return 0.0
-
-        shape = (k, d, k, d) if softmax else (k, d, d)
-        blocks = np.zeros(shape)
-        for total, _ in objective.sum_rows(work, lambda: np.zeros(shape)):
-            blocks += total
-        if softmax:
-            blocks += blocks.transpose(2, 3, 0, 1)
-            np.einsum("kdke->kde", blocks)[...] = -blocks.sum(axis=2)  # a view of the blocks on the diagonal
-        curvatures = np.einsum("kdkd->kd" if softmax else "kdd->kd", blocks)
-        curvatures[:, : objective.num_features] += objective.penalty
-        return cls(blocks, objective.penalty)
+    def penalised(cls, blocks: Array, penalty: float, num_features: int) -> DirectHessian:
+        """Add the penalty's part to the blocks, in place."""
+        curvatures = np.einsum("kdkd->kd" if blocks.ndim == 4 else "kdd->kd", blocks)  # a view
+        curvatures[:, :num_features] += penalty
+        return cls(blocks, penalty)
 
     def solve(self, gradient: Array) -> Array | None:
         """Return the inverse Hessian times a gradient (K, D + 1), or None if rounding leaves no inverse."""
+        return self._solve(gradient, np.linalg.solve, _system(self.blocks))
+
+    def inverse(self) -> Callable[[Array], Array | None] | None:
+        """Return the same as a function for many gradients, or None if rounding leaves no inverse."""
+        try:
+            inverse = np.linalg.inv(_system(self.blocks))
+        except np.linalg.LinAlgError:
+            return None
+        if not np.isfinite(inverse).all():
+            return None
+        return partial(self._solve, by=np.matmul, matrix=inverse)
+
+    def _solve(self, gradient: Array, by: Callable[[Array, Array], Array], matrix: Array) -> Array | None:
         size = self.blocks.shape[1]
-        solution = _solve(self.blocks, gradient[:, :size])
+        solution = _solution(self.blocks.ndim == 4, gradient[:, :size], by, matrix)
         if solution is None:
             return None
         out = np.zeros_like(gradient)
@@ -97,27 +191,50 @@ class DirectHessian:
 
     def solve_intercept(self, gradient: Array) -> Array:
         """Return the inverse of the intercepts' own block times a gradient (K,)."""
-        blocks = self.blocks[:, -1:, :, -1:] if self.blocks.ndim == 4 else self.blocks[:, -1:, -1:]
-        solution = _solve(blocks, gradient[:, None])
+        softmax = self.blocks.ndim == 4
+        blocks = self.blocks[:, -1:, :, -1:] if softmax else self.blocks[:, -1:, -1:]
+        solution = _solution(softmax, gradient[:, None], np.linalg.solve, _system(blocks))
         return np.zeros_like(gradient) if solution is None else solution[:, 0]
 
 
-def _solve(blocks: Array, gradient: Array) -> Array | None:
-    """Solve ``blocks x = gradient`` (K, d); softmax's for ``Σ_k x_k = 0``. None if rounding leaves no solution."""
-    solution: Any
+def with_diagonal(blocks: Array) -> Array:
+    """Put softmax's blocks on the diagonal in place: minus the sum of the others in their row, as shifting all classes
+    together changes nothing."""
+    diagonal = np.einsum("kdke->kde", blocks)  # a view
+    diagonal[...] = 0.0
+    diagonal[...] = -blocks.sum(axis=2)
+    return blocks
+
+
+def _system(blocks: Array) -> Array:
+    """Return the matrix of the linear system; softmax's for all classes but one, which is minus the sum of these."""
+    if blocks.ndim == 3:
+        return blocks
+    blocks = blocks[:-1] - blocks[-1:]
+    blocks = blocks[:, :, :-1] - blocks[:, :, -1:]
+    size = blocks.shape[0] * blocks.shape[1]
+    return blocks.reshape(size, size)
+
+
+def _solution(softmax: bool, gradient: Array, by: Callable[[Array, Array], Array], matrix: Array) -> Array | None:
+    """Return ``by(matrix, gradient)`` (K, d); softmax's with ``Σ_k x_k = 0``. None if rounding leaves no solution."""
     try:
-        if blocks.ndim == 4:  # the last class is minus the sum of the others
-            blocks = blocks[:-1] - blocks[-1:]
-            blocks = blocks[:, :, :-1] - blocks[:, :, -1:]
+        if softmax:
             gradient = gradient[:-1] - gradient[-1]
-            size = gradient.size
-            solution = np.linalg.solve(blocks.reshape(size, size), gradient.reshape(size, 1)).reshape(gradient.shape)
+            solution = by(matrix, gradient.reshape(-1, 1)).reshape(gradient.shape)
             solution = np.concatenate([solution, -solution.sum(axis=0, keepdims=True)])
         else:
-            solution = np.linalg.solve(blocks, gradient[:, :, None])[:, :, 0]
+            solution = by(matrix, gradient[:, :, None])[:, :, 0]
     except np.linalg.LinAlgError:
         return None
     return solution if np.isfinite(solution).all() else None
+
+
+def _between_equal_rows(bias: Array) -> Array:
+    """Return ``diag p - p pᵀ`` of the probabilities that all rows have at W = 0."""
+    p = np.exp(bias - bias.max())
+    p /= p.sum()
+    return np.diag(p) - np.outer(p, p)
 
 
 def _softmax(logits: Array) -> Array:
@@ -136,7 +253,6 @@ def _variances(logits: Array) -> Array:
     return e / np.square(1.0 + e)
 
 
-def _weighted_square(columns: Array, weight: Array) -> Array:
-    """Return ``Σ_i w_i x_i x_iᵀ``, w ≥ 0; of a matrix and its own transpose BLAS computes one half."""
-    root = columns * np.sqrt(weight)[:, None]
-    return root.T @ root
+def _square(rows: NDArray[Any]) -> NDArray[Any]:
+    """Return ``Σ_i x_i x_iᵀ``: of a matrix and its own transpose BLAS computes one half."""
+    return rows.T @ rows

@@ -8,7 +8,6 @@ over the data for each digit of Î´. Here A is whole, and found anew only where Î
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -72,7 +71,7 @@ class _HeldLogits:
             self._held[rows] = objective.logits(workspace, working, objective.columns(workspace, rows))
             return 0.0
 
-        deque(objective.sum_rows(hold, lambda: None), maxlen=0)
+        objective.sum_rows(hold, lambda: None)
 
     def _shifted(self, workspace: Workspace, rows: slice, shift: NDArray[Any]) -> NDArray[Any]:
         out = workspace.outputs((rows.stop - rows.start, self._objective.num_outputs))

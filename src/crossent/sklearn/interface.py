@@ -7,7 +7,7 @@ bounds. :class:`~crossent.sklearn.objective.LinearObjective` keeps the rows in t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 
 BLOCK_ELEMENTS = 1 << 20
 """What is computed from parameter-sized arrays for a moment is computed so many elements at a time."""
+SMALL_ELEMENTS = 1 << 12
+_EVERYTHING = (slice(None),)
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,18 @@ class Evaluation:
         return math.sqrt(squared_norm(self.gradient))
 
 
-def row_blocks(array: Array) -> Iterator[slice]:
+def row_blocks(array: Array) -> Iterable[slice]:
     """Yield slices of about `BLOCK_ELEMENTS`, so that what is computed from one stays small."""
+    if array.size <= BLOCK_ELEMENTS:
+        return _EVERYTHING
     size = max(1, BLOCK_ELEMENTS // max(1, array.shape[1]))
     return (slice(start, start + size) for start in range(0, len(array), size))
 
 
 def inner(a: Array, b: Array) -> float:
     """Return ``Σ a b`` of matrices that need not be contiguous."""
+    if a.size <= SMALL_ELEMENTS:
+        return float(np.vdot(a, b))  # which copies
     return float(np.einsum("kd,kd->", a, b))
 
 

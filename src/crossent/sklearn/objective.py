@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ SIZEABLE_WORK = 1 << 17
 NEGLIGIBLE = {np.dtype(np.float32): 1e-26, np.dtype(np.float64): 1e-200}
 """Gradients and probabilities below this are set to 0. A product of matrices that hold subnormal numbers takes ten
 times as long, and a confident model in float32 is full of them."""
+_SHIFTS = {dtype: least / float(np.finfo(dtype).eps) for dtype, least in NEGLIGIBLE.items()}
 LONG_GAP = 64
 """So many rows of weight 0 in a row are worth an extra block."""
 CROSS_ENTROPY_TERMS = np.array([[0.0, 1.0, 0.0]])
@@ -73,7 +75,7 @@ class WorkingParameters:
 
 def drop_negligible(array: NDArray[Any]) -> NDArray[Any]:
     """Round in place to multiples of about `NEGLIGIBLE`, by adding and subtracting a number with no finer bits."""
-    shift = NEGLIGIBLE[array.dtype] / float(np.finfo(array.dtype).eps)
+    shift = _SHIFTS[array.dtype]
     array += shift
     array -= shift
     return array
@@ -92,6 +94,17 @@ def _without_gaps(blocks: list[slice], row_weight: Array) -> Iterator[slice]:
             ends = np.flatnonzero(np.diff(counted) > LONG_GAP)
             starts, stops = counted[np.append(0, ends + 1)], counted[np.append(ends, -1)] + 1
             yield from (slice(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True))
+
+
+def _cut(blocks: list[slice], least: int) -> list[slice]:
+    """Return the blocks in pieces, so that there are at least as many, if there are as many rows."""
+    if len(blocks) >= least:
+        return blocks
+    pieces = -(-least // max(1, len(blocks)))
+    edges = [
+        [b.start + (b.stop - b.start) * i // pieces for i in range(pieces + 1)] for b in blocks
+    ]
+    return [slice(i, j) for ends in edges for i, j in pairwise(ends) if i < j]
 
 
 def is_shift_invariant(link: str, terms: Array) -> bool:
@@ -243,6 +256,12 @@ class LinearObjective:
         return self._columns is not None
 
     @property
+    def held_columns(self) -> NDArray[Any]:
+        """These rows, where they are kept."""
+        assert self._columns is not None
+        return self._columns
+
+    @property
     def held_bytes(self) -> int:
         """Bytes of the columns that are kept, beyond X itself."""
         return sum(columns.nbytes for columns in self._held.values())
@@ -369,22 +388,24 @@ class LinearObjective:
         """Return ``Σ c_i u_i`` (K,) and ``Σ c_i τ_i``, a number or for the sigmoid link (K,)."""
         return self.target.total_mass(self.row_weight)
 
-    def sum_rows(self, work: BlockFunction, new_total: Callable[[], Any]) -> Iterator[tuple[Any, float]]:
-        """Call ``work(workspace, rows, total)`` on all blocks; yield each chunk's total and summed results, in order.
+    def sum_rows(
+        self, work: BlockFunction, new_total: Callable[[], Any], chunks: int | None = None
+    ) -> list[tuple[Any, float]]:
+        """Call ``work(workspace, rows, total)`` on all blocks; return each chunk's total and summed results, in order.
 
         `work` runs on several threads, those of one chunk in order on one of them. Of a row source each chunk is a part
-        of every window.
+        of every window. `chunks` stands for `num_chunks` where totals are large, or work is more than a pass's.
         """
-        out: list[Any] = [None] * self.num_chunks
+        out: list[Any] = [None] * (chunks or self.num_chunks)
         with closing(self._windows()) as windows:
             for blocks in windows:
-                self._add_blocks(blocks, work, new_total, out)
-        yield from (part for part in out if part is not None)
+                self._add_blocks(_cut(blocks, chunks or 1), work, new_total, out)
+        return [part for part in out if part is not None]
 
     def _add_blocks(
         self, blocks: list[slice], work: BlockFunction, new_total: Callable[[], Any], out: list[Any]
     ) -> None:
-        count = min(self.num_chunks, len(blocks))
+        count = min(len(out), len(blocks))
         bounds = [len(blocks) * i // max(1, count) for i in range(count + 1)]
 
         def run(start: int, stop: int) -> None:
@@ -399,7 +420,10 @@ class LinearObjective:
                 self._workspaces.append(workspace)
                 out[chunk] = (total, value)
 
-        run_rows(run, count, PARALLEL_WORK, ())
+        if count == 1:
+            run(0, 1)
+        else:
+            run_rows(run, count, PARALLEL_WORK, ())
 
     def single_threaded_blas(self) -> AbstractContextManager[Any]:
         """Return a context in which a product runs on the thread that asks for it: BLAS threads that spin at barriers
@@ -428,13 +452,14 @@ class LinearObjective:
             columns = self.columns(workspace, rows)
             logits = self.logits(workspace, working, columns)
             weight = self.row_weight[rows]
-            losses = self.gradient_in_place(self.target.take(rows), logits, self.terms, weight)
+            target = self.target if len(weight) == self.num_rows else self.target.take(rows)
+            losses = self.gradient_in_place(target, logits, self.terms, weight)
             self.accumulate(workspace, total, drop_negligible(logits), columns)
             return float(weight @ losses)
 
         parts = self.sum_rows(work, lambda: np.zeros(theta.shape))
-        gradient, data_loss = next(parts, (np.zeros(theta.shape), 0.0))
-        for total, value in parts:
+        (gradient, data_loss), *others = parts or [(np.zeros(theta.shape), 0.0)]
+        for total, value in others:
             gradient += total
             data_loss += value
         return Evaluation.penalised(theta, data_loss, gradient, self.penalty)
