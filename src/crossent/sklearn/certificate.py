@@ -173,7 +173,9 @@ def dual_sums(objective: LinearObjective) -> DualSums:
         u, tau = target.dense(rows)
         u *= weight[:, None]
         a = weight * tau if softmax else weight[:, None] * tau
-        for sum_, part in zip(total, (u.T @ columns, a.T @ columns, u.sum(axis=0), a.sum(axis=0)), strict=True):
+        both = np.column_stack([u, a]).T @ columns  # which converts the columns to float64 once
+        parts = (both[:k], both[k] if softmax else both[k:], u.sum(axis=0), a.sum(axis=0))
+        for sum_, part in zip(total, parts, strict=True):
             sum_ += part
         return 0.0
 

@@ -26,7 +26,7 @@ SIGMOID_WORK = 1 << 32
 """N K (D + 1)², likewise."""
 SIGMOID_ELEMENTS = 1 << 18
 """Of all blocks, K (D + 1)²."""
-KEPT_WORK = 1 << 23
+KEPT_WORK = 1 << 25
 """N P² (N K (D + 1)²) from which a Hessian takes much longer than an evaluation, and is kept for several steps."""
 PIECE_ELEMENTS = 1 << 17
 """Rows times parameters of a piece: they stay in the second-level cache."""
@@ -84,8 +84,12 @@ class HessianSums:
                 blocks += total
                 self._totals.append(total)
             if self._softmax:
-                blocks = with_diagonal(blocks)
-        return DirectHessian.penalised(blocks, objective.penalty, objective.num_features)
+                diagonal = np.einsum("kdke->kde", blocks)  # a view
+                diagonal[...] = 0.0
+                diagonal[...] = -blocks.sum(axis=2)
+        curvatures = np.einsum("kdkd->kd" if self._softmax else "kdd->kd", blocks)  # a view
+        curvatures[:, : objective.num_features] += objective.penalty
+        return DirectHessian(blocks, objective.penalty)
 
     def _new_total(self) -> Array:
         try:
@@ -156,13 +160,6 @@ class DirectHessian:
     blocks: Array  # softmax: (K, d, K, d); sigmoid: (K, d, d)
     penalty: float
 
-    @classmethod
-    def penalised(cls, blocks: Array, penalty: float, num_features: int) -> DirectHessian:
-        """Add the penalty's part to the blocks, in place."""
-        curvatures = np.einsum("kdkd->kd" if blocks.ndim == 4 else "kdd->kd", blocks)  # a view
-        curvatures[:, :num_features] += penalty
-        return cls(blocks, penalty)
-
     def solve(self, gradient: Array) -> Array | None:
         """Return the inverse Hessian times a gradient (K, D + 1), or None if rounding leaves no inverse."""
         return self._solve(gradient, np.linalg.solve, _system(self.blocks))
@@ -195,15 +192,6 @@ class DirectHessian:
         blocks = self.blocks[:, -1:, :, -1:] if softmax else self.blocks[:, -1:, -1:]
         solution = _solution(softmax, gradient[:, None], np.linalg.solve, _system(blocks))
         return np.zeros_like(gradient) if solution is None else solution[:, 0]
-
-
-def with_diagonal(blocks: Array) -> Array:
-    """Put softmax's blocks on the diagonal in place: minus the sum of the others in their row, as shifting all classes
-    together changes nothing."""
-    diagonal = np.einsum("kdke->kde", blocks)  # a view
-    diagonal[...] = 0.0
-    diagonal[...] = -blocks.sum(axis=2)
-    return blocks
 
 
 def _system(blocks: Array) -> Array:

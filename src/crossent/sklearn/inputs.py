@@ -13,9 +13,12 @@ from scipy.sparse import issparse
 from sklearn.utils.validation import _check_y, check_consistent_length
 
 from crossent.errors import refuse
+from crossent.kernels.threads import run_rows
 
+from .blas import single_threaded_blas
 from .streaming import RowSource
 
+PIECE_ELEMENTS = 1 << 18
 UNTYPED = (nw.Object, nw.Unknown)
 """Columns of Python objects: scikit-learn looks at what is in them."""
 
@@ -63,13 +66,39 @@ def refuse_overflow(X: Any) -> None:
     ValueError
         With the column.
     """
+    if is_moderate(X):
+        return
     values = X.data if issparse(X) else X
-    most = 1e-2 * float(np.sqrt(np.finfo(X.dtype).max))
-    if max(values.max(initial=0.0), -values.min(initial=0.0)) <= most:
+    if max(values.max(initial=0.0), -values.min(initial=0.0)) <= _most(X.dtype):
         return
     column = int(np.argmax(abs(X).max(axis=0).toarray() if issparse(X) else np.abs(X).max(axis=0)))
     largest = float(abs(X[:, [column]]).max())
     raise ValueError(refuse("the squares of X must be finite", f"{largest:.3g} in column {column}", "scale it"))
+
+
+def is_moderate(X: Any) -> bool:
+    """Whether no number of X is NaN or too large for `refuse_overflow`, from one pass; False if that does not tell.
+
+    A sum of squares is at least as large as each of them, however it was rounded.
+    """
+    values = X.data if issparse(X) else X
+    if not (values.flags.c_contiguous or values.flags.f_contiguous):
+        return False
+    flat, most, found = values.ravel(order="K"), _most(X.dtype) ** 2, []
+    pieces = -(-len(flat) // PIECE_ELEMENTS)
+
+    def look(start: int, stop: int) -> None:
+        part = flat[start * PIECE_ELEMENTS : stop * PIECE_ELEMENTS]
+        with np.errstate(over="ignore", invalid="ignore"):
+            found.append(np.dot(part, part) <= most)
+
+    with single_threaded_blas():
+        run_rows(look, pieces, PIECE_ELEMENTS, ())
+    return all(found)
+
+
+def _most(dtype: Any) -> float:
+    return 1e-2 * float(np.sqrt(np.finfo(dtype).max))
 
 
 def check_source(estimator: Any, X: RowSource, accepted: Any, reset: bool) -> None:

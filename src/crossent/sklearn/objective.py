@@ -55,6 +55,8 @@ NEGLIGIBLE = {np.dtype(np.float32): 1e-26, np.dtype(np.float64): 1e-200}
 """Gradients and probabilities below this are set to 0. A product of matrices that hold subnormal numbers takes ten
 times as long, and a confident model in float32 is full of them."""
 _SHIFTS = {dtype: least / float(np.finfo(dtype).eps) for dtype, least in NEGLIGIBLE.items()}
+SHORT_ROW = 64
+"""Rows of so few outputs are slow to add up one by one; a product with ones, in float64, is not."""
 LONG_GAP = 64
 """So many rows of weight 0 in a row are worth an extra block."""
 CROSS_ENTROPY_TERMS = np.array([[0.0, 1.0, 0.0]])
@@ -202,8 +204,8 @@ class LinearObjective:
         self.mean = mean
         if fit_intercept and mean is None:
             total = np.zeros(self.num_features)
-            for block in self._blocks_in_order():
-                total += row_weight[block] @ self.rows(block)
+            for part in self._of_each_block(lambda block: row_weight[block] @ self.rows(block)):
+                total += part
             self.mean = total / row_weight.sum()
         self._first_dtype = np.dtype(X.dtype if dtype is None else dtype)
         self._held: dict[np.dtype[Any], NDArray[Any]] = {}
@@ -245,8 +247,8 @@ class LinearObjective:
         """Keep the rows centred and in working precision, if memory allows."""
         if self._columns is None and self.num_rows * self.num_features * self.dtype.itemsize <= self.cache_bytes:
             columns = np.empty(self.X.shape, dtype=self.dtype)
-            for block in self._blocks_in_order(every=True):
-                self._shift(block, columns[block])
+            for _ in self._of_each_block(lambda block: self._shift(block, columns[block]), every=True):
+                pass
             self._columns = self._held[self.dtype] = columns
             self._workspaces = []
 
@@ -254,12 +256,6 @@ class LinearObjective:
     def holds_columns(self) -> bool:
         """Whether the rows are kept centred and in working precision, instead of being made so in every pass."""
         return self._columns is not None
-
-    @property
-    def held_columns(self) -> NDArray[Any]:
-        """These rows, where they are kept."""
-        assert self._columns is not None
-        return self._columns
 
     @property
     def held_bytes(self) -> int:
@@ -303,10 +299,18 @@ class LinearObjective:
     def _split(self, start: int, stop: int) -> list[slice]:
         return [slice(i, min(i + self.block_rows, stop)) for i in range(start, stop, self.block_rows)]
 
-    def _blocks_in_order(self, every: bool = False) -> Iterator[slice]:
-        with closing(self._windows(every)) as windows:
+    def _of_each_block(self, function: Callable[[slice], Any], every: bool = False) -> Iterator[Any]:
+        """Call a function on every block, on several threads, and yield what it returns in order."""
+
+        def run(start: int, stop: int) -> None:
+            for place in range(start, stop):
+                found[place] = function(blocks[place])
+
+        with closing(self._windows(every)) as windows, single_threaded_blas():
             for blocks in windows:
-                yield from blocks
+                found: list[Any] = [None] * len(blocks)
+                run_rows(run, len(blocks), self.block_rows * self.num_features, ())
+                yield from found
 
     def rows(self, rows: slice | NDArray[np.intp]) -> NDArray[Any]:
         """Return rows of X, dense."""
@@ -471,7 +475,7 @@ class LinearObjective:
         np.matmul(rows_by_outputs.T, columns, out=workspace.product)
         total[:, :-1] += workspace.product
         if self.fit_intercept:
-            if rows_by_outputs.dtype == np.float64:  # many short rows are slow to add up one by one
+            if self.num_outputs <= SHORT_ROW:
                 total[:, -1] += np.ones(len(rows_by_outputs)) @ rows_by_outputs
             else:
                 total[:, -1] += rows_by_outputs.sum(axis=0, dtype=np.float64)

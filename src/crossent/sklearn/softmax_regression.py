@@ -25,7 +25,7 @@ from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softma
 from .certificate import Certificate
 from .checkpoint import Checkpoint, identify
 from .inference import CoefficientSummary, summarize_coefficients
-from .inputs import check_labels, check_source, read_frame, refuse_overflow, refuse_source
+from .inputs import check_labels, check_source, is_moderate, read_frame, refuse_overflow, refuse_source
 from .interface import Array, Evaluation, Objective
 from .objective import CACHE_BYTES, CROSS_ENTROPY_TERMS, SIZEABLE_WORK, LinearObjective, can_copy
 from .problem import Problem, has_one_logit, is_cross_entropy
@@ -283,10 +283,14 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
             return X, check_labels(self, X, y)
         options = {"order": "C", "multi_output": True, "y_numeric": False, "accept_sparse": "csr"}
         array, frame = read_frame(X)
-        X, y = validate_data(self, array, y, dtype=self._accepted_dtypes(), **options)
+        accepted = self._accepted_dtypes()
+        # One pass instead of three; what it cannot vouch for is looked at closely.
+        is_checked = type(array) in (np.ndarray, np.memmap) and array.dtype in np.atleast_1d(accepted) and is_moderate(array)
+        X, y = validate_data(self, array, y, dtype=accepted, ensure_all_finite=not is_checked, **options)
         if frame is not None:
             _check_feature_names(self, frame, reset=True)
-        refuse_overflow(X)
+        if not is_checked:
+            refuse_overflow(X)
         return X, y
 
     def _prepare(self, X: Any, y: Any, sample_weight: Any) -> Problem:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import direct, small
+from . import direct
 from .beginning import Beginning
 from .certificate import Certificate
 from .interface import Array, Evaluation, Objective
@@ -80,8 +80,6 @@ class Monitor:
         self.history: list[dict[str, Any]] = []
         self.best: Evaluation | None = None
         self.dual = -math.inf
-        self.is_stopped = False
-        """Whether a report was answered by the wish to stop."""
         self.reference = math.nan
         if certificate is None:
             zero = np.zeros((objective.num_outputs, objective.num_features + 1))
@@ -106,30 +104,20 @@ class Monitor:
 
     def record(self, at: Evaluation) -> bool:
         """Add a point to the history; return whether the callback asks to stop."""
-        self.remember(at)
-        gap = self.relative_gap(at)
-        self.note(at.value, at.gradient_norm, None if math.isnan(gap) else gap)
-        return self.is_stopped
-
-    def remember(self, at: Evaluation) -> None:
-        """Keep a point if it is the best so far."""
         if self.best is None or at.value <= self.best.value:
             self.best = at
-
-    def note(self, value: float, gradient_norm: float, gap: float | None) -> None:
-        """Add an entry to the history, and report it."""
+        gap = self.relative_gap(at)
         entry = {
             "iteration": len(self.history),
-            "objective": value * self._scale,
-            "gradient_norm": gradient_norm * self._scale,
-            "duality_gap": gap,
+            "objective": at.value * self._scale,
+            "gradient_norm": at.gradient_norm * self._scale,
+            "duality_gap": None if math.isnan(gap) else gap,
             "evaluations": self.objective.evaluations,
             "hessian_products": self.objective.hessian_products,
             "seconds": time.perf_counter() - self._started,
         }
         self.history.append(entry)
-        if self._report is not None and self._report(dict(entry)):
-            self.is_stopped = True
+        return self._report is not None and bool(self._report(dict(entry)))
 
     def promote(self, at: Evaluation) -> Evaluation:
         """Change to float64 and return the point evaluated anew; what float32 proved counts no longer."""
@@ -163,8 +151,6 @@ def minimize(monitor: Monitor, theta: Array, checkpoint: Checkpoint | None = Non
     step: Step
     if not objective.is_cross_entropy:
         step = QuasiNewtonStep(monitor)
-    elif checkpoint is None and in_memory is not None and small.suits(monitor, in_memory):
-        step = small.SmallStep(monitor)
     elif in_memory is not None and direct.suits(in_memory):
         step = DirectStep(monitor, may_keep=checkpoint is None)
     else:
