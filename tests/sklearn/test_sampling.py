@@ -19,8 +19,8 @@ from crossent.sklearn import SoftmaxRegression
 from crossent.sklearn.curvature import Hessian
 from crossent.sklearn.kronecker import FeatureBasis, KroneckerMetric
 from crossent.sklearn.lbfgs import MEMORY, num_pairs
-from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
 from crossent.sklearn.line_search import _between, _Point
+from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
 from crossent.sklearn.targets import EncodedTarget, encode_target
 
 STEPS = 400

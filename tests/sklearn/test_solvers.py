@@ -385,6 +385,18 @@ def _easy(k: int) -> tuple[np.ndarray, np.ndarray]:
     return data, (data @ rng.normal(size=(70, k)) * 0.2 + rng.gumbel(size=(3000, k))).argmax(axis=1)
 
 
+def test_many_classes_of_few_rows_need_no_hessian(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 rows a class: no product could leave any of them out."""
+    X, y = blobs(1400, 80, 70, seed=2, spread=0.3)
+    slow = SoftmaxRegression(0.1, tol=1e-3).fit(X, y)
+    assert slow.history_[-1]["hessian_products"] == 0
+    monkeypatch.setattr("crossent.sklearn.beginning.ROWS_A_FEATURE", 0)
+    newton = SoftmaxRegression(0.1, tol=1e-3).fit(X, y)
+    assert newton.history_[-1]["hessian_products"] > 0
+    assert slow.duality_gap_ <= 1e-3
+    assert slow.objective_ == pytest.approx(newton.objective_, rel=1e-3)
+
+
 @pytest.mark.parametrize("k", [2, 5])
 def test_easy_features_need_no_hessian(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data, y = _easy(k)

@@ -164,7 +164,7 @@ class DirectHessian:
         """Return the inverse Hessian times a gradient (K, D + 1), or None if rounding leaves no inverse."""
         return self._solve(gradient, np.linalg.solve, _system(self.blocks))
 
-    def inverse(self) -> Callable[[Array], Array | None] | None:
+    def inverse(self) -> Callable[[Array], Array] | None:
         """Return the same as a function for many gradients, or None if rounding leaves no inverse."""
         try:
             inverse = np.linalg.inv(_system(self.blocks))
@@ -172,9 +172,14 @@ class DirectHessian:
             return None
         if not np.isfinite(inverse).all():
             return None
-        return partial(self._solve, by=np.matmul, matrix=inverse)
 
-    def _solve(self, gradient: Array, by: Callable[[Array, Array], Array], matrix: Array) -> Array | None:
+        def solve(gradient: Array) -> Array:
+            solution = self._solve(gradient, np.matmul, inverse)
+            return np.zeros_like(gradient) if solution is None else solution
+
+        return solve
+
+    def _solve(self, gradient: Array, by: Callable[..., Any], matrix: NDArray[Any]) -> Array | None:
         size = self.blocks.shape[1]
         solution = _solution(self.blocks.ndim == 4, gradient[:, :size], by, matrix)
         if solution is None:
@@ -204,7 +209,7 @@ def _system(blocks: Array) -> Array:
     return blocks.reshape(size, size)
 
 
-def _solution(softmax: bool, gradient: Array, by: Callable[[Array, Array], Array], matrix: Array) -> Array | None:
+def _solution(softmax: bool, gradient: Array, by: Callable[..., Any], matrix: NDArray[Any]) -> Array | None:
     """Return ``by(matrix, gradient)`` (K, d); softmax's with ``Σ_k x_k = 0``. None if rounding leaves no solution."""
     try:
         if softmax:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .interface import Array, Evaluation, Objective
 
-__all__ = ["FIRST_UPHILL", "UPHILL", "line_search"]
+__all__ = ["FIRST_UPHILL", "LOOSE", "UPHILL", "line_search"]
 
 ARMIJO = 1e-4
 STEEP = 0.5
@@ -18,12 +18,16 @@ UPHILL = 0.3
 """or has turned to more than this part of it uphill."""
 FIRST_UPHILL = 0.02
 """So of a first step: where classes are far apart it can be several times too long, and leave no curvature behind."""
+LOOSE = 0.9
+"""Both, of L-BFGS, whose directions cost nothing: another pass is better spent on the next one."""
 NEGLIGIBLE = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 1e-9}
 MAX_BACKTRACKS = 30
 MAX_REFINEMENTS = 4
 
 
-def line_search(objective: Objective, at: Evaluation, direction: Array, uphill: float = UPHILL) -> Evaluation | None:
+def line_search(
+    objective: Objective, at: Evaluation, direction: Array, uphill: float = UPHILL, steep: float = STEEP
+) -> Evaluation | None:
     """Return a point that decreases F enough along a descent direction, or None if rounding lets none be found.
 
     Armijo's rule, from step length 1. Losses that saturate are flat, then steep: a full step can be far too short or
@@ -51,7 +55,7 @@ def line_search(objective: Objective, at: Evaluation, direction: Array, uphill: 
             best = trial
         if better and trial_slope <= uphill * abs(slope):
             low = _Point(length, trial.value, trial_slope)
-            if trial_slope >= STEEP * slope:
+            if trial_slope >= steep * slope:
                 break
         else:
             high = _Point(length, trial.value, trial_slope)

@@ -51,7 +51,7 @@ PARALLEL_WORK = 1 << 22
 """Multiplications in one pass below which threads cost more than they bring."""
 SIZEABLE_WORK = 1 << 17
 """Below this many multiplications in a pass nothing is saved: all rows count, in the data's own precision."""
-NEGLIGIBLE = {np.dtype(np.float32): 1e-26, np.dtype(np.float64): 1e-200}
+NEGLIGIBLE: dict[np.dtype[Any], float] = {np.dtype(np.float32): 1e-26, np.dtype(np.float64): 1e-200}
 """Gradients and probabilities below this are set to 0. A product of matrices that hold subnormal numbers takes ten
 times as long, and a confident model in float32 is full of them."""
 _SHIFTS = {dtype: least / float(np.finfo(dtype).eps) for dtype, least in NEGLIGIBLE.items()}
@@ -103,9 +103,7 @@ def _cut(blocks: list[slice], least: int) -> list[slice]:
     if len(blocks) >= least:
         return blocks
     pieces = -(-least // max(1, len(blocks)))
-    edges = [
-        [b.start + (b.stop - b.start) * i // pieces for i in range(pieces + 1)] for b in blocks
-    ]
+    edges = [[b.start + (b.stop - b.start) * i // pieces for i in range(pieces + 1)] for b in blocks]
     return [slice(i, j) for ends in edges for i, j in pairwise(ends) if i < j]
 
 

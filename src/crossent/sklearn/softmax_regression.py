@@ -285,7 +285,9 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         array, frame = read_frame(X)
         accepted = self._accepted_dtypes()
         # One pass instead of three; what it cannot vouch for is looked at closely.
-        is_checked = type(array) in (np.ndarray, np.memmap) and array.dtype in np.atleast_1d(accepted) and is_moderate(array)
+        is_checked = (
+            type(array) in (np.ndarray, np.memmap) and array.dtype in np.atleast_1d(accepted) and is_moderate(array)
+        )
         X, y = validate_data(self, array, y, dtype=accepted, ensure_all_finite=not is_checked, **options)
         if frame is not None:
             _check_feature_names(self, frame, reset=True)

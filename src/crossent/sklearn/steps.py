@@ -14,7 +14,7 @@ from .direct import DirectHessian, HessianSums
 from .interface import Array, Evaluation, HessianProducts, Objective, row_blocks
 from .kronecker import FeatureBasis, KroneckerMetric
 from .lbfgs import PairMemory, num_pairs
-from .line_search import FIRST_UPHILL, UPHILL, line_search
+from .line_search import FIRST_UPHILL, LOOSE, UPHILL, line_search
 from .objective import CACHE_BYTES, LinearObjective
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ MAX_INNER = 1000
 MAX_INNER_FLOAT32 = 100
 MAX_POLISH = 8
 METRIC_AGE = 10
+TINY = float(np.finfo(np.float64).tiny)
 OVERSAMPLING = 8.0
 OVERSAMPLING_GROWTH = 4.0
 SLOW = 0.6
@@ -76,8 +77,8 @@ class NewtonStep:
     def __call__(self, at: Evaluation) -> Evaluation | None:
         objective = self._objective
         metric = KroneckerMetric.at(objective, at.theta, basis=FeatureBasis.shared(objective, self._sample))
-        if self._steps and (polished := self._polish(at, metric)) is not at:
-            return polished  # what float32 left of b's mismatch shows in float64, and needs no step of W
+        if (polished := self._polish(at, metric)) is not at:
+            return polished  # what L-BFGS or float32 left of b's mismatch, and needs no step of W
         if at.gradient_norm > SLOW * self._last_norm:
             self.oversampling *= OVERSAMPLING_GROWTH
         self._last_norm = at.gradient_norm
@@ -232,11 +233,16 @@ class FirstSteps:
     def __call__(self, at: Evaluation) -> Evaluation | None:
         if self._beginning is None:
             return self._then(at)
-        following = line_search(self._monitor.objective, at, self._beginning.direction(at))
-        gap = math.nan if following is None else self._monitor.relative_gap(following)
-        if self._beginning.is_over(at, following, gap):
+        following = line_search(self._monitor.objective, at, self._beginning.direction(at), LOOSE, LOOSE)
+        if following is None:
             self._beginning = None
-        return self._then(at) if following is None else following
+            return self._then(at)
+        certificate = self._monitor.certificate
+        assert certificate is not None
+        allowed = self._monitor.tol * max(abs(following.value), TINY)
+        if self._beginning.is_over(at, following, certificate.gap(following), allowed):
+            self._beginning = None
+        return following
 
 
 class QuasiNewtonStep:
