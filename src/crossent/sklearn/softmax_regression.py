@@ -101,9 +101,10 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
     checkpoint : str or path, optional
         A file that the state of a fit is written to every `checkpoint_interval` seconds, at the end of an iteration,
         and where the fit goes on from if it finds it: a fit that was killed ends with the coefficients it would have
-        had. The file appears whole or not at all; it holds numbers and JSON (safetensors), no code. Other data,
-        weights or parameters than `tol`, `max_iter`, `callback` and `verbose` are refused. After a fit that converged
-        it stays, marked as finished: the same fit then only evaluates once, another one replaces it.
+        had. (A fit with a checkpoint takes other steps than one without, to the same tolerance.) The file appears whole
+        or not at all; it holds numbers and JSON (safetensors), no code. Other data, weights or parameters than `tol`,
+        `max_iter`, `callback` and `verbose` are refused. After a fit that converged it stays, marked as finished: the
+        same fit then only evaluates once, another one replaces it.
     checkpoint_interval : float, default 60.0
         Seconds between two checkpoints; a fit that is shorter writes none. 0 writes one after each iteration.
 
