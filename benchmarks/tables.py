@@ -360,7 +360,7 @@ contender that takes more than 4 s for a sixteenth of the rows is not waited for
 A processor with instructions for bfloat16 multiplies several times faster in it than in float32, and the exponentials
 of the logits take what the table shows beyond the products. On one without them PyTorch's products take minutes, and
 crossent multiplies in float32, a tile at a time; float32's products are then what it is held against, and with 128256
-classes it also converts the weight, and adds to a sum of twice its size, in each block of 300 rows.
+classes it also converts the weight, and adds to a sum of twice its size, in each block of 512 rows.
 
 ## On a GPU
 

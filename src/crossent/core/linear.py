@@ -40,9 +40,8 @@ def rows_per_block(num_rows: int, num_classes: int, itemsize: int, block_bytes: 
 class Products:
     """The two ways in which a linear head multiplies. Libraries that can write into given memory have their own."""
 
-    @property
-    def block_bytes(self) -> int:
-        """About how large a block of logits is."""
+    def block_bytes(self, bytes_of_a_row: int) -> int:
+        """Return about how large a block of logits may be."""
         return BLOCK_BYTES
 
     def write(self, a: Array, b: Array, out: Array) -> Array:
@@ -115,7 +114,8 @@ def evaluate(
     xp = array_namespace(input, weight)
     num_rows, width = input.shape
     num_classes = weight.shape[0]
-    step = rows_per_block(num_rows, num_classes, input.dtype.itemsize, products.block_bytes)
+    itemsize = input.dtype.itemsize
+    step = rows_per_block(num_rows, num_classes, itemsize, products.block_bytes(num_classes * itemsize))
     tile = max(1, TILE_BYTES // max(1, width * input.dtype.itemsize))
     losses = xp.zeros(num_rows, dtype=products.widest(input), device=input.device)
     buffer = xp.empty((min(step, num_rows), num_classes), dtype=input.dtype, device=input.device)

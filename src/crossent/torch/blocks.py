@@ -25,12 +25,13 @@ from . import accelerated
 from .composed import SigmoidProblem, SoftmaxProblem
 from .tensors import as_numpy, as_tensor, numpy_options, numpy_target, wide
 
-__all__ = ["STATISTICS_NEED", "KernelRows", "NativeRows", "Rows", "one_pass", "products_on"]
+__all__ = ["STATISTICS_NEED", "KernelRows", "NativeRows", "Rows", "one_pass", "products_of"]
 
 STATISTICS_NEED = "statistics need the softmax link and labels or distributions"
 _HALF = (torch.float16, torch.bfloat16)
 _ADDS_IN_FLOAT32 = "dtype_out" in torch.ops.aten.addmm.overloads()  # half-precision factors, float32 sum: PyTorch 2.8
 DEVICE_BLOCK_BYTES = 512 << 20
+HALF_BLOCK_ROWS = 512
 
 
 class _Products(driver.Products):
@@ -97,8 +98,7 @@ def _multiplies_quickly(a: Tensor) -> bool:
 class _DeviceProducts(_Products):
     """PyTorch's products on another device. Nothing waits for it, and blocks are as large as its many cores want."""
 
-    @property
-    def block_bytes(self) -> int:
+    def block_bytes(self, bytes_of_a_row: int) -> int:
         return DEVICE_BLOCK_BYTES
 
     def add(self, a: Tensor, b: Tensor, total: Tensor, tile: int) -> None:
@@ -111,12 +111,22 @@ class _DeviceProducts(_Products):
         return rows.masked_fill(is_silent[:, None], 0)
 
 
-_PRODUCTS, _DEVICE_PRODUCTS = _Products(), _DeviceProducts()
+class _HalfProducts(_Products):
+    """PyTorch's products of half-precision numbers in ordinary memory."""
+
+    def block_bytes(self, bytes_of_a_row: int) -> int:
+        # Each block reads the weight, and adds to a float32 sum of twice its size: of few rows that takes most time.
+        return min(max(driver.BLOCK_BYTES, HALF_BLOCK_ROWS * bytes_of_a_row), 2 * driver.BLOCK_BYTES)
 
 
-def products_on(device: torch.device) -> driver.Products:
-    """Return how a linear head multiplies on a device."""
-    return _PRODUCTS if device.type == "cpu" else _DEVICE_PRODUCTS
+_PRODUCTS, _HALF_PRODUCTS, _DEVICE_PRODUCTS = _Products(), _HalfProducts(), _DeviceProducts()
+
+
+def products_of(input: Tensor) -> driver.Products:
+    """Return how a linear head multiplies such tensors."""
+    if input.device.type != "cpu":
+        return _DEVICE_PRODUCTS
+    return _HALF_PRODUCTS if input.dtype in _HALF else _PRODUCTS
 
 
 class KernelRows:
@@ -336,6 +346,6 @@ def one_pass(
             is_silent=silent,
             wanted=wanted[:2],
             accumulate_in=torch.float32 if weight.dtype in _HALF else None,
-            products=products_on(input.device),
+            products=products_of(input),
         )
     return losses, gradients

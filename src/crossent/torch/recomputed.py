@@ -17,7 +17,7 @@ from torch import Tensor
 
 from crossent.core.linear import rows_per_block
 
-from .blocks import products_on
+from .blocks import products_of
 from .composed import SigmoidProblem, SoftmaxProblem
 
 __all__ = ["losses_in_blocks", "recomputed"]
@@ -95,7 +95,9 @@ def losses_in_blocks(
     Losses of entries are summed over each row unless the reduction is "none".
     """
     matrix = weight.float() if weight.dtype in (torch.float16, torch.bfloat16) else weight  # to add gradients up in
-    step = rows_per_block(len(input), len(weight), input.dtype.itemsize, products_on(input.device).block_bytes)
+    itemsize = input.dtype.itemsize
+    most = products_of(input).block_bytes(len(weight) * itemsize)
+    step = rows_per_block(len(input), len(weight), itemsize, most)
     first, columns = 0, []
     for block in input.split(step):
         part = problem.part(slice(first, first + len(block)))
