@@ -139,13 +139,10 @@ SHARE = 16
 
 def _is_patient(call: Callable[[], object]) -> bool:
     """Whether the second of two calls, the first of which warms up, ends in time."""
-    for _ in range(2):
-        start = time.perf_counter()
-        call()
-        seconds = time.perf_counter() - start
-        if seconds > SHARE * LONGEST:
-            break
-    return seconds <= LONGEST
+    call()
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start <= LONGEST
 
 
 def _head_calls(

@@ -65,7 +65,7 @@ def measure(part: str, quick: bool, results: dict[str, Any]) -> None:
 
         here = {"processor": results["machine"]["processor"], "date": results["date"]}
         others = [r for r in results["pytorch"].get("heads", []) if r["processor"] != here["processor"]]
-        results["pytorch"]["heads"] = [here | record for record in pytorch.heads(1)] + others
+        results["pytorch"]["heads"] = [here | record for record in pytorch.heads(1 if quick else 2)] + others
     else:
         import dense
 

@@ -116,7 +116,7 @@ def evaluate(
     num_classes = weight.shape[0]
     itemsize = input.dtype.itemsize
     step = rows_per_block(num_rows, num_classes, itemsize, products.block_bytes(num_classes * itemsize))
-    tile = max(1, TILE_BYTES // max(1, width * input.dtype.itemsize))
+    tile = max(1, TILE_BYTES // max(1, width * itemsize))
     losses = xp.zeros(num_rows, dtype=products.widest(input), device=input.device)
     buffer = xp.empty((min(step, num_rows), num_classes), dtype=input.dtype, device=input.device)
     gradients = None

@@ -101,6 +101,11 @@ def _most(dtype: Any) -> float:
     return 1e-2 * float(np.sqrt(np.finfo(dtype).max))
 
 
+def is_accepted(dtype: Any, accepted: Any) -> bool:
+    """Whether a dtype is the one, or one of the list, that an estimator works with."""
+    return dtype in [np.dtype(one) for one in (accepted if isinstance(accepted, list) else [accepted])]
+
+
 def check_source(estimator: Any, X: RowSource, accepted: Any, reset: bool) -> None:
     """Check a row source against what an estimator works with or was fitted to, and note its features in a fit.
 
@@ -110,7 +115,7 @@ def check_source(estimator: Any, X: RowSource, accepted: Any, reset: bool) -> No
         If the rows are of another dtype than `accepted`, there are none, or the features are not those of the fit.
     """
     dtypes = accepted if isinstance(accepted, list) else [accepted]
-    if X.dtype not in [np.dtype(dtype) for dtype in dtypes]:
+    if not is_accepted(X.dtype, accepted):
         raise ValueError(
             refuse(
                 f"rows that are read in windows must be {dtypes[0]}", X.dtype, f"dtype={X.dtype.name!r} or dtype=None"

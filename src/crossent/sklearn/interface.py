@@ -23,7 +23,6 @@ Array = NDArray[np.float64]
 
 BLOCK_ELEMENTS = 1 << 20
 """What is computed from parameter-sized arrays for a moment is computed so many elements at a time."""
-SMALL_ELEMENTS = 1 << 12
 _EVERYTHING = (slice(None),)
 
 
@@ -78,8 +77,6 @@ def row_blocks(array: Array) -> Iterable[slice]:
 
 def inner(a: Array, b: Array) -> float:
     """Return ``Σ a b`` of matrices that need not be contiguous."""
-    if a.size <= SMALL_ELEMENTS:
-        return float(np.vdot(a, b))  # which copies
     return float(np.einsum("kd,kd->", a, b))
 
 

@@ -422,10 +422,7 @@ class LinearObjective:
                 self._workspaces.append(workspace)
                 out[chunk] = (total, value)
 
-        if count == 1:
-            run(0, 1)
-        else:
-            run_rows(run, count, PARALLEL_WORK, ())
+        run_rows(run, count, PARALLEL_WORK, ())
 
     def single_threaded_blas(self) -> AbstractContextManager[Any]:
         """Return a context in which a product runs on the thread that asks for it: BLAS threads that spin at barriers
@@ -454,8 +451,7 @@ class LinearObjective:
             columns = self.columns(workspace, rows)
             logits = self.logits(workspace, working, columns)
             weight = self.row_weight[rows]
-            target = self.target if len(weight) == self.num_rows else self.target.take(rows)
-            losses = self.gradient_in_place(target, logits, self.terms, weight)
+            losses = self.gradient_in_place(self.target.take(rows), logits, self.terms, weight)
             self.accumulate(workspace, total, drop_negligible(logits), columns)
             return float(weight @ losses)
 

@@ -25,7 +25,7 @@ from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softma
 from .certificate import Certificate
 from .checkpoint import Checkpoint, identify
 from .inference import CoefficientSummary, summarize_coefficients
-from .inputs import check_labels, check_source, is_moderate, read_frame, refuse_overflow, refuse_source
+from .inputs import check_labels, check_source, is_accepted, is_moderate, read_frame, refuse_overflow, refuse_source
 from .interface import Array, Evaluation, Objective
 from .objective import CACHE_BYTES, CROSS_ENTROPY_TERMS, SIZEABLE_WORK, LinearObjective, can_copy
 from .problem import Problem, has_one_logit, is_cross_entropy
@@ -287,7 +287,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         accepted = self._accepted_dtypes()
         # One pass instead of three; what it cannot vouch for is looked at closely.
         is_checked = (
-            type(array) in (np.ndarray, np.memmap) and array.dtype in np.atleast_1d(accepted) and is_moderate(array)
+            type(array) in (np.ndarray, np.memmap) and is_accepted(array.dtype, accepted) and is_moderate(array)
         )
         X, y = validate_data(self, array, y, dtype=accepted, ensure_all_finite=not is_checked, **options)
         if frame is not None:

@@ -183,36 +183,34 @@ class DirectStep(NewtonStep):
         assert isinstance(self._objective, LinearObjective)
         self._hessians = HessianSums(self._objective)
         self._may_keep = may_keep and monitor.certificate is not None and self._hessians.is_costly
-        self._kept: DirectHessian | None = None
-        self._solve: Callable[[Array], Array] | None = None
+        self._kept: tuple[DirectHessian, Callable[[Array], Array]] | None = None
         self._pairs = PairMemory(num_pairs(self._objective))
 
     def __call__(self, at: Evaluation) -> Evaluation | None:
-        if self._solve is not None and (following := self._with_pairs(at, self._solve)) is not None:
+        if self._kept is not None and (following := self._with_pairs(at, *self._kept)) is not None:
             return following
         whole = self._hessians.at(at.theta)
         direction = whole.solve(-at.gradient)
         following = None if direction is None else line_search(self._objective, at, direction)
         if following is None:
             return super().__call__(at)
-        if self._may_keep:
-            self._kept, self._solve = whole, whole.inverse()
+        if self._may_keep and (solve := whole.inverse()) is not None:
+            self._kept = whole, solve
             self._pairs.clear()
             self._pairs.add(following.theta - at.theta, following.gradient - at.gradient)
         return self._polish(following, whole)
 
-    def _with_pairs(self, at: Evaluation, solve: Callable[[Array], Array]) -> Evaluation | None:
-        """Take a step with the Hessian of an earlier point, and forget it if that gains little."""
-        assert self._kept is not None
+    def _with_pairs(self, at: Evaluation, whole: DirectHessian, solve: Callable[[Array], Array]) -> Evaluation | None:
+        """Take a step with the Hessian of an earlier point and its inverse, and forget them if that gains little."""
         passes = self._objective.evaluations
         following = line_search(self._objective, at, self._pairs.direction(at.gradient, solve))
         passes = self._objective.evaluations - passes
         if following is None or self._gap(following) * FAST**passes > self._gap(at):
-            self._solve = None
+            self._kept = None
         if following is None:
             return None
         self._pairs.add(following.theta - at.theta, following.gradient - at.gradient)
-        return self._polish(following, self._kept)
+        return self._polish(following, whole)
 
     def _gap(self, at: Evaluation) -> float:
         certificate = self._monitor.certificate
