@@ -9,7 +9,7 @@ import numpy as np
 
 from .interface import Array, Evaluation, Objective
 
-__all__ = ["FIRST_UPHILL", "LOOSE", "UPHILL", "line_search"]
+__all__ = ["EXACT", "FIRST_UPHILL", "LOOSE", "STEEP", "UPHILL", "line_search"]
 
 ARMIJO = 1e-4
 STEEP = 0.5
@@ -20,6 +20,9 @@ FIRST_UPHILL = 0.02
 """So of a first step: where classes are far apart it can be several times too long, and leave no curvature behind."""
 LOOSE = 0.9
 """Both, of L-BFGS, whose directions cost nothing: another pass is better spent on the next one."""
+EXACT = 0.1
+"""Steep, where a direction costs more than a pass. From W = 0 a full Newton step is too short by half where classes
+are far apart, and so are the next ones."""
 NEGLIGIBLE = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 1e-9}
 MAX_BACKTRACKS = 30
 MAX_REFINEMENTS = 4
@@ -32,7 +35,7 @@ def line_search(
 
     Armijo's rule, from step length 1. Losses that saturate are flat, then steep: a full step can be far too short or
     far too long, and a second-order model says neither. So the search goes on, within `MAX_REFINEMENTS`, while the
-    slope is still steep: by doubling beyond 1, by geometric means inside a bracket. Near the optimum differences of F
+    slope is still steep: to where a cubic has its minimum, within bounds. Near the optimum differences of F
     drown in the logits' rounding, and the slope decides: of a convex F that falls by a share of at most `NEGLIGIBLE`,
     no step that halves the slope can rise by more (after Hager and Zhang 2005).
     """
@@ -41,7 +44,8 @@ def line_search(
         return None
     negligible = NEGLIGIBLE[objective.dtype]
     best: Evaluation | None = None
-    low, high = _Point(0.0, at.value, slope), _Point(math.inf, math.inf, math.nan)
+    behind = low = _Point(0.0, at.value, slope)
+    high = _Point(math.inf, math.inf, math.nan)
     length, refinements = 1.0, 0
     for _ in range(MAX_BACKTRACKS):
         trial = objective.evaluate(at.theta + length * direction)
@@ -54,7 +58,7 @@ def line_search(
         if better:
             best = trial
         if better and trial_slope <= uphill * abs(slope):
-            low = _Point(length, trial.value, trial_slope)
+            behind, low = low, _Point(length, trial.value, trial_slope)
             if trial_slope >= steep * slope:
                 break
         else:
@@ -63,7 +67,7 @@ def line_search(
             if refinements == MAX_REFINEMENTS:
                 break
             refinements += 1
-            length = 2 * low.length if math.isinf(high.length) else _between(low, high)
+            length = _beyond(behind, low) if math.isinf(high.length) else _between(low, high)
         else:
             shrink = -slope * length / (2 * (change - slope * length)) if math.isfinite(change) else 0.0
             length *= min(0.5, max(0.1, shrink))
@@ -89,3 +93,15 @@ def _between(low: _Point, high: _Point) -> float:
     elif low.length > 0:
         part = (math.sqrt(low.length * high.length) - low.length) / width
     return low.length + width * min(0.9, max(0.1, part))
+
+
+def _beyond(behind: _Point, low: _Point) -> float:
+    """Return the minimum of the cubic through two points and their slopes, both downhill, past the second: at most
+    twice as far as that, and a little further at least."""
+    width = low.length - behind.length
+    rise = (low.value - behind.value) / width
+    cubic, square = behind.slope + low.slope - 2 * rise, 3 * rise - 2 * behind.slope - low.slope
+    inside = square * square - 3 * cubic * behind.slope
+    bend = square + math.sqrt(inside) if inside >= 0 else 0.0
+    length = behind.length - width * behind.slope / bend if bend > 0 else math.inf
+    return min(2.0 * low.length, max(1.2 * low.length, length))

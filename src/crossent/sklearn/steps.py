@@ -14,7 +14,7 @@ from .direct import DirectHessian, HessianSums
 from .interface import Array, Evaluation, HessianProducts, Objective, row_blocks
 from .kronecker import FeatureBasis, KroneckerMetric
 from .lbfgs import PairMemory, num_pairs
-from .line_search import FIRST_UPHILL, LOOSE, UPHILL, line_search
+from .line_search import EXACT, FIRST_UPHILL, LOOSE, STEEP, UPHILL, line_search
 from .objective import CACHE_BYTES, LinearObjective
 
 if TYPE_CHECKING:
@@ -191,7 +191,8 @@ class DirectStep(NewtonStep):
             return following
         whole = self._hessians.at(at.theta)
         direction = whole.solve(-at.gradient)
-        following = None if direction is None else line_search(self._objective, at, direction)
+        steep = STEEP if self._may_keep else EXACT
+        following = None if direction is None else line_search(self._objective, at, direction, steep=steep)
         if following is None:
             return super().__call__(at)
         if self._may_keep and (solve := whole.inverse()) is not None:
