@@ -27,7 +27,9 @@ EPS = float(np.finfo(np.float64).eps)
 FURTHEST = 2.0
 """The farthest that a sweep looks ahead, in steps from the last optimum but one to the last."""
 ROUNDING = 1e-5
-"""A relative decrease below this is within reach of float32's rounding: time for float64."""
+"""A relative decrease below this is within reach of float32's rounding: time for float64,"""
+HINDERED = 0.25
+"""unless the gap, which the gradient alone decides, still falls to less than this part."""
 
 
 @dataclass
@@ -119,6 +121,16 @@ class Monitor:
         self.history.append(entry)
         return self._report is not None and bool(self._report(dict(entry)))
 
+    def is_hindered(self, at: Evaluation, following: Evaluation | None) -> bool:
+        """Whether float32's rounding may be why a step gained so little."""
+        if following is None:
+            return True
+        if at.value - following.value > ROUNDING * abs(at.value):
+            return False
+        if self.certificate is None:
+            return True
+        return self.certificate.gap(following).weights > HINDERED * self.certificate.gap(at).weights
+
     def promote(self, at: Evaluation) -> Evaluation:
         """Change to float64 and return the point evaluated anew; what float32 proved counts no longer."""
         self.objective.promote()
@@ -143,8 +155,8 @@ def minimize(monitor: Monitor, theta: Array, checkpoint: Checkpoint | None = Non
     """Minimise the monitored objective from `theta`, or from where a checkpoint left it; KeyboardInterrupt ends it at
     the best point so far.
 
-    Products of float32 data change to float64 when a step gains no more than rounding could, and before the end: what
-    is reported is always evaluated in float64.
+    Products in float32 change to float64 when rounding may be what stands in the way, and before the end: what is
+    reported is always evaluated in float64.
     """
     objective = monitor.objective
     in_memory = objective if isinstance(objective, LinearObjective) else None
@@ -184,9 +196,9 @@ def minimize(monitor: Monitor, theta: Array, checkpoint: Checkpoint | None = Non
             if following is None and not objective.can_promote:
                 status = "rounding"
                 break
-            gained = 0.0 if following is None else at.value - following.value
+            is_hindered = objective.can_promote and monitor.is_hindered(at, following)
             at = following or at
-            if gained <= ROUNDING * abs(at.value) and objective.can_promote:
+            if is_hindered:
                 at = monitor.promote(at)
                 step.forget()
             if following is not None and monitor.record(at):
