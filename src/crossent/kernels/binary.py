@@ -56,7 +56,7 @@ from .exp import (
 from .rows import add_two_sum, copy_row
 from .wide import plain_nll
 
-__all__ = ["sigmoid_rows"]
+__all__ = ["cross_entropy_of_doubles", "cross_entropy_of_floats", "load_entries", "load_factors", "sigmoid_rows"]
 
 # More fields of a block, behind those of the closed forms.
 LOGIT, TARGET, OTHER, W0, W1, FACTOR, ACTIVE, P0, P1, GRADIENT = number_fields(FIELDS, FIELDS + 10)
@@ -184,8 +184,8 @@ def _logistic_of_double(e: Any) -> Any:
     return log1p_pair(e)[0], 1.0 / (1.0 + e)
 
 
-_cross_entropy_of_floats = _make_cross_entropy(exp_for_float, logistic_for_float, "cross_entropy_of_floats")
-_cross_entropy_of_doubles = _make_cross_entropy(_exp_of_double, _logistic_of_double, "cross_entropy_of_doubles")
+cross_entropy_of_floats = _make_cross_entropy(exp_for_float, logistic_for_float, "cross_entropy_of_floats")
+cross_entropy_of_doubles = _make_cross_entropy(_exp_of_double, _logistic_of_double, "cross_entropy_of_doubles")
 
 
 @helper
@@ -239,7 +239,7 @@ def _add_to_rows(
 
 
 @helper
-def _load(source: Any, f: Any, field: Any) -> None:
+def load_entries(source: Any, f: Any, field: Any) -> None:
     values = f[field * LANES : field * LANES + len(source)]
     for i in range(len(values)):
         values[i] = np.float64(as_number(source[i]))
@@ -261,7 +261,7 @@ def _load_targets(f: Any, kept: Any, half: Any) -> None:
 
 
 @helper
-def _load_factors(
+def load_factors(
     f: Any, lanes: Any, row: Any, k: Any, classes: Any, class_weight: Any, row_weight: Any, entry_weight: Any
 ) -> None:
     """Class weights of the entries' columns, and the weights of their rows times their own."""
@@ -326,17 +326,17 @@ def sigmoid_rows(
         last = min(first + LANES, end)
         row = first // classes
         k = first - row * classes
-        _load(flat_logits[first:last], f, LOGIT)
+        load_entries(flat_logits[first:last], f, LOGIT)
         if len(flat_labels) > 0:
-            _load(flat_labels[first:last], f, TARGET)
+            load_entries(flat_labels[first:last], f, TARGET)
         else:
-            _load(flat_soft[first:last], f, TARGET)
+            load_entries(flat_soft[first:last], f, TARGET)
         if len(class_weight) > 0 or len(row_weight) > 0 or len(entry_weight) > 0:
-            _load_factors(f, last - first, row, k, classes, class_weight, row_weight, entry_weight)
+            load_factors(f, last - first, row, k, classes, class_weight, row_weight, entry_weight)
         if plain != 0.0 and is_single:
-            _cross_entropy_of_floats(f, 1.0 - smoothing, 0.5 * smoothing, plain, scale)
+            cross_entropy_of_floats(f, 1.0 - smoothing, 0.5 * smoothing, plain, scale)
         elif plain != 0.0:
-            _cross_entropy_of_doubles(f, 1.0 - smoothing, 0.5 * smoothing, plain, scale)
+            cross_entropy_of_doubles(f, 1.0 - smoothing, 0.5 * smoothing, plain, scale)
         else:
             _load_targets(f, 1.0 - smoothing, 0.5 * smoothing)
             _block_statistics(f)

@@ -15,7 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import bfloat16, binary, curvature, distributions, entries, general, mean, narrow, planes, reference, wide
+from . import (
+    bfloat16,
+    binary,
+    curvature,
+    distributions,
+    entries,
+    general,
+    logistic,
+    mean,
+    narrow,
+    planes,
+    reference,
+    wide,
+)
 from . import labels as _labels
 from .affine import affine_moments, sigmoid_affine_moments, temperature_moments
 from .closed_forms import BRIER_TERM, CROSS_ENTROPY, ENTROPY_PENALTY, LANES
@@ -27,6 +40,7 @@ __all__ = [
     "bin_sums",
     "draw_entries",
     "lies_within",
+    "logistic_value_grad",
     "mean_at",
     "multiply_entries",
     "narrow_bfloat16",
@@ -366,6 +380,37 @@ def sigmoid_value_grad(
     )
     run_rows(binary.sigmoid_rows, rows, classes, arguments, LANES if classes == 1 else 1)
     return loss
+
+
+def logistic_value_grad(
+    columns: Array,
+    weight: Array,
+    bias: Any,
+    labels: NDArray[np.int8] | None,
+    soft: Array | None,
+    class_weight: Float64 | None,
+    label_smoothing: float,
+    row_weight: Float64,
+    negligible: float,
+    total: Array,
+) -> float:
+    """Return ``Σ_i c_i ℓ_i`` for the logits ``X w + b``; add ``Σ_i g_i (x_i, 1)`` to `total`; in the calling thread.
+
+    `columns`, `weight`, `bias`, `soft` and `total` have one dtype.
+    """
+    value: float = logistic.logistic_rows(
+        _plain(columns),
+        _plain(weight),
+        bias,
+        _NO_ENTRIES if labels is None else _plain(labels),
+        _NO_ROWS[columns.dtype] if soft is None else _plain(soft),
+        _NO_DOUBLE_ROWS if class_weight is None else _plain(class_weight),
+        float(label_smoothing),
+        _plain(row_weight),
+        float(negligible),
+        total,
+    )
+    return value
 
 
 def softmax_curvature(p: Array, top: NDArray[np.intp], mass: Array, u: Array) -> None:

@@ -255,6 +255,33 @@ def softmax_pullback(
             out[block] = total if labels is None else np.where(labels[block][:, None] < 0, 0.0, total)
 
 
+def logistic_value_grad(
+    columns: np.ndarray,
+    weight: np.ndarray,
+    bias: Any,
+    labels: np.ndarray | None,
+    soft: np.ndarray | None,
+    class_weight: np.ndarray | None,
+    label_smoothing: float,
+    row_weight: np.ndarray,
+    negligible: float,
+    total: np.ndarray,
+) -> float:
+    """Return ``Σ_i c_i ℓ_i`` for the logits ``X w + b``; add ``Σ_i g_i (x_i, 1)`` to `total` (D + 1).
+
+    ℓ is cross-entropy, targets are (N, 1), and ``|g_i| < negligible`` counts as 0: products of subnormal numbers are
+    slow.
+    """
+    logits = (columns @ weight + bias)[:, None]
+    terms = np.array([[CrossEntropy.code, 1.0, 0.0]])
+    common = (labels, soft, class_weight, label_smoothing, terms, 1.0, row_weight)
+    losses = sigmoid_value_grad(logits, *common, logits, None)
+    gradient = np.where(np.abs(logits) < negligible, 0, logits)[:, 0]
+    total[:-1] += gradient @ columns
+    total[-1] += gradient.sum(dtype=np.float64)
+    return float(row_weight @ losses)
+
+
 def softmax_curvature(p: np.ndarray, top: np.ndarray, mass: np.ndarray, u: np.ndarray) -> None:
     """Replace `u` (K, n) by ``a_i (diag p_i - p_i p_iᵀ) u_i``; relative to the likeliest class nothing cancels."""
     u -= u[top, np.arange(u.shape[1])]

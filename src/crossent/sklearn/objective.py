@@ -446,9 +446,12 @@ class LinearObjective:
         if self._passes == 3:
             self._hold_columns()
         working = self.working(theta)
+        is_logistic = self.num_outputs == 1 and self.link == "sigmoid" and self.is_cross_entropy
 
         def work(workspace: Workspace, rows: slice, total: Array) -> float:
             columns = self.columns(workspace, rows)
+            if is_logistic:
+                return self._add_logistic(working, rows, columns, total)
             logits = self.logits(workspace, working, columns)
             weight = self.row_weight[rows]
             losses = self.gradient_in_place(self.target.take(rows), logits, self.terms, weight)
@@ -461,6 +464,28 @@ class LinearObjective:
             gradient += total
             data_loss += value
         return Evaluation.penalised(theta, data_loss, gradient, self.penalty)
+
+    def _add_logistic(self, working: WorkingParameters, rows: slice, columns: NDArray[Any], total: Array) -> float:
+        """Add the gradient of a block of rows, of one logit, and return its loss: in one go."""
+        target = self.target.take(rows)
+        soft = None if target.soft is None else target.soft.astype(self.dtype, copy=False)
+        out = np.zeros(total.shape[1], self.dtype)
+        value = registry.find(self.dtype).logistic_value_grad(
+            columns,
+            working.weight[0],
+            working.bias[0],
+            target.labels,
+            soft,
+            target.class_weight,
+            target.label_smoothing,
+            self.row_weight[rows],
+            NEGLIGIBLE[self.dtype],
+            out,
+        )
+        if not self.fit_intercept:
+            out[-1] = 0.0
+        total += out
+        return value
 
     def accumulate(
         self, workspace: Workspace, total: Array, rows_by_outputs: NDArray[Any], columns: NDArray[Any]

@@ -27,9 +27,9 @@ EPS = float(np.finfo(np.float64).eps)
 FURTHEST = 2.0
 """The farthest that a sweep looks ahead, in steps from the last optimum but one to the last."""
 ROUNDING = 1e-5
-"""A relative decrease below this is within reach of float32's rounding: time for float64,"""
+"""A relative decrease or gap below this is within reach of float32's rounding: time for float64,"""
 HINDERED = 0.25
-"""unless the gap, which the gradient alone decides, still falls to less than this part."""
+"""unless the decrease alone is, and the gap, which the gradient decides, falls to less than this part."""
 
 
 @dataclass
@@ -125,11 +125,13 @@ class Monitor:
         """Whether float32's rounding may be why a step gained so little."""
         if following is None:
             return True
-        if at.value - following.value > ROUNDING * abs(at.value):
+        resolved = ROUNDING * abs(at.value)
+        if at.value - following.value > resolved:
             return False
         if self.certificate is None:
             return True
-        return self.certificate.gap(following).weights > HINDERED * self.certificate.gap(at).weights
+        gap = self.certificate.gap(following).weights
+        return not resolved < gap < HINDERED * self.certificate.gap(at).weights
 
     def promote(self, at: Evaluation) -> Evaluation:
         """Change to float64 and return the point evaluated anew; what float32 proved counts no longer."""

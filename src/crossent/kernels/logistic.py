@@ -1,0 +1,83 @@
+"""Kernel for the logistic loss of a linear model with one logit: both products of a pass, while the rows are near.
+
+Two matrix products read a block of rows twice, from memory or the outer cache. Here `LANES` rows are multiplied by the
+weights, their losses taken (the arithmetic of `binary`), and the rows added up before they have left the inner caches.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._compile import kernel, wide_vectors
+from .binary import (
+    BLOCK_FIELDS,
+    GRADIENT,
+    LOGIT,
+    TARGET,
+    W0,
+    W1,
+    cross_entropy_of_doubles,
+    cross_entropy_of_floats,
+    load_entries,
+    load_factors,
+)
+from .closed_forms import LANES, LOSS
+from .exp import add_in_any_order
+
+__all__ = ["logistic_rows"]
+
+
+@kernel
+def logistic_rows(
+    columns: Any,
+    weight: Any,
+    bias: Any,
+    labels: Any,
+    soft: Any,
+    class_weight: Any,
+    smoothing: Any,
+    row_weight: Any,
+    negligible: Any,
+    total: Any,
+) -> Any:
+    """Add ``Σ_i g_i (x_i, 1)`` to `total` (D + 1) and return ``Σ_i c_i ℓ_i``; ``|g_i| < negligible`` counts as 0."""
+    wide_vectors()
+    is_single = columns.itemsize < 8
+    features = columns.shape[1]
+    number = columns.dtype.type
+    flat_labels, flat_soft = labels.reshape(-1), soft.reshape(-1)
+    f = np.zeros(BLOCK_FIELDS * LANES)
+    f[W0 * LANES : (W1 + 1) * LANES] = 1.0
+    value = 0.0
+    for first in range(0, len(columns), LANES):
+        last = min(first + LANES, len(columns))
+        for i in range(last - first):
+            row = columns[first + i]
+            logit = number(0.0)
+            for j in range(features):
+                logit = add_in_any_order(logit, row[j] * weight[j])
+            f[LOGIT * LANES + i] = logit + bias
+        if len(flat_labels) > 0:
+            load_entries(flat_labels[first:last], f, TARGET)
+        else:
+            load_entries(flat_soft[first:last], f, TARGET)
+        load_factors(f, last - first, first, 0, 1, class_weight, row_weight, class_weight[:0])
+        if is_single:
+            cross_entropy_of_floats(f, 1.0 - smoothing, 0.5 * smoothing, 1.0, 1.0)
+        else:
+            cross_entropy_of_doubles(f, 1.0 - smoothing, 0.5 * smoothing, 1.0, 1.0)
+        shift = 0.0
+        for i in range(last - first):
+            value += row_weight[first + i] * f[LOSS * LANES + i]
+            slope = f[GRADIENT * LANES + i]
+            if abs(slope) < negligible:
+                continue
+            shift += slope
+            row = columns[first + i]
+            factor = number(slope)
+            for j in range(features):
+                total[j] += factor * row[j]
+        total[features] += number(shift)
+    return value

@@ -1,0 +1,91 @@
+"""The pass of a linear model with one logit: loss and gradient are those of the logits, by products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crossent.kernels import reference, registry
+
+ROWS, FEATURES = 150, 13  # no multiples of what a kernel takes at a time
+TERMS = np.array([[0.0, 1.0, 0.0]])
+TARGETS: dict[str, dict[str, Any]] = {
+    "labels": {},
+    "smoothed": {"label_smoothing": 0.2},
+    "weighted": {"class_weight": np.array([[0.5], [3.0]])},
+    "soft": {"soft": True},
+}
+
+
+def problem(dtype: Any, soft: bool = False, **options: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    row_weight = rng.uniform(0.0, 2.0, ROWS)
+    row_weight[::7] = 0.0
+    return {
+        "columns": rng.standard_normal((ROWS, FEATURES)).astype(dtype),
+        "weight": rng.standard_normal(FEATURES).astype(dtype),
+        "bias": dtype(0.3),
+        "labels": None if soft else rng.integers(0, 2, (ROWS, 1)).astype(np.int8),
+        "soft": rng.random((ROWS, 1)).astype(dtype) if soft else None,
+        "class_weight": None,
+        "label_smoothing": 0.0,
+        "row_weight": row_weight,
+        "negligible": 0.0,
+        **options,
+    }
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("options", TARGETS.values(), ids=TARGETS)
+def test_the_pass_is_that_of_the_logits(dtype: Any, options: dict[str, Any]) -> None:
+    given = problem(dtype, **options)
+    total = np.ones(FEATURES + 1, dtype)  # which is added to
+    value = registry.find(dtype).logistic_value_grad(**given, total=total)
+
+    columns = given["columns"].astype(np.float64)
+    logits = columns @ given["weight"].astype(np.float64) + float(given["bias"])
+    soft = None if given["soft"] is None else given["soft"].astype(np.float64)
+    gradient = np.empty((ROWS, 1))
+    losses = reference.sigmoid_value_grad(
+        logits[:, None],
+        given["labels"],
+        soft,
+        given["class_weight"],
+        given["label_smoothing"],
+        TERMS,
+        1.0,
+        given["row_weight"],
+        gradient,
+        None,
+    )
+    rounding = 64 * float(np.finfo(dtype).eps)
+    assert value == pytest.approx(float(given["row_weight"] @ losses), rel=rounding)
+    expected = np.append(gradient[:, 0] @ columns, gradient.sum())
+    np.testing.assert_allclose(total - 1, expected, atol=rounding * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_negligible_gradients_count_as_zero_and_sure_rows_keep_their_loss(dtype: Any) -> None:
+    given = problem(dtype, labels=np.ones((ROWS, 1), np.int8), weight=np.zeros(FEATURES, dtype), bias=dtype(30.0))
+    total = np.zeros(FEATURES + 1, dtype)
+    find = registry.find(dtype).logistic_value_grad
+    value = find(**given, total=total)
+    assert value == pytest.approx(given["row_weight"].sum() * np.exp(-30.0), rel=1e-5)
+    assert -total[-1] == pytest.approx(value, rel=1e-5)
+    none = np.zeros_like(total)
+    find(**{**given, "negligible": 1e-10}, total=none)
+    assert not none.any()
+    some = np.zeros_like(total)
+    find(**{**given, "negligible": 1e-20}, total=some)
+    np.testing.assert_array_equal(some, total)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_not_a_number_stays_so(dtype: Any) -> None:
+    given = problem(dtype)
+    given["weight"][3] = np.nan
+    total = np.zeros(FEATURES + 1, dtype)
+    assert np.isnan(registry.find(dtype).logistic_value_grad(**given, total=total))
+    assert np.isnan(total).all()
