@@ -173,7 +173,8 @@ def dual_sums(objective: LinearObjective) -> DualSums:
         u, tau = target.dense(rows)
         u *= weight[:, None]
         a = weight * tau if softmax else weight[:, None] * tau
-        both = np.column_stack([u, a]).T @ columns  # which converts the columns to float64 once
+        # In the columns' precision: the gap has these sums times s, which no gap of many digits lets be large.
+        both = np.column_stack([u, a]).astype(columns.dtype, copy=False).T @ columns
         parts = (both[:k], both[k] if softmax else both[k:], u.sum(axis=0), a.sum(axis=0))
         for sum_, part in zip(total, parts, strict=True):
             sum_ += part
