@@ -7,7 +7,11 @@ OUT ?= out
 DATA ?= digits
 PYTEST_ARGS ?= -n auto -q
 # Tests that reach the compiled kernels run a second time without numba: the reference must carry every public function.
-KERNEL_TESTS ?= $(wildcard tests/core tests/numpy tests/kernels tests/laws tests/pytorch/test_routes.py tests/sklearn tests/test_*.py)
+# Those that run with every twin have done so already, as have those of single kernels.
+ABOUT_FILES := tests/test_imports.py $(wildcard tests/test_stream_*.py tests/test_tabular_*.py)
+KERNEL_TESTS ?= -m "not slow and not every_twin" $(addprefix tests/kernels/test_, $(addsuffix .py, entries logistic \
+	registry targets threads)) tests/laws tests/pytorch/test_routes.py tests/sklearn \
+	$(filter-out $(ABOUT_FILES), $(wildcard tests/test_*.py))
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -47,7 +51,7 @@ test: $(VENV)/.test  ## run every test, those that touch kernels twice (with and
 	CROSSENT_DISABLE_NUMBA=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(KERNEL_TESTS)
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/pytorch/test_accelerated.py
 
-test-slow: $(VENV)/.test  ## the tests that take most of a minute and 7 GiB of memory each
+test-slow: $(VENV)/.test  ## the tests that take long or 7 GiB of memory
 	$(BIN)/python -m pytest -q -m slow $(ARGS) tests
 
 check: $(VENV)/.test  ## ruff (lint and format) and mypy

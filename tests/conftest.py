@@ -18,6 +18,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs with every twin anyway, so that a run without numba need not repeat it."""
+    for item in items:
+        if "twin" in getattr(item, "fixturenames", ()):
+            item.add_marker("every_twin")
+
+
 @pytest.fixture(params=LIBRARIES)
 def library(request: pytest.FixtureRequest) -> Library:
     """An array library, imported when first asked for."""

@@ -17,7 +17,14 @@ from .judge import DTYPES
 from .peers import BINARY_FOCAL, LABELS, available
 
 
-@pytest.mark.parametrize("case", measure.CASES, ids=[f"{c.name}-{c.families[0].name}" for c in measure.CASES])
+def as_parameter(case: measure.Case) -> Any:
+    """A case and its name; those whose sure rows need an oracle by series take 25 s each."""
+    is_slow = case.by_series and case.families[0].name == "confident, right"
+    name = f"{case.name}-{case.families[0].name}"
+    return pytest.param(case, id=name, marks=pytest.mark.slow if is_slow else ())
+
+
+@pytest.mark.parametrize("case", [as_parameter(case) for case in measure.CASES])
 def test_every_bar_holds(case: measure.Case) -> None:
     found = measure.dense(24, 8, cases=[case])
     assert {dtype for _, _, dtype in found} == {"float32", "float64"}

@@ -19,7 +19,7 @@ def draw(rows: int, gaps: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray
     return (rng.random(rows) < (ATOMS - gaps)[atom]).astype(int), ATOMS[atom]
 
 
-@pytest.mark.parametrize("gap", [0.0, 0.06, 0.2])
+@pytest.mark.parametrize("gap", [0.0, pytest.param(0.06, marks=pytest.mark.slow), 0.2])
 def test_the_interval_covers_as_promised(gap: float) -> None:
     """1000 simulations of the interval's own ends; 90 % within three standard errors."""
     covered = 0

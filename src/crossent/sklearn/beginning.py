@@ -103,7 +103,4 @@ def _second_moments(objective: LinearObjective) -> Array:
         total += objective.row_weight[rows] @ np.square(objective.columns(workspace, rows))
         return 0.0
 
-    moments = np.zeros(objective.num_features)
-    for total, _ in objective.sum_rows(work, lambda: np.zeros(objective.num_features)):
-        moments += total
-    return moments
+    return objective.sum_arrays(work, (objective.num_features,))[0]

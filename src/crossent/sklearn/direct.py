@@ -138,11 +138,7 @@ class HessianSums:
             total += _square(columns * roots[:, None])
             return 0.0
 
-        d = self._shape[1]
-        total = np.zeros((d, d))
-        for part, _ in self._objective.sum_rows(work, lambda: np.zeros((d, d))):
-            total += part
-        return total
+        return self._objective.sum_arrays(work, (self._shape[1],) * 2)[0]
 
     def _with_ones(self, columns: NDArray[Any]) -> NDArray[Any]:
         """Return ``(x, 1)`` of rows, or x without an intercept."""

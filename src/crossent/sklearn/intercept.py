@@ -87,7 +87,7 @@ class _HeldLogits:
             total += logits.sum(axis=0, dtype=np.float64)
             return 0.0
 
-        return np.sum([total for total, _ in objective.sum_rows(work, lambda: np.zeros(len(delta)))], axis=0)
+        return objective.sum_arrays(work, delta.shape)[0]
 
     def inverse_curvature(self, delta: Array) -> Array:
         """Return A⁻¹ (K, K) at δ. Where F does not change (all of δ shifts, or a class that no row thinks of) A is
@@ -99,8 +99,8 @@ class _HeldLogits:
             total += between_outputs(p, objective.mass(rows))
             return 0.0
 
-        between = np.sum([total for total, _ in objective.sum_rows(work, lambda: np.zeros((k, k)))], axis=0)
+        between = objective.sum_arrays(work, (k, k))[0]
         mean = float(np.trace(between)) / k
         between += mean / k
         between[np.diag_indices(k)] += 1e-12 * mean
-        return np.linalg.inv(between)
+        return np.asarray(np.linalg.inv(between), dtype=np.float64)

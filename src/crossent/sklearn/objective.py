@@ -404,6 +404,15 @@ class LinearObjective:
                 self._add_blocks(_cut(blocks, chunks or 1), work, new_total, out)
         return [part for part in out if part is not None]
 
+    def sum_arrays(self, work: BlockFunction, shape: tuple[int, ...]) -> tuple[Array, float]:
+        """Return the sum of the arrays of this shape that `work` adds to, and that of its results."""
+        parts = self.sum_rows(work, lambda: np.zeros(shape))
+        (total, value), *others = parts or [(np.zeros(shape), 0.0)]
+        for part, result in others:
+            total += part
+            value += result
+        return total, value
+
     def _add_blocks(
         self, blocks: list[slice], work: BlockFunction, new_total: Callable[[], Any], out: list[Any]
     ) -> None:
@@ -458,11 +467,7 @@ class LinearObjective:
             self.accumulate(workspace, total, drop_negligible(logits), columns)
             return float(weight @ losses)
 
-        parts = self.sum_rows(work, lambda: np.zeros(theta.shape))
-        (gradient, data_loss), *others = parts or [(np.zeros(theta.shape), 0.0)]
-        for total, value in others:
-            gradient += total
-            data_loss += value
+        gradient, data_loss = self.sum_arrays(work, theta.shape)
         return Evaluation.penalised(theta, data_loss, gradient, self.penalty)
 
     def _add_logistic(self, working: WorkingParameters, rows: slice, columns: NDArray[Any], total: Array) -> float:
