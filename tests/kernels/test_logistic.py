@@ -41,7 +41,7 @@ def problem(dtype: Any, soft: bool = False, **options: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("options", TARGETS.values(), ids=TARGETS)
 def test_the_pass_is_that_of_the_logits(dtype: Any, options: dict[str, Any]) -> None:
     given = problem(dtype, **options)
-    total = np.ones(FEATURES + 1, dtype)  # which is added to
+    total = np.ones(FEATURES + 1)  # which is added to
     value = registry.find(dtype).logistic_value_grad(**given, total=total)
 
     columns = given["columns"].astype(np.float64)
@@ -69,7 +69,7 @@ def test_the_pass_is_that_of_the_logits(dtype: Any, options: dict[str, Any]) -> 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_negligible_gradients_count_as_zero_and_sure_rows_keep_their_loss(dtype: Any) -> None:
     given = problem(dtype, labels=np.ones((ROWS, 1), np.int8), weight=np.zeros(FEATURES, dtype), bias=dtype(30.0))
-    total = np.zeros(FEATURES + 1, dtype)
+    total = np.zeros(FEATURES + 1)
     find = registry.find(dtype).logistic_value_grad
     value = find(**given, total=total)
     assert value == pytest.approx(given["row_weight"].sum() * np.exp(-30.0), rel=1e-5)
@@ -86,6 +86,31 @@ def test_negligible_gradients_count_as_zero_and_sure_rows_keep_their_loss(dtype:
 def test_what_is_not_a_number_stays_so(dtype: Any) -> None:
     given = problem(dtype)
     given["weight"][3] = np.nan
-    total = np.zeros(FEATURES + 1, dtype)
+    total = np.zeros(FEATURES + 1)
     assert np.isnan(registry.find(dtype).logistic_value_grad(**given, total=total))
     assert np.isnan(total).all()
+
+
+def test_single_precision_adds_up_many_rows_in_double() -> None:
+    """A million rows of one sign: in float32 alone a sum loses the fifth digit, and the intercept's all that count."""
+    rows = 1_000_000
+    columns = np.random.default_rng(0).uniform(0.0, 1.0, (rows, 1)).astype(np.float32)
+    labels, weight = np.zeros((rows, 1), np.int8), np.full(rows, 0.3)
+    total = np.zeros(2)
+    find = registry.find(np.float32).logistic_value_grad
+    for first in range(0, rows, 1 << 19):
+        block = slice(first, first + (1 << 19))
+        find(
+            columns[block],
+            np.zeros(1, np.float32),
+            np.float32(0),
+            labels[block],
+            None,
+            None,
+            0.0,
+            weight[block],
+            0.0,
+            total,
+        )
+    assert total[1] == pytest.approx(0.15 * rows, rel=1e-7)
+    assert total[0] == pytest.approx(0.15 * columns.sum(dtype=np.float64), rel=1e-6)

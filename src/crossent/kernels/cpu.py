@@ -392,11 +392,11 @@ def logistic_value_grad(
     label_smoothing: float,
     row_weight: Float64,
     negligible: float,
-    total: Array,
+    total: Float64,
 ) -> float:
     """Return ``Σ_i c_i ℓ_i`` for the logits ``X w + b``; add ``Σ_i g_i (x_i, 1)`` to `total`; in the calling thread.
 
-    `columns`, `weight`, `bias`, `soft` and `total` have one dtype.
+    `columns`, `weight`, `bias` and `soft` have one dtype.
     """
     value: float = logistic.logistic_rows(
         _plain(columns),

@@ -28,6 +28,9 @@ from .exp import add_in_any_order
 
 __all__ = ["logistic_rows"]
 
+RUN = 16 * LANES
+"""So many rows are added up in the columns' precision, and these sums in double."""
+
 
 @kernel
 def logistic_rows(
@@ -42,7 +45,7 @@ def logistic_rows(
     negligible: Any,
     total: Any,
 ) -> Any:
-    """Add ``Σ_i g_i (x_i, 1)`` to `total` (D + 1) and return ``Σ_i c_i ℓ_i``; ``|g_i| < negligible`` counts as 0."""
+    """Add ``Σ_i g_i (x_i, 1)`` to `total`, D + 1 doubles, and return ``Σ_i c_i ℓ_i``; ``|g_i| < negligible`` is 0."""
     wide_vectors()
     is_single = columns.itemsize < 8
     features = columns.shape[1]
@@ -50,6 +53,7 @@ def logistic_rows(
     flat_labels, flat_soft = labels.reshape(-1), soft.reshape(-1)
     f = np.zeros(BLOCK_FIELDS * LANES)
     f[W0 * LANES : (W1 + 1) * LANES] = 1.0
+    part = np.zeros(features, columns.dtype)
     value = 0.0
     for first in range(0, len(columns), LANES):
         last = min(first + LANES, len(columns))
@@ -68,16 +72,18 @@ def logistic_rows(
             cross_entropy_of_floats(f, 1.0 - smoothing, 0.5 * smoothing, 1.0, 1.0)
         else:
             cross_entropy_of_doubles(f, 1.0 - smoothing, 0.5 * smoothing, 1.0, 1.0)
-        shift = 0.0
         for i in range(last - first):
             value += row_weight[first + i] * f[LOSS * LANES + i]
             slope = f[GRADIENT * LANES + i]
             if abs(slope) < negligible:
                 continue
-            shift += slope
+            total[features] += slope
             row = columns[first + i]
             factor = number(slope)
             for j in range(features):
-                total[j] += factor * row[j]
-        total[features] += number(shift)
+                part[j] += factor * row[j]
+        if last % RUN == 0 or last == len(columns):
+            for j in range(features):
+                total[j] += np.float64(part[j])
+                part[j] = 0
     return value

@@ -267,7 +267,7 @@ def logistic_value_grad(
     negligible: float,
     total: np.ndarray,
 ) -> float:
-    """Return ``Σ_i c_i ℓ_i`` for the logits ``X w + b``; add ``Σ_i g_i (x_i, 1)`` to `total` (D + 1).
+    """Return ``Σ_i c_i ℓ_i`` for the logits ``X w + b``; add ``Σ_i g_i (x_i, 1)`` to `total`, D + 1 doubles.
 
     ℓ is cross-entropy, targets are (N, 1), and ``|g_i| < negligible`` counts as 0: products of subnormal numbers are
     slow.

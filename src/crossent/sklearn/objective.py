@@ -474,7 +474,6 @@ class LinearObjective:
         """Add the gradient of a block of rows, of one logit, and return its loss: in one go."""
         target = self.target.take(rows)
         soft = None if target.soft is None else target.soft.astype(self.dtype, copy=False)
-        out = np.zeros(total.shape[1], self.dtype)
         value = registry.find(self.dtype).logistic_value_grad(
             columns,
             working.weight[0],
@@ -485,11 +484,10 @@ class LinearObjective:
             target.label_smoothing,
             self.row_weight[rows],
             NEGLIGIBLE[self.dtype],
-            out,
+            total[0],
         )
         if not self.fit_intercept:
-            out[-1] = 0.0
-        total += out
+            total[0, -1] = 0.0
         return value
 
     def accumulate(
