@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n auto -q
 # Tests that reach the compiled kernels run a second time without numba: the reference must carry every public function.
 # Those that run with every twin have done so already, as have those of single kernels.
 ABOUT_FILES := tests/test_imports.py $(wildcard tests/test_stream_*.py tests/test_tabular_*.py)
-KERNEL_TESTS ?= -m "not slow and not every_twin" $(addprefix tests/kernels/test_, $(addsuffix .py, entries logistic \
+KERNEL_TESTS ?= $(addprefix tests/kernels/test_, $(addsuffix .py, entries logistic \
 	registry targets threads)) tests/laws tests/pytorch/test_routes.py tests/sklearn \
 	$(filter-out $(ABOUT_FILES), $(wildcard tests/test_*.py))
 
@@ -48,7 +48,7 @@ run: $(VENV)/.run  ## train on DATA (digits) and write the model and the report 
 
 test: $(VENV)/.test  ## run every test, those that touch kernels twice (with and without numba), the GPU's interpreted
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
-	CROSSENT_DISABLE_NUMBA=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(KERNEL_TESTS)
+	CROSSENT_DISABLE_NUMBA=1 $(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow and not every_twin" $(KERNEL_TESTS)
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/pytorch/test_accelerated.py
 
 test-slow: $(VENV)/.test  ## the tests that take long or 7 GiB of memory

@@ -198,12 +198,11 @@ def contend(problem: Problem, solver: str, best: float, limit: float, quick: boo
 
 def time_in_turns(problem: Problem, fits: dict[str, dict[str, Any]]) -> None:
     """Time quick fits again, all contenders in turns: on a shared machine minutes differ more than solvers do."""
-    entries = [entry for fit in fits.values() for entry in (fit, fit.get("certified")) if entry and "seconds" in entry]
+    entries = [*fits.values(), *(fit["certified"] for fit in fits.values() if "certified" in fit)]
     seconds: list[list[float]] = [[] for _ in entries]
     for _ in range(ROUNDS):
         for entry, times in zip(entries, seconds, strict=True):
-            solver, tol, blas = (entry.get(key) for key in ("solver", "tol", "blas"))
-            task = {"solver": solver or "crossent", "tol": tol or EXCESS, "blas": blas or BLAS[0]}
+            task = {key: entry[key] for key in ("solver", "tol", "blas")}
             again = run_task(60.0, problem=problem.name, repeats=REPEATS, **task)
             if again is not None:
                 times.append(again["seconds"])
@@ -260,10 +259,10 @@ def measure(
         entry = contend(problem, solver, best, seconds, quick)
         if solver == "crossent":
             repeats = 1 if quick or problem.large else REPEATS
-            task = {"problem": problem.name, "solver": solver, "tol": EXCESS, "blas": "default", "repeats": repeats}
-            certified = run_task(seconds, **task)
+            task = {"solver": solver, "tol": EXCESS, "blas": "default"}
+            certified = run_task(seconds, problem=problem.name, repeats=repeats, **task)
             if certified is not None:
-                entry["certified"] = {**certified, "excess": certified["objective"] / best - 1}
+                entry["certified"] = {**task, **certified, "excess": certified["objective"] / best - 1}
         record["fits"][solver] = entry
         found = f"{entry['seconds']:.3f} s, excess {entry['excess']:.1e}" if "seconds" in entry else "nothing"
         print(

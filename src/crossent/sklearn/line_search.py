@@ -85,11 +85,9 @@ class _Point(NamedTuple):
 def _between(low: _Point, high: _Point) -> float:
     """Return the minimum of the cubic through two points and their slopes, kept off the ends of the bracket."""
     width = high.length - low.length
-    bend = low.slope + high.slope - 3 * (high.value - low.value) / width
     part = 0.5
-    if high.slope > 0 and math.isfinite(bend):
-        root = math.sqrt(bend * bend - low.slope * high.slope)
-        part = 1 - (high.slope + root - bend) / (high.slope - low.slope + 2 * root)
+    if high.slope > 0 and math.isfinite(length := _minimum(low, high)):
+        part = (length - low.length) / width
     elif low.length > 0:
         part = (math.sqrt(low.length * high.length) - low.length) / width
     return low.length + width * min(0.9, max(0.1, part))
@@ -98,10 +96,15 @@ def _between(low: _Point, high: _Point) -> float:
 def _beyond(behind: _Point, low: _Point) -> float:
     """Return the minimum of the cubic through two points and their slopes, both downhill, past the second: at most
     twice as far as that, and a little further at least."""
-    width = low.length - behind.length
-    rise = (low.value - behind.value) / width
-    cubic, square = behind.slope + low.slope - 2 * rise, 3 * rise - 2 * behind.slope - low.slope
-    inside = square * square - 3 * cubic * behind.slope
-    bend = square + math.sqrt(inside) if inside >= 0 else 0.0
-    length = behind.length - width * behind.slope / bend if bend > 0 else math.inf
-    return min(2.0 * low.length, max(1.2 * low.length, length))
+    return min(2.0 * low.length, max(1.2 * low.length, _minimum(behind, low)))
+
+
+def _minimum(a: _Point, b: _Point) -> float:
+    """Return where the cubic through two points and their slopes, downhill at the first, has its minimum; or inf."""
+    width = b.length - a.length
+    bend = a.slope + b.slope - 3 * (b.value - a.value) / width
+    inside = bend * bend - a.slope * b.slope
+    if not (math.isfinite(bend) and inside >= 0):
+        return math.inf
+    rise = math.sqrt(inside) - bend - a.slope
+    return a.length - width * a.slope / rise if rise > 0 else math.inf

@@ -472,16 +472,11 @@ class LinearObjective:
 
     def _add_logistic(self, working: WorkingParameters, rows: slice, columns: NDArray[Any], total: Array) -> float:
         """Add the gradient of a block of rows, of one logit, and return its loss: in one go."""
-        target = self.target.take(rows)
-        soft = None if target.soft is None else target.soft.astype(self.dtype, copy=False)
         value = registry.find(self.dtype).logistic_value_grad(
             columns,
             working.weight[0],
             working.bias[0],
-            target.labels,
-            soft,
-            target.class_weight,
-            target.label_smoothing,
+            *self.target.take(rows).for_kernels(self.dtype),
             self.row_weight[rows],
             NEGLIGIBLE[self.dtype],
             total[0],
@@ -554,11 +549,7 @@ class LinearObjective:
         self, target: EncodedTarget, logits: NDArray[Any], terms: Array, weight: Array | None
     ) -> Array:
         """Replace the logits of some rows by the gradient of their losses, times their weights; return the losses."""
-        soft = None if target.soft is None else target.soft.astype(logits.dtype, copy=False)
-        labels = target.labels  # held in the least type; the softmax kernels read int64
-        if labels is not None and target.link == "softmax":
-            labels = labels.astype(np.int64, copy=False)
-        common = (logits, labels, soft, target.class_weight, target.label_smoothing, terms, 1.0, weight, logits)
+        common = (logits, *target.for_kernels(logits.dtype), terms, 1.0, weight, logits)
         twin = registry.find(logits.dtype)
         if target.link == "softmax":
             return twin.softmax_value_grad(*common)

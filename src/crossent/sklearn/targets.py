@@ -79,6 +79,15 @@ class EncodedTarget:
             soft=None if self.soft is None else self.soft[rows],
         )
 
+    def for_kernels(self, dtype: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None, Any, float]:
+        """Return labels, soft targets, class weights and label smoothing as kernels take them beside logits of a
+        dtype."""
+        labels = self.labels  # held in the least type; the softmax kernels read int64
+        if labels is not None and self.link == "softmax":
+            labels = labels.astype(np.int64, copy=False)
+        soft = None if self.soft is None else self.soft.astype(dtype, copy=False)
+        return labels, soft, self.class_weight, self.label_smoothing
+
     def restrict(self, outputs: NDArray[np.intp], one_logit: bool = False) -> EncodedTarget:
         """Return the problem without the other outputs, which hold no mass; labels of two classes as one yes or no."""
         if one_logit:
