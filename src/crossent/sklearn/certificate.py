@@ -180,5 +180,8 @@ def dual_sums(objective: LinearObjective) -> DualSums:
             sum_ += part
         return 0.0
 
-    sums = [total for total, _ in objective.sum_rows(work, new_total)]
-    return DualSums(*(np.sum(parts, axis=0) for parts in zip(*sums, strict=True)))
+    (sums, _), *others = objective.sum_rows(work, new_total)
+    for chunk, _ in others:
+        for sum_, part in zip(sums, chunk, strict=True):
+            sum_ += part
+    return sums

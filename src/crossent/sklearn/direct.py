@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossent.kernels import registry
+
 from .interface import Array
 from .objective import LinearObjective, WorkingParameters, Workspace, drop_negligible
 
@@ -26,6 +28,8 @@ SIGMOID_WORK = 1 << 32
 """N K (D + 1)², likewise."""
 SIGMOID_ELEMENTS = 1 << 18
 """Of all blocks, K (D + 1)²."""
+SMALL_WORK = 1 << 20
+"""N P² up to which softmax's Hessian is one call of a kernel: with more, BLAS makes up for its calls."""
 KEPT_WORK = 1 << 25
 """N P² (N K (D + 1)²) from which a Hessian takes much longer than an evaluation, and is kept for several steps."""
 PIECE_ELEMENTS = 1 << 17
@@ -78,11 +82,14 @@ class HessianSums:
             blocks = between[:, None, :, None] * self._second_moment()[None, :, None]
         else:
             blocks = np.zeros(self._shape)
-            add = partial(self._add, objective.working(theta))
+            is_small = self._softmax and self._work <= SMALL_WORK
+            add = partial(self._add_small, theta) if is_small else partial(self._add, objective.working(theta))
             chunks = max(1, min(CHUNKS, self._work // CHUNK_WORK))
             for total, _ in objective.sum_rows(add, self._new_total, chunks):
                 blocks += total
                 self._totals.append(total)
+            if is_small:
+                blocks += blocks.transpose(2, 1, 0, 3)
             if self._softmax:
                 diagonal = np.einsum("kdke->kde", blocks)  # a view
                 diagonal[...] = 0.0
@@ -127,6 +134,13 @@ class HessianSums:
                 for k in range(len(total)):
                     total[k] += _square(np.multiply(columns[piece], roots[piece, k, None], out=out))
         self._scaled.append(scaled)
+        return 0.0
+
+    def _add_small(self, theta: Array, workspace: Workspace, rows: slice, total: Array) -> float:
+        """Add a block of rows to softmax's blocks above the diagonal."""
+        objective = self._objective
+        columns = objective.columns(workspace, rows)
+        registry.find(objective.dtype).multinomial_hessian(columns, theta, objective.mass(rows), total)
         return 0.0
 
     def _second_moment(self) -> Array:
@@ -210,7 +224,7 @@ def _solution(softmax: bool, gradient: Array, by: Callable[..., Any], matrix: ND
     try:
         if softmax:
             gradient = gradient[:-1] - gradient[-1]
-            solution = by(matrix, gradient.reshape(-1, 1)).reshape(gradient.shape)
+            solution = by(matrix, gradient.ravel()).reshape(gradient.shape)
             solution = np.concatenate([solution, -solution.sum(axis=0, keepdims=True)])
         else:
             solution = by(matrix, gradient[:, :, None])[:, :, 0]

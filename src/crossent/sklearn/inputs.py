@@ -106,6 +106,12 @@ def is_accepted(dtype: Any, accepted: Any) -> bool:
     return dtype in [np.dtype(one) for one in (accepted if isinstance(accepted, list) else [accepted])]
 
 
+def are_rows_with_labels(X: NDArray[Any], y: Any) -> bool:
+    """Whether X is a table in C order and y a label for each row, of a type in which none is missing."""
+    is_table = type(X) is np.ndarray and X.ndim == 2 and min(X.shape) > 0 and X.flags.c_contiguous
+    return is_table and type(y) is np.ndarray and y.dtype.kind in "iub" and y.shape == X.shape[:1]
+
+
 def check_source(estimator: Any, X: RowSource, accepted: Any, reset: bool) -> None:
     """Check a row source against what an estimator works with or was fitted to, and note its features in a fit.
 

@@ -82,7 +82,7 @@ def inner(a: Array, b: Array) -> float:
 
 def squared_norm(array: Array) -> float:
     """Return ``Σ a²``."""
-    return inner(array, array)
+    return float(np.vdot(array, array)) if array.flags.c_contiguous else inner(array, array)
 
 
 class RowSample(NamedTuple):

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -51,6 +52,10 @@ PARALLEL_WORK = 1 << 22
 """Multiplications in one pass below which threads cost more than they bring."""
 SIZEABLE_WORK = 1 << 17
 """Below this many multiplications in a pass nothing is saved: all rows count, in the data's own precision."""
+SMALL_WORK = 1 << 16
+"""Up to so many a pass is one call of a kernel that does without vectors,"""
+EXPONENTIAL = 32
+"""in which an exponential takes as long as so many multiplications."""
 NEGLIGIBLE: dict[np.dtype[Any], float] = {np.dtype(np.float32): 1e-26, np.dtype(np.float64): 1e-200}
 """Gradients and probabilities below this are set to 0. A product of matrices that hold subnormal numbers takes ten
 times as long, and a confident model in float32 is full of them."""
@@ -444,6 +449,11 @@ class LinearObjective:
         return self.num_rows * self.num_outputs * self.num_features >= PARALLEL_WORK
 
     @property
+    def _is_small(self) -> bool:
+        """Whether the calls of a pass take longer than its exponentials and products."""
+        return self.num_rows * self.num_outputs * (self.num_features + EXPONENTIAL) <= SMALL_WORK
+
+    @property
     def is_sizeable(self) -> bool:
         """Whether one pass takes long enough for rows to be left out, and for float32 to be worth a change of dtype."""
         return self.num_rows * self.num_outputs * self.num_features >= SIZEABLE_WORK
@@ -454,26 +464,29 @@ class LinearObjective:
         self._passes += 1
         if self._passes == 3:
             self._hold_columns()
-        working = self.working(theta)
-        is_logistic = self.num_outputs == 1 and self.link == "sigmoid" and self.is_cross_entropy
-
-        def work(workspace: Workspace, rows: slice, total: Array) -> float:
-            columns = self.columns(workspace, rows)
-            if is_logistic:
-                return self._add_logistic(working, rows, columns, total)
-            logits = self.logits(workspace, working, columns)
-            weight = self.row_weight[rows]
-            losses = self.gradient_in_place(self.target.take(rows), logits, self.terms, weight)
-            self.accumulate(workspace, total, drop_negligible(logits), columns)
-            return float(weight @ losses)
-
-        gradient, data_loss = self.sum_arrays(work, theta.shape)
+        gradient, data_loss = self.sum_arrays(self._pass(theta), theta.shape)
         return Evaluation.penalised(theta, data_loss, gradient, self.penalty)
 
-    def _add_logistic(self, working: WorkingParameters, rows: slice, columns: NDArray[Any], total: Array) -> float:
-        """Add the gradient of a block of rows, of one logit, and return its loss: in one go."""
+    def _pass(self, theta: Array) -> BlockFunction:
+        """Return what adds the gradient of a block of rows at `theta` and returns its loss: by products, or in one
+        call where that is faster."""
+        if self.is_cross_entropy and self.link == "sigmoid" and self.num_outputs == 1:
+            return partial(self._add_logistic, self.working(theta))
+        if self.is_cross_entropy and self.link == "softmax" and self.target.hard and self._is_small:
+            return partial(self._add_multinomial, theta)
+        return partial(self._add_products, self.working(theta))
+
+    def _add_products(self, working: WorkingParameters, workspace: Workspace, rows: slice, total: Array) -> float:
+        columns = self.columns(workspace, rows)
+        logits = self.logits(workspace, working, columns)
+        weight = self.row_weight[rows]
+        losses = self.gradient_in_place(self.target.take(rows), logits, self.terms, weight)
+        self.accumulate(workspace, total, drop_negligible(logits), columns)
+        return float(weight @ losses)
+
+    def _add_logistic(self, working: WorkingParameters, workspace: Workspace, rows: slice, total: Array) -> float:
         value = registry.find(self.dtype).logistic_value_grad(
-            columns,
+            self.columns(workspace, rows),
             working.weight[0],
             working.bias[0],
             *self.target.take(rows).for_kernels(self.dtype),
@@ -483,7 +496,20 @@ class LinearObjective:
         )
         if not self.fit_intercept:
             total[0, -1] = 0.0
-        return value
+        return float(value)
+
+    def _add_multinomial(self, theta: Array, workspace: Workspace, rows: slice, total: Array) -> float:
+        value = registry.find(self.dtype).multinomial_value_grad(
+            self.columns(workspace, rows),
+            theta,
+            self.target.values[rows].astype(np.int64, copy=False),
+            self.target.class_weight,
+            self.row_weight[rows],
+            total,
+        )
+        if not self.fit_intercept:
+            total[:, -1] = 0.0
+        return float(value)
 
     def accumulate(
         self, workspace: Workspace, total: Array, rows_by_outputs: NDArray[Any], columns: NDArray[Any]

@@ -22,10 +22,20 @@ from crossent.errors import describe, refuse
 from crossent.numpy.dense import binary_cross_entropy_with_logits, cross_entropy
 from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softmax
 
+from .blas import single_threaded_blas
 from .certificate import Certificate
 from .checkpoint import Checkpoint, identify
 from .inference import CoefficientSummary, summarize_coefficients
-from .inputs import check_labels, check_source, is_accepted, is_moderate, read_frame, refuse_overflow, refuse_source
+from .inputs import (
+    are_rows_with_labels,
+    check_labels,
+    check_source,
+    is_accepted,
+    is_moderate,
+    read_frame,
+    refuse_overflow,
+    refuse_source,
+)
 from .interface import Array, Evaluation, Objective
 from .objective import CACHE_BYTES, CROSS_ENTROPY_TERMS, SIZEABLE_WORK, LinearObjective, can_copy
 from .problem import Problem, has_one_logit, is_cross_entropy
@@ -219,7 +229,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         ConvergenceWarning
             If `tol` was not reached, with the gap reached and the argument to change, or if the fit was interrupted.
         """
-        problem = self._prepare(X, y, sample_weight)
+        with single_threaded_blas():
+            problem = self._prepare(X, y, sample_weight)
         with problem.objective.single_threaded_blas():
             result, monitor = self._solve(problem, self._start(problem), self._open_checkpoint(problem))
         self._explain(result, monitor)
@@ -289,6 +300,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         is_checked = (
             type(array) in (np.ndarray, np.memmap) and is_accepted(array.dtype, accepted) and is_moderate(array)
         )
+        if is_checked and are_rows_with_labels(array, y):
+            return validate_data(self, array, y, skip_check_array=True)
         X, y = validate_data(self, array, y, dtype=accepted, ensure_all_finite=not is_checked, **options)
         if frame is not None:
             _check_feature_names(self, frame, reset=True)
@@ -305,7 +318,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         X, y = self.check_data(X, y)
         if isinstance(given, np.memmap) and X.nbytes > CACHE_BYTES and np.may_share_memory(X, given):
             X = MappedRows(X)
-        return self._build(X, y, _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True))
+        return self._build(X, y, _checked_weight(sample_weight, X))
 
     def _build(self, X: Any, y: NDArray[Any], weight: Array, keep_rows: bool = False) -> Problem:
         """Return the problem of checked data; with `keep_rows` rows of weight 0 stay in it."""
@@ -621,7 +634,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         if not isinstance(loss, CrossEntropy):
             raise ValueError(refuse("standard errors exist for plain cross-entropy", repr(loss)))
         X, y = self.check_data(X, y)
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weight = _checked_weight(sample_weight, X)
         target = self._encode(y, weight, loss)
         if not np.isfinite(self.intercept_).all():
             raise ValueError(refuse("standard errors need every class to have weight", "a class without any"))
@@ -709,6 +722,13 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         if self._multilabel:
             return log_sigmoid(logits)
         return np.concatenate([log_sigmoid(-logits), log_sigmoid(logits)], axis=1)
+
+
+def _checked_weight(sample_weight: Any, X: Any) -> Array:
+    if sample_weight is None:
+        return np.ones(X.shape[0])
+    weight: Array = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    return weight
 
 
 def _terms(loss: Loss) -> tuple[Array, float]:

@@ -199,7 +199,7 @@ class DirectStep(NewtonStep):
             self._kept = whole, solve
             self._pairs.clear()
             self._pairs.add(following.theta - at.theta, following.gradient - at.gradient)
-        return self._polish(following, whole)
+        return self._polish(following, whole) if self._hessians.is_costly else following  # else a step costs as little
 
     def _with_pairs(self, at: Evaluation, whole: DirectHessian, solve: Callable[[Array], Array]) -> Evaluation | None:
         """Take a step with the Hessian of an earlier point and its inverse, and forget them if that gains little."""

@@ -147,7 +147,7 @@ def encode_target(y: Any, link: str, label_smoothing: float = 0.0) -> EncodedTar
 
 
 def _encode_labels(y: Any, link: str) -> EncodedTarget:
-    labels = column_or_1d(y, warn=True)
+    labels = y if isinstance(y, np.ndarray) and y.ndim == 1 else column_or_1d(y, warn=True)
     if labels.dtype.kind not in "iub":  # which are labels, and take longer to recognise than a small fit
         check_classification_targets(labels)
     classes = np.unique(labels)
