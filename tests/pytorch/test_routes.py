@@ -16,6 +16,7 @@ from torch import Tensor
 
 import crossent as ce
 import crossent.torch as cet
+from crossent.numpy.heads import sigmoid, softmax
 from crossent.numpy.options import Options
 from crossent.torch import composed, functional
 
@@ -220,3 +221,22 @@ def test_floating_targets_of_every_dtype(dtype: torch.dtype, rows: int) -> None:
             expected.backward()
             torch.testing.assert_close(value.double(), expected, rtol=2e-6, atol=1e-12)
             torch.testing.assert_close(z.grad.double(), exact.grad.to(dtype).double(), rtol=2e-2, atol=1e-7)
+
+
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+def test_floating_targets_are_looked_at_once(link: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    for place in (functional, softmax, sigmoid):
+        look = place.lies_within
+        monkeypatch.setattr(place, "lies_within", lambda *given, look=look: looks.append("") or look(*given))
+    logits = torch.randn(20, CLASSES, requires_grad=True)
+    function = cet.cross_entropy if link == "softmax" else cet.binary_cross_entropy_with_logits
+    function(logits, torch.full((20, CLASSES), 1 / CLASSES)).backward()
+    assert len(looks) == 1
+
+
+def test_a_target_that_leaves_the_logits_range_is_named() -> None:
+    """1e300 is finite as it is given, and infinite where float32 logits are computed."""
+    logits, target = torch.zeros(2, 3), torch.full((2, 3), 1e300, dtype=torch.float64)
+    with pytest.raises(ValueError, match="must be finite in float32"):
+        cet.cross_entropy(logits, target)

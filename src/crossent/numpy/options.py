@@ -49,6 +49,8 @@ class Options:
     margin: Any = None
     softcap: Any = None
     axis: int = -1
+    target_in_range: bool = False
+    """No keyword: whoever has looked at a floating target already says so here."""
 
     @property
     def kind(self) -> str:
@@ -81,7 +83,7 @@ class Options:
             check_number("prior_strength", self.prior_strength)
 
 
-KEYWORDS = {option.name: option.default for option in fields(Options)}
+KEYWORDS = {option.name: option.default for option in fields(Options) if option.name != "target_in_range"}
 
 
 def takes_options(*, without: tuple[str, ...] = ()) -> Callable[[F], F]:

@@ -82,8 +82,10 @@ def _fits_kernels(target: Any, options: Options, num_labels: int | None) -> bool
     """Whether the values are those that the NumPy front end accepts."""
     is_teacher = isinstance(options.loss, Distillation)
     is_soft = isinstance(target, Tensor) and target.is_floating_point() and not is_teacher
-    if is_soft and not _in_range(target, 1.0 if options.kind == "sigmoid" else math.inf):
-        return False
+    if is_soft:
+        options.target_in_range = _in_range(target, 1.0 if options.kind == "sigmoid" else math.inf)
+        if not options.target_in_range:
+            return False
     pos_weight = options.pos_weight
     if isinstance(pos_weight, Tensor) and pos_weight.numel() != 1 and tuple(pos_weight.shape) != (num_labels,):
         return False  # PyTorch broadcasts it in any way

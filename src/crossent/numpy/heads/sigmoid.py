@@ -80,7 +80,7 @@ class SigmoidHead(Head):
             )
         self.soft = typed(target, self.dtype)
         given = target if target.dtype == FLOAT64 else self.soft  # which float32 may round into the range
-        if not lies_within(given, 1.0):
+        if not self.options.target_in_range and not lies_within(given, 1.0):
             row, column = (int(i) for i in np.argwhere(~((given >= 0) & (given <= 1)))[0])
             raise ValueError(
                 refuse("floating targets must lie in [0, 1]", f"{given[row, column]} in row {row}, label {column}")

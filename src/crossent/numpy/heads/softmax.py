@@ -45,8 +45,8 @@ class TopK(NamedTuple):
     probabilities: Any
 
 
-def _check_distributions(target: np.ndarray, loss: Loss, tolerance: float) -> None:
-    if not lies_within(target):
+def _check_distributions(target: np.ndarray, loss: Loss, tolerance: float, in_range: bool) -> None:
+    if not in_range and not lies_within(target):
         if not np.min(target) >= 0:
             row = int(np.argmax(~np.all(target >= 0, axis=1)))
             asked = "a target distribution must be non-negative"
@@ -139,7 +139,8 @@ class SoftmaxHead(Head):
             raise ValueError(refuse("margin needs integer labels", describe(target)))
         target = target.reshape(self.num_rows, self.num_classes)
         soft = typed(target, self.dtype)
-        _check_distributions(soft, self.loss, _MASS_TOLERANCE.get(target.dtype.itemsize, 1e-6))
+        in_range = self.options.target_in_range and target.dtype.itemsize <= soft.dtype.itemsize  # else it may overflow
+        _check_distributions(soft, self.loss, _MASS_TOLERANCE.get(target.dtype.itemsize, 1e-6), in_range)
         self._set_soft(soft)
 
     def _set_soft(self, soft: np.ndarray | None) -> None:
