@@ -47,8 +47,6 @@ SLOWER = 15.0
 """A fit that takes so many times crossent's seconds is not waited for,"""
 SLOWER_LARGE = 6.0
 """and of a large problem one that takes so many times them."""
-LARGE_SOLVERS = ("crossent", "lbfgs", "newton-cg")
-"""Who is fitted to large problems; every other contender would add minutes to the run, and is listed as not fitted."""
 SEARCHES = 4.0
 """The tolerance of a contender is searched for within so many times the limit of one fit."""
 
@@ -247,9 +245,6 @@ def measure(
         print(f"  the two optima differ by {record['optimum']['disagreement']:.1e}, more than {AGREE:g}", flush=True)
     record.setdefault("fits", {})
     for solver in solvers:
-        if problem.large and solver not in LARGE_SOLVERS:
-            record["fits"][solver] = {"solver": solver, "reached": False, "why": "not fitted to large problems"}
-            continue
         if too_large(problem, solver):
             record["fits"][solver] = {"solver": solver, "reached": False, "why": "its Hessian does not fit in memory"}
             continue

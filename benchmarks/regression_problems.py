@@ -17,7 +17,7 @@ JUDGE_ROWS = 4096
 
 @dataclass(frozen=True)
 class Problem:
-    """A data set with the C of ``C Σ ℓ_i + ½‖W‖²``; `large` ones are fitted once, and by fewer contenders."""
+    """A data set with the C of ``C Σ ℓ_i + ½‖W‖²``; `large` ones are fitted once."""
 
     name: str
     load: Callable[[], tuple[np.ndarray, np.ndarray]]

@@ -127,6 +127,19 @@ certified to a gap of at most {gap}. Cold fits with scikit-learn's `{found["peer
 """
 
 
+def memory(results: dict[str, Any]) -> str:
+    """Return what a fit of very many classes held."""
+    if "memory" not in results:
+        return ""
+    found = results["memory"]
+    peak, parameters = found["peak_extra_bytes"], found["parameter_bytes"]
+    return f"""With {found["classes"]:,} classes and {found["features"]} features {found["iterations"]} Newton steps
+({found["evaluations"]} evaluations, {found["hessian_products"]} Hessian products) hold at most {peak / 2**30:.1f} GiB
+beside the rows and their targets, {peak / parameters:.1f} × the parameters in float64.
+
+"""
+
+
 def text(results: dict[str, Any]) -> str:
     """Return what stands between the marks of the page."""
     machine, problems = results["machine"], results["problems"]
@@ -142,8 +155,8 @@ Less than {GOAL:g} × faster than scikit-learn's best:
 
 {goals}
 
-{path(results)}Every contender, each at the loosest `tol` that reaches the excess, or the last one that it finished
-within the time limit:
+{path(results)}{memory(results)}Every contender, each at the loosest `tol` that reaches the
+excess, or the last one that it finished within the time limit:
 
 {every_fit(problems)}
 """
