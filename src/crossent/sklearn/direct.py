@@ -65,7 +65,6 @@ class HessianSums:
         self._shape = (k, d, k, d) if self._softmax else (k, d, d)
         self._size = k * d if self._softmax else d
         self._work = work(objective)
-        self._totals: list[Array] = []
         self._scaled: list[NDArray[Any]] = []
         self._piece_rows = max(1, PIECE_ELEMENTS // self._size)
 
@@ -81,13 +80,10 @@ class HessianSums:
             between = _between_equal_rows(theta[:, -1])
             blocks = between[:, None, :, None] * self._second_moment()[None, :, None]
         else:
-            blocks = np.zeros(self._shape)
             is_small = self._softmax and self._work <= SMALL_WORK
             add = partial(self._add_small, theta) if is_small else partial(self._add, objective.working(theta))
             chunks = max(1, min(CHUNKS, self._work // CHUNK_WORK))
-            for total, _ in objective.sum_rows(add, self._new_total, chunks):
-                blocks += total
-                self._totals.append(total)
+            blocks, _ = objective.sum_arrays(add, self._shape, chunks)
             if is_small:
                 blocks += blocks.transpose(2, 1, 0, 3)
             if self._softmax:
@@ -97,14 +93,6 @@ class HessianSums:
         curvatures = np.einsum("kdkd->kd" if self._softmax else "kdd->kd", blocks)  # a view
         curvatures[:, : objective.num_features] += objective.penalty
         return DirectHessian(blocks, objective.penalty)
-
-    def _new_total(self) -> Array:
-        try:
-            total = self._totals.pop()
-        except IndexError:  # asking first would be a race between threads
-            return np.zeros(self._shape)
-        total.fill(0.0)
-        return total
 
     def _add(self, working: WorkingParameters, workspace: Workspace, rows: slice, total: Array) -> float:
         """Add a block of rows; softmax's blocks on the diagonal are not right yet."""

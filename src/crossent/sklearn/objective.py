@@ -40,8 +40,10 @@ from .streaming import RowSource
 from .targets import EncodedTarget
 
 BLOCK_ELEMENTS = 1 << 19
-"""Elements of a block's largest buffer: 2 MiB in float32, which a core's second-level cache holds."""
-BLOCK_ROWS = 64
+"""Elements of a block's largest buffer: 2 MiB in float32, which a core's second-level cache holds;"""
+LARGE_SUM = 1 << 17
+"""twice as many where the sums have so many elements: a cache holds neither then, and every block adds to them all."""
+BLOCK_ROWS = 256
 """The fewest rows of a block: with 100,000 classes every block's products read all of W, whatever its rows."""
 CACHE_BYTES = 1 << 28
 """The most that may be kept between passes: the centred columns, and the probabilities for Hessian products."""
@@ -198,11 +200,13 @@ class LinearObjective:
         self.num_chunks = max(1, min(CHUNKS, TOTALS_BYTES // (8 * self.num_outputs * (self.num_features + 1))))
         if self.num_rows * self.num_outputs * self.num_features < PARALLEL_WORK:
             self.num_chunks = 1
-        self.cache_rows = max(BLOCK_ROWS, BLOCK_ELEMENTS // max(self.num_outputs, self.num_features))
+        elements = BLOCK_ELEMENTS * (2 if self.num_outputs * self.num_features >= LARGE_SUM else 1)
+        self.cache_rows = max(BLOCK_ROWS, elements // max(self.num_outputs, self.num_features))
         rows_at_a_time = X.window_rows if isinstance(X, RowSource) else self.num_rows
         self.block_rows = max(1, min(self.cache_rows, -(-rows_at_a_time // self.num_chunks)))
         self._blocks = list(_without_gaps(self._split(0, self.num_rows), row_weight))
         self._window: tuple[int, NDArray[Any]] | None = None
+        self._spare: dict[tuple[int, ...], list[Array]] = {}
         self._columns: NDArray[Any] | None = None
         self.mean = mean
         if fit_intercept and mean is None:
@@ -409,13 +413,32 @@ class LinearObjective:
                 self._add_blocks(_cut(blocks, chunks or 1), work, new_total, out)
         return [part for part in out if part is not None]
 
-    def sum_arrays(self, work: BlockFunction, shape: tuple[int, ...]) -> tuple[Array, float]:
-        """Return the sum of the arrays of this shape that `work` adds to, and that of its results."""
-        parts = self.sum_rows(work, lambda: np.zeros(shape))
+    def sum_arrays(
+        self, work: BlockFunction, shape: tuple[int, ...], chunks: int | None = None
+    ) -> tuple[Array, float]:
+        """Return the sum of the arrays of this shape that `work` adds to, and that of its results.
+
+        Partial sums are kept for the next time: fresh pages take longer to touch than many a sum to compute.
+        """
+        spare = self._spare.setdefault(shape, [])
+
+        def new_total() -> Array:
+            try:
+                total = spare.pop()
+            except IndexError:  # asking first would be a race between threads
+                return np.zeros(shape)
+            total.fill(0.0)
+            return total
+
+        parts = self.sum_rows(work, new_total, chunks)
         (total, value), *others = parts or [(np.zeros(shape), 0.0)]
+        held = sum(array.nbytes for arrays in self._spare.values() for array in arrays)
         for part, result in others:
             total += part
             value += result
+            held += part.nbytes
+            if held <= TOTALS_BYTES:
+                spare.append(part)
         return total, value
 
     def _add_blocks(
