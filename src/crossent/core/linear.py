@@ -40,8 +40,8 @@ def rows_per_block(num_rows: int, num_classes: int, itemsize: int, block_bytes: 
 class Products:
     """The two ways in which a linear head multiplies. Libraries that can write into given memory have their own."""
 
-    def block_bytes(self, bytes_of_a_row: int) -> int:
-        """Return about how large a block of logits may be."""
+    def block_bytes(self, bytes_of_a_row: int, bytes_later: int = 0) -> int:
+        """Return about how large a block of logits may be; `bytes_later` are taken when it is gone."""
         return BLOCK_BYTES
 
     def write(self, a: Array, b: Array, out: Array) -> Array:
@@ -115,12 +115,15 @@ def evaluate(
     num_rows, width = input.shape
     num_classes = weight.shape[0]
     itemsize = input.dtype.itemsize
-    step = rows_per_block(num_rows, num_classes, itemsize, products.block_bytes(num_classes * itemsize))
+    wants_input, wants_weight = wanted
+    converts = with_gradients and wants_weight and accumulate_in not in (None, weight.dtype)
+    later = num_classes * width * itemsize if converts else 0  # the weight's gradient in the weight's own dtype
+    most = products.block_bytes(num_classes * itemsize, later)
+    step = rows_per_block(num_rows, num_classes, itemsize, most)
     tile = max(1, TILE_BYTES // max(1, width * itemsize))
     losses = xp.zeros(num_rows, dtype=products.widest(input), device=input.device)
     buffer = xp.empty((min(step, num_rows), num_classes), dtype=input.dtype, device=input.device)
     gradients = None
-    wants_input, wants_weight = wanted
     if with_gradients:
         gradients = LinearGradients(
             xp.empty_like(input) if wants_input else None,

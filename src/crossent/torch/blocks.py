@@ -31,7 +31,7 @@ STATISTICS_NEED = "statistics need the softmax link and labels or distributions"
 _HALF = (torch.float16, torch.bfloat16)
 _ADDS_IN_FLOAT32 = "dtype_out" in torch.ops.aten.addmm.overloads()  # half-precision factors, float32 sum: PyTorch 2.8
 DEVICE_BLOCK_BYTES = 512 << 20
-HALF_BLOCK_ROWS = 512
+HALF_BLOCK_ROWS = 1024
 
 
 class _Products(driver.Products):
@@ -59,7 +59,11 @@ class _Products(driver.Products):
             total.addmm_(a, b)
         elif _multiplies_quickly(a) and a.dtype is not torch.float16:
             super().add(a, b, total, tile)
-        else:  # a product of float16 may be beyond its range
+        elif total.is_cpu:  # in float32: a product of float16 may be beyond its range
+            wide = b.float()
+            for part in _tiles(a.shape[0], max(b.shape)):
+                total[part].addmm_(a[part].float(), wide)
+        else:
             for part in _tiles(a.shape[0], max(b.shape)):
                 total[part] += _wide_product(a[part], b)
 
@@ -98,7 +102,7 @@ def _multiplies_quickly(a: Tensor) -> bool:
 class _DeviceProducts(_Products):
     """PyTorch's products on another device. Nothing waits for it, and blocks are as large as its many cores want."""
 
-    def block_bytes(self, bytes_of_a_row: int) -> int:
+    def block_bytes(self, bytes_of_a_row: int, bytes_later: int = 0) -> int:
         return DEVICE_BLOCK_BYTES
 
     def add(self, a: Tensor, b: Tensor, total: Tensor, tile: int) -> None:
@@ -114,9 +118,10 @@ class _DeviceProducts(_Products):
 class _HalfProducts(_Products):
     """PyTorch's products of half-precision numbers in ordinary memory."""
 
-    def block_bytes(self, bytes_of_a_row: int) -> int:
+    def block_bytes(self, bytes_of_a_row: int, bytes_later: int = 0) -> int:
         # Each block reads the weight, and adds to a float32 sum of twice its size: of few rows that takes most time.
-        return min(max(driver.BLOCK_BYTES, HALF_BLOCK_ROWS * bytes_of_a_row), 2 * driver.BLOCK_BYTES)
+        wanted = max(driver.BLOCK_BYTES, HALF_BLOCK_ROWS * bytes_of_a_row)
+        return min(wanted, 2 * driver.BLOCK_BYTES + bytes_later)
 
 
 _PRODUCTS, _HALF_PRODUCTS, _DEVICE_PRODUCTS = _Products(), _HalfProducts(), _DeviceProducts()
