@@ -413,9 +413,7 @@ class LinearObjective:
                 self._add_blocks(_cut(blocks, chunks or 1), work, new_total, out)
         return [part for part in out if part is not None]
 
-    def sum_arrays(
-        self, work: BlockFunction, shape: tuple[int, ...], chunks: int | None = None
-    ) -> tuple[Array, float]:
+    def sum_arrays(self, work: BlockFunction, shape: tuple[int, ...], chunks: int | None = None) -> tuple[Array, float]:
         """Return the sum of the arrays of this shape that `work` adds to, and that of its results.
 
         Partial sums are kept for the next time: fresh pages take longer to touch than many a sum to compute.
