@@ -9,12 +9,11 @@ cold fits minutes. The path's time is that of all 45; scikit-learn's is what it 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 
 import numpy as np
-from regression import RESULTS, limit_scipy_blas
+from regression import keep, limit_scipy_blas
 from regression_problems import PATH_CS, judge, mnist
 
 TOL = 1e-4
@@ -57,10 +56,7 @@ def main() -> None:
         "peer_fits": fitted,
         "peer_largest_excess": float(np.max(excesses)),
     }
-    results = json.loads(RESULTS.read_text())
-    results["path"] = record
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    print(json.dumps(record))
+    keep("path", record)
 
 
 if __name__ == "__main__":

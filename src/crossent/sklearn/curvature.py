@@ -281,12 +281,12 @@ class Hessian:
                 self._add(block, v, total)
                 return 0.0
 
-            totals = [total for total, _ in objective.sum_rows(recompute, lambda: np.zeros(vector.shape))]
+            product, _ = objective.sum_arrays(recompute, vector.shape)
         else:
             totals = self._sum_kept(v, vector.shape)
-        product = totals.pop(0) if totals else np.zeros(vector.shape)
-        while totals:
-            product += totals.pop(0)
+            product = totals.pop(0) if totals else np.zeros(vector.shape)
+            while totals:
+                product += totals.pop(0)
         for rows in row_blocks(product):
             product[rows, :-1] += objective.penalty * vector[rows, :-1]
         return product

@@ -430,7 +430,7 @@ class LinearObjective:
 
         parts = self.sum_rows(work, new_total, chunks)
         (total, value), *others = parts or [(np.zeros(shape), 0.0)]
-        held = sum(array.nbytes for arrays in self._spare.values() for array in arrays)
+        held = sum(array.nbytes for arrays in self._spare.values() for array in arrays) if others else 0
         for part, result in others:
             total += part
             value += result
@@ -510,7 +510,7 @@ class LinearObjective:
             self.columns(workspace, rows),
             working.weight[0],
             working.bias[0],
-            *self.target.take(rows).for_kernels(self.dtype),
+            *self.target.for_kernels(self.dtype, rows),
             self.row_weight[rows],
             NEGLIGIBLE[self.dtype],
             total[0],
@@ -520,13 +520,9 @@ class LinearObjective:
         return float(value)
 
     def _add_multinomial(self, theta: Array, workspace: Workspace, rows: slice, total: Array) -> float:
+        labels, _, class_weight, _ = self.target.for_kernels(self.dtype, rows)
         value = registry.find(self.dtype).multinomial_value_grad(
-            self.columns(workspace, rows),
-            theta,
-            self.target.values[rows].astype(np.int64, copy=False),
-            self.target.class_weight,
-            self.row_weight[rows],
-            total,
+            self.columns(workspace, rows), theta, labels, class_weight, self.row_weight[rows], total
         )
         if not self.fit_intercept:
             total[:, -1] = 0.0

@@ -79,13 +79,15 @@ class EncodedTarget:
             soft=None if self.soft is None else self.soft[rows],
         )
 
-    def for_kernels(self, dtype: Any) -> tuple[NDArray[Any] | None, NDArray[Any] | None, Any, float]:
-        """Return labels, soft targets, class weights and label smoothing as kernels take them beside logits of a
-        dtype."""
-        labels = self.labels  # held in the least type; the softmax kernels read int64
-        if labels is not None and self.link == "softmax":
+    def for_kernels(
+        self, dtype: Any, rows: slice = slice(None)
+    ) -> tuple[NDArray[Any] | None, NDArray[Any] | None, Any, float]:
+        """Return labels, soft targets, class weights and label smoothing as kernels take them beside logits of some
+        rows, in a dtype."""
+        labels = None if self.labels is None else self.labels[rows]
+        if labels is not None and self.link == "softmax":  # held in the least type; the softmax kernels read int64
             labels = labels.astype(np.int64, copy=False)
-        soft = None if self.soft is None else self.soft.astype(dtype, copy=False)
+        soft = None if self.soft is None else self.soft[rows].astype(dtype, copy=False)
         return labels, soft, self.class_weight, self.label_smoothing
 
     def restrict(self, outputs: NDArray[np.intp], one_logit: bool = False) -> EncodedTarget:

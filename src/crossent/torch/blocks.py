@@ -59,13 +59,13 @@ class _Products(driver.Products):
             total.addmm_(a, b)
         elif _multiplies_quickly(a) and a.dtype is not torch.float16:
             super().add(a, b, total, tile)
-        elif total.is_cpu:  # in float32: a product of float16 may be beyond its range
+        elif a.is_cuda and "dtype" in torch.ops.aten.mm.overloads():
+            for part in _tiles(a.shape[0], max(b.shape)):
+                total[part] += torch.mm(a[part], b, out_dtype=torch.float32)
+        else:  # a product of float16 may be beyond its range
             wide = b.float()
             for part in _tiles(a.shape[0], max(b.shape)):
                 total[part].addmm_(a[part].float(), wide)
-        else:
-            for part in _tiles(a.shape[0], max(b.shape)):
-                total[part] += _wide_product(a[part], b)
 
     def widest(self, a: Tensor) -> torch.dtype:
         return wide(a.device)
@@ -79,13 +79,6 @@ def _tiles(length: int, width: int) -> Iterator[slice]:
     """Slices of `length` rows of `width` numbers in float32."""
     step = max(1, driver.TILE_BYTES // max(1, 4 * width))
     return (slice(first, min(first + step, length)) for first in range(0, length, step))
-
-
-def _wide_product(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b`` of half-precision factors in float32."""
-    if a.is_cuda and "dtype" in torch.ops.aten.mm.overloads():
-        return torch.mm(a, b, out_dtype=torch.float32)
-    return a.float() @ b.float()
 
 
 @cache
