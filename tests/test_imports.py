@@ -16,6 +16,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "crossent"
 RANK = {
     "_version": 0,
     "errors": 0,
+    "sealed": 0,
     "core": 1,
     "kernels": 2,
     "metrics": 3,
@@ -33,6 +34,7 @@ RANK = {
 LIBRARIES = {
     "_version": set(),
     "errors": set(),
+    "sealed": {"numpy", "safetensors"},
     "core": {"array_api_compat"},
     "kernels": {"numpy", "numba", "llvmlite", "triton"},
     "metrics": {"numpy", "matplotlib"},
