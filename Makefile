@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check format bench bench-calibration bench-regression accuracy fuzz docs-plots lock clean
+.PHONY: help run test test-slow check format bench bench-calibration bench-regression accuracy fuzz attack docs-plots lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ accuracy: $(VENV)/.test  ## every loss and option against the oracle, in ulps; f
 
 fuzz: $(VENV)/.test  ## call every public function with drawn arguments (ARGS="--minutes 60"; log in tests/fuzz/log.json)
 	cd tests && $(abspath $(BIN))/python -m fuzz.run $(ARGS)
+
+attack: $(VENV)/.test  ## draw as many cases of the attacked laws as fit into an hour (ARGS="--minutes 10"; log in tests/attack/log.json)
+	cd tests && $(abspath $(BIN))/python -m attack.run $(ARGS)
 
 docs-plots: $(VENV)/.run  ## draw the figures of docs/ again
 	$(BIN)/python docs/make_figures.py
