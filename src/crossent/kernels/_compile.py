@@ -7,40 +7,36 @@ two-sums that the accuracy of the kernels rests on. Where a loop needs it, one s
 
 from __future__ import annotations
 
-import contextlib
-import glob
-import hashlib
 import logging
-import os
+import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import llvmlite
 import numba
+import numpy as np
 from numba import extending, types
 from numba.core import event
-from numba.core.caching import IndexDataCacheFile
+from numba.core.caching import CompileResultCacheImpl, NullCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
 
-__all__ = ["helper", "inlined", "kernel", "recursive_helper", "wide_vectors"]
+from .store import Store
+
+__all__ = ["KeptCode", "helper", "inlined", "kernel", "recursive_helper", "wide_vectors"]
 
 logger = logging.getLogger("crossent")
 _kernels: dict[int, str] = {}
-
-
-def _source_digest() -> tuple[tuple[str, float, int], ...]:
-    """Time and size of every source file of the kernels.
-
-    Numba looks only at the file that holds the cached function, so an edit of a helper in another file would leave
-    stale machine code behind.
-    """
-    stamps = []
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        status = os.stat(path)
-        stamps.append((path.name, status.st_mtime, status.st_size))
-    return tuple(stamps)
-
-
-_DIGEST = _source_digest()
+# What compiled code depends on besides the sources, the types of the arguments and the processor.
+_VERSIONS = (
+    numba.__version__,
+    llvmlite.__version__,
+    np.__version__,
+    sys.implementation.cache_tag,
+    getattr(sys, "abiflags", ""),
+)
 
 
 class _CompileNotice(event.Listener):
@@ -102,69 +98,48 @@ def wide_vectors(typingctx: Any) -> Any:
     return types.void(), generate
 
 
-class _CacheFile(IndexDataCacheFile):
-    """Numba's index of compiled functions, with data files named after what they hold.
+class KeptCode(NullCache):
+    """What Numba asks about one kernel's compiled code, answered by a store.
 
-    Numba numbers the files. Two processes that compile at the same time for different dtypes then both choose number 1,
-    and the index of one comes to point at the machine code of the other, which runs and returns nonsense.
+    Numba's own cache goes by numbered files, whose index two processes overwrite for each other, and by the time of
+    the one source file that holds the kernel; and it unpickles whatever it finds.
     """
 
-    def save(self, key: Any, data: Any) -> None:
-        identity = repr((key, self._source_stamp, self._version))
-        name = f"{self._base}.{hashlib.sha256(identity.encode()).hexdigest()[:24]}.nbc"
-        try:
-            overloads = self._load_index()
-            if not overloads:
-                self._remove_outdated()
-            self._save_data(name, data)
-            overloads[key] = name
-            self._save_index(overloads)
-        except OSError as error:
-            logger.info("a compiled kernel could not be kept on disk: %s", error)
+    def __init__(self, function: Callable[..., Any], store: Store) -> None:
+        self._label = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
+        self._store = store
 
-    # A truncated file must cost no more than the time to compile again.
-    def load(self, key: Any) -> Any:
-        try:
-            return super().load(key)
-        except Exception as error:
-            logger.info("a kept kernel could not be read: %s", error)
-            return None
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        target_context.refresh()
+        payload = self._store.load(self._name(sig, target_context.codegen()))
+        return None if payload is None else CompileResult._rebuild(target_context, *pickle.loads(payload))
 
-    def _load_index(self) -> dict[Any, str]:
-        try:
-            return dict(super()._load_index())
-        except Exception as error:
-            logger.info("the index of the kept kernels could not be read: %s", error)
-            return {}
+    def save_overload(self, sig: Any, cres: Any) -> None:
+        if not cres.library.has_dynamic_globals:  # an address would mean nothing to another process
+            self._store.save(self._name(sig, cres.library.codegen), dumps(cres._reduce()))
 
-    @property
-    def _base(self) -> str:
-        return str(self._index_name).removesuffix(".nbi")
-
-    def _remove_outdated(self) -> None:
-        for path in Path(self._cache_path).glob(f"{glob.escape(self._base)}.*.nbc"):
-            with contextlib.suppress(OSError):
-                path.unlink()
+    def _name(self, sig: Any, codegen: Any) -> str:
+        return self._store.name(self._label, repr((sig, codegen.magic_tuple(), _VERSIONS)))
 
 
-def _cached(function: Callable[..., Any]) -> Any:
-    compiled: Any = numba.njit(error_model="numpy", nogil=True, cache=True)(function)
-    cache = compiled._cache
-    cache._cache_file = _CacheFile(
-        cache_path=cache._cache_path,
-        filename_base=cache._impl.filename_base,
-        source_stamp=(cache._impl.locator.get_source_stamp(), _DIGEST),
-    )
-    return compiled
+def _open_store() -> Store | None:
+    """Return the store in the folder that Numba's rules choose, the same for all kernels; None if there is none."""
+    try:
+        folder = CompileResultCacheImpl(_open_store).locator.get_cache_path()
+        return Store(Path(folder) / "machine-code", Path(__file__).parent)
+    except (OSError, RuntimeError) as error:  # no place to write to, or no sources to go by
+        logger.info("compiled kernels are not kept on disk: %s", error)
+        return None
+
+
+# At once, not when a kernel is first compiled: the sources must be those that are being imported.
+_store = _open_store()
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile an entry point: it releases the GIL and is cached on disk where the disk allows it."""
-    try:
-        compiled = _cached(function)
-    except (RuntimeError, AttributeError, TypeError) as error:  # no place to write to, or another Numba's internals
-        if not _kernels:
-            logger.info("compiled kernels are not kept on disk: %s", error)
-        compiled = numba.njit(error_model="numpy", nogil=True)(function)
+    """Compile an entry point: it releases the GIL and is kept on disk, by its name, where the disk allows it."""
+    compiled: Any = numba.njit(error_model="numpy", nogil=True)(function)
+    if _store is not None:
+        compiled._cache = KeptCode(function, _store)
     _kernels[id(compiled)] = function.__name__
     return compiled
