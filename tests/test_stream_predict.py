@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +74,18 @@ def test_the_same_bytes_streamed_and_not(suffix: str) -> None:
     unlabelled = table().drop("kind")
     unlabelled.write_parquet("t.parquet")
     assert predict("t.parquet", *output, "--stream") == predict("t.parquet", *output, "--no-stream") != whole
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_without_threads_of_its_own(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = ("-o", f"p{suffix}")
+    whole = predict("t.parquet", *output, "--stream")
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert predict("t.parquet", *output, "--stream") == whole
 
 
 def test_unknown_categories_are_counted_over_all_windows() -> None:

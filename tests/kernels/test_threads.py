@@ -229,6 +229,89 @@ print("both")
     assert run_in_child(code)[:2] == (0, "both")
 
 
+@pytest.fixture
+def few_threads(monkeypatch):
+    """Let the system start so many threads and no more, and begin with a pool that has none."""
+
+    def allow(number):
+        left = iter(range(number))
+
+        def start_if_allowed(thread):
+            if next(left, None) is None:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
+
+    start = threading.Thread.start
+    monkeypatch.setattr(threads, "_pool", threads._Pool())
+    return allow
+
+
+@pytest.mark.parametrize("allowed", [0, 1, 2])
+def test_rows_are_computed_by_as_many_threads_as_start(few_threads, caplog, allowed):
+    caplog.set_level("INFO", "crossent")
+    few_threads(allowed)
+    threads.set_num_threads(4)
+    out = np.zeros(1000, int)
+    for _ in range(3):
+        threads.run_rows(fill, 1000, 1000, (out,))
+    assert (out == 3).all()
+    assert threads._pool._queue.qsize() <= 3 * allowed
+    assert caplog.messages == ["the system starts no more threads, so fewer compute: can't start new thread"]
+    few_threads(9)
+    threads.run_rows(fill, 1000, 1000, (out,))
+    assert (out == 4).all()
+    assert len(threads._pool._threads) == 3
+
+
+def test_one_thread_or_the_callers(few_threads):
+    def call(number):
+        if number == 3:
+            raise KeyError("three")
+        return number, threading.get_ident()
+
+    for allowed in (1, 0):
+        few_threads(allowed)
+        with threads.OneThread("other") as other:
+            futures = [other.submit(call, number) for number in range(4)]
+            few_threads(9)  # what was called on this thread must not be called again
+            futures += [other.submit(call, number) for number in range(4, 6)]
+        with pytest.raises(KeyError, match="three"):
+            futures.pop(3).result()
+        results = [future.result() for future in futures]
+        assert [number for number, _ in results] == [0, 1, 2, 4, 5]
+        assert {thread == threading.get_ident() for _, thread in results} == {not allowed}
+
+
+def test_a_limit_on_processes_is_survived():
+    pytest.importorskip("resource")
+    code = """
+import os, resource, threading
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+import numpy as np
+from crossent.kernels import threads
+from crossent.sklearn.streaming import read_ahead
+if os.geteuid() == 0:  # whom no limit holds
+    os.setresuid(54321, 54321, 54321)
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+try:
+    threading.Thread(target=print).start()
+except RuntimeError:
+    threads.set_num_threads(3)
+    out = np.zeros(1000, int)
+    def fill(out, start, stop): out[start:stop] += 1
+    threads.run_rows(fill, 1000, 1000, (out,))
+    print((out == 1).all(), list(read_ahead(lambda i: i * i, 4)))
+else:
+    print("unlimited")
+"""
+    status, out, error = run_in_child(code)
+    if out.endswith("unlimited"):
+        pytest.skip("this system starts threads beyond RLIMIT_NPROC")
+    assert (status, out) == (0, "True [0, 1, 4, 9]"), error
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("rows", "classes"), [(4001, 10), (301, 1000)])
 @pytest.mark.parametrize("soft", [False, True])

@@ -3,6 +3,7 @@
 Rows are handed out in pieces from one counter, so a processor that is busy elsewhere slows nobody down, and because
 every result belongs to one row, the bits do not depend on who computed it. The caller works too and never waits for a
 thread that has not started: many Python threads may call at once, and a pool whose threads are all busy costs nothing.
+Where the system starts no thread (a limit on processes, or memory for stacks), the caller does everything.
 
 Numba's own parallel layer is not used: its work queue aborts the process when two threads enter it, and its OpenMP
 aborts after a fork. This pool is simply built anew in a forked child.
@@ -15,16 +16,20 @@ process may run on.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from queue import SimpleQueue
 from typing import Any
 
 from .processors import Place, current_place, keep_away
 
-__all__ = ["get_num_threads", "run_rows", "set_num_threads"]
+__all__ = ["OneThread", "get_num_threads", "run_rows", "set_num_threads"]
+
+logger = logging.getLogger("crossent")
 
 SERIAL_ELEMENTS = 16384
 """Problems with fewer elements than this run in the calling thread: waking another one costs about as much."""
@@ -108,6 +113,7 @@ class _Pool:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._caller: Place | None = None
+        self._refused = False
 
     def submit(self, job: _Job, helpers: int) -> None:
         if len(self._threads) < helpers:
@@ -115,12 +121,18 @@ class _Pool:
                 while len(self._threads) < helpers:
                     name = f"crossent-{len(self._threads) + 1}"
                     thread = threading.Thread(target=self._serve, name=name, daemon=True)
-                    thread.start()
+                    try:
+                        thread.start()
+                    except RuntimeError as error:  # the caller works too, and the next call tries again
+                        if not self._refused:
+                            logger.info("the system starts no more threads, so fewer compute: %s", error)
+                        self._refused = True
+                        break
                     self._threads.append(thread)
                 self._caller = None
         if len(self._threads) <= _MOST_PLACED:
             self._place(current_place())
-        for _ in range(helpers):
+        for _ in range(min(helpers, len(self._threads))):
             self._queue.put(job)
 
     def _place(self, caller: Place | None) -> None:
@@ -275,3 +287,39 @@ def run_rows(function: RowFunction, rows: int, columns: int, args: tuple[Any, ..
     finally:
         job.finish()
     job.raise_error()
+
+
+class OneThread(ThreadPoolExecutor):
+    """An executor of one other thread; where the system starts none, what is submitted runs at once on the caller's.
+
+    Parameters
+    ----------
+    name : str
+        What the thread's name begins with.
+
+    Examples
+    --------
+    >>> from crossent.kernels.threads import OneThread
+    >>> with OneThread("square") as other:
+    ...     other.submit(pow, 7, 2).result()
+    49
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(1, thread_name_prefix=name)
+        self._refused = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Return the future of ``fn(*args, **kwargs)``."""
+        if not self._refused:
+            try:
+                return super().submit(fn, *args, **kwargs)
+            except RuntimeError as error:
+                self._refused = True  # for good: the call waits in the queue, where a later thread would repeat it
+                logger.info("the system starts no thread, so the caller's does the work: %s", error)
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future

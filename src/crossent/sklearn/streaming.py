@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import pairwise
 from typing import Any, NoReturn, TypeVar
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossent.errors import describe, refuse
+from crossent.kernels.threads import OneThread
 
 WINDOW_BYTES = 1 << 28
 """A window's size in memory unless another is asked for: Parquet files are written in groups of about so much, and
@@ -30,12 +30,14 @@ Read = TypeVar("Read")
 def read_ahead(read: Callable[[int], Read], count: int) -> Generator[Read]:
     """Yield ``read(0)`` to ``read(count - 1)``; each is asked for, on another thread, before the last is yielded.
 
+    Where the system starts no thread, the caller's reads.
+
     Examples
     --------
     >>> list(read_ahead(lambda i: i * i, 4))
     [0, 1, 4, 9]
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="crossent-read") as reader:
+    with OneThread("crossent-read") as reader:
         following = reader.submit(read, 0) if count else None
         for index in range(1, count + 1):
             assert following is not None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from ..kernels.threads import OneThread
 from ..sklearn.parquet import ParquetTable
 from ..sklearn.streaming import WINDOW_BYTES, even_boundaries, read_ahead
 from .errors import InputError
@@ -128,7 +128,7 @@ class ParquetPredictions:
         sink = lazy.sink_csv if suffix == ".csv" else partial(lazy.sink_parquet, row_group_size=groups)
         blocks = self._all_blocks()
         try:
-            with ThreadPoolExecutor(1, thread_name_prefix="crossent-write") as writer:
+            with OneThread("crossent-write") as writer:
                 written = writer.submit(sink, path)
                 try:
                     written.result()
