@@ -1,5 +1,6 @@
 # Two targets do everything on a fresh machine with Python >= 3.11: `make run` and `make test`.
-# Both install pinned versions (requirements/*.txt) into .venv with plain pip; stamp files make a second run quick.
+# Both install pinned versions (requirements/*.txt, by hash except torch) into .venv with plain pip; stamp files make a
+# second run quick.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -33,13 +34,13 @@ $(VENV)/.created:
 
 $(VENV)/.run: $(VENV)/.created requirements/run.txt pyproject.toml
 	@echo "Installing what crossent needs (requirements/run.txt) ..."
-	@$(PIP) install -r requirements/run.txt
+	@$(PIP) install --require-hashes -r requirements/run.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run requirements/test.txt requirements/torch.txt
 	@echo "Installing what the tests need (requirements/test.txt, torch.txt) ..."
-	@$(PIP) install -r requirements/test.txt
+	@$(PIP) install --require-hashes -r requirements/test.txt
 	@$(PIP) install -r requirements/torch.txt
 	@touch $@
 
@@ -86,7 +87,7 @@ docs-plots: $(VENV)/.run  ## draw the figures of docs/ again
 
 # --universal: one lock for every platform; fewest: one version of each package for every Python.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-annotate \
-	--custom-compile-command "make lock"
+	--generate-hashes --custom-compile-command "make lock"
 lock: $(VENV)/.test  ## resolve the pins again (ARGS=--upgrade for newer versions)
 	$(LOCK) pyproject.toml requirements/build.in --extra cli --output-file requirements/run.txt $(ARGS)
 	$(LOCK) pyproject.toml requirements/build.in requirements/torch.in --extra dev --constraint requirements/run.txt \
