@@ -236,14 +236,18 @@ def few_threads(monkeypatch):
     def allow(number):
         left = iter(range(number))
 
-        def start_if_allowed(thread):
-            if next(left, None) is None:
-                raise RuntimeError("can't start new thread")
-            start(thread)
+        def if_allowed(start):
+            def start_if_allowed(*arguments):
+                if next(left, None) is None:
+                    raise RuntimeError("can't start new thread")
+                return start(*arguments)
 
-        monkeypatch.setattr(threading.Thread, "start", start_if_allowed)
+            return start_if_allowed
 
-    start = threading.Thread.start
+        monkeypatch.setattr(threading.Thread, "start", if_allowed(of_python))
+        monkeypatch.setattr(_thread, "start_new_thread", if_allowed(of_the_system))
+
+    of_python, of_the_system = threading.Thread.start, _thread.start_new_thread
     monkeypatch.setattr(threads, "_pool", threads._Pool())
     return allow
 
@@ -262,7 +266,19 @@ def test_rows_are_computed_by_as_many_threads_as_start(few_threads, caplog, allo
     few_threads(9)
     threads.run_rows(fill, 1000, 1000, (out,))
     assert (out == 4).all()
-    assert len(threads._pool._threads) == 3
+    assert threads._pool._started == 3
+
+
+def test_a_thread_that_dies_before_it_runs_is_not_waited_for(monkeypatch):
+    """Memory may end while the system starts it: it never says that it runs, and takes no job."""
+    monkeypatch.setattr(threads, "_pool", threads._Pool())
+    monkeypatch.setattr(_thread, "start_new_thread", lambda function, arguments: 0)
+    threads.set_num_threads(2)
+    out = np.zeros(1000, int)
+    for _ in range(100):
+        threads.run_rows(fill, 1000, 1000, (out,))
+    assert (out == 100).all()
+    assert threads._pool._queue.qsize() == threads._MOST_WAITING
 
 
 def test_one_thread_or_the_callers(few_threads):

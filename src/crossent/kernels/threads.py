@@ -15,6 +15,7 @@ process may run on.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import logging
 import os
@@ -39,6 +40,9 @@ _PIECES_PER_THREAD = 8
 
 _MOST_PLACED = 16
 """Pools of more threads are left to the scheduler: a system call for each would cost more than it saves."""
+
+_MOST_WAITING = 64
+"""Where so many jobs wait, no thread takes them: all are busy, or memory ended before they ran."""
 
 RowFunction = Callable[..., None]
 
@@ -106,43 +110,47 @@ class _Job:
 
 
 class _Pool:
-    """Daemon threads that wait for jobs; it only ever grows."""
+    """Threads that wait for jobs and end with the process; it only ever grows."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[_Job] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
+        self._started = 0
+        self._native_ids: list[int] = []
         self._lock = threading.Lock()
         self._caller: Place | None = None
         self._refused = False
 
     def submit(self, job: _Job, helpers: int) -> None:
-        if len(self._threads) < helpers:
+        if self._started < helpers:
             with self._lock:
-                while len(self._threads) < helpers:
-                    name = f"crossent-{len(self._threads) + 1}"
-                    thread = threading.Thread(target=self._serve, name=name, daemon=True)
+                while self._started < helpers:
                     try:
-                        thread.start()
+                        # Not `Thread.start`: it waits until the thread runs, for ever if memory ends before it does.
+                        _thread.start_new_thread(self._serve, ())
                     except RuntimeError as error:  # the caller works too, and the next call tries again
                         if not self._refused:
                             logger.info("the system starts no more threads, so fewer compute: %s", error)
                         self._refused = True
                         break
-                    self._threads.append(thread)
-                self._caller = None
-        if len(self._threads) <= _MOST_PLACED:
+                    self._started += 1
+        if self._started <= _MOST_PLACED:
             self._place(current_place())
-        for _ in range(min(helpers, len(self._threads))):
-            self._queue.put(job)
+        for _ in range(min(helpers, self._started)):
+            if self._queue.qsize() < _MOST_WAITING:
+                self._queue.put(job)
 
     def _place(self, caller: Place | None) -> None:
         if caller is None or caller == self._caller:
             return
         with self._lock:  # two callers at once must not leave one's place beside the other's mask
-            keep_away([thread.native_id for thread in self._threads if thread.native_id is not None], caller)
             self._caller = caller
+            keep_away(self._native_ids, caller)
 
     def _serve(self) -> None:
+        with self._lock:
+            self._native_ids.append(threading.get_native_id())
+            if self._caller is not None:
+                keep_away(self._native_ids[-1:], self._caller)
         while True:
             job = self._queue.get()
             job.help()
