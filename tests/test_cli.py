@@ -99,7 +99,7 @@ def test_fit_predict_report(tmp_path: Path, suffix: str) -> None:
     names = ["probability_ant", "probability_bee", "probability_cat"]
     assert predicted.columns == ["kind", "prediction", *names]
     expected = read_model("out/model.safetensors").predict_probabilities(table())
-    np.testing.assert_array_equal(predicted.select(names).to_numpy(), expected)
+    np.testing.assert_array_equal(predicted.select(names).cast(pl.Float64).to_numpy(), expected)
     result = run("report", f"p{suffix}", "--target", "kind", "--probabilities", "-o", "judged")
     assert result.exit_code == 0
     judged = json.loads(Path("judged/report.json").read_text())
@@ -325,7 +325,7 @@ BAD_COMMANDS = {
     "no model": (["predict", "none.safetensors", "good.csv"], "no model file 'none.safetensors'"),
     "not a model": (["predict", "good.csv", "good.csv"], "damaged, cut short or not safetensors"),
     "model cut short": (["predict", "cut.safetensors", "good.csv"], "damaged, cut short or not safetensors"),
-    "newer model": (["predict", "new.safetensors", "good.csv"], "written by a newer crossent (9.0"),
+    "newer model": (["predict", "new.safetensors", "good.csv"], "a newer crossent wrote it (format 99"),
     "column lacking": (["predict", MODEL, "lacking.csv"], "no column 'size' in 'lacking.csv'"),
     "bad suffix": (["predict", MODEL, "good.csv", "-o", "p.txt"], "written as .csv or .parquet"),
     "over its data": (["predict", MODEL, "good.csv", "-o", "good.csv"], "cannot be written over 'good.csv'"),
@@ -497,6 +497,18 @@ def test_columns_of_truth_values_may_be_written_as_python_does(names: tuple[str,
     assert (result.exit_code, result.stderr) == (0, "")
     report = json.loads(Path("out/report.json").read_text())
     assert [entry["label"] for entry in report["classes"]] == ["false", "true"]
+    assert report["loss"]["nats"] == pytest.approx(-np.log(0.75 * 0.5) / 2)
+
+
+@pytest.mark.parametrize("label", ["0.0", "0"])
+@pytest.mark.parametrize("name", ["p_0", "p_0.0", "0", "0.0"])
+def test_whole_numbers_may_be_written_as_floats(label: str, name: str) -> None:
+    other = name.replace("0", "1", 1)
+    Path("p.csv").write_text(f"y,{name},{other}\n{label},0.75,0.25\n{label.replace('0', '1', 1)},0.5,0.5\n")
+    result = run("report", "p.csv", "--target", "y", "--probabilities")
+    assert (result.exit_code, result.stderr) == (0, "")
+    report = json.loads(Path("out/report.json").read_text())
+    assert [entry["label"] for entry in report["classes"]] == ["0", "1"]
     assert report["loss"]["nats"] == pytest.approx(-np.log(0.75 * 0.5) / 2)
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from safetensors.numpy import load, save
 
 import crossent as ce
 from crossent.tabular import (
@@ -22,7 +19,7 @@ from crossent.tabular import (
     read_predictions,
     read_table,
 )
-from crossent.tabular.training import encode_labels
+from crossent.tabular.training import encode_labels, label_notes
 
 
 def mixed_table(rows: int = 120) -> pl.DataFrame:
@@ -115,6 +112,51 @@ def test_labels_that_are_integers_written_as_floats_are_integers() -> None:
     assert encode_labels(pl.Series("y", [0.0, 1e300]))[0] == ["0.0", "1e+300"]
 
 
+@pytest.mark.parametrize(
+    ("written", "classes"),
+    [
+        (["01", "1", "2"], ["01", "1", "2"]),
+        (["1.10", "1.1", "2"], ["1.1", "1.10", "2"]),
+        (["1.0", "1", "2"], ["1", "1.0", "2"]),
+        (["01", "02", "10"], ["01", "02", "10"]),
+        (["10", "9", "2"], ["2", "9", "10"]),
+        (["10.0", "-0.0", "2."], ["0", "2", "10"]),
+        (["1.50", "2", "-3"], ["-3", "1.50", "2"]),
+        (["red", "01", "1"], ["01", "1", "red"]),
+        (["True", "FALSE", "True"], ["false", "true"]),
+        (["True", "true", "False"], ["False", "True", "true"]),
+        (["True", "False", "Maybe"], ["False", "Maybe", "True"]),
+    ],
+)
+def test_labels_of_text_are_classes_as_written_or_plainer_where_that_merges_none(
+    written: list[str], classes: list[str]
+) -> None:
+    found, codes = encode_labels(pl.Series("y", written))
+    assert found == classes
+    assert len(set(codes.tolist())) == len(set(written))
+
+
+def test_labels_stay_as_written_where_other_classes_are_told_apart_so() -> None:
+    assert encode_labels(pl.Series("y", ["1.0", "2"]))[0] == ["1", "2"]
+    assert encode_labels(pl.Series("y", ["1.0", "2"]), ["1", "1.0", "2"])[0] == ["1.0", "2"]
+    assert encode_labels(pl.Series("y", ["1.0", "2"]), ["1.0", "2", "red"])[0] == ["1", "2"]
+    assert encode_labels(pl.Series("y", ["1.0", "2"]), ["1", "2"])[0] == ["1", "2"]
+    assert encode_labels(pl.Series("y", ["True", "False"]), ["TRUE", "FALSE"])[0] == ["false", "true"]
+
+
+def test_labels_that_look_the_same_get_a_note() -> None:
+    rng = np.random.default_rng(0)
+    words = ["yes", "yes ", "no", "caf\u00e9", "cafe\u0301", "No"]
+    frame = pl.DataFrame({"x": rng.normal(size=60), "y": words * 10})
+    expected = [
+        "classes 'cafe\\u0301', 'caf\\xe9' of column 'y' differ in white space or Unicode form alone: if they are one, "
+        "mend them",
+        "classes 'yes', 'yes ' of column 'y' differ in white space or Unicode form alone: if they are one, mend them",
+    ]
+    assert [note for note in fit_table(frame, "t", "y").notes if note.startswith("classes")] == expected
+    assert label_notes(["a", "A", "b"], "y") == []
+
+
 def test_a_spelling_of_no_value_is_a_class_among_words() -> None:
     assert encode_labels(pl.Series("y", ["EU", "NA", "EU"]))[0] == ["EU", "NA"]
     assert encode_labels(pl.Series("y", ["+", "-", "+"]))[0] == ["+", "-"]
@@ -130,6 +172,7 @@ def test_a_spelling_of_no_value_is_a_class_among_words() -> None:
         (["a", "b"] * 3 + ["a", " "], "no label in row 7"),
         (["1", "2"] * 3 + ["NA", "1"], "no label in row 6"),
         (["1", "2"] * 3 + ["1", "nan"], "no label in row 7"),
+        (["1", "2"] * 3 + ["1", "inf"], "no label in row 7 \\(counted from 0\\): it holds 'inf'"),
         ([0.1, 0.7, 0.5, 0.4, 0.3, 0.2, 0.9, 0.8], "looks like a quantity"),
         ([1.0, float("nan")] * 4, "holds nan in row 1"),
         ([[1], [2]] * 4, "name no class"),
@@ -158,63 +201,27 @@ def test_other_refusals_of_training() -> None:
         fit_table(frame.with_columns(x=pl.Series([0.0, 1.0, 2.0, float("nan"), 4.0, 5.0, 6.0, 7.0])), "t", "y")
 
 
+def test_columns_without_a_name_are_refused() -> None:
+    frame = pl.DataFrame({"": np.arange(8.0), "x": np.arange(8.0), "y": ["a", "b"] * 4})
+    for target in ("y", ""):
+        with pytest.raises(InputError, match="a column of 't' has no name: give it one"):
+            fit_table(frame, "t", target)
+    fit_table(frame, "t", "y", drop=[""])
+
+
+def test_codes_are_pointed_out() -> None:
+    frame = mixed_table().with_columns(zip=pl.Series(["01234", "98765", "00501"] * 40))
+    result = fit_table(frame, "t", "kind")
+    assert [column.name for column in result.model.preprocessing.categories] == ["colour", "zip"]
+    assert (
+        "column 'zip' holds digits that begin with 0 ('00501'): they are codes, not numbers, and each is a category of "
+        "its own" in result.notes
+    )
+
+
 def test_an_identifier_is_pointed_out() -> None:
     frame = mixed_table().with_columns(name=pl.Series([f"n{k}" for k in range(120)]))
     assert any("'name' has 120 different values" in note for note in fit_table(frame, "t", "kind").notes)
-
-
-def header(content: bytes) -> dict:
-    length = struct.unpack("<Q", content[:8])[0]
-    return json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["crossent.model"])
-
-
-def rewrite(content: bytes, **change: object) -> bytes:
-    """The model file with other entries in its header."""
-    return save(load(content), {"crossent.model": json.dumps({**header(content), **change})})
-
-
-def test_model_files_that_cannot_be_read(trained: TrainedTable, tmp_path: Path) -> None:
-    whole = trained.model.to_bytes()
-    path = tmp_path / "m.safetensors"
-    with pytest.raises(InputError, match="no model file"):
-        read_model(str(path))
-    for size in (0, 4, 8, 100, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:size])
-        with pytest.raises(InputError, match="damaged, cut short or not safetensors"):
-            read_model(str(path))
-    path.write_bytes(save({"coef": np.ones(2)}))
-    with pytest.raises(InputError, match="not a crossent model"):
-        read_model(str(path))
-    path.write_bytes(rewrite(whole, format_version=2, crossent_version="9.1"))
-    with pytest.raises(InputError, match=r"newer crossent \(9.1, model format 2; .*upgrade"):
-        read_model(str(path))
-    for version in (None, 0, "1"):
-        path.write_bytes(rewrite(whole, format_version=version))
-        with pytest.raises(InputError, match="its format version is"):
-            read_model(str(path))
-    for text in ("", "{}", "[]", '{"format_version": 1}'):
-        path.write_bytes(save(load(whole), {"crossent.model": text}))
-        with pytest.raises(InputError, match="do not fit together"):
-            read_model(str(path))
-
-
-@pytest.mark.parametrize("change", ["coef shape", "missing tensor", "nan", "class added"])
-def test_model_files_whose_parts_disagree(trained: TrainedTable, tmp_path: Path, change: str) -> None:
-    whole = trained.model.to_bytes()
-    tensors = load(whole)
-    content = header(whole)
-    if change == "coef shape":
-        tensors["coef"] = tensors["coef"][:, :-1].copy()
-    elif change == "missing tensor":
-        del tensors["number.scale"]
-    elif change == "nan":
-        tensors["intercept"] = tensors["intercept"] * np.nan
-    else:
-        content["classes"].append("dog")
-    path = tmp_path / "m.safetensors"
-    path.write_bytes(save(tensors, {"crossent.model": json.dumps(content)}))
-    with pytest.raises(InputError, match="do not fit together"):
-        read_model(str(path))
 
 
 def test_data_to_predict_on_must_have_the_columns(trained: TrainedTable) -> None:

@@ -113,7 +113,6 @@ def fit(
             default_target,
             fit_parquet,
             fit_table,
-            keep_labels_apart,
             read_table,
         )
         from .tabular.writing import write_files
@@ -151,7 +150,6 @@ def fit(
             if frame is None:
                 result = fit_parquet(data, column, callback=callback, **options)
             else:
-                frame = keep_labels_apart(frame, data, column)
                 result = fit_table(frame, data, column, callback=callback, sweep=sweep, **options)
         report = summarize_fit(result)
         files = {output / MODEL_FILE: result.model.to_bytes(), **_report_files(report, output)}
@@ -185,7 +183,6 @@ def predict(
             InputError,
             ParquetPredictions,
             UnseenCategories,
-            keep_labels_apart,
             prediction_bytes,
             prediction_table,
             read_model,
@@ -208,9 +205,8 @@ def predict(
             write_files({path: lambda beside: predictions.write(beside, suffix)})
             warnings = predictions.unseen.sentences(predictions.num_rows)
         else:
-            frame = keep_labels_apart(read_table(data), data, trained.target, trained.classes)
             unseen = UnseenCategories()
-            table = prediction_table(trained, frame, data, unseen)
+            table = prediction_table(trained, read_table(data), data, unseen)
             write_files({path: prediction_bytes(table, suffix)})
             warnings = unseen.sentences(table.height)
         _print_warnings(warnings)
@@ -278,7 +274,7 @@ def report(
         from rich.console import Console
 
         from .report import compare_predictions, render_terminal, summarize_predictions
-        from .tabular import InputError, class_names, default_target, keep_labels_apart, read_predictions, read_table
+        from .tabular import InputError, default_target, read_predictions, read_table
         from .tabular.writing import write_files
 
         if len(predictions) > 2:
@@ -298,8 +294,7 @@ def report(
             # A column to leave out may be in one of two files only.
             elsewhere = {name for other in frames if other is not frame for name in other.columns} - {*frame.columns}
             here = [name for name in drop or [] if name not in elsewhere]
-            labelled = keep_labels_apart(frame, path, column, class_names(frame.columns))
-            judged.append(read_predictions(labelled, path, column, scales[k % len(scales)], drop=here))
+            judged.append(read_predictions(frame, path, column, scales[k % len(scales)], drop=here))
         summary = summarize_predictions(judged[0]) if len(judged) == 1 else compare_predictions(*judged)
         write_files(_report_files(summary, output))
         _print_warnings(summary["warnings"])

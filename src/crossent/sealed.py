@@ -48,8 +48,12 @@ def seal(entry: str, version: int, content: Mapping[str, Any], tensors: Tensors)
     return save(dict(tensors), {entry: json.dumps(written, ensure_ascii=False, allow_nan=False)})
 
 
-def unseal(path: str | os.PathLike[str], entry: str, version: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def unseal(
+    path: str | os.PathLike[str], entry: str, version: int, anew: str = "write it anew"
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return the JSON object and the tensors of a file that `seal` made.
+
+    `anew` says how to replace a file of an older version.
 
     Raises
     ------
@@ -65,7 +69,7 @@ def unseal(path: str | os.PathLike[str], entry: str, version: int) -> tuple[dict
         if text is None:
             raise SealError("it is a safetensors file of another kind")
         content = json.loads(text)
-        _check_version(content["format_version"], version)
+        _check_version(content["format_version"], version, anew)
         if content.pop("digest") != _digest(content, tensors):
             raise SealError("it is damaged: its contents do not match its digest")
     except SealError:
@@ -79,13 +83,13 @@ def unseal(path: str | os.PathLike[str], entry: str, version: int) -> tuple[dict
     return content, tensors
 
 
-def _check_version(found: object, known: int) -> None:
+def _check_version(found: object, known: int, anew: str) -> None:
     if type(found) is not int:
         raise SealError(f"it is damaged: its format version is {found!r}")
     if found > known:
         raise SealError(f"a newer crossent wrote it (format {found}, and this one reads {known}): upgrade crossent")
     if found < known:
-        raise SealError(f"an older crossent wrote it (format {found}, and this one reads {known}): write it anew")
+        raise SealError(f"an older crossent wrote it (format {found}, and this one reads {known}): {anew}")
 
 
 def _digest(content: Mapping[str, Any], tensors: Tensors) -> str:

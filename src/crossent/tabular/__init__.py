@@ -12,9 +12,9 @@ except ModuleNotFoundError as error:
 from .errors import InputError
 from .model import Model, read_model
 from .predicting import ParquetPredictions, prediction_bytes, prediction_table
-from .predictions import Predictions, class_names, read_predictions
+from .predictions import Predictions, read_predictions
 from .preprocessing import Preprocessing, UnseenCategories
-from .reading import BUILT_IN, default_target, keep_labels_apart, read_table
+from .reading import BUILT_IN, default_target, read_table
 from .results import TrainedModel
 from .streaming import fit_parquet, should_stream
 from .training import TrainedTable, fit_table
@@ -29,11 +29,9 @@ __all__ = [
     "TrainedModel",
     "TrainedTable",
     "UnseenCategories",
-    "class_names",
     "default_target",
     "fit_parquet",
     "fit_table",
-    "keep_labels_apart",
     "prediction_bytes",
     "prediction_table",
     "read_model",

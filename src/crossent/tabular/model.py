@@ -1,13 +1,25 @@
-"""The model file: safetensors for the numbers, JSON in its header for the words. Reading one runs no code.
+"""The model file: safetensors for the numbers, JSON in its header for the words, a digest of both.
+
+Reading one runs no code.
 
 Tensors (float64): ``coef`` (K, D), ``intercept`` (K,), ``number.median``, ``number.mean``, ``number.scale`` (one per
-column of numbers). The header's ``crossent.model`` entry is a JSON object: classes, target, the columns with their
-categories, how it was trained. ``format_version`` is a number that grows when an older crossent could misread the file.
+column of numbers). The header's ``crossent.model`` entry is a JSON object:
+
+- ``classes``, ``target``, ``link``: what is predicted, and how ("softmax");
+- ``numbers``: the names of the columns of numbers, and ``missing``: the words that are no value among them;
+- ``categories``: of every other column its ``name``, its ``kind`` ("booleans" or "categories", as in
+  `crossent.tabular.columns`), its ``categories``, whether others share an input (``other``), and ``fill``, which a
+  missing cell counts as;
+- ``training``: how the model came about, for people;
+- ``crossent_version``, ``format_version``, which grows when an older crossent could misread the file, and ``digest``.
+
+A file is read strictly: what is not of the very type, name, shape and range that `Model.to_bytes` writes is refused.
 """
 
 from __future__ import annotations
 
-import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,18 +27,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 import crossent as ce
 
 from .._version import __version__
-from .errors import InputError
+from ..sealed import SealError, seal, unseal
+from .columns import TRUTH_VALUES
+from .errors import InputError, name_list
 from .preprocessing import CategoryColumn, NumberColumn, Preprocessing, UnseenCategories
 from .reading import exists
 
 HEADER_ENTRY = "crossent.model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+LINK = "softmax"
 
 
 @dataclass(frozen=True)
@@ -79,21 +92,20 @@ class Model:
             "number.scale": np.array([column.scale for column in numbers]),
         }
         content = {
-            "format_version": FORMAT_VERSION,
             "crossent_version": __version__,
             "classes": list(self.classes),
             "target": self.target,
-            "link": "softmax",
+            "link": LINK,
             "numbers": [column.name for column in numbers],
+            "missing": list(self.preprocessing.missing),
             "categories": [
-                {"name": c.name, "fill": c.fill, "categories": list(c.categories), "other": c.other}
+                {"name": c.name, "kind": c.kind, "fill": c.fill, "categories": list(c.categories), "other": c.other}
                 for c in self.preprocessing.categories
             ],
             "training": self.training,
         }
-        # One entry: safetensors writes several in an order that changes from call to call.
-        header = {HEADER_ENTRY: json.dumps(content, ensure_ascii=False, allow_nan=False)}
-        return save({name: np.ascontiguousarray(tensor, dtype=np.float64) for name, tensor in tensors.items()}, header)
+        tensors = {name: np.asarray(tensor, dtype=np.float64) for name, tensor in tensors.items()}
+        return seal(HEADER_ENTRY, FORMAT_VERSION, content, tensors)
 
 
 def read_model(path: str) -> Model:
@@ -102,60 +114,120 @@ def read_model(path: str) -> Model:
     Raises
     ------
     InputError
-        If there is no such file, it is no crossent model, it is damaged or cut short, or a newer crossent wrote it.
+        If there is no such file, it is no crossent model, it is damaged or cut short, an older or newer crossent wrote
+        it, or its parts do not fit together.
     """
-    if not (exists(Path(path)) and Path(path).is_file()):
+    if not exists(Path(path)):
         raise InputError(f"there is no model file {path!r}")
     try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get(HEADER_ENTRY)
-            if text is None:
-                raise InputError(f"{path!r} is a safetensors file, but not a crossent model")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping: keys() only)
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"cannot read {path!r} as a model file: it is damaged, cut short or not safetensors"
-        ) from error
+        content, tensors = unseal(path, HEADER_ENTRY, FORMAT_VERSION, anew="train again")
+    except SealError as error:
+        raise InputError(f"cannot read {path!r} as a model file: {error}") from error
     try:
-        content = json.loads(text)
-        _check_version(content, path)
         return _model(content, tensors)
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _MisfitError as error:
         raise InputError(f"the model file {path!r} is damaged: its parts do not fit together ({error})") from error
 
 
-def _check_version(content: dict[str, Any], path: str) -> None:
-    version = content["format_version"]
-    if not isinstance(version, int) or version < 1:
-        raise ValueError(f"its format version is {version!r}")
-    if version > FORMAT_VERSION:
-        raise InputError(
-            f"{path!r} was written by a newer crossent ({content.get('crossent_version', 'unknown')}, "
-            f"model format {version}; this is {__version__}, which reads up to format {FORMAT_VERSION}): "
-            "upgrade crossent to use it"
+class _MisfitError(ValueError):
+    """What is wrong with a part of a model file."""
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise _MisfitError(otherwise)
+
+
+def _model(content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Model:
+    kept = ("crossent_version", "classes", "target", "link", "numbers", "missing", "categories", "training")
+    _names_are(content, ("format_version", *kept), "its header")
+    _text(content["crossent_version"], "its crossent version")
+    _require(content["link"] == LINK, f"its link is {content['link']!r}, and this crossent knows {LINK!r}")
+    classes = _texts(content["classes"], "its classes")
+    _require(len(classes) > 1, "it has fewer than 2 classes")
+    target = _text(content["target"], "its target")
+    names = _texts(content["numbers"], "its columns of numbers")
+    missing = _texts(content["missing"], "its words for no value")
+    categories = tuple(map(_category_column, _list(content["categories"], "its columns of categories")))
+    _texts([*names, *(column.name for column in categories), target], "its columns")
+    training = content["training"]
+    _require(type(training) is dict and _is_finite(training), "its account of the training is no plain JSON object")
+
+    learned = ("number.median", "number.mean", "number.scale")
+    _names_are(tensors, ("coef", "intercept", *learned), "its tensors")
+    for name in learned:
+        _check_tensor(tensors, name, (len(names),))
+    _require(bool((tensors["number.scale"] > 0).all()), "a scale is not positive")
+    numbers = map(NumberColumn, names, *(tensors[name].tolist() for name in learned))
+    preprocessing = Preprocessing(tuple(numbers), categories, missing)
+    _require(bool(preprocessing.input_names), "it has no input")
+    _check_tensor(tensors, "coef", (len(classes), len(preprocessing.input_names)))
+    _check_tensor(tensors, "intercept", (len(classes),))
+    return Model(preprocessing, tensors["coef"], tensors["intercept"], classes, target, training)
+
+
+def _category_column(entry: object) -> CategoryColumn:
+    _require(type(entry) is dict, f"a column of categories is {entry!r}")
+    assert isinstance(entry, dict)
+    _names_are(entry, ("name", "kind", "fill", "categories", "other"), "a column of categories")
+    name = _text(entry["name"], "the name of a column")
+    kind, other, fill = entry["kind"], entry["other"], entry["fill"]
+    _require(kind in ("booleans", "categories"), f"the kind of column {name!r} is {kind!r}")
+    _require(type(other) is bool, f"'other' of column {name!r} is {other!r}")
+    categories = _texts(entry["categories"], f"the categories of column {name!r}")
+    if kind == "booleans":
+        _require({*categories} <= {*TRUTH_VALUES} and not other, f"column {name!r} is not of true and false alone")
+    if categories:
+        _text(fill, f"what fills column {name!r}")
+        _require(
+            fill in categories or other, f"column {name!r} is filled with {fill!r}, which is not among its categories"
         )
+    else:
+        _require(fill == "" and not other, f"column {name!r} has no category, and is filled")
+    return CategoryColumn(name, fill, categories, other, kind)
 
 
-def _model(content: dict[str, Any], tensors: dict[str, NDArray[np.float64]]) -> Model:
-    names = [str(name) for name in content["numbers"]]
-    learned = [tensors["number.median"], tensors["number.mean"], tensors["number.scale"]]
-    preprocessing = Preprocessing(
-        tuple(
-            NumberColumn(name, float(median), float(mean), float(scale))
-            for name, median, mean, scale in zip(names, *learned, strict=True)
-        ),
-        tuple(
-            CategoryColumn(str(c["name"]), str(c["fill"]), tuple(map(str, c["categories"])), bool(c["other"]))
-            for c in content["categories"]
-        ),
+def _names_are(entries: Mapping[str, object], names: Sequence[str], what: str) -> None:
+    surplus, lacking = sorted({*entries} - {*names}), sorted({*names} - {*entries})
+    _require(not lacking, f"{what} lacks {name_list(lacking)}")
+    _require(not surplus, f"{what} holds {name_list(surplus)}")
+
+
+def _text(value: object, what: str) -> str:
+    _require(type(value) is str and value != "", f"{what} is {value!r}, where text is needed")
+    assert isinstance(value, str)
+    _require(
+        value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value), f"{what} is no Unicode text"
     )
-    classes = tuple(map(str, content["classes"]))
-    coef, intercept = tensors["coef"], tensors["intercept"]
-    expected = (len(classes), len(preprocessing.input_names))
-    if coef.shape != expected or intercept.shape != expected[:1]:
-        raise ValueError(f"coef has shape {coef.shape} where {expected} is needed")
-    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-        raise ValueError("it holds a number that is not finite")
-    return Model(preprocessing, coef, intercept, classes, str(content["target"]), dict(content["training"]))
+    return value
+
+
+def _list(value: object, what: str) -> list[Any]:
+    _require(type(value) is list, f"{what} are no list")
+    assert isinstance(value, list)
+    return value
+
+
+def _texts(values: object, what: str) -> tuple[str, ...]:
+    """Return different texts."""
+    texts = tuple(_text(value, f"one of {what}") for value in _list(values, what))
+    _require(len({*texts}) == len(texts), f"{what} are not different from each other")
+    return texts
+
+
+def _is_finite(value: object) -> bool:
+    """Return whether every number in a JSON value is finite."""
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _check_tensor(tensors: dict[str, NDArray[Any]], name: str, shape: tuple[int, ...]) -> None:
+    tensor = tensors[name]
+    _require(
+        tensor.dtype == np.float64 and tensor.shape == shape,
+        f"{name} has dtype {tensor.dtype} and shape {tensor.shape}, where float64 and {shape} are needed",
+    )
+    _require(bool(np.isfinite(tensor).all()), f"{name} holds a number that is not finite")

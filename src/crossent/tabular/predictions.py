@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 import crossent as ce
 
+from .columns import as_numbers
 from .errors import InputError, name_list
-from .reading import as_numbers, drop_columns, require_column
+from .reading import drop_columns, require_column
 from .training import encode_labels
 
 Scale = Literal["probabilities", "logits"]
@@ -68,7 +69,7 @@ def read_predictions(
     labels = require_column(frame, target, source)
     whole = frame
     frame = drop_columns(frame, drop, target, source)
-    shown, codes_of_shown = encode_labels(labels)
+    shown, codes_of_shown = encode_labels(labels, _possible_labels(frame.columns))
     columns = _class_columns(frame, target, shown, source, scale)
     others = whole.drop(target, PREDICTED_CLASS, *columns.values(), strict=False)
     if len(columns) == 1:
@@ -98,7 +99,7 @@ def read_predictions(
     return Predictions(source, target, scale, classes, codes, losses, probabilities, notes, warnings, logits, others)
 
 
-def class_names(columns: list[str]) -> set[str]:
+def _possible_labels(columns: list[str]) -> set[str]:
     """Return the labels that columns may be called after, with a prefix or without."""
     return {name.removeprefix(prefix) for name in columns for prefix in ("", *_PREFIXES)}
 

@@ -1,8 +1,8 @@
 """From columns to a matrix: fill in what is missing, standardise numbers, one-hot encode the rest.
 
-scikit-learn's transformers are fitted on the training rows; what they learned is kept as plain numbers and words, which
-say the same thing in a file that runs no code when it is read. `Preprocessing.transform` is exactly what those
-transformers do.
+What a cell says is for `columns.read_column`, by the kind that training found the column to be of. scikit-learn's
+transformers are fitted on the training rows; what they learned is kept as plain numbers and words, which say the same
+thing in a file that runs no code when it is read. `Preprocessing.transform` is exactly what those transformers do.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from .columns import MISSING_NUMBERS, Kind, first_kind, possible_kinds, read_column, refuse_type
 from .errors import InputError
-from .reading import as_numbers, as_text, check_finite, require_column
+from .reading import require_column
 
 # A column with more categories keeps the most common ones; the others share one input.
 MAX_CATEGORIES = 100
@@ -43,11 +44,19 @@ class CategoryColumn:
     fill: str
     categories: tuple[str, ...]
     other: bool
+    kind: Kind = "categories"  # or "booleans", whose categories are "false" and "true"
 
     @property
     def holds_dates(self) -> bool:
         """Whether every category is a date, or a date and a time."""
         return bool(self.categories) and all(map(_DATE.fullmatch, self.categories))
+
+    @property
+    def code(self) -> str | None:
+        """The first category that begins with 0 where every category is digits, as of zip codes."""
+        if not all(map(str.isdecimal, self.categories)):
+            return None
+        return next((category for category in self.categories if len(category) > 1 and category[0] == "0"), None)
 
 
 @dataclass
@@ -74,10 +83,14 @@ class UnseenCategories:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The columns that are read and what is done to them. Number columns come first in the matrix."""
+    """The columns that are read and what is done to them. Number columns come first in the matrix.
+
+    `missing` are the words that are no value in a column of numbers.
+    """
 
     numbers: tuple[NumberColumn, ...]
     categories: tuple[CategoryColumn, ...]
+    missing: tuple[str, ...] = MISSING_NUMBERS
 
     @property
     def input_names(self) -> list[str]:
@@ -92,28 +105,41 @@ class Preprocessing:
     def fit(cls, frame: pl.DataFrame, training: NDArray[np.intp]) -> Preprocessing:
         """Learn from the training rows of `frame`, all of whose columns are features.
 
-        What kind a column is (numbers or categories) is read off the whole table; everything else, off the training
+        What kind a column is (`columns.possible_kinds`) is read off the whole table; everything else, off the training
         rows alone.
         """
         numbers: list[pl.Series] = []
-        categories: list[pl.Series] = []
+        categories: list[CategoryColumn] = []
         for series in frame.iter_columns():
             refuse_type(series)
-            converted = as_numbers(series)
-            if converted is None:
-                categories.append(as_text(series))
+            kind = first_kind(possible_kinds(series))
+            cells = read_column(series, kind)
+            if kind == "numbers":
+                numbers.append(cells.gather(training))
             else:
-                check_finite(converted)
-                numbers.append(converted)
-        return cls(
-            _fit_numbers([series.gather(training) for series in numbers]),
-            tuple(_fit_category(series.gather(training)) for series in categories),
-        )
+                categories.append(_fit_category(cells.gather(training), kind))
+        return cls(_fit_numbers(numbers), tuple(categories))
 
     @property
     def column_names(self) -> list[str]:
         """The columns of the table that are read."""
         return [number.name for number in self.numbers] + [column.name for column in self.categories]
+
+    def read(self, frame: pl.DataFrame, source: str = "the table", first_row: int = 0) -> pl.DataFrame:
+        """Return the columns that are read, each as its kind has it (`columns.read_column`).
+
+        Raises
+        ------
+        InputError
+            If a column is missing, one of numbers holds text, NaN or an infinity, or one of true and false holds
+            numbers other than 0 and 1.
+        """
+        kinds: list[tuple[str, Kind]] = [(number.name, "numbers") for number in self.numbers]
+        kinds += [(column.name, column.kind) for column in self.categories]
+        cells = (
+            read_column(require_column(frame, name, source), kind, first_row, self.missing) for name, kind in kinds
+        )
+        return pl.DataFrame(list(cells))
 
     def transform(
         self,
@@ -130,26 +156,24 @@ class Preprocessing:
         Raises
         ------
         InputError
-            If a column is missing, a column of numbers holds text, NaN or an infinity, or one of true and false holds
-            numbers other than 0 and 1.
+            As `read`, and if a number is too large to standardise.
         """
-        matrix = np.zeros((frame.height, len(self.input_names)))
+        return self.encode(self.read(frame, source, first_row), first_row, unseen)
+
+    def encode(
+        self, cells: pl.DataFrame, first_row: int = 0, unseen: UnseenCategories | None = None
+    ) -> NDArray[np.float64]:
+        """Return the matrix (N, D) of cells that `read` returned."""
+        matrix = np.zeros((cells.height, len(self.input_names)))
         for position, number in enumerate(self.numbers):
-            series = require_column(frame, number.name, source)
-            converted = as_numbers(series)
-            if converted is None:
-                raise InputError(_not_a_number(series, first_row))
-            check_finite(converted, first_row)
             with np.errstate(over="ignore"):  # refused below, by name
-                matrix[:, position] = (converted.fill_null(number.median).to_numpy() - number.mean) / number.scale
+                filled = cells[number.name].fill_null(number.median).to_numpy()
+                matrix[:, position] = (filled - number.mean) / number.scale
         position = len(self.numbers)
         for column in self.categories:
-            series = require_column(frame, column.name, source)
-            refuse_type(series)
             width = len(column.categories) + column.other
-            matrix[:, position : position + width] = _one_hot(
-                _as_categories(series, column, first_row).fill_null(column.fill), column, unseen
-            )
+            words = cells[column.name].fill_null(column.fill)
+            matrix[:, position : position + width] = _one_hot(words, column, unseen)
             position += width
         _refuse_overflow(matrix, self.input_names, first_row)
         return matrix
@@ -171,9 +195,9 @@ def _fit_numbers(columns: list[pl.Series]) -> tuple[NumberColumn, ...]:
     )
 
 
-def _fit_category(series: pl.Series) -> CategoryColumn:
+def _fit_category(series: pl.Series, kind: Kind) -> CategoryColumn:
     if series.null_count() == len(series):
-        return CategoryColumn(series.name, "", (), False)
+        return CategoryColumn(series.name, "", (), False, kind)
     cells = np.array(series.to_list(), dtype=object).reshape(-1, 1)
     imputer = SimpleImputer(missing_values=None, strategy="most_frequent")
     encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=False)
@@ -181,31 +205,24 @@ def _fit_category(series: pl.Series) -> CategoryColumn:
     infrequent = encoder.infrequent_categories_[0]
     rare = set() if infrequent is None else set(infrequent)
     kept = tuple(str(category) for category in encoder.categories_[0] if category not in rare)
-    return CategoryColumn(series.name, str(imputer.statistics_[0]), kept, bool(rare))
+    return CategoryColumn(series.name, str(imputer.statistics_[0]), kept, bool(rare), kind)
 
 
-def date_notes(categories: tuple[CategoryColumn, ...]) -> list[str]:
-    """Return what a person should know about columns of dates."""
-    return [
-        f"column {column.name!r} holds dates, and each date is a category of its own: leave it out with --drop, or put "
-        "columns of numbers (year, month, days since …) in its place"
-        for column in categories
-        if column.holds_dates
-    ]
-
-
-def _as_categories(series: pl.Series, column: CategoryColumn, first_row: int) -> pl.Series:
-    """Return the column as text; numbers 0 and 1 are false and true where training knew these words alone."""
-    if series.dtype.is_numeric() and column.categories and {"false", "true"}.issuperset(column.categories):
-        bad = ((series != 0) & (series != 1)).fill_null(False)
-        if bad.any():
-            row = int(bad.arg_max() or 0)
-            raise InputError(
-                f"column {column.name!r} held true and false in training and holds {series[row]} in row "
-                f"{first_row + row} (counted from 0)"
+def category_notes(categories: tuple[CategoryColumn, ...]) -> list[str]:
+    """Return what a person should know about columns of dates and of codes."""
+    notes = []
+    for column in categories:
+        if column.holds_dates:
+            notes.append(
+                f"column {column.name!r} holds dates, and each date is a category of its own: leave it out with "
+                "--drop, or put columns of numbers (year, month, days since …) in its place"
             )
-        series = series.cast(pl.Boolean)
-    return as_text(series)
+        elif column.code:
+            notes.append(
+                f"column {column.name!r} holds digits that begin with 0 ({column.code!r}): they are codes, not "
+                "numbers, and each is a category of its own"
+            )
+    return notes
 
 
 def _one_hot(cells: pl.Series, column: CategoryColumn, unseen: UnseenCategories | None) -> NDArray[np.float64]:
@@ -220,26 +237,6 @@ def _one_hot(cells: pl.Series, column: CategoryColumn, unseen: UnseenCategories 
     known = codes.is_not_null().to_numpy()
     block[np.flatnonzero(known), codes.drop_nulls().to_numpy()] = 1.0
     return block
-
-
-def refuse_type(series: pl.Series) -> None:
-    """Refuse a column of a type that is neither numbers nor words."""
-    if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object):
-        raise InputError(
-            f"column {series.name!r} holds values of type {series.dtype}, which crossent cannot use: leave it out "
-            "with --drop"
-        )
-
-
-def _not_a_number(series: pl.Series, first_row: int) -> str:
-    if series.dtype != pl.String:
-        return f"column {series.name!r} held numbers in training and is of type {series.dtype} here"
-    cells = [None if as_numbers(series.slice(row, 1)) is not None else row for row in range(len(series))]
-    row = next(row for row in cells if row is not None)
-    return (
-        f"column {series.name!r} held numbers in training and holds {series[row]!r} in row {first_row + row} (counted "
-        "from 0)"
-    )
 
 
 def _refuse_overflow(matrix: NDArray[np.float64], names: list[str], first_row: int) -> None:

@@ -1,15 +1,13 @@
 """Tables from files: CSV, Parquet, Arrow, NPZ and three data sets that scikit-learn ships.
 
-A cell that is null or empty is *missing* and may be filled in later; so is text such as "NA" or "nan" among numbers,
-which programs write for it. As numbers NaN and infinity are values, and bad ones: a number that was computed wrongly
-should not be papered over. `check_finite` names the first.
+CSV files hold text, and are read as text: what a cell says is for `crossent.tabular.columns`, which does not look at
+other cells. The other formats say of what type a column is.
 """
 
 from __future__ import annotations
 
 import csv
 import zipfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +18,14 @@ from .errors import InputError, name_list
 BUILT_IN = ("digits", "wine", "breast_cancer")
 SUFFIXES = (".csv", ".tsv", ".parquet", ".arrow", ".ipc", ".feather", ".npz")
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
-# Spellings of "no value" that turn a column of numbers into text; in a column of text they stay categories.
-_MISSING_NUMBERS = ("NA", "N/A", "n/a", "null", "NULL", "None", "?", "-")
 
 
 def read_table(source: str) -> pl.DataFrame:
     """Return the table that `source` names: a built-in data set, or a file by its suffix.
 
-    An NPZ file holds `X` of shape (N, D) and, where labels are known, `y` of shape (N,); its columns are called
-    "0", "1", …, and "y".
+    The columns of a CSV or TSV file are text, as it is written there; a column without a name is called after its place
+    ("column 1"). An NPZ file holds `X` of shape (N, D) and, where labels are known, `y` of shape (N,); its columns are
+    called "0", "1", …, and "y".
 
     Raises
     ------
@@ -88,18 +85,18 @@ def _read(path: Path, suffix: str) -> pl.DataFrame:
 
 def _read_csv(path: Path, separator: str) -> pl.DataFrame:
     try:
-        frame = pl.read_csv(path, separator=separator, infer_schema_length=None)
+        frame = pl.read_csv(path, separator=separator, infer_schema=False)
     except pl.exceptions.NoDataError as error:
         raise InputError(f"{str(path)!r} is empty") from error
     except pl.exceptions.ComputeError as error:
         _refuse_other_encodings(path)
         _refuse_ragged(path, separator)
         raise error
-    frame = frame.with_columns(pl.selectors.float().fill_nan(None))  # in a text file, a spelling of "no value"
     # polars leaves doubled quotes in a quoted header as they are, and puts U+FFFD for bytes there that are not UTF-8.
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header = next(csv.reader(file, delimiter=separator), [])
+        header = [name or f"column {place}" for place, name in enumerate(header, 1)]
     except UnicodeDecodeError:
         _refuse_other_encodings(path)
         raise
@@ -109,24 +106,6 @@ def _read_csv(path: Path, separator: str) -> pl.DataFrame:
     if frame.width and frame[:, -1].null_count():  # polars fills short lines with nulls and does not tell
         _refuse_ragged(path, separator)
     return frame.rename(dict(zip(frame.columns, header, strict=True))) if _is_header(header, frame) else frame
-
-
-def keep_labels_apart(frame: pl.DataFrame, source: str, target: str, classes: Iterable[str] = ()) -> pl.DataFrame:
-    """Return the table with the labels as a CSV file writes them, if numbers would merge some: "01" and "1".
-
-    `classes` are what labels are known to be called, by a model say: if numbers would merge these, then the labels are
-    text in every table, one that holds no two such labels too.
-    """
-    path = Path(source)
-    separator = _SEPARATORS.get(path.suffix.lower())
-    if separator is None or target not in frame.columns or not frame[target].dtype.is_numeric():
-        return frame
-    column = frame.columns.index(target)
-    text = pl.read_csv(path, separator=separator, columns=[column], infer_schema=False).to_series().alias(target)
-    known = pl.Series([*classes], dtype=pl.String).unique().cast(pl.Float64, strict=False).drop_nulls()
-    if text.n_unique() == frame[target].n_unique() and known.n_unique() == len(known):
-        return frame
-    return frame.with_columns(text)
 
 
 def _refuse_other_encodings(path: Path) -> None:
@@ -144,7 +123,7 @@ def _refuse_other_encodings(path: Path) -> None:
 
 
 def _is_header(names: list[str], frame: pl.DataFrame) -> bool:
-    return len(names) == frame.width and len(set(names)) == len(names) and "" not in names
+    return len(names) == frame.width and len(set(names)) == len(names)
 
 
 def _refuse_ragged(path: Path, separator: str) -> None:
@@ -241,56 +220,3 @@ def drop_columns(frame: pl.DataFrame, drop: list[str] | None, target: str, sourc
         if column == target:
             raise InputError(f"column {column!r} is the target and cannot be dropped as well")
     return frame.drop(drop or [])
-
-
-def count_missing(features: pl.DataFrame) -> int:
-    """Return how many cells of a table are null or blank, or in a column of numbers a spelling of "no value"."""
-    converted = ((as_numbers(series), series) for series in features.iter_columns())
-    return sum((as_text(series) if numbers is None else numbers).null_count() for numbers, series in converted)
-
-
-def as_text(series: pl.Series) -> pl.Series:
-    """Return the column as text, with null where the cell is null or blank."""
-    if series.dtype == pl.Boolean:
-        text = pl.select(pl.when(series).then(pl.lit("true")).when(~series).then(pl.lit("false"))).to_series()
-        return text.alias(series.name)
-    try:
-        text = series.cast(pl.String)
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"column {series.name!r} holds {series.dtype}, which has no text form: convert it") from error
-    return text.set(text.str.strip_chars() == "", None)
-
-
-def as_numbers(series: pl.Series) -> pl.Series | None:
-    """Return the column as Float64 with null where it is missing, or None if it is not a column of numbers.
-
-    Text counts as numbers when every cell is a number, blank, or one of the usual spellings of "no value", of which NaN
-    is one in text.
-
-    Examples
-    --------
-    >>> as_numbers(pl.Series(["1.5", "NA", "nan", ""])).to_list()
-    [1.5, None, None, None]
-    >>> as_numbers(pl.Series(["1.5", "red"])) is None
-    True
-    """
-    if series.dtype.is_numeric() or series.dtype == pl.Null:
-        return series.cast(pl.Float64)
-    if series.dtype != pl.String:
-        return None
-    text = series.str.strip_chars()
-    text = text.set(text.is_in(["", *_MISSING_NUMBERS]), None)
-    numbers = text.cast(pl.Float64, strict=False)
-    return numbers.fill_nan(None) if numbers.null_count() == text.null_count() else None
-
-
-def check_finite(numbers: pl.Series, first_row: int = 0) -> None:
-    """Refuse NaN and infinity, naming the first; `first_row` is where in the table the column begins."""
-    bad = (~numbers.is_finite()).fill_null(False)
-    if bad.any():
-        row = int(bad.arg_max() or 0)
-        value = "NaN" if np.isnan(numbers[row]) else "infinity" if numbers[row] > 0 else "-infinity"
-        raise InputError(
-            f"column {numbers.name!r} holds {value} in row {first_row + row} (counted from 0); "
-            "a missing value is an empty cell, and is filled in"
-        )

@@ -25,10 +25,11 @@ from ..sklearn import SoftmaxRegression
 from ..sklearn.parquet import ParquetTable
 from ..sklearn.streaming import WINDOW_BYTES, RowSource, even_boundaries, read_ahead
 from .calibrating import cautious_temperature
+from .columns import as_text, refuse_unnamed
 from .errors import InputError, name_list
 from .model import Model
 from .preprocessing import Preprocessing
-from .reading import as_text, exists
+from .reading import exists
 from .results import Calibration, DataSummary, TrainedModel
 from .statistics import MAX_DISTINCT, TableStatistics
 from .training import (
@@ -37,7 +38,8 @@ from .training import (
     check_labels,
     encode_labels,
     fit_estimator,
-    missing_spellings,
+    label_notes,
+    no_labels,
     optimiser_summary,
 )
 
@@ -179,6 +181,7 @@ def fit_parquet(
         seed=seed,
         notes=[
             f"read window by window ({rows.num_windows} of them), never in memory as a whole",
+            *label_notes(classes, target),
             *statistics.notes(preprocessing, int(counts[TRAINING].sum())),
             *warned,
             *notes,
@@ -215,6 +218,7 @@ class _Table:
         self._features = {name: type_ for name, type_ in schema.items() if name != target and name not in drop}
         if not self._features:
             raise InputError(f"{source!r} has no column beside {target!r} to learn from")
+        refuse_unnamed([target, *self._features], source)
         self.num_rows = self._table.num_rows
         self._boundaries = even_boundaries((self.num_rows, len(self._features)), np.float64, window_bytes)
 
@@ -237,7 +241,7 @@ class _Table:
             values = pl.concat([values, series.unique()]).unique()
             if len(values) > MAX_DISTINCT:
                 raise InputError(f"the target column {self._target!r} has more than {MAX_DISTINCT:,} different values")
-        missing = missing_spellings(values)
+        missing = no_labels(values)
         for start, frame in self._frames([self._target]) if missing else ():  # only the whole tells; this names the row
             check_labels(frame[self._target], start, missing)
         classes, order = encode_labels(values)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,14 @@ import crossent as ce
 from ..sklearn import SoftmaxRegression, SoftmaxRegressionCV
 from ..sklearn.path import DEFAULT_CS
 from .calibrating import cross_fit
-from .errors import InputError
+from .columns import EXACT_INTEGERS, TRUTH_VALUES, as_numbers, as_text, refuse_unnamed
+from .errors import InputError, name_list
 from .model import Model
-from .preprocessing import Preprocessing, date_notes
-from .reading import as_numbers, as_text, count_missing, drop_columns, require_column
+from .preprocessing import Preprocessing, category_notes
+from .reading import drop_columns, require_column
 from .results import Calibration, DataSummary, TrainedModel
 
-# Beyond it not every integer is a float, and a float is written as it is.
-_EXACT_INTEGERS = 2.0**53
+_WHOLE_NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)(\.0*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +99,15 @@ def fit_table(
     features = drop_columns(frame, drop, target, source).drop(target)
     if features.width == 0:
         raise InputError(f"{source!r} has no column beside {target!r} to learn from")
+    refuse_unnamed([target, *features.columns], source)
     classes, codes = encode_labels(labels)
     check_classes(classes, np.bincount(codes, minlength=len(classes)), labels)
     training, test = _split(codes, len(classes), test_size, seed)
     preprocessing = Preprocessing.fit(features, training)
     if not preprocessing.input_names:
         raise InputError(f"no column of {source!r} holds a value in the training part")
-    matrix = preprocessing.transform(features, source)
+    cells = preprocessing.read(features, source)
+    matrix = preprocessing.encode(cells)
 
     common: dict[str, Any] = {"tol": tolerance, "max_iter": max_iter, "callback": callback}
     if sweep:
@@ -160,7 +164,7 @@ def fit_table(
         data=DataSummary(
             rows=frame.height,
             unused_columns=[name for name in others.columns if name not in preprocessing.column_names],
-            missing_cells=count_missing(features.select(preprocessing.column_names)),
+            missing_cells=sum(series.null_count() for series in cells.iter_columns()),
             class_counts=np.bincount(codes, minlength=len(classes)),
             training_counts=np.bincount(codes[training], minlength=len(classes)),
             test_rows=len(test),
@@ -179,7 +183,8 @@ def fit_table(
         seed=seed,
         notes=[
             *chosen,
-            *_notes(frame, features, preprocessing, training),
+            *label_notes(classes, target),
+            *_notes(cells, preprocessing, training),
             *warned,
             *calibration_notes,
         ],
@@ -240,38 +245,104 @@ def optimiser_summary(estimator: SoftmaxRegression) -> dict[str, Any]:
     }
 
 
-def encode_labels(labels: pl.Series) -> tuple[list[str], NDArray[np.intp]]:
+def encode_labels(labels: pl.Series, names: Iterable[str] = ()) -> tuple[list[str], NDArray[np.intp]]:
     """Return the classes, as text in the order of their own type (2 before 10), and each row's class index.
 
-    Floats that are integers, all of them, are written as such: 0.0 is class "0".
+    Text is a class as it is written, in the order of the numbers where every label is one. If all labels are whole
+    numbers, each is written as an integer ("1.0" is class "1"), and if all are true and false, in lower case ("True" is
+    "true"), but only where no two labels become one, nor two of `names`. Floats that are integers, all of them, are
+    written as such too: 0.0 is class "0".
+
+    Parameters
+    ----------
+    labels : polars.Series
+    names : iterable of str
+        What the classes may be called, also those that these rows have none of.
 
     Raises
     ------
     InputError
         If a label is missing, NaN or infinite, or of a type that names no class.
+
+    Examples
+    --------
+    >>> encode_labels(pl.Series(["10.0", "2"]))[0]
+    ['2', '10']
+    >>> encode_labels(pl.Series(["01", "1", "02"]))[0]
+    ['01', '1', '02']
     """
-    text = check_labels(labels, missing=missing_spellings(labels))
-    if labels.dtype.is_float() and ((labels == labels.round()) & (labels.abs() <= _EXACT_INTEGERS)).all():
+    text = check_labels(labels, missing=no_labels(labels))
+    if labels.dtype.is_float() and ((labels == labels.round()) & (labels.abs() <= EXACT_INTEGERS)).all():
         labels = labels.cast(pl.Int64)
         text = as_text(labels)
-    in_order = pl.DataFrame({"value": labels, "text": text}).unique("text").sort("value")["text"].to_list()
+    elif labels.dtype == pl.String:
+        written = text.unique()
+        text = text.replace_strict(written, _plain_labels(written.to_list(), names), return_dtype=pl.String)
+        numbers = as_numbers(text)
+        labels = text if numbers is None else numbers
+    in_order = pl.DataFrame({"value": labels, "text": text}).unique("text").sort("value", "text")["text"].to_list()
     codes = text.cast(pl.Enum(in_order)).to_physical().to_numpy().astype(np.intp)
     return in_order, codes
 
 
-def missing_spellings(labels: pl.Series) -> list[str]:
-    """Return the labels that say "no value" ("NA"): those of text that else is numbers; among words they are words."""
+def _plain_labels(labels: list[str], names: Iterable[str]) -> list[str]:
+    """Return labels as whole numbers or truth values are written, if all are such and none becomes another's equal."""
+    for plain in (_whole_number, _truth_value):
+        renamed = [name for name in map(plain, labels) if name is not None]
+        known = [name for name in map(plain, {*names}) if name is not None]
+        if len({*renamed}) == len(labels) and len({*known}) == len(known):
+            return renamed
+    return labels
+
+
+def _whole_number(label: str) -> str | None:
+    found = _WHOLE_NUMBER.fullmatch(label)
+    return None if found is None else found[2] if found[2] == "0" else found[1] + found[2]
+
+
+def _truth_value(label: str) -> str | None:
+    return label.lower() if label.lower() in TRUTH_VALUES else None
+
+
+def no_labels(labels: pl.Series) -> list[str]:
+    """Return the labels that name no class among numbers ("NA", "inf"); among words they are words."""
     if labels.dtype != pl.String:
         return []
     values = labels.unique()
     numbers = as_numbers(values)
-    return [] if numbers is None else values.filter(numbers.is_null()).drop_nulls().to_list()
+    return [] if numbers is None else values.filter(~numbers.is_finite().fill_null(False)).drop_nulls().to_list()
+
+
+def label_notes(classes: Iterable[str], target: str) -> list[str]:
+    """Return a note on each group of classes that look the same: white space around them, Unicode forms NFC and NFD.
+
+    Examples
+    --------
+    >>> label_notes(["no", "yes", "yes "], "answer")
+    ["classes 'yes', 'yes ' of column 'answer' differ in white space or Unicode form alone: if they are one, mend them"]
+    """
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(unicodedata.normalize("NFC", name).strip(), []).append(name)
+    return [
+        f"classes {_told_apart(group)} of column {target!r} differ in white space or Unicode form alone: if they are "
+        "one, mend them"
+        for group in alike.values()
+        if len(group) > 1
+    ]
+
+
+def _told_apart(names: list[str]) -> str:
+    """Return names for a sentence, with the code points of letters that look like those of another name."""
+    if len({unicodedata.normalize("NFC", name) for name in names}) == len(names):
+        return name_list(names)
+    return ", ".join(map(ascii, names))
 
 
 def check_labels(labels: pl.Series, first_row: int = 0, missing: Sequence[str] = ()) -> pl.Series:
     """Return labels as text, none of them missing, NaN or infinite; messages count rows from `first_row`.
 
-    `missing` are the labels that count as missing beside empty ones.
+    `missing` are the labels that name no class (`no_labels`), beside empty ones.
 
     Raises
     ------
@@ -290,7 +361,10 @@ def check_labels(labels: pl.Series, first_row: int = 0, missing: Sequence[str] =
         text = text.set(text.is_in([*missing]), None)
     if text.null_count():
         row = int(text.is_null().arg_max() or 0)
-        raise InputError(f"the target column {labels.name!r} has no label in row {first_row + row} (counted from 0)")
+        held = "" if labels[row] is None else f": it holds {labels[row]!r}"
+        raise InputError(
+            f"the target column {labels.name!r} has no label in row {first_row + row} (counted from 0){held}"
+        )
     return text
 
 
@@ -358,17 +432,16 @@ def _folds(codes: NDArray[np.intp]) -> int:
     return min(5, fewest)
 
 
-def _notes(
-    frame: pl.DataFrame, features: pl.DataFrame, preprocessing: Preprocessing, training: NDArray[np.intp]
-) -> list[str]:
-    notes = date_notes(preprocessing.categories)
+def _notes(cells: pl.DataFrame, preprocessing: Preprocessing, training: NDArray[np.intp]) -> list[str]:
+    """Return what a person should know about the columns, whose cells `Preprocessing.read` returned."""
+    notes = category_notes(preprocessing.categories)
     for column in preprocessing.categories:
         if column.holds_dates:
             continue
-        distinct = features[column.name].n_unique()
-        if distinct > 0.9 * frame.height and frame.height > 20:
+        distinct = cells[column.name].n_unique()
+        if distinct > 0.9 * cells.height and cells.height > 20:
             notes.append(
-                f"column {column.name!r} has {distinct} different values in {frame.height} rows: if it is an "
+                f"column {column.name!r} has {distinct} different values in {cells.height} rows: if it is an "
                 "identifier, "
                 "leave it out with --drop"
             )
@@ -379,6 +452,6 @@ def _notes(
                 "their own, the others share one"
             )
     empty = [c.name for c in preprocessing.categories if not c.categories]
-    empty += [c.name for c in preprocessing.numbers if features[c.name].gather(training).null_count() == len(training)]
+    empty += [c.name for c in preprocessing.numbers if cells[c.name].gather(training).null_count() == len(training)]
     notes += [f"column {name!r} has no value in the training part and has no influence" for name in empty]
     return notes

@@ -1,0 +1,218 @@
+"""What kind a column is, and what a cell of each kind says. A cell is read by itself, never by what other cells hold.
+
+Training decides the kind of each column once, from all of its cells. The model keeps it, and every table is read by it:
+
+- **numbers**: text counts as the number it writes in decimal digits, with or without sign, point, exponent and
+  surrounding white space ("1", "+1.50", " 1e3 "). Blank text, NaN in text and the words `MISSING_NUMBERS` are no value.
+- **booleans**: true and false. Text says so in any case ("True", "FALSE"); numbers, typed or in text, say so by 1 and 0
+  ("1", "0.0"). Blank text is no value, and other words are categories that were not there in training.
+- **categories**: text is the category as it is written, white space and all; blank text is no value. A typed value
+  counts as its text: 1 and 1.0 are "1", 2.5 is "2.5", true is "true", a date is "2024-01-31", a time of a day
+  "2024-01-31 09:30:00", with as many decimals of a second as it needs.
+
+Columns of numbers are of numbers, those of booleans of booleans, and those of other types of categories, but text is
+of numbers or of booleans where each cell can be. Digits that begin with 0, as in zip code "01234", are no numbers but
+a code, whose zeros matter: a single one makes a column one of categories.
+
+In typed columns NaN and infinity are values, and bad ones: a number that was computed wrongly should not be papered
+over. `check_finite` names the first.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from .errors import InputError
+
+Kind = Literal["numbers", "booleans", "categories"]
+KINDS: tuple[Kind, ...] = ("numbers", "booleans", "categories")
+"""A column is of the first kind that all of its cells allow."""
+TRUTH_VALUES = ("false", "true")
+# Spellings of "no value" among numbers; in a column of text they stay categories.
+MISSING_NUMBERS = ("NA", "N/A", "n/a", "null", "NULL", "None", "?", "-")
+# Beyond it not every integer is a float, and a float is written as it is.
+EXACT_INTEGERS = 2.0**53
+_CODE = "^0[0-9]+$"
+
+
+def possible_kinds(series: pl.Series) -> set[Kind]:
+    """Return the kinds that every cell of a column, or of a part of it, allows.
+
+    Examples
+    --------
+    >>> sorted(possible_kinds(pl.Series(["True", "false", ""])))
+    ['booleans', 'categories']
+    >>> sorted(possible_kinds(pl.Series(["1.5", "NA", " 2 "])))
+    ['categories', 'numbers']
+    >>> sorted(possible_kinds(pl.Series(["01234", "98765"])))
+    ['categories']
+    """
+    if series.dtype.is_numeric() or series.dtype == pl.Null:
+        return {"numbers"}
+    if series.dtype == pl.Boolean:
+        return {"booleans"}
+    kinds: set[Kind] = {"categories"}
+    if series.dtype != pl.String:
+        return kinds
+    cells = series.str.strip_chars()
+    if as_numbers(series) is not None and not cells.str.contains(_CODE).any():
+        kinds.add("numbers")
+    if cells.str.to_lowercase().is_in(["", *TRUTH_VALUES]).all():
+        kinds.add("booleans")
+    return kinds
+
+
+def first_kind(kinds: set[Kind]) -> Kind:
+    """Return the kind of a column whose cells allow these."""
+    return next(kind for kind in KINDS if kind in kinds)
+
+
+def read_column(
+    series: pl.Series, kind: Kind, first_row: int = 0, missing: tuple[str, ...] = MISSING_NUMBERS
+) -> pl.Series:
+    """Return a column as its kind has it: Float64 of numbers, else String; null where there is no value.
+
+    Messages count rows from `first_row`. `missing` are the words that are no value among numbers.
+
+    Raises
+    ------
+    InputError
+        If a cell cannot be of this kind, or a number is NaN or infinite.
+
+    Examples
+    --------
+    >>> read_column(pl.Series(["1.5", "NA", " 2 "]), "numbers").to_list()
+    [1.5, None, 2.0]
+    >>> read_column(pl.Series(["TRUE", "0", ""]), "booleans").to_list()
+    ['true', 'false', None]
+    >>> read_column(pl.Series([1.0, 2.5, None]), "categories").to_list()
+    ['1', '2.5', None]
+    """
+    refuse_type(series)
+    if isinstance(series.dtype, pl.Categorical | pl.Enum):
+        series = series.cast(pl.String)
+    if kind == "numbers":
+        return _read_numbers(series, first_row, missing)
+    if kind == "booleans":
+        return _read_booleans(series, first_row)
+    if series.dtype.is_decimal():
+        series = series.cast(pl.Float64)
+    if series.dtype.is_float():
+        check_finite(series, first_row)
+        whole = (series == series.round()) & (series.abs() <= EXACT_INTEGERS)
+        return as_text(series).zip_with(~whole.fill_null(False), series.cast(pl.Int64, strict=False).cast(pl.String))
+    return as_text(series)
+
+
+def _read_numbers(series: pl.Series, first_row: int, missing: tuple[str, ...]) -> pl.Series:
+    if series.dtype == pl.String:
+        numbers, wrong = _parsed(series, missing)
+        if wrong.any():
+            raise InputError(_held(series, "numbers", int(wrong.arg_max() or 0), first_row))
+    elif series.dtype.is_numeric() or series.dtype == pl.Null:
+        numbers = series.cast(pl.Float64)
+    else:
+        raise InputError(f"column {series.name!r} held numbers in training and is of type {series.dtype} here")
+    check_finite(numbers, first_row)
+    return numbers
+
+
+def _read_booleans(series: pl.Series, first_row: int) -> pl.Series:
+    text = as_text(series)
+    words = text.str.strip_chars().str.to_lowercase()
+    numbers = words.cast(pl.Float64, strict=False).fill_nan(None)
+    if series.dtype.is_numeric():
+        numbers = series.cast(pl.Float64)
+    wrong = ((numbers != 0) & (numbers != 1)).fill_null(False)
+    if wrong.any():
+        raise InputError(_held(series, "true and false", int(wrong.arg_max() or 0), first_row))
+    words = words.set(numbers == 0, "false").set(numbers == 1, "true")
+    return words.zip_with(words.is_in(TRUTH_VALUES).fill_null(True), text)
+
+
+def _held(series: pl.Series, what: str, row: int, first_row: int) -> str:
+    cell = repr(series[row]) if series.dtype == pl.String else series[row]
+    return f"column {series.name!r} held {what} in training and holds {cell} in row {first_row + row} (counted from 0)"
+
+
+def refuse_type(series: pl.Series) -> None:
+    """Refuse a column of a type that is neither numbers nor words."""
+    if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object):
+        raise InputError(
+            f"column {series.name!r} holds values of type {series.dtype}, which crossent cannot use: leave it out "
+            "with --drop"
+        )
+
+
+def refuse_unnamed(columns: list[str], source: str) -> None:
+    """Refuse a column whose name is empty."""
+    if "" in columns:
+        raise InputError(f"a column of {source!r} has no name: give it one, or leave it out with --drop ''")
+
+
+def as_text(series: pl.Series) -> pl.Series:
+    """Return the column as text, with null where the cell is null or blank.
+
+    Times have no more decimals of a second than they need, whatever unit the column counts in.
+
+    Examples
+    --------
+    >>> as_text(pl.Series([True, None])).to_list()
+    ['true', None]
+    >>> as_text(pl.Series([0, 1500]).cast(pl.Datetime("ms"))).to_list()
+    ['1970-01-01 00:00:00', '1970-01-01 00:00:01.5']
+    """
+    if series.dtype == pl.Boolean:
+        text = pl.select(pl.when(series).then(pl.lit("true")).when(~series).then(pl.lit("false"))).to_series()
+        return text.alias(series.name)
+    try:
+        text = series.cast(pl.String)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"column {series.name!r} holds {series.dtype}, which has no text form: convert it") from error
+    if series.dtype.is_temporal():
+        return text.str.replace(r"(\.\d*?)0+(\D|$)", "${1}${2}").str.replace(r"\.(\D|$)", "${1}")
+    return text.set(text.str.strip_chars() == "", None)
+
+
+def as_numbers(series: pl.Series) -> pl.Series | None:
+    """Return the column as Float64 with null where it is missing, or None if it is not a column of numbers.
+
+    Text counts as numbers when every cell is a number, blank, or one of the usual spellings of "no value", of which NaN
+    is one in text.
+
+    Examples
+    --------
+    >>> as_numbers(pl.Series(["1.5", "NA", "nan", ""])).to_list()
+    [1.5, None, None, None]
+    >>> as_numbers(pl.Series(["1.5", "red"])) is None
+    True
+    """
+    if series.dtype.is_numeric() or series.dtype == pl.Null:
+        return series.cast(pl.Float64)
+    if series.dtype != pl.String:
+        return None
+    numbers, wrong = _parsed(series, MISSING_NUMBERS)
+    return None if wrong.any() else numbers
+
+
+def _parsed(text: pl.Series, missing: tuple[str, ...]) -> tuple[pl.Series, pl.Series]:
+    """Return text as numbers, null where it has none, and which cells are something else."""
+    cells = text.str.strip_chars()
+    cells = cells.set(cells.is_in(["", *missing]), None)
+    numbers = cells.cast(pl.Float64, strict=False)
+    return numbers.fill_nan(None), numbers.is_null() & cells.is_not_null()
+
+
+def check_finite(numbers: pl.Series, first_row: int = 0) -> None:
+    """Refuse NaN and infinity, naming the first; `first_row` is where in the table the column begins."""
+    bad = (~numbers.is_finite()).fill_null(False)
+    if bad.any():
+        row = int(bad.arg_max() or 0)
+        value = "NaN" if np.isnan(numbers[row]) else "infinity" if numbers[row] > 0 else "-infinity"
+        raise InputError(
+            f"column {numbers.name!r} holds {value} in row {first_row + row} (counted from 0); "
+            "a missing value is an empty cell, and is filled in"
+        )
