@@ -17,6 +17,7 @@ from crossent.tabular.columns import (
     first_kind,
     possible_kinds,
     read_column,
+    read_columns,
     refuse_type,
 )
 
@@ -63,10 +64,10 @@ def test_check_finite_names_the_first(value: float, word: str) -> None:
 )
 def test_the_kind_of_a_column_of_text(cells: list[str | None], kind: Kind) -> None:
     series = pl.Series("x", cells, dtype=pl.String)
-    assert first_kind(possible_kinds(series)) == kind
-    # What every cell allows is what every part of the column allows.
-    parts = [possible_kinds(series[k : k + 1]) for k in range(len(series))]
-    assert set.intersection(*parts) == possible_kinds(series)
+    (kinds,) = possible_kinds(series.to_frame())
+    assert first_kind(kinds) == kind
+    # What a column allows is what each of its cells allows.
+    assert set.intersection(*(possible_kinds(series[k : k + 1].to_frame())[0] for k in range(len(series)))) == kinds
 
 
 DAY, TIME = date(2024, 1, 31), datetime(2024, 1, 31, 9, 30)
@@ -107,12 +108,17 @@ def test_what_a_cell_says(kind: Kind, cells: pl.Series, read: list[Any]) -> None
     assert read_column(cells, kind).to_list() == read
     for k, value in enumerate(read):
         assert read_column(cells[k : k + 1], kind).to_list() == [value]
+    beside = pl.DataFrame([cells.alias("a"), pl.Series("b", ["7"] * len(read)), cells.alias("c")])
+    for series in read_columns(beside, [kind, "numbers", kind]).select("a", "c"):
+        assert series.to_list() == read
 
 
 @pytest.mark.parametrize(
     ("kind", "cells", "message"),
     [
         ("numbers", pl.Series("x", ["1", "red"]), "column 'x' held numbers in training and holds 'red' in row 8 "),
+        ("numbers", pl.Series("x", ["NaN", "red"]), "column 'x' held numbers in training and holds 'red' in row 8 "),
+        ("numbers", pl.Series("x", [None, "red"]), "column 'x' held numbers in training and holds 'red' in row 8 "),
         ("numbers", pl.Series("x", ["1", "inf"]), "column 'x' holds infinity in row 8 "),
         ("numbers", pl.Series("x", [1.0, float("nan")]), "column 'x' holds NaN in row 8 "),
         ("numbers", pl.Series("x", [True]), "column 'x' held numbers in training and is of type Boolean here"),

@@ -19,7 +19,7 @@ from crossent.tabular import (
     read_predictions,
     read_table,
 )
-from crossent.tabular.training import encode_labels, label_notes
+from crossent.tabular.labels import encode_labels, label_notes
 
 
 def mixed_table(rows: int = 120) -> pl.DataFrame:

@@ -24,7 +24,7 @@ from .errors import InputError
 from .model import Model
 from .predictions import PREDICTED_CLASS, PROBABILITY_PREFIX
 from .preprocessing import UnseenCategories
-from .reading import require_column
+from .reading import require_columns
 from .streaming import BLOCK_LOGITS, as_input_errors
 
 # Left to itself, polars makes row groups of as many rows as happen to come together.
@@ -85,7 +85,7 @@ class ParquetPredictions:
         self.paths = self._table.paths
         self._model, self._source = model, source
         self._schema = _schema(model, self._table.schema, source)
-        names = [*model.preprocessing.column_names, model.target]
+        names = {*model.preprocessing.column_names, model.target}
         self._columns = [name for name in self._table.schema if name in names]
         block = _block_rows(model)
         self.num_rows = rows = self._table.num_rows
@@ -153,9 +153,7 @@ class ParquetPredictions:
 
 def _schema(model: Model, columns: pl.Schema | dict[str, pl.DataType], source: str) -> dict[str, pl.DataType]:
     """Return the columns that are written, if those that are needed are there and none has another's name."""
-    empty = pl.DataFrame(schema=columns)
-    for name in model.preprocessing.column_names:
-        require_column(empty, name, source)
+    require_columns([*columns], model.preprocessing.column_names, source)
     names = [PROBABILITY_PREFIX + name for name in model.classes]
     schema: dict[str, pl.DataType] = {}
     if model.target in columns:

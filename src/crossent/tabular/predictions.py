@@ -13,8 +13,8 @@ import crossent as ce
 
 from .columns import as_numbers
 from .errors import InputError, name_list
+from .labels import encode_labels
 from .reading import drop_columns, require_column
-from .training import encode_labels
 
 Scale = Literal["probabilities", "logits"]
 PROBABILITY_PREFIX = "probability_"

@@ -1,6 +1,6 @@
 """From columns to a matrix: fill in what is missing, standardise numbers, one-hot encode the rest.
 
-What a cell says is for `columns.read_column`, by the kind that training found the column to be of. scikit-learn's
+What a cell says is for `columns.read_columns`, by the kind that training found the column to be of. scikit-learn's
 transformers are fitted on the training rows; what they learned is kept as plain numbers and words, which say the same
 thing in a file that runs no code when it is read. `Preprocessing.transform` is exactly what those transformers do.
 """
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from .columns import MISSING_NUMBERS, Kind, first_kind, possible_kinds, read_column, refuse_type
+from .columns import MISSING_NUMBERS, Kind, first_kind, possible_kinds, read_columns
 from .errors import InputError
-from .reading import require_column
+from .reading import require_columns
 
 # A column with more categories keeps the most common ones; the others share one input.
 MAX_CATEGORIES = 100
@@ -108,16 +108,14 @@ class Preprocessing:
         What kind a column is (`columns.possible_kinds`) is read off the whole table; everything else, off the training
         rows alone.
         """
+        kinds = [first_kind(kinds) for kinds in possible_kinds(frame)]
         numbers: list[pl.Series] = []
         categories: list[CategoryColumn] = []
-        for series in frame.iter_columns():
-            refuse_type(series)
-            kind = first_kind(possible_kinds(series))
-            cells = read_column(series, kind)
+        for cells, kind in zip(read_columns(frame, kinds)[training], kinds, strict=True):
             if kind == "numbers":
-                numbers.append(cells.gather(training))
+                numbers.append(cells)
             else:
-                categories.append(_fit_category(cells.gather(training), kind))
+                categories.append(_fit_category(cells, kind))
         return cls(_fit_numbers(numbers), tuple(categories))
 
     @property
@@ -126,7 +124,7 @@ class Preprocessing:
         return [number.name for number in self.numbers] + [column.name for column in self.categories]
 
     def read(self, frame: pl.DataFrame, source: str = "the table", first_row: int = 0) -> pl.DataFrame:
-        """Return the columns that are read, each as its kind has it (`columns.read_column`).
+        """Return the columns that are read, each as its kind has it (`columns.read_columns`).
 
         Raises
         ------
@@ -134,12 +132,10 @@ class Preprocessing:
             If a column is missing, one of numbers holds text, NaN or an infinity, or one of true and false holds
             numbers other than 0 and 1.
         """
-        kinds: list[tuple[str, Kind]] = [(number.name, "numbers") for number in self.numbers]
-        kinds += [(column.name, column.kind) for column in self.categories]
-        cells = (
-            read_column(require_column(frame, name, source), kind, first_row, self.missing) for name, kind in kinds
-        )
-        return pl.DataFrame(list(cells))
+        require_columns(frame.columns, self.column_names, source)
+        kinds: list[Kind] = ["numbers" for _ in self.numbers]
+        kinds += [column.kind for column in self.categories]
+        return read_columns(frame.select(self.column_names), kinds, first_row, self.missing)
 
     def transform(
         self,
@@ -165,14 +161,16 @@ class Preprocessing:
     ) -> NDArray[np.float64]:
         """Return the matrix (N, D) of cells that `read` returned."""
         matrix = np.zeros((cells.height, len(self.input_names)))
+        columns = cells.iter_columns()
         for position, number in enumerate(self.numbers):
+            values = next(columns).to_numpy()  # null: NaN
+            filled = np.where(np.isnan(values), number.median, values)
             with np.errstate(over="ignore"):  # refused below, by name
-                filled = cells[number.name].fill_null(number.median).to_numpy()
                 matrix[:, position] = (filled - number.mean) / number.scale
         position = len(self.numbers)
         for column in self.categories:
             width = len(column.categories) + column.other
-            words = cells[column.name].fill_null(column.fill)
+            words = next(columns).fill_null(column.fill)
             matrix[:, position : position + width] = _one_hot(words, column, unseen)
             position += width
         _refuse_overflow(matrix, self.input_names, first_row)

@@ -38,8 +38,7 @@ class TableStatistics:
 
     def __init__(self, schema: dict[str, pl.DataType]) -> None:
         self._columns = [_Column(name, type_) for name, type_ in schema.items()]
-        self._typed = [c for c in self._columns if c.type.is_numeric() or c.type == pl.Null]
-        self._numbers = _Numbers([c.name for c in self._typed])
+        self._numbers = _Numbers([c.name for c in self._columns if c.typed])
         self.missing_cells = 0
 
     def add(self, frame: pl.DataFrame, training: Mask, sampled: Mask, first_row: int) -> None:
@@ -52,13 +51,15 @@ class TableStatistics:
         """
         sampled = sampled & training
         typed = []
-        for column in self._columns:
-            series = frame[column.name]
+        undecided = [column for column in self._columns if len(column.kinds) > 1]
+        allowed = possible_kinds(frame.select([column.name for column in undecided]))
+        for column, kinds in zip(undecided, allowed, strict=True):
+            column.kinds &= kinds
+        in_order = frame.select([column.name for column in self._columns])
+        for column, series in zip(self._columns, in_order.iter_columns(), strict=True):
             refuse_type(series)
-            if len(column.kinds) > 1:
-                column.kinds &= possible_kinds(series)
             numbers = column.read_numbers(series, first_row)
-            if column in self._typed:
+            if column.typed:
                 typed.append(numbers)
                 continue
             if numbers is not None:
@@ -85,7 +86,7 @@ class TableStatistics:
                 if column.refusal is not None:
                     raise column.refusal
                 self.missing_cells += column.missing_numbers
-                numbers.append(typed[column.name] if column.name in typed else column.numbers.finish()[0])
+                numbers.append(typed[column.name] if column.typed else column.numbers.finish()[0])
             else:
                 self.missing_cells += column.missing_words
                 categories.append(column.category())
@@ -116,11 +117,12 @@ class TableStatistics:
                 "by the seed"
             )
         empty = [c.name for c in preprocessing.categories if not c.categories]
-        empty += [n.name for n in preprocessing.numbers if n.name in self._without_value()]
+        without = self._without_value()
+        empty += [number.name for number in preprocessing.numbers if number.name in without]
         return notes + [f"column {name!r} has no value in the training part and has no influence" for name in empty]
 
     def _without_value(self) -> set[str]:
-        groups = [self._numbers, *(c.numbers for c in self._columns if c.kind == "numbers" and c not in self._typed)]
+        groups = [self._numbers, *(c.numbers for c in self._columns if c.kind == "numbers" and not c.typed)]
         return {name for group in groups for name in group.empty}
 
 
@@ -202,6 +204,7 @@ class _Column:
 
     def __post_init__(self) -> None:
         self.numbers = _Numbers([self.name])
+        self.typed = self.type.is_numeric() or self.type == pl.Null
 
     @property
     def kind(self) -> Kind:

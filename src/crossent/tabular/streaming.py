@@ -27,21 +27,13 @@ from ..sklearn.streaming import WINDOW_BYTES, RowSource, even_boundaries, read_a
 from .calibrating import cautious_temperature
 from .columns import as_text, refuse_unnamed
 from .errors import InputError, name_list
+from .labels import check_classes, check_labels, encode_labels, label_notes, no_labels
 from .model import Model
 from .preprocessing import Preprocessing
 from .reading import exists
 from .results import Calibration, DataSummary, TrainedModel
 from .statistics import MAX_DISTINCT, TableStatistics
-from .training import (
-    build_model,
-    check_classes,
-    check_labels,
-    encode_labels,
-    fit_estimator,
-    label_notes,
-    no_labels,
-    optimiser_summary,
-)
+from .training import build_model, fit_estimator, optimiser_summary
 
 MEMORY_SHARE = 1 / 8
 """A table in memory becomes a matrix, of which the training rows are copied: larger ones are streamed."""
