@@ -166,6 +166,7 @@ MUTATIONS: dict[str, tuple[Change, str]] = {
     "an empty name": (entry("numbers", ["size", ""]), "one of its columns of numbers is ''"),
     "a number as a name": (entry("numbers", ["size", 2]), "one of its columns of numbers is 2"),
     "numbers as an object": (entry("numbers", {"size": 0, "age": 1}), "its columns of numbers are no list"),
+    "a pattern as a name": (entry("numbers", ["size", "*"]), "the name of a column is a pattern of names"),
     "missing words twice": (entry("missing", ["NA", "NA"]), "its words for no value are not different"),
     "a number as a missing word": (entry("missing", [-999]), "one of its words for no value is -999"),
     "no list of categories": (entry("categories", None), "its columns of categories are no list"),
@@ -204,7 +205,7 @@ MUTATIONS: dict[str, tuple[Change, str]] = {
     "a negative scale": (cell("number.scale", 0, -1.0), "a scale is not positive"),
     **{
         f"{value} in {name}": (cell(name, 1, value), f"{name} holds a number that is not finite")
-        for name in parts()[1]
+        for name in sorted(parts()[1])
         for value in (np.nan, np.inf)
     },
 }

@@ -209,6 +209,18 @@ def test_columns_without_a_name_are_refused() -> None:
     fit_table(frame, "t", "y", drop=[""])
 
 
+@pytest.mark.parametrize("name", ["*", "^x$"])
+def test_names_that_are_patterns_to_polars_are_refused(name: str, tmp_path: Path) -> None:
+    frame = pl.DataFrame({name: np.arange(8.0), "x": ["u", "v"] * 4, "y": ["a", "b"] * 4})
+    path = tmp_path / "t.csv"
+    frame.write_csv(path)
+    for target in ("y", name):
+        with pytest.raises(InputError, match="a pattern of names to polars: rename it"):
+            fit_table(read_table(str(path)), "t", target)
+        with pytest.raises(InputError, match="a pattern of names to polars: rename it"):
+            read_predictions(read_table(str(path)), "t", target, "logits")
+
+
 def test_codes_are_pointed_out() -> None:
     frame = mixed_table().with_columns(zip=pl.Series(["01234", "98765", "00501"] * 40))
     result = fit_table(frame, "t", "kind")
@@ -217,6 +229,13 @@ def test_codes_are_pointed_out() -> None:
         "column 'zip' holds digits that begin with 0 ('00501'): they are codes, not numbers, and each is a category of "
         "its own" in result.notes
     )
+
+
+def test_a_single_code_among_numbers_is_pointed_out() -> None:
+    cells = [repr(float(value)) for value in np.random.default_rng(0).normal(size=120)]
+    frame = mixed_table().with_columns(x=pl.Series([*cells[:-1], "007"]))
+    result = fit_table(frame, "t", "kind")
+    assert sum("'x' holds digits that begin with 0 ('007')" in note for note in result.notes) == 1
 
 
 def test_an_identifier_is_pointed_out() -> None:

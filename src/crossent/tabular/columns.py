@@ -20,7 +20,7 @@ over. `check_finite` names the first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -69,6 +69,20 @@ def possible_kinds(frame: pl.DataFrame) -> list[set[Kind]]:
         else:
             found.append({"booleans"} if type_ == pl.Boolean else {"categories"})
     return found
+
+
+def code_among_numbers(words: pl.Series) -> str | None:
+    """Return the first word of digits that begin with 0, if such words alone keep a column from being of numbers.
+
+    Examples
+    --------
+    >>> code_among_numbers(pl.Series(["98765", "01234", "1.5", "NA"]))
+    '01234'
+    """
+    if as_numbers(words) is None:
+        return None
+    codes = words.filter(words.str.strip_chars().str.contains(_CODE)).to_list()
+    return min(codes, default=None)
 
 
 def first_kind(kinds: set[Kind]) -> Kind:
@@ -171,10 +185,18 @@ def refuse_type(series: pl.Series) -> None:
         )
 
 
-def refuse_unnamed(columns: list[str], source: str) -> None:
-    """Refuse a column whose name is empty."""
-    if "" in columns:
-        raise InputError(f"a column of {source!r} has no name: give it one, or leave it out with --drop ''")
+def is_pattern(name: str) -> bool:
+    """Return whether polars takes a name for a pattern of names: "*" and "^…$"."""
+    return name == "*" or (name.startswith("^") and name.endswith("$"))
+
+
+def refuse_names(columns: Iterable[str], source: str) -> None:
+    """Refuse a column whose name is empty or a pattern of names."""
+    for name in columns:
+        if not name:
+            raise InputError(f"a column of {source!r} has no name: give it one, or leave it out with --drop ''")
+        if is_pattern(name):
+            raise InputError(f"the name {name!r} of a column of {source!r} is a pattern of names to polars: rename it")
 
 
 def as_text(series: pl.Series) -> pl.Series:

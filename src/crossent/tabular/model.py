@@ -32,7 +32,7 @@ import crossent as ce
 
 from .._version import __version__
 from ..sealed import SealError, seal, unseal
-from .columns import TRUTH_VALUES
+from .columns import TRUTH_VALUES, is_pattern
 from .errors import InputError, name_list
 from .preprocessing import CategoryColumn, NumberColumn, Preprocessing, UnseenCategories
 from .reading import exists
@@ -149,7 +149,8 @@ def _model(content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Model:
     names = _texts(content["numbers"], "its columns of numbers")
     missing = _texts(content["missing"], "its words for no value")
     categories = tuple(map(_category_column, _list(content["categories"], "its columns of categories")))
-    _texts([*names, *(column.name for column in categories), target], "its columns")
+    columns = _texts([*names, *(column.name for column in categories), target], "its columns")
+    _require(not any(map(is_pattern, columns)), "the name of a column is a pattern of names")
     training = content["training"]
     _require(type(training) is dict and _is_finite(training), "its account of the training is no plain JSON object")
 

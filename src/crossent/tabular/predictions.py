@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import crossent as ce
 
-from .columns import as_numbers
+from .columns import as_numbers, refuse_names
 from .errors import InputError, name_list
 from .labels import encode_labels
 from .reading import drop_columns, require_column
@@ -66,6 +66,7 @@ def read_predictions(
         If a label has no column, a column of numbers is no class, a cell is missing or no number, or declared
         probabilities are none.
     """
+    refuse_names(frame.columns, source)
     labels = require_column(frame, target, source)
     whole = frame
     frame = drop_columns(frame, drop, target, source)

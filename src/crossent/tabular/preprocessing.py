@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from .columns import MISSING_NUMBERS, Kind, first_kind, possible_kinds, read_columns
+from .columns import MISSING_NUMBERS, Kind, code_among_numbers, first_kind, possible_kinds, read_columns
 from .errors import InputError
 from .reading import require_columns
 
@@ -50,13 +50,6 @@ class CategoryColumn:
     def holds_dates(self) -> bool:
         """Whether every category is a date, or a date and a time."""
         return bool(self.categories) and all(map(_DATE.fullmatch, self.categories))
-
-    @property
-    def code(self) -> str | None:
-        """The first category that begins with 0 where every category is digits, as of zip codes."""
-        if not all(map(str.isdecimal, self.categories)):
-            return None
-        return next((category for category in self.categories if len(category) > 1 and category[0] == "0"), None)
 
 
 @dataclass
@@ -135,7 +128,7 @@ class Preprocessing:
         require_columns(frame.columns, self.column_names, source)
         kinds: list[Kind] = ["numbers" for _ in self.numbers]
         kinds += [column.kind for column in self.categories]
-        return read_columns(frame.select(self.column_names), kinds, first_row, self.missing)
+        return read_columns(frame[self.column_names], kinds, first_row, self.missing)
 
     def transform(
         self,
@@ -206,20 +199,30 @@ def _fit_category(series: pl.Series, kind: Kind) -> CategoryColumn:
     return CategoryColumn(series.name, str(imputer.statistics_[0]), kept, bool(rare), kind)
 
 
-def category_notes(categories: tuple[CategoryColumn, ...]) -> list[str]:
-    """Return what a person should know about columns of dates and of codes."""
+def category_notes(column: CategoryColumn, words: pl.Series, rows: int, of: str = "rows") -> list[str]:
+    """Return what a person should know about a column that holds these different words, null included, in its rows."""
+    if column.holds_dates:
+        return [
+            f"column {column.name!r} holds dates, and each date is a category of its own: leave it out with --drop, or "
+            "put columns of numbers (year, month, days since …) in its place"
+        ]
     notes = []
-    for column in categories:
-        if column.holds_dates:
-            notes.append(
-                f"column {column.name!r} holds dates, and each date is a category of its own: leave it out with "
-                "--drop, or put columns of numbers (year, month, days since …) in its place"
-            )
-        elif column.code:
-            notes.append(
-                f"column {column.name!r} holds digits that begin with 0 ({column.code!r}): they are codes, not "
-                "numbers, and each is a category of its own"
-            )
+    code = code_among_numbers(words)
+    if code is not None:
+        notes.append(
+            f"column {column.name!r} holds digits that begin with 0 ({code!r}): they are codes, not numbers, and each "
+            "is a category of its own"
+        )
+    if len(words) > 0.9 * rows and rows > 20:
+        notes.append(
+            f"column {column.name!r} has {len(words)} different values in {rows} {of}: if it is an identifier, leave "
+            "it out with --drop"
+        )
+    elif column.other:
+        notes.append(
+            f"column {column.name!r} has many categories: the {len(column.categories)} most common have an input of "
+            "their own, the others share one"
+        )
     return notes
 
 

@@ -52,10 +52,10 @@ class TableStatistics:
         sampled = sampled & training
         typed = []
         undecided = [column for column in self._columns if len(column.kinds) > 1]
-        allowed = possible_kinds(frame.select([column.name for column in undecided]))
+        allowed = possible_kinds(frame[[column.name for column in undecided]])
         for column, kinds in zip(undecided, allowed, strict=True):
             column.kinds &= kinds
-        in_order = frame.select([column.name for column in self._columns])
+        in_order = frame[[column.name for column in self._columns]]
         for column, series in zip(self._columns, in_order.iter_columns(), strict=True):
             refuse_type(series)
             numbers = column.read_numbers(series, first_row)
@@ -94,22 +94,12 @@ class TableStatistics:
 
     def notes(self, preprocessing: Preprocessing, training_rows: int) -> list[str]:
         """Return what a person should know about the columns."""
-        notes = category_notes(preprocessing.categories)
-        words = {column.name: len(column.counts) for column in self._columns}
-        for category in preprocessing.categories:
-            if category.holds_dates:
-                continue
-            distinct = words[category.name]
-            if distinct > 0.9 * training_rows:
-                notes.append(
-                    f"column {category.name!r} has {distinct} different values in {training_rows} training rows: if "
-                    "it is an identifier, leave it out with --drop"
-                )
-            elif category.other:
-                notes.append(
-                    f"column {category.name!r} has many categories: the {len(category.categories)} most common have "
-                    "an input of their own, the others share one"
-                )
+        counted = [column.counts for column in self._columns if column.kind != "numbers"]
+        notes = [
+            note
+            for column, counts in zip(preprocessing.categories, counted, strict=True)
+            for note in category_notes(column, pl.Series([*counts], dtype=pl.String), training_rows, "training rows")
+        ]
         filled = [c.name for c in self._columns if c.kind == "numbers" and c.missing_numbers]
         if filled and not self._numbers.sampled_all:
             notes.append(

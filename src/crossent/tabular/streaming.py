@@ -25,7 +25,7 @@ from ..sklearn import SoftmaxRegression
 from ..sklearn.parquet import ParquetTable
 from ..sklearn.streaming import WINDOW_BYTES, RowSource, even_boundaries, read_ahead
 from .calibrating import cautious_temperature
-from .columns import as_text, refuse_unnamed
+from .columns import as_text, refuse_names
 from .errors import InputError, name_list
 from .labels import check_classes, check_labels, encode_labels, label_notes, no_labels
 from .model import Model
@@ -210,7 +210,7 @@ class _Table:
         self._features = {name: type_ for name, type_ in schema.items() if name != target and name not in drop}
         if not self._features:
             raise InputError(f"{source!r} has no column beside {target!r} to learn from")
-        refuse_unnamed([target, *self._features], source)
+        refuse_names([target, *self._features], source)
         self.num_rows = self._table.num_rows
         self._boundaries = even_boundaries((self.num_rows, len(self._features)), np.float64, window_bytes)
 

@@ -20,7 +20,7 @@ import crossent as ce
 from ..sklearn import SoftmaxRegression, SoftmaxRegressionCV
 from ..sklearn.path import DEFAULT_CS
 from .calibrating import cross_fit
-from .columns import refuse_unnamed
+from .columns import refuse_names
 from .errors import InputError
 from .labels import check_classes, encode_labels, label_notes
 from .model import Model
@@ -92,11 +92,11 @@ def fit_table(
     InputError
         If the table cannot be learned from, with the reason in one sentence.
     """
+    refuse_names([name for name in frame.columns if name not in (drop or [])], source)
     labels = require_column(frame, target, source)
     features = drop_columns(frame, drop, target, source).drop(target)
     if features.width == 0:
         raise InputError(f"{source!r} has no column beside {target!r} to learn from")
-    refuse_unnamed([target, *features.columns], source)
     classes, codes = encode_labels(labels)
     check_classes(classes, np.bincount(codes, minlength=len(classes)), labels)
     training, test = _split(codes, len(classes), test_size, seed)
@@ -288,25 +288,15 @@ def _folds(codes: NDArray[np.intp]) -> int:
 
 def _notes(cells: pl.DataFrame, preprocessing: Preprocessing, training: NDArray[np.intp]) -> list[str]:
     """Return what a person should know about the columns, whose cells `Preprocessing.read` returned."""
-    notes = category_notes(preprocessing.categories)
-    for column in preprocessing.categories:
-        if column.holds_dates:
-            continue
-        distinct = cells[column.name].n_unique()
-        if distinct > 0.9 * cells.height and cells.height > 20:
-            notes.append(
-                f"column {column.name!r} has {distinct} different values in {cells.height} rows: if it is an "
-                "identifier, "
-                "leave it out with --drop"
-            )
-        elif column.other:
-            notes.append(
-                f"column {column.name!r} has many categories: the {len(column.categories)} most common have an "
-                "input of "
-                "their own, the others share one"
-            )
+    columns = [*cells.iter_columns()]
+    numbers, categories = columns[: len(preprocessing.numbers)], columns[len(preprocessing.numbers) :]
+    notes = [
+        note
+        for column, words in zip(preprocessing.categories, categories, strict=True)
+        for note in category_notes(column, words.unique(), cells.height)
+    ]
     empty = [c.name for c in preprocessing.categories if not c.categories]
-    incomplete = [series for series in cells.iter_columns() if series.dtype == pl.Float64 and series.null_count()]
+    incomplete = [series for series in numbers if series.null_count()]
     empty += [series.name for series in incomplete if series.gather(training).null_count() == len(training)]
     notes += [f"column {name!r} has no value in the training part and has no influence" for name in empty]
     return notes
