@@ -191,16 +191,9 @@ def default_target(source: str) -> str | None:
 
 def require_column(frame: pl.DataFrame, column: str, source: str) -> pl.Series:
     """Return a column, or say which columns there are."""
-    require_columns(frame.columns, [column], source)
+    if column not in frame.columns:
+        raise InputError(f"there is no column {column!r} in {source!r}; its columns are {columns_list(frame.columns)}")
     return frame[column]
-
-
-def require_columns(columns: list[str], needed: list[str], source: str) -> None:
-    """Refuse a table that lacks one of the columns that are needed, and say which there are."""
-    known = set(columns)
-    for column in needed:
-        if column not in known:
-            raise InputError(f"there is no column {column!r} in {source!r}; its columns are {columns_list(columns)}")
 
 
 def columns_list(columns: list[str]) -> str:
@@ -218,6 +211,14 @@ def columns_list(columns: list[str]) -> str:
         if len(columns) == 1 and separator in columns[0]:
             return f"{shown}: if {called} separates columns there, save the table with commas (.csv) or tabs (.tsv)"
     return shown
+
+
+def require_columns(columns: list[str], needed: list[str], source: str) -> None:
+    """Refuse a table that lacks one of the columns that are needed, and say which there are."""
+    known = set(columns)
+    for column in needed:
+        if column not in known:
+            raise InputError(f"there is no column {column!r} in {source!r}; its columns are {columns_list(columns)}")
 
 
 def drop_columns(frame: pl.DataFrame, drop: list[str] | None, target: str, source: str) -> pl.DataFrame:
