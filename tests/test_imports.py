@@ -16,7 +16,9 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "crossent"
 RANK = {
     "_version": 0,
     "errors": 0,
+    "text": 0,
     "sealed": 0,
+    "files": 0,
     "core": 1,
     "kernels": 2,
     "metrics": 3,
@@ -34,6 +36,8 @@ RANK = {
 LIBRARIES = {
     "_version": set(),
     "errors": set(),
+    "text": set(),
+    "files": set(),
     "sealed": {"numpy", "safetensors"},
     "core": {"array_api_compat"},
     "kernels": {"numpy", "numba", "llvmlite", "triton"},

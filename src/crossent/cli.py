@@ -1,18 +1,19 @@
 """The command line: parse, call, print. What it does lives in `crossent.tabular` and `crossent.report`.
 
-A mistake in the input ends with one sentence on stderr and status 2. Files appear whole or not at all: everything is
-written beside its destination first, and then renamed; if a rename fails, what was there is put back. Heavy imports
-wait until a command runs.
+A mistake in the input ends with one sentence on stderr and status 2. Files appear whole or not at all
+(`crossent.files`), and no output takes the place of an input. What is printed passes `crossent.text.plain`, since names
+and cells of the data, paths and messages may hold what steers a terminal. Heavy imports wait until a command runs.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
+import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,7 +23,11 @@ try:
 except ModuleNotFoundError as error:  # pragma: no cover
     raise SystemExit("the command line needs more packages: pip install 'crossent[cli]'") from error
 
+from .text import plain
+
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from rich.console import Console
 
 # Of a command line that says what no command takes. Typer does not export it by name.
@@ -40,7 +45,7 @@ class _OneSentence(typer.core.TyperGroup):
         try:
             sys.exit(super().main(*args, **extra))
         except typer.Abort:
-            sys.stderr.write("crossent: interrupted\n")
+            _say("interrupted")
             sys.exit(130)
         except _UsageError as error:
             message = error.format_message()
@@ -48,7 +53,7 @@ class _OneSentence(typer.core.TyperGroup):
                 sys.stderr.write(f"{message}\n")
             elif message:  # else the help has been printed
                 command = "crossent" if error.ctx is None else error.ctx.command_path
-                sys.stderr.write(f"crossent: {_one_line(message.rstrip('.'))} (see {command} --help)\n")
+                _say(f"{message.rstrip('.')} (see {command} --help)")
             sys.exit(error.exit_code)
 
 
@@ -60,7 +65,6 @@ app = typer.Typer(
     help="Train, apply and judge classifiers by cross-entropy.",
 )
 
-MODEL_FILE, JSON_FILE, HTML_FILE = "model.safetensors", "report.json", "report.html"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
 Stream = Annotated[
@@ -107,7 +111,8 @@ def fit(
     with _clean_endings():
         from rich.console import Console
 
-        from .report import render_terminal, summarize_fit
+        from .files import Busy, locked
+        from .report import HTML_FILE, JSON_FILE, MODEL_FILE, fit_files, render_terminal, summarize_fit
         from .tabular import (
             InputError,
             default_target,
@@ -115,9 +120,11 @@ def fit(
             fit_table,
             read_table,
         )
-        from .tabular.writing import write_files
+        from .tabular.writing import alone_in, refuse_checkpoint, refuse_over, write_files
 
-        _check_folder(output, MODEL_FILE, JSON_FILE, HTML_FILE)
+        outputs = [output / name for name in (MODEL_FILE, JSON_FILE, HTML_FILE)]
+        _check_folder(output, outputs)
+        refuse_over(outputs, [data])
         if sweep and strength is not None:
             raise InputError("--sweep chooses C itself: leave out --sweep or --C")
         strength = 1.0 if strength is None else strength
@@ -125,40 +132,41 @@ def fit(
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be a positive number, and is {value}")
         kept = output / CHECKPOINT_FILE if checkpoint is None else checkpoint
-        _check_checkpoint(kept, checkpoint_interval, resume, sweep)
-        streamed = _is_streamed(data, stream)
-        if streamed and sweep:
-            raise InputError("--sweep needs the table in memory: leave it out, or pass --no-stream")
-        frame = None if streamed else read_table(data)
-        column = target if target is not None else default_target(data)
-        if column is None:
-            raise InputError(
-                "which column holds the labels? Pass --target COLUMN" if frame is None else _which_target(frame.columns)
-            )
-        options: dict[str, Any] = {
-            "drop": drop,
-            "test_size": test_size,
-            "calibration_size": calibration_size,
-            "seed": seed,
-            "strength": strength,
-            "tolerance": tol,
-            "max_iter": max_iter,
-            "checkpoint": None if sweep else kept,
-            "checkpoint_interval": checkpoint_interval,
-        }
-        with _progress(tol) as callback:
-            if frame is None:
-                result = fit_parquet(data, column, callback=callback, **options)
-            else:
-                result = fit_table(frame, data, column, callback=callback, sweep=sweep, **options)
-        report = summarize_fit(result)
-        files = {output / MODEL_FILE: result.model.to_bytes(), **_report_files(report, output)}
-        write_files(files)
         if not sweep:
-            kept.unlink(missing_ok=True)  # what it was for has been reached
+            refuse_checkpoint(kept, data, outputs)
+        with alone_in(output, JSON_FILE):
+            _check_checkpoint(kept, checkpoint_interval, resume, sweep)
+            streamed = _is_streamed(data, stream)
+            if streamed and sweep:
+                raise InputError("--sweep needs the table in memory: leave it out, or pass --no-stream")
+            frame = None if streamed else read_table(data)
+            column = target if target is not None else default_target(data)
+            if column is None:
+                raise InputError(_which_target(None if frame is None else frame.columns))
+            options: dict[str, Any] = {
+                "drop": drop,
+                "test_size": test_size,
+                "calibration_size": calibration_size,
+                "seed": seed,
+                "strength": strength,
+                "tolerance": tol,
+                "max_iter": max_iter,
+                "checkpoint": None if sweep else kept,
+                "checkpoint_interval": checkpoint_interval,
+            }
+            with _progress(tol) as callback:
+                if frame is None:
+                    result = fit_parquet(data, column, callback=callback, **options)
+                else:
+                    result = fit_table(frame, data, column, callback=callback, sweep=sweep, **options)
+            report = summarize_fit(result)
+            write_files(fit_files(report, result.model, output))
+            if not sweep:
+                with suppress(Busy), locked(kept):  # a fit that has begun since then keeps what it finds
+                    kept.unlink(missing_ok=True)  # what it was for has been reached
         console = Console()
         render_terminal(report, console)
-        _print_files(console, [output / name for name in (MODEL_FILE, JSON_FILE, HTML_FILE)])
+        _print_files(console, outputs)
 
 
 @app.command()
@@ -179,6 +187,7 @@ def predict(
     with _clean_endings():
         from rich.console import Console
 
+        from .report import other_run
         from .tabular import (
             InputError,
             ParquetPredictions,
@@ -188,7 +197,7 @@ def predict(
             read_model,
             read_table,
         )
-        from .tabular.writing import refuse_unwritable, write_files
+        from .tabular.writing import refuse_folders, refuse_over, refuse_unwritable, write_files
 
         if output is None and not os.path.lexists(data) and set("*?[") & set(Path(data).stem):
             raise InputError("predictions of a pattern's files need a name: pass --output FILE")
@@ -196,20 +205,22 @@ def predict(
         suffix = path.suffix.lower()
         if suffix not in (".csv", ".parquet"):
             raise InputError(f"predictions are written as .csv or .parquet, and {str(path)!r} ends in neither")
-        _refuse_over(path, [data])
+        refuse_folders([path])
+        refuse_over([path], [data, model])
         refuse_unwritable(path.parent)
         trained = read_model(model)
         if _is_streamed(data, stream):
             predictions = ParquetPredictions(trained, data)
-            _refuse_over(path, predictions.paths)
+            refuse_over([path], predictions.paths)
             write_files({path: lambda beside: predictions.write(beside, suffix)})
-            warnings = predictions.unseen.sentences(predictions.num_rows)
+            unseen, num_rows = predictions.unseen, predictions.num_rows
         else:
             unseen = UnseenCategories()
             table = prediction_table(trained, read_table(data), data, unseen)
             write_files({path: prediction_bytes(table, suffix)})
-            warnings = unseen.sentences(table.height)
-        _print_warnings(warnings)
+            num_rows = table.height
+        mixed = other_run(trained, model)
+        _print_warnings([*unseen.sentences(num_rows), *([mixed] if mixed else [])])
         _print_files(Console(), [path])
 
 
@@ -225,13 +236,6 @@ def _is_streamed(data: str, stream: bool | None) -> bool:
     if stream and (data in BUILT_IN or (is_other and path.is_file())):
         raise InputError(f"--stream reads Parquet files only, and {data!r} is none: leave it out")
     return stream
-
-
-def _refuse_over(path: Path, sources: list[str]) -> None:
-    from .tabular import InputError
-
-    if path.is_dir() or (path.exists() and any(os.path.exists(data) and path.samefile(data) for data in sources)):
-        raise InputError(f"predictions cannot be written over {str(path)!r}")
 
 
 Scale = Literal["probabilities", "logits"]
@@ -273,9 +277,16 @@ def report(
     with _clean_endings():
         from rich.console import Console
 
-        from .report import compare_predictions, render_terminal, summarize_predictions
+        from .report import (
+            HTML_FILE,
+            JSON_FILE,
+            compare_predictions,
+            render_terminal,
+            report_files,
+            summarize_predictions,
+        )
         from .tabular import InputError, default_target, read_predictions, read_table
-        from .tabular.writing import write_files
+        from .tabular.writing import alone_in, refuse_over, write_files
 
         if len(predictions) > 2:
             raise InputError(
@@ -284,7 +295,9 @@ def report(
         scales: list[Scale] = context.meta.get(_DECLARED, [])
         if len(scales) not in (1, len(predictions)):
             raise InputError("say what the numbers are: pass one of --probabilities and --logits")
-        _check_folder(output, JSON_FILE, HTML_FILE)
+        outputs = [output / name for name in (JSON_FILE, HTML_FILE)]
+        _check_folder(output, outputs)
+        refuse_over(outputs, predictions)
         frames = [read_table(path) for path in predictions]
         judged = []
         for k, (path, frame) in enumerate(zip(predictions, frames, strict=True)):
@@ -296,50 +309,69 @@ def report(
             here = [name for name in drop or [] if name not in elsewhere]
             judged.append(read_predictions(frame, path, column, scales[k % len(scales)], drop=here))
         summary = summarize_predictions(judged[0]) if len(judged) == 1 else compare_predictions(*judged)
-        write_files(_report_files(summary, output))
+        with alone_in(output, JSON_FILE):
+            write_files(report_files(summary, output))
         _print_warnings(summary["warnings"])
         console = Console()
         render_terminal(summary, console)
-        _print_files(console, [output / name for name in (JSON_FILE, HTML_FILE)])
+        _print_files(console, outputs)
 
 
 def main() -> None:
     """Run the command line; `crossent` calls this."""
+    sys.excepthook = _print_traceback
     app()
 
 
 @contextmanager
 def _clean_endings() -> Iterator[None]:
-    """Turn what a person can mend into one sentence and status 2, and Ctrl-C into status 130."""
+    """Turn what a person can mend into one sentence and status 2, Ctrl-C into status 130, and warnings into lines."""
     try:
         from .tabular import InputError
 
         try:
-            yield
+            with warnings.catch_warnings():
+                warnings.showwarning = _print_warning  # type: ignore[assignment]
+                yield
         except InputError as error:
-            sys.stderr.write(f"crossent: {_one_line(str(error))}\n")
+            _say(str(error))
             raise typer.Exit(2) from error
     except ModuleNotFoundError as error:
-        sys.stderr.write(f"crossent: the package {error.name} is missing: pip install 'crossent[cli]'\n")
+        _say(f"the package {error.name} is missing: pip install 'crossent[cli]'")
         raise typer.Exit(2) from error
     except OSError as error:
         place = "" if error.filename is None else f" ({str(error.filename)[:200]!r})"
-        sys.stderr.write(f"crossent: {error.strerror or error}{place}\n")
+        _say(f"{error.strerror or error}{place}")
         raise typer.Exit(2) from error
     except KeyboardInterrupt as error:
-        sys.stderr.write("crossent: interrupted\n")
+        _say("interrupted")
         raise typer.Exit(130) from error
 
 
-def _one_line(text: str) -> str:
-    """Return text on one line and without control characters, which a cell of the data may hold."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else "�" for c in text)
+def _say(text: str) -> None:
+    sys.stderr.write(f"crossent: {plain(text)}\n")
 
 
-def _which_target(columns: list[str]) -> str:
+def _print_warning(message: Warning | str, *_: object) -> None:
+    _say(f"warning: {message}")
+
+
+def _print_warnings(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        _print_warning(sentence)
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an error that nobody foresaw; its message may quote data."""
+    for line in "".join(traceback.format_exception(kind, error, trace)).split("\n"):
+        sys.stderr.write(f"{plain(line)}\n")
+
+
+def _which_target(columns: list[str] | None) -> str:
     from .tabular.reading import columns_list
 
-    return f"which column holds the labels? Pass --target COLUMN; the columns are {columns_list(columns)}"
+    known = "" if columns is None else f"; the columns are {columns_list(columns)}"
+    return f"which column holds the labels? Pass --target COLUMN{known}"
 
 
 @contextmanager
@@ -373,29 +405,19 @@ def _progress(tolerance: float) -> Iterator[Callable[[dict[str, Any]], None]]:
         yield callback
 
 
-def _report_files(summary: dict[str, Any], folder: Path) -> dict[Path, bytes]:
-    from .report import render_html
-
-    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
-    return {
-        folder / JSON_FILE: (text + "\n").encode("utf-8", "replace"),
-        folder / HTML_FILE: render_html(summary).encode("utf-8", "replace"),
-    }
-
-
-def _check_folder(folder: Path, *names: str) -> None:
+def _check_folder(folder: Path, outputs: list[Path]) -> None:
     from .tabular import InputError
     from .tabular.writing import refuse_folders, refuse_unwritable
 
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{str(folder)!r} is a file, and the report needs a folder")
     refuse_unwritable(folder)
-    refuse_folders([folder / name for name in names])
+    refuse_folders(outputs)
 
 
 def _check_checkpoint(path: Path, interval: float, resume: bool, sweep: bool) -> None:
     """Refuse to lose the checkpoint of an earlier fit or another file, or to look for one where there can be none."""
-    from .sklearn.checkpoint import read_checkpoint
+    from .sklearn.checkpoint import exclusive, read_checkpoint
     from .tabular import InputError
     from .tabular.writing import refuse_unwritable
 
@@ -403,17 +425,16 @@ def _check_checkpoint(path: Path, interval: float, resume: bool, sweep: bool) ->
         raise InputError(f"--checkpoint-interval must be 0 or more seconds, and is {interval}")
     if sweep and resume:
         raise InputError("a sweep keeps no checkpoint to resume: leave out --sweep or --resume")
-    if path.is_dir():
-        raise InputError(f"the checkpoint {str(path)!r} is a folder")
     if resume and not path.exists():
-        sys.stderr.write(f"crossent: there is no checkpoint {_one_line(str(path))!r}: starting from the beginning\n")
+        _say(f"there is no checkpoint {str(path)!r}: starting from the beginning")
     if sweep:
         return
     refuse_unwritable(path.parent)
     if not path.exists():
         return
     try:
-        read_checkpoint(path)
+        with exclusive(path):
+            read_checkpoint(path)
     except ValueError as error:
         raise InputError(str(error)) from error
     if not resume:
@@ -422,15 +443,8 @@ def _check_checkpoint(path: Path, interval: float, resume: bool, sweep: bool) ->
         )
 
 
-def _print_warnings(warnings: Iterable[str]) -> None:
-    for warning in warnings:
-        sys.stderr.write(f"crossent: warning: {_one_line(warning)}\n")
-
-
 def _print_files(console: Console, paths: list[Path]) -> None:
     from rich.text import Text
-
-    from .report.words import plain
 
     console.print()
     for path in paths:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
 import re
@@ -21,10 +23,12 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not instal
 
 # Reports to the window around it: a browser's own window is never narrower than 500 pixels, a frame may be.
 PROBE = """
-<script>
+const violations = [];
+addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective));
 addEventListener("load", () => {
   for (const details of document.querySelectorAll("details")) details.open = true;
   const sorted = [];
+  const cells = [...document.querySelectorAll(".matrix td.right")];
   for (const table of document.querySelectorAll("table.sortable")) {
     const button = table.querySelectorAll("thead button")[1];
     button.focus();
@@ -38,7 +42,8 @@ addEventListener("load", () => {
   }
   const boxes = [...document.querySelectorAll(".scroll")];
   parent.postMessage(JSON.stringify({
-    sorted,
+    sorted, violations,
+    shades: cells.map((cell) => getComputedStyle(cell).backgroundColor),
     pictures: [...document.images].map((image) => image.complete && image.naturalWidth > 0),
     drawn: [...document.images].map((image) => image.currentSrc),
     width: innerWidth,
@@ -49,7 +54,6 @@ addEventListener("load", () => {
     scrolled: boxes.map((box) => (box.scrollLeft = 9999, box.scrollLeft + box.clientWidth >= box.scrollWidth - 1)),
   }), "*");
 });
-</script>
 """
 FRAME = """
 <body style="margin: 0">
@@ -66,9 +70,16 @@ def chromium(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
+def with_script(page: str, script: str) -> str:
+    """The page with one more script, which its policy knows; it is the first to run."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = page.replace("script-src ", f"script-src 'sha256-{digest}' ", 1)
+    return page.replace("<style>", f"<script>{script}</script><style>", 1)
+
+
 def open_page(page: str, folder: Path, width: int, *options: str) -> tuple[dict[str, Any], str]:
     """What the probe found in the page at a width, and what the browser logged."""
-    (folder / "page.html").write_text(page.replace("</body>", PROBE + "</body>"))
+    (folder / "page.html").write_text(with_script(page, PROBE))
     frame = folder / "frame.html"
     frame.write_text(FRAME.replace("{width}", str(width)))
     window = f"--window-size={max(width, 500)},900"
@@ -88,6 +99,7 @@ def rendered() -> dict[str, str]:
 def test_the_page_works_in_a_browser(kind: str, width: int, rendered: dict[str, str], tmp_path: Path) -> None:
     found, log = open_page(rendered[kind], tmp_path, width)
     assert "CONSOLE" not in log
+    assert found["violations"] == []
     assert found["width"] == width
     assert found["reach"] <= width  # what is wider scrolls in a box of its own
     assert found["pictures"]
@@ -96,6 +108,8 @@ def test_the_page_works_in_a_browser(kind: str, width: int, rendered: dict[str, 
     assert len(found["reached"]) >= 4
     assert all(found["reached"])
     assert all(found["scrolled"])
+    assert bool(found["shades"]) == (kind != "comparison")
+    assert "rgba(0, 0, 0, 0)" not in found["shades"]
     assert found["sorted"]
     for entry in found["sorted"]:
         rising, falling = entry["states"]
@@ -151,10 +165,27 @@ def test_a_printed_page_loses_nothing(kind: str, rendered: dict[str, str], tmp_p
 
 
 def test_the_probe_sees_a_broken_page(rendered: dict[str, str], tmp_path: Path) -> None:
-    broken = rendered["predictions"].replace("</main>", "<script>missing()</script></main>")
+    broken = with_script(rendered["predictions"], "missing()")
     broken = re.sub(r"data:image/svg\+xml;base64,[^\"]{20}", "data:image/svg+xml;base64,", broken)
     broken = broken.replace("overflow-x: auto", "overflow-x: visible").replace('tabindex="0"', "")
     found, log = open_page(broken, tmp_path, 400)
-    assert "CONSOLE" in log
+    assert "missing is not defined" in log
     assert not all(found["pictures"])
     assert not any(found["reached"])
+
+
+INTRUDERS = {
+    "script": ("<script>document.title = 'taken'</script>", "script-src-elem"),
+    "handler": ('<p class="scroll" tabindex="0" onfocus="document.title = 1"></p>', "script-src-attr"),
+    "style sheet": ("<style>main { display: none }</style>", "style-src-elem"),
+    "style": ('<b style="color: red">b</b>', "style-src-attr"),
+    "picture": ('<img src="https://example.invalid/a.png" alt="">', "img-src"),
+    "base": ('<base href="https://example.invalid/">', "base-uri"),
+}
+
+
+@pytest.mark.parametrize("name", INTRUDERS)
+def test_the_policy_stops_what_is_not_of_the_page(name: str, rendered: dict[str, str], tmp_path: Path) -> None:
+    tag, directive = INTRUDERS[name]
+    found, _ = open_page(rendered["predictions"].replace("</header>", tag + "</header>"), tmp_path, 1280)
+    assert found["violations"] == [directive]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import itertools
 import re
@@ -242,6 +243,49 @@ def test_a_keyboard_reaches_every_box_that_scrolls(kind: str, rendered: dict[str
     links = [attributes["href"] for tag, attributes, _ in outline.found if tag == "a"]
     assert len(links) >= 5
     assert all(link is not None and link[1:] in targets for link in links)
+
+
+# -- the content policy --------------------------------------------------------------------------------------------
+
+
+def policy_of(page: str) -> dict[str, list[str]]:
+    """The directives of the page's Content-Security-Policy."""
+    outline = Outline(page)
+    (found,) = (a["content"] or "" for _, a, _ in outline.found if a.get("http-equiv") == "Content-Security-Policy")
+    return {name: sources for name, *sources in (directive.split() for directive in found.split(";"))}
+
+
+@pytest.mark.parametrize("kind", ["fit", "predictions", "comparison"])
+def test_the_policy_knows_the_style_and_the_script_by_their_digests(kind: str, rendered: dict[str, str]) -> None:
+    policy = policy_of(rendered[kind])
+    for tag in ("style", "script"):
+        texts = re.findall(f"<{tag}>(.*?)</{tag}>", rendered[kind], re.DOTALL)
+        assert rendered[kind].count(f"<{tag}") == len(texts) == 1
+        digest = base64.b64encode(hashlib.sha256(texts[0].encode()).digest()).decode()
+        assert policy.pop(f"{tag}-src") == [f"'sha256-{digest}'"]
+    nothing = ["'none'"]
+    assert policy == {"default-src": nothing, "base-uri": nothing, "form-action": nothing, "img-src": ["data:"]}
+
+
+@pytest.mark.parametrize("kind", ["fit", "predictions", "comparison"])
+def test_no_tag_has_a_style_or_a_script_of_its_own(kind: str, rendered: dict[str, str]) -> None:
+    for tag, attributes, _ in Outline(rendered[kind]).found:
+        assert not [name for name in attributes if name == "style" or name.startswith("on")], tag
+        assert not [value for value in attributes.values() if (value or "").strip().lower().startswith("javascript:")]
+
+
+def test_cells_of_the_matrix_are_shaded_by_their_share(rendered: dict[str, str]) -> None:
+    shades = {int(name): float(share) for name, share in re.findall(r"\.s(\d+) \{ --share: ([.\d]+); \}", CSS)}
+    assert shades == {k: k / 20 for k in range(21)}
+    report = summarize_fit(fit_table(table(), "t.csv", "y", calibration_size=0.2, strength=1e4))
+    cells = re.findall(r'<td class="(?:right|wrong)(?: zero)? s(\d+)">(\d+)</td>', rendered["fit"])
+    counts = [n for row in report["confusion"]["matrix"] for n in row]
+    rows = [entry["rows"] for entry in report["per_class"] for _ in report["per_class"]]
+    assert [int(n) for _, n in cells] == counts
+    for (name, _), n, of in zip(cells, counts, rows, strict=True):
+        assert abs(shades[int(name)] - n / of) <= 0.05
+        assert (name == "0") == (n == 0)
+    assert f'<table class="matrix of{len(report["classes"])}">' in rendered["fit"]
 
 
 def test_dark_pages_have_dark_pictures_and_print_has_not(rendered: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import crossent as ce
 from crossent.sklearn import ParquetRows, SoftmaxRegression, softmax_regression_path
-from crossent.sklearn.checkpoint import HEADER_ENTRY, Checkpoint, write_atomically
+from crossent.sklearn.checkpoint import HEADER_ENTRY, Checkpoint
 
 
 class Killed(Exception):
@@ -185,20 +185,41 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
         SoftmaxRegression(100.0, checkpoint=tmp_path / "c").fit(*problem())
 
 
-@pytest.mark.parametrize("where", ["os.fsync", "pathlib.Path.replace"])
-def test_a_write_that_fails_leaves_the_older_file_whole(
+@pytest.mark.parametrize("where", ["os.fsync", "os.replace"])
+def test_a_write_that_fails_is_told_and_leaves_the_older_file_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     path = tmp_path / "c"
-    path.write_bytes(b"older")
+    half_a_fit(path)
+    older = path.read_bytes()
 
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(where, fail)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, b"newer")
-    assert path.read_bytes() == b"older"
+    with pytest.warns(RuntimeWarning, match="no checkpoint could be written to .*: No space left on device"):
+        SoftmaxRegression(checkpoint=path, checkpoint_interval=0, C=100.0, tol=1e-9).fit(*problem())
+    assert path.read_bytes() == older
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_checkpoint_is_of_one_fit_at_a_time(tmp_path: Path) -> None:
+    """Whether or not there is a file yet, in another thread of the process or in another process."""
+    path = tmp_path / "c"
+    X, y = problem()
+    sentence = "a checkpoint must be of one fit; got .*c', which another fit is keeping; pass another path"
+    told: list[str] = []
+
+    def second(entry: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=sentence) as refused:
+            SoftmaxRegression(checkpoint=path).fit(X, y)
+        told.append(str(refused.value))
+        SoftmaxRegression(checkpoint=tmp_path / "other").fit(X, y)
+
+    model = SoftmaxRegression(C=100.0, tol=1e-9, checkpoint=path, checkpoint_interval=0, callback=second).fit(X, y)
+    assert len(told) == len(model.history_)
+    whole = SoftmaxRegression(C=100.0, tol=1e-9, checkpoint=path).fit(X, y)
+    np.testing.assert_array_equal(model.coef_, whole.coef_)
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -14,8 +14,22 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .compare import compare_predictions
+from .files import HTML_FILE, JSON_FILE, MODEL_FILE, fit_files, other_run, report_files
 from .html import render_html
 from .summarize import SCHEMA, summarize_fit, summarize_predictions
 from .terminal import render_terminal
 
-__all__ = ["SCHEMA", "compare_predictions", "render_html", "render_terminal", "summarize_fit", "summarize_predictions"]
+__all__ = [
+    "HTML_FILE",
+    "JSON_FILE",
+    "MODEL_FILE",
+    "SCHEMA",
+    "compare_predictions",
+    "fit_files",
+    "other_run",
+    "render_html",
+    "render_terminal",
+    "report_files",
+    "summarize_fit",
+    "summarize_predictions",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .words import count, percent, plain, short
+from .words import count, percent, short
 
 __all__ = ["advice"]
 
@@ -112,7 +112,7 @@ def _classes(report: Report) -> Iterator[dict[str, Any]]:
         if rows[entry["label"]] < RARE * middle and (value == "inf" or value > COSTLY * shown):
             yield _rule(
                 "collect",
-                f"Collect more rows of {short(plain(entry['label']))}",
+                f"Collect more rows of {short(entry['label'])}",
                 f"it is rare ({count(rows[entry['label']], 'row')}, half of the classes have {middle:,} or more) and "
                 f"costs {value:.2f} nats a row, where the mean is {shown:.2f}",
             )
@@ -125,7 +125,7 @@ def _confusion(report: Report) -> Iterator[dict[str, Any]]:
         pair = pairs[0]
         yield _rule(
             "confusion",
-            f"Tell {short(plain(pair['label']))} from {short(plain(pair['prediction']))}",
+            f"Tell {short(pair['label'])} from {short(pair['prediction'])}",
             f"{percent(pair['rows'] / wrong)} of all mistakes take the one for the other: look for a feature that "
             "separates them, or ask whether they are one class",
         )

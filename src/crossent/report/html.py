@@ -1,7 +1,14 @@
-"""report.html: one file that needs no network, from the report dict and a template."""
+"""report.html: one file that needs no network, from the report dict and a template.
+
+Its content policy lets a browser load nothing, and apply and run the one style sheet and the one script of the page,
+which it knows by their digests. So what came from the data could do nothing even if it were not escaped.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -26,9 +33,37 @@ def render_html(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(loss=words.loss, percent=words.percent, probability=words.probability, short=words.short)
+    environment.filters.update(shade=_shade)
+    style, script = _template("report.css"), _template("sort.js")
+    environment.globals.update(style=style, script=script, policy=_policy(style, script))
     if report["kind"] == "comparison":
         return environment.get_template("compare.html.j2").render(_comparison(report))
     return environment.get_template("report.html.j2").render(_single(report))
+
+
+def _template(name: str) -> str:
+    return (files("crossent.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Return the Content-Security-Policy of a page with one style sheet and one script."""
+    known = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script))
+    style_source, script_source = (f"'sha256-{digest}'" for digest in known)
+    return (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+        f"style-src {style_source}; script-src {script_source}"
+    )
+
+
+def _shade(share: float) -> str:
+    """Return the class of a cell of the matrix: the policy lets a cell have no style of its own.
+
+    Examples
+    --------
+    >>> _shade(0.0), _shade(0.01), _shade(0.52), _shade(1.0)
+    ('s0', 's1', 's10', 's20')
+    """
+    return f"s{max(round(20 * share), int(share > 0))}"
 
 
 def _single(report: Report) -> dict[str, Any]:

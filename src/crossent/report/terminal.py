@@ -1,4 +1,7 @@
-"""The report in a terminal of 80 columns or more. Only layout: every number comes from the dict."""
+"""The report in a terminal of 80 columns or more. Only layout: every number comes from the dict.
+
+Its texts may come from data: they are made plain once, before anything is laid out.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from ..text import plain_values
 from .compare import verdict
-from .words import beside_baseline, found, honest, loss, optimiser, percent, plain, probability
+from .words import beside_baseline, found, honest, loss, optimiser, percent, probability
 
 Report = dict[str, Any]
 
@@ -24,16 +28,17 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 
 def render_terminal(report: Report, console: Console) -> None:
     """Print the report, or the comparison of two."""
+    report = plain_values(report)
     if report["kind"] == "comparison":
         _comparison(report, console)
         return
-    console.print(Rule(Text(f" {plain(report['source'])} → {plain(report['target'])} ", style="bold"), style="dim"))
+    console.print(Rule(Text(f" {report['source']} → {report['target']} ", style="bold"), style="dim"))
     for warning in report["warnings"]:
-        console.print(Text(f"Warning: {plain(warning)}", style="bold red"))
+        console.print(Text(f"Warning: {warning}", style="bold red"))
     for sentence in found(report):
         console.print(Text(sentence))
     for note in report["notes"]:
-        console.print(Text(f"Note: {plain(note)}", style="yellow"))
+        console.print(Text(f"Note: {note}", style="yellow"))
     _loss(report, console)
     _per_class(report, console)
     _confusion(report, console)
@@ -47,10 +52,10 @@ def render_terminal(report: Report, console: Console) -> None:
 
 def _comparison(report: Report, console: Console) -> None:
     for warning in report["warnings"]:
-        console.print(Text(f"Warning: {plain(warning)}", style="bold red"))
+        console.print(Text(f"Warning: {warning}", style="bold red"))
     for sentence in verdict(report):
-        console.print(Text(plain(sentence)))
-    table = _table("", *[f">{plain(name)[-_LABEL_WIDTH:]}" for name in report["sources"]])
+        console.print(Text(sentence))
+    table = _table("", *[f">{name[-_LABEL_WIDTH:]}" for name in report["sources"]])
     both = report["reports"]
     table.add_row("loss, nats", *[loss(r["loss"]["nats"]) for r in both])
     table.add_row("loss, bits", *[loss(r["loss"]["bits"]) for r in both])
@@ -62,7 +67,7 @@ def _comparison(report: Report, console: Console) -> None:
     if report["paired"]:
         _differences(report["paired"]["most_different"], console)
     for one in both:
-        _title(console, plain(one["source"]))
+        _title(console, one["source"])
         for sentence in honest(one):
             console.print(Text(sentence))
         _advice(one, console)
@@ -96,7 +101,7 @@ def _table(*columns: str) -> Table:
 
 
 def _label(text: str) -> Text:
-    label = Text(plain(text), no_wrap=True, overflow="ellipsis")
+    label = Text(text, no_wrap=True, overflow="ellipsis")
     label.truncate(_LABEL_WIDTH, overflow="ellipsis")
     return label
 
@@ -154,7 +159,7 @@ def _per_class(report: Report, console: Console) -> None:
 
 
 def _confusion(report: Report, console: Console) -> None:
-    labels = [plain(entry["label"]) for entry in report["per_class"]]
+    labels = [entry["label"] for entry in report["per_class"]]
     matrix = report["confusion"]["matrix"]
     if matrix and len(labels) <= _MATRIX_COLUMNS:
         _title(console, "Confusion (lines: labels, columns: predictions)")

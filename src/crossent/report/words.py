@@ -92,8 +92,8 @@ def found(report: dict[str, Any]) -> list[str]:
         lines.append(f"Balanced: {count(most['rows'], 'row')} of every class.")
     else:
         lines.append(
-            f"Most common class {short(plain(most['label']))} ({count(most['rows'], 'row')}), least common "
-            f"{short(plain(least['label']))} ({least['rows']:,}): {imbalance['ratio']:.3g} to 1."
+            f"Most common class {short(most['label'])} ({count(most['rows'], 'row')}), least common "
+            f"{short(least['label'])} ({least['rows']:,}): {imbalance['ratio']:.3g} to 1."
         )
     return lines
 
@@ -222,14 +222,3 @@ def short(text: str, width: int = 60) -> str:
         return text
     kept = width - 1
     return f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
-
-
-def plain(text: str) -> str:
-    """Return text without control characters: a cell of a table must not steer a terminal.
-
-    Examples
-    --------
-    >>> plain("red\\x1b[2J")
-    'red�[2J'
-    """
-    return "".join(character if character.isprintable() else "�" for character in text)

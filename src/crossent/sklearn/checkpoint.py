@@ -18,6 +18,8 @@ import math
 import os
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from crossent.errors import refuse
+from crossent.files import Busy, locked, write_together
 
 from .objective import Array, Evaluation, LinearObjective
 
@@ -72,6 +75,27 @@ class _State:
     at: Evaluation
     best: Evaluation
     solver: dict[str, Any]
+
+
+@contextmanager
+def exclusive(path: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Keep the checkpoint of a fit, if it has one, from every other fit while this one runs.
+
+    Raises
+    ------
+    ValueError
+        If another fit keeps it.
+    """
+    with ExitStack() as held:
+        if path is not None:
+            try:
+                held.enter_context(locked(Path(path)))
+            except Busy as error:
+                got = f"{str(path)!r}, which another fit is keeping"
+                raise ValueError(refuse("a checkpoint must be of one fit", got, "pass another path")) from error
+            except OSError:
+                pass  # no file can be created there: writing the checkpoint will say so
+        yield
 
 
 class Checkpoint:
@@ -181,27 +205,13 @@ class Checkpoint:
         content = {"format_version": FORMAT_VERSION, "fit": self._fit, "finished": finished, "solver": solver}
         file = save({name: np.ascontiguousarray(t) for name, t in tensors.items()}, {HEADER_ENTRY: json.dumps(content)})
         try:
-            write_atomically(self._path, file)
+            write_together({self._path: file})
         except OSError as error:
             why = error.strerror or error
             warnings.warn(f"no checkpoint could be written to {str(self._path)!r}: {why}", RuntimeWarning, stacklevel=2)
         else:
             self._exists = True
         self._written = time.monotonic()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that, whatever happens, its place holds the old content or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

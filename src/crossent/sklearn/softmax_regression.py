@@ -24,7 +24,7 @@ from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softma
 
 from .blas import single_threaded_blas
 from .certificate import Certificate
-from .checkpoint import Checkpoint, identify
+from .checkpoint import Checkpoint, exclusive, identify
 from .inference import CoefficientSummary, summarize_coefficients
 from .inputs import (
     are_rows_with_labels,
@@ -231,7 +231,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         """
         with single_threaded_blas():
             problem = self._prepare(X, y, sample_weight)
-        with problem.objective.single_threaded_blas():
+        with problem.objective.single_threaded_blas(), exclusive(self.checkpoint):
             result, monitor = self._solve(problem, self._start(problem), self._open_checkpoint(problem))
         self._explain(result, monitor)
         return self

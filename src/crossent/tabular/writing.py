@@ -1,15 +1,16 @@
-"""Files that appear whole or not at all: written beside their destination, then renamed."""
+"""What is refused before a command begins, so that it neither loses a file nor works for nothing; then, its writing."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from ..files import Busy, Content, locked, same_place, write_together
 from .errors import InputError
 
-__all__ = ["refuse_folders", "refuse_unwritable", "write_files"]
+__all__ = ["alone_in", "refuse_checkpoint", "refuse_folders", "refuse_over", "refuse_unwritable", "write_files"]
 
 
 def refuse_unwritable(folder: Path) -> None:
@@ -27,68 +28,58 @@ def refuse_folders(paths: Iterable[Path]) -> None:
             raise InputError(f"cannot write {str(path)!r}: it is a folder")
 
 
-def write_files(files: Mapping[Path, bytes | Callable[[Path], None]]) -> None:
-    """Write all files or none: beside their destinations first, then renamed; older files are kept until all are in.
+def refuse_over(outputs: Iterable[Path], inputs: Iterable[str]) -> None:
+    """Refuse to write over what is read, whatever link, ``..`` or spelling leads to it."""
+    read = [path for path in inputs if os.path.lexists(path)]
+    for output in outputs:
+        for path in read:
+            if same_place(output, path):
+                raise InputError(f"{str(output)!r} cannot be written over {path!r}, which is read: write another file")
 
-    A file's content is bytes, or what writes them to the path that it is given.
+
+def refuse_checkpoint(checkpoint: Path, data: str, outputs: Iterable[Path]) -> None:
+    """Refuse a checkpoint that is a folder or the data, or that takes the place of an output or of its folder."""
+    if checkpoint.is_dir():
+        raise InputError(f"the checkpoint {str(checkpoint)!r} is a folder")
+    refuse_over([checkpoint], [data])
+    for output in outputs:
+        for one, other in ((checkpoint, output), (output, checkpoint)):
+            place = Path(os.path.realpath(other))
+            if any(same_place(one, path) for path in (place, *place.parents)):
+                raise InputError(
+                    f"the checkpoint {str(checkpoint)!r} and the output {str(output)!r} take the same place: "
+                    "pass another --checkpoint"
+                )
+
+
+@contextmanager
+def alone_in(folder: Path, name: str) -> Iterator[None]:
+    """Keep a folder for one command at a time: for all those that write the file `name` there.
+
+    Raises
+    ------
+    InputError
+        If another one is at work there.
     """
-    created: list[Path] = []
-    temporary: dict[Path, Path] = {}
-    older: dict[Path, Path] = {}
-    placed: list[Path] = []
-    current = Path()
     try:
-        for current, content in files.items():
-            refuse_folders([current])
-            _make_folder(current.parent, created)
-            temporary[current] = current.with_name(f".{current.name}.{os.getpid()}.tmp")
-            if isinstance(content, bytes):
-                temporary[current].write_bytes(content)
-            else:
-                content(temporary[current])
-        for current, beside in temporary.items():
-            if os.path.lexists(current):
-                older[current] = current.with_name(f".{current.name}.{os.getpid()}.old")
-                current.replace(older[current])
-            placed.append(current)
-            beside.replace(current)
-    except BaseException as error:
-        stuck = _put_back(temporary, older, placed)
-        for folder in reversed(created):
-            if not any(folder.iterdir()):
-                folder.rmdir()
-        if isinstance(error, OSError):
-            kept = "".join(f"; the older {path.name!r} is kept as {str(older[path])!r}" for path in stuck)
-            raise InputError(f"cannot write {str(current)!r}: {error.strerror}{kept}") from error
-        raise
-    for path in older.values():
-        with suppress(OSError):
-            path.unlink()
+        with locked(folder / name):
+            yield
+    except Busy as error:
+        raise InputError(
+            f"another crossent is writing to {str(folder)!r}: wait until it has ended, or pass another --output"
+        ) from error
 
 
-def _put_back(temporary: dict[Path, Path], older: dict[Path, Path], placed: list[Path]) -> list[Path]:
-    """Undo what was done, however far it came; return the destinations whose older file could not be put back.
+def write_files(files: Mapping[Path, Content]) -> None:
+    """Write files as `crossent.files.write_together` does.
 
-    `older` and `placed` name what was about to be renamed; the folder tells whether it was.
+    Raises
+    ------
+    InputError
+        If a file cannot be written.
     """
-    stuck = []
-    for path, beside in temporary.items():
-        try:
-            if path in older:
-                if os.path.lexists(older[path]):
-                    older[path].replace(path)
-            elif path in placed and not os.path.lexists(beside):
-                path.unlink(missing_ok=True)
-        except OSError:
-            stuck.append(path)
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-    return [path for path in stuck if path in older]
-
-
-def _make_folder(folder: Path, created: list[Path]) -> None:
-    if folder.exists():
-        return
-    _make_folder(folder.parent, created)
-    folder.mkdir()
-    created.append(folder)
+    refuse_folders(files)
+    try:
+        write_together(files)
+    except OSError as error:
+        raise InputError(f"cannot write {str(error.filename)!r}: {error.strerror}") from error

@@ -1,0 +1,65 @@
+"""The files of a report, and the run id by which files of one run are known.
+
+A run writes ``report.json``, ``report.html`` and, where it trained a model, the model. All of them carry the same run
+id: "run" of the JSON object, ``<meta name="crossent-run">`` and the last line of the page, "run" of what the model says
+of its training. It is a digest of all that the run wrote, so equal runs have equal ids. The model is put in its place
+last: who finds a new model finds its report. If the run is killed between two files, their ids differ, and
+`crossent predict` says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..tabular import Model
+from .html import render_html
+
+__all__ = ["HTML_FILE", "JSON_FILE", "MODEL_FILE", "fit_files", "other_run", "report_files"]
+
+MODEL_FILE, JSON_FILE, HTML_FILE = "model.safetensors", "report.json", "report.html"
+
+Report = dict[str, Any]
+
+
+def report_files(report: Report, folder: Path) -> dict[Path, bytes]:
+    """Return the files of a report, in the order in which they are to be replaced."""
+    return _pages({**report, "run": _run_id(_to_json(report))}, folder)
+
+
+def fit_files(report: Report, model: Model, folder: Path) -> dict[Path, bytes]:
+    """Return the files of a report on a model and of the model, in the order in which they are to be replaced."""
+    run = _run_id(_to_json(report), model.to_bytes())
+    marked = replace(model, training={**model.training, "run": run})
+    return {**_pages({**report, "run": run}, folder), folder / MODEL_FILE: marked.to_bytes()}
+
+
+def other_run(model: Model, path: str) -> str | None:
+    """Return a warning if the report beside a model file is on another model, as a run that was killed leaves them."""
+    beside = Path(path).parent / JSON_FILE
+    try:
+        report = json.loads(beside.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None  # no report: nothing that could be taken for one of this model
+    run = report.get("run") if isinstance(report, dict) and report.get("kind") == "fit" else None
+    if run is None or run == model.training.get("run"):
+        return None
+    return f"{str(beside)!r} is the report of another run than the one that trained {path!r}"
+
+
+def _pages(report: Report, folder: Path) -> dict[Path, bytes]:
+    return {folder / JSON_FILE: _to_json(report), folder / HTML_FILE: render_html(report).encode("utf-8", "replace")}
+
+
+def _to_json(report: Report) -> bytes:
+    return (json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "replace")
+
+
+def _run_id(*contents: bytes) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for content in contents:
+        digest.update(hashlib.blake2b(content).digest())
+    return digest.hexdigest()
