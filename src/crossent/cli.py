@@ -26,8 +26,6 @@ except ModuleNotFoundError as error:  # pragma: no cover
 from .text import plain
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rich.console import Console
 
 # Of a command line that says what no command takes. Typer does not export it by name.
@@ -182,6 +180,13 @@ def predict(
         Path | None, typer.Option("--output", "-o", help="CSV or Parquet file. (default: DATA.predictions.csv)")
     ] = None,
     stream: Stream = None,
+    escape_formulas: Annotated[
+        bool,
+        typer.Option(
+            help="Put an apostrophe before text of a CSV file that a spreadsheet would run as a formula; "
+            "crossent report reads it without."
+        ),
+    ] = True,
 ) -> None:
     """Write one probability per row and class."""
     with _clean_endings():
@@ -212,12 +217,12 @@ def predict(
         if _is_streamed(data, stream):
             predictions = ParquetPredictions(trained, data)
             refuse_over([path], predictions.paths)
-            write_files({path: lambda beside: predictions.write(beside, suffix)})
+            write_files({path: lambda beside: predictions.write(beside, suffix, escape=escape_formulas)})
             unseen, num_rows = predictions.unseen, predictions.num_rows
         else:
             unseen = UnseenCategories()
             table = prediction_table(trained, read_table(data), data, unseen)
-            write_files({path: prediction_bytes(table, suffix)})
+            write_files({path: prediction_bytes(table, suffix, escape=escape_formulas)})
             num_rows = table.height
         mixed = other_run(trained, model)
         _print_warnings([*unseen.sentences(num_rows), *([mixed] if mixed else [])])
@@ -286,6 +291,7 @@ def report(
             summarize_predictions,
         )
         from .tabular import InputError, default_target, read_predictions, read_table
+        from .tabular.spreadsheets import name_target
         from .tabular.writing import alone_in, refuse_over, write_files
 
         if len(predictions) > 2:
@@ -307,6 +313,7 @@ def report(
             # A column to leave out may be in one of two files only.
             elsewhere = {name for other in frames if other is not frame for name in other.columns} - {*frame.columns}
             here = [name for name in drop or [] if name not in elsewhere]
+            frame = name_target(frame, column)
             judged.append(read_predictions(frame, path, column, scales[k % len(scales)], drop=here))
         summary = summarize_predictions(judged[0]) if len(judged) == 1 else compare_predictions(*judged)
         with alone_in(output, JSON_FILE):
@@ -319,8 +326,12 @@ def report(
 
 def main() -> None:
     """Run the command line; `crossent` calls this."""
-    sys.excepthook = _print_traceback
-    app()
+    try:
+        app()
+    except Exception:  # one that nobody foresaw, whose message may quote data
+        for line in traceback.format_exc().split("\n"):
+            sys.stderr.write(f"{plain(line)}\n")
+        sys.exit(1)
 
 
 @contextmanager
@@ -359,12 +370,6 @@ def _print_warning(message: Warning | str, *_: object) -> None:
 def _print_warnings(sentences: Iterable[str]) -> None:
     for sentence in sentences:
         _print_warning(sentence)
-
-
-def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an error that nobody foresaw; its message may quote data."""
-    for line in "".join(traceback.format_exception(kind, error, trace)).split("\n"):
-        sys.stderr.write(f"{plain(line)}\n")
 
 
 def _which_target(columns: list[str] | None) -> str:

@@ -25,6 +25,7 @@ from .model import Model
 from .predictions import PREDICTED_CLASS, PROBABILITY_PREFIX
 from .preprocessing import UnseenCategories
 from .reading import require_columns
+from .spreadsheets import escape_formulas
 from .streaming import BLOCK_LOGITS, as_input_errors
 
 # Left to itself, polars makes row groups of as many rows as happen to come together.
@@ -44,11 +45,11 @@ def prediction_table(
     return pl.concat([pl.DataFrame(schema=schema), *_blocks(model, frame, source, unseen=unseen)])
 
 
-def prediction_bytes(table: pl.DataFrame, suffix: str) -> bytes:
-    """Return a table as the content of a ".csv" or ".parquet" file."""
+def prediction_bytes(table: pl.DataFrame, suffix: str, *, escape: bool = True) -> bytes:
+    """Return a table as the content of a ".csv" or ".parquet" file; `escape_formulas` of the former, if `escape`."""
     file = io.BytesIO()
     if suffix == ".csv":
-        table.write_csv(file)
+        (escape_formulas(table) if escape else table).write_csv(file)
     else:
         table.write_parquet(file, row_group_size=_group_rows(table.width))
     return file.getvalue()
@@ -93,8 +94,10 @@ class ParquetPredictions:
         in_blocks = even_boundaries((-(-rows // block), block * len(self._columns)), np.float64, window_bytes)
         self._boundaries = np.minimum(in_blocks * block, rows)
 
-    def write(self, path: Path, suffix: str) -> None:
+    def write(self, path: Path, suffix: str, *, escape: bool = True) -> None:
         """Write the table as ".csv" or ".parquet" to a file, which after an error or Ctrl-C is to be removed.
+
+        Of a ".csv" file, text is written as by `escape_formulas`, if `escape`.
 
         polars pulls the blocks from a thread of its own. Ctrl-C reaches it in the middle of a query, and may be raised
         again while the first is handled; so the query runs on another thread, and here it ends at the next block.
@@ -106,6 +109,7 @@ class ParquetPredictions:
         OSError
             If the file cannot be created.
         """
+        is_escaped = escape and suffix == ".csv"
         path.touch()  # the error is the system's, where polars has words of its own
         stopped = False
         failures: list[BaseException] = []
@@ -121,9 +125,10 @@ class ParquetPredictions:
                         raise
                 if block is None:
                     return
-                yield block
+                yield escape_formulas(block) if is_escaped else block
 
-        lazy = register_io_source(pull, schema=self._schema)
+        empty = pl.DataFrame(schema=self._schema)
+        lazy = register_io_source(pull, schema=(escape_formulas(empty) if is_escaped else empty).schema)
         groups = _group_rows(len(self._schema))
         sink = lazy.sink_csv if suffix == ".csv" else partial(lazy.sink_parquet, row_group_size=groups)
         blocks = self._all_blocks()

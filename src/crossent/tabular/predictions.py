@@ -15,6 +15,7 @@ from .columns import as_numbers, refuse_names
 from .errors import InputError, name_list
 from .labels import encode_labels
 from .reading import drop_columns, require_column
+from .spreadsheets import read_labels
 
 Scale = Literal["probabilities", "logits"]
 PROBABILITY_PREFIX = "probability_"
@@ -60,6 +61,9 @@ def read_predictions(
     after its label as above; where the labels are 0 and 1, -1 and 1, or false and true, it may be called after the
     prefix alone and belongs to the second ("p", "score", "probability" …, perhaps with y_ in front).
 
+    Labels that were written with an apostrophe, lest a spreadsheet run them as formulas, are read without it where a
+    column is called so.
+
     Raises
     ------
     InputError
@@ -70,7 +74,9 @@ def read_predictions(
     labels = require_column(frame, target, source)
     whole = frame
     frame = drop_columns(frame, drop, target, source)
-    shown, codes_of_shown = encode_labels(labels, _possible_labels(frame.columns))
+    names = _possible_labels(frame.columns)
+    shown, codes_of_shown = encode_labels(labels, names)
+    shown = read_labels(shown, names)
     columns = _class_columns(frame, target, shown, source, scale)
     others = whole.drop(target, PREDICTED_CLASS, *columns.values(), strict=False)
     if len(columns) == 1:
