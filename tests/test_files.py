@@ -13,8 +13,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -44,10 +44,23 @@ folder, names = sys.argv[1], sys.argv[2].split(",")
 """
 
 
-def start(script: str, *arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-I", "-S", "-c", LOAD + script, *map(str, arguments)]
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a script with arguments; what still runs at the end is killed."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    with ExitStack() as running:
+
+        def started(script: str, *arguments: object) -> subprocess.Popen[str]:
+            command = [sys.executable, "-I", "-S", "-c", LOAD + script, *map(str, arguments)]
+            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+            running.enter_context(process)
+            running.callback(process.kill)
+            return process
+
+        yield started
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -105,7 +118,7 @@ def reading(folder: Path) -> Iterator[list[str]]:
     assert opened > 10
 
 
-def test_a_writer_killed_at_any_moment_leaves_whole_files_in_order_and_no_litter(tmp_path: Path) -> None:
+def test_a_writer_killed_at_any_moment_leaves_whole_files_in_order_and_no_litter(start: Start, tmp_path: Path) -> None:
     rng = random.Random(0)
     run = 0
     write_together({tmp_path / name: b'{"run": 0, "end": true}' for name in NAMES})
@@ -142,7 +155,7 @@ files.write_together(contents(2, 10))
 
 
 @pytest.mark.parametrize("replaced", range(len(NAMES)))
-def test_a_kill_between_two_replacements_leaves_the_first_ones_new(tmp_path: Path, replaced: int) -> None:
+def test_a_kill_between_two_replacements_leaves_the_first_ones_new(start: Start, tmp_path: Path, replaced: int) -> None:
     write_together({tmp_path / name: b'{"run": 1}' for name in NAMES})
     assert finish(start(WRITE + KILLED, tmp_path, ",".join(NAMES), replaced))[0] == -signal.SIGKILL
     runs = [json.loads((tmp_path / name).read_bytes())["run"] for name in NAMES]
@@ -243,7 +256,7 @@ files.write_together(contents(2, 10))
 
 
 @pytest.mark.parametrize(("script", "told"), [(LIMITED, "File too large"), (UNPRIVILEGED, "Permission denied")])
-def test_a_limit_and_a_missing_permission_leave_the_older_files(script: str, told: str) -> None:
+def test_a_limit_and_a_missing_permission_leave_the_older_files(start: Start, script: str, told: str) -> None:
     with tempfile.TemporaryDirectory() as base:  # which, unlike pytest's, another user may enter
         folder = Path(base, "out")
         os.chmod(base, 0o755)
@@ -341,26 +354,21 @@ files.write_together({Path(folder, names[0]): content})
 """
 
 
-def test_leftovers_of_the_dead_are_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_leftovers_of_the_dead_are_removed_and_nothing_else(start: Start, tmp_path: Path) -> None:
     living, dying = (start(WRITE + HOLD, tmp_path, f"{name},") for name in ("living", "dying"))
-    try:
-        kept, gone = say(living), say(dying)
-        others = {".p.csv.crossent-part", f"p.csv.{'0' * 16}.crossent-part", f".p.csv.{'0' * 16}.crossent-parts", "p"}
-        for name in others:
-            (tmp_path / name).write_bytes(b"")
-        link = tmp_path / f".link.{'0' * 16}.crossent-part"
-        link.symlink_to("p")
-        os.mkfifo(tmp_path / f".pipe.{'0' * 16}.crossent-part")
-        dying.kill()
-        dying.wait()
-        expected = names_in(tmp_path) - {gone}
-        assert kept in expected
-        write_together({tmp_path / "p": b""})
-        assert names_in(tmp_path) == expected
-    finally:
-        living.kill()
-        for process in (living, dying):
-            finish(process)
+    kept, gone = say(living), say(dying)
+    others = {".p.csv.crossent-part", f"p.csv.{'0' * 16}.crossent-part", f".p.csv.{'0' * 16}.crossent-parts", "p"}
+    for name in others:
+        (tmp_path / name).write_bytes(b"")
+    link = tmp_path / f".link.{'0' * 16}.crossent-part"
+    link.symlink_to("p")
+    os.mkfifo(tmp_path / f".pipe.{'0' * 16}.crossent-part")
+    dying.kill()
+    dying.wait()
+    expected = names_in(tmp_path) - {gone}
+    assert kept in expected
+    write_together({tmp_path / "p": b""})
+    assert names_in(tmp_path) == expected
 
 
 # -- several writers -----------------------------------------------------------------------------------------------
@@ -372,7 +380,7 @@ with files.locked(Path(folder, names[0])):
 """
 
 
-def test_one_process_at_a_time_and_a_killed_one_frees_its_place(tmp_path: Path) -> None:
+def test_one_process_at_a_time_and_a_killed_one_frees_its_place(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "new" / "p"
     first = start(WRITE + WORK, path.parent, "p,")
     assert say(first) == "working"
@@ -407,7 +415,7 @@ def test_a_lock_that_ends_leaves_nothing(tmp_path: Path) -> None:
     assert names_in(tmp_path / "new") == {"p"}
 
 
-def test_a_lock_is_had_by_one_of_many(tmp_path: Path) -> None:
+def test_a_lock_is_had_by_one_of_many(start: Start, tmp_path: Path) -> None:
     """Threads that take and leave one lock as fast as they can: never two have it, and all get it sometimes."""
     inside: list[int] = []
     taken = [0] * 4
@@ -435,7 +443,7 @@ def test_a_lock_is_had_by_one_of_many(tmp_path: Path) -> None:
     assert names_in(tmp_path) == set()
 
 
-def test_writers_at_once_leave_whole_files_of_one_of_them(tmp_path: Path) -> None:
+def test_writers_at_once_leave_whole_files_of_one_of_them(start: Start, tmp_path: Path) -> None:
     write_together({tmp_path / name: b'{"run": 0, "end": true}' for name in NAMES})
     with reading(tmp_path) as wrong:
         writers = [start(WRITE + FOR_EVER, tmp_path, ",".join(NAMES), 1000 * k) for k in (1, 2)]
