@@ -183,6 +183,27 @@ def test_ctrl_c_between_two_replacements_waits_until_the_set_is_whole(
     assert names_in(tmp_path) == set(NAMES)
 
 
+def test_all_is_on_the_disk_before_the_first_replacement_and_the_names_after_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def flushed(file: int) -> None:
+        fsync(file)
+        done.append("folder" if stat.S_ISDIR(os.fstat(file).st_mode) else f"{os.fstat(file).st_size} bytes")
+
+    def replaced(source: Path, target: Path) -> None:
+        replace(source, target)
+        done.append(target.name)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", replaced)
+    contents = [b"1234", lambda path: path.write_bytes(b"12345"), b"123456"]
+    write_together(dict(zip((tmp_path / "new" / name for name in NAMES), contents, strict=True)))
+    assert done == ["folder", "4 bytes", "5 bytes", "6 bytes", *NAMES, "folder"]
+
+
 # -- errors --------------------------------------------------------------------------------------------------------
 
 
@@ -248,25 +269,31 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 files.write_together(contents(2, 50_000))
 """
 UNPRIVILEGED = """
-os.chmod(folder, 0o555)
+os.chmod(folder, int(sys.argv[3], 8))
 if os.getuid() == 0:
     os.setuid(65534)
 files.write_together(contents(2, 10))
 """
 
 
-@pytest.mark.parametrize(("script", "told"), [(LIMITED, "File too large"), (UNPRIVILEGED, "Permission denied")])
-def test_a_limit_and_a_missing_permission_leave_the_older_files(start: Start, script: str, told: str) -> None:
+@pytest.mark.parametrize(
+    ("script", "mode", "told"),
+    [(LIMITED, "", "File too large"), (UNPRIVILEGED, "555", "Permission denied"), (UNPRIVILEGED, "333", "")],
+)
+def test_a_limit_and_a_missing_permission_leave_the_older_files(
+    start: Start, script: str, mode: str, told: str
+) -> None:
+    """In a folder that may be written but not be read, what may be done is done."""
     with tempfile.TemporaryDirectory() as base:  # which, unlike pytest's, another user may enter
         folder = Path(base, "out")
         os.chmod(base, 0o755)
         write_together({folder / name: b"older" for name in NAMES})
-        status, line = finish(start(WRITE + script, folder, ",".join(NAMES)))
-        assert status == 1
+        status, line = finish(start(WRITE + script, folder, ",".join(NAMES), mode))
+        assert (status == 1) == bool(told)
         assert told in line
         folder.chmod(0o755)
         assert names_in(folder) == set(NAMES)
-        assert {(folder / name).read_bytes() for name in NAMES} == {b"older"}
+        assert ({(folder / name).read_bytes() for name in NAMES} == {b"older"}) == bool(told)
 
 
 def test_an_error_of_a_replacement_names_the_file(tmp_path: Path) -> None:

@@ -71,13 +71,14 @@ def write_together(files: Mapping[Path, Content]) -> None:
         If a file cannot be written; `filename` is its destination. Unless the replacing itself failed, nothing has
         changed.
     """
+    folders = {path.parent for path in files}
     made: list[Path] = []
     parts: dict[Path, _Part] = {}
     current = Path()
     try:
         for current in files:
             _make_folder(current.parent, made)
-        for folder in {path.parent for path in files}:
+        for folder in folders:
             _remove_leftovers(folder)
         for current, content in files.items():
             parts[current] = _Part(current)
@@ -89,8 +90,8 @@ def write_together(files: Mapping[Path, Content]) -> None:
             for current in parts:
                 parts[current].put_in_place()
             raise
-        for current in files:
-            _flush_folder(current.parent)
+        for folder in folders:
+            _flush_folder(folder)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(current)) from error
     finally:
@@ -216,7 +217,10 @@ def _is_at(file: int, path: Path) -> bool:
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove the parts whose owners are dead. What cannot be looked at stays."""
-    for name in os.listdir(folder):
+    names: list[str] = []
+    with suppress(PermissionError):
+        names = os.listdir(folder)
+    for name in names:
         if not _PART.fullmatch(name):
             continue
         path = folder / name
@@ -249,7 +253,10 @@ def _flush_folder(folder: Path) -> None:
     """Make the names in a folder as lasting as the files that they lead to."""
     if fcntl is None:
         return
-    file = os.open(folder, os.O_RDONLY)
+    try:
+        file = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # it may be written, but not be read
+        return
     try:
         os.fsync(file)
     except OSError as error:

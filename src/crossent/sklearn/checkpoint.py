@@ -104,7 +104,7 @@ class Checkpoint:
     Parameters
     ----------
     path : str or path
-        Its folder is made when it is first written.
+        Its folder is made if it is missing.
     interval : float
         The least seconds between two writes.
     fit : dict

@@ -114,7 +114,8 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         had. (A fit with a checkpoint takes other steps than one without, to the same tolerance.) The file appears whole
         or not at all; it holds numbers and JSON (safetensors), no code. Other data, weights or parameters than `tol`,
         `max_iter`, `callback` and `verbose` are refused. After a fit that converged it stays, marked as finished: the
-        same fit then only evaluates once, another one replaces it.
+        same fit then only evaluates once, another one replaces it. It is of one fit at a time: a second one that begins
+        before the first has ended is refused (not on Windows).
     checkpoint_interval : float, default 60.0
         Seconds between two checkpoints; a fit that is shorter writes none. 0 writes one after each iteration.
 
