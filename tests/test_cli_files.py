@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from test_cli import OUTPUTS, files, refused, run, table
 
+from crossent.files import locked
 from crossent.report import other_run
 from crossent.tabular import read_model
 
@@ -238,6 +239,20 @@ def test_of_two_fits_into_one_folder_one_wins_whole_and_the_other_says_so() -> N
     assert files(Path("new")) == set(OUTPUTS)
     assert len(set(runs_of("new"))) == 1
     assert run(*FIT, "-o", "new").exit_code == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no flock")
+@pytest.mark.parametrize("is_there", [False, True])
+def test_the_checkpoint_of_another_fit_is_left_alone(is_there: bool) -> None:
+    if is_there:
+        Path("c").write_text("whatever it holds")
+    with locked(Path("c")):
+        for resume in ([], ["--resume"]) if is_there else ([],):
+            assert refused(*FIT, "-o", "new", "--checkpoint", "c", *resume) == (
+                "crossent: a checkpoint must be of one fit; got 'c', which another fit is keeping; pass another path\n"
+            )
+    assert Path("c").exists() == is_there
+    assert not Path("new").exists()
 
 
 def test_a_refused_fit_leaves_no_folder_and_no_lock() -> None:
