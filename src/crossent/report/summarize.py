@@ -117,7 +117,8 @@ def summarize_predictions(predictions: Predictions) -> Report:
 
 def _shown_cells(features: pl.DataFrame, used: list[str]) -> pl.DataFrame | None:
     """Return the columns that tell a person which row it is: those left out, and the inputs where they are few."""
-    others = [name for name in features.columns if name not in used]
+    known = set(used)
+    others = [name for name in features.columns if name not in known]
     names = others + used if len(others) + len(used) <= SHOWN_COLUMNS else others[:SHOWN_COLUMNS]
     return features.select(names) if names else None
 

@@ -85,7 +85,8 @@ def read_predictions(
     warnings: list[str] = []
     logits = None
     classes = tuple(columns)
-    codes = np.array([classes.index(label) for label in shown], dtype=np.intp)[codes_of_shown]
+    code_of = {label: code for code, label in enumerate(classes)}
+    codes = np.array([code_of[label] for label in shown], dtype=np.intp)[codes_of_shown]
     values = np.column_stack([_numbers(frame[name], scale) for name in columns.values()])
     if scale == "probabilities":
         probabilities = _check_probabilities(values, list(columns.values()), notes)
@@ -154,15 +155,16 @@ def _class_columns(frame: pl.DataFrame, target: str, labels: list[str], source: 
     prefix = "logit_" if scale == "logits" else PROBABILITY_PREFIX
     starts = reversed(_PREFIXES) if scale == "logits" else _PREFIXES
     by_prefix = [_by_class(others, labels, start) for start in starts]
-    by_name = {label: name for label, name in _by_class(others, labels, "").items() if label in labels}
+    known = set(labels)
+    by_name = {label: name for label, name in _by_class(others, labels, "").items() if label in known}
     for columns in by_prefix:
-        if len(columns) > 1 and columns.keys() >= set(labels):
+        if len(columns) > 1 and columns.keys() >= known:
             return columns
-    if by_name.keys() != set(labels) and len(labels) == 2:
+    if by_name.keys() != known and len(labels) == 2:
         for columns in by_prefix:
-            if len(columns) == 1 and columns.keys() <= set(labels):
+            if len(columns) == 1 and columns.keys() <= known:
                 return columns
-    if by_name.keys() == set(labels) or (by_name and len(labels) == 2):
+    if by_name.keys() == known or (by_name and len(labels) == 2):
         _refuse_other_numbers(frame.drop(target, *by_name.values()), target, source, prefix)
         if len(labels) == 1:
             raise InputError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ def _read_csv(path: Path, separator: str) -> pl.DataFrame:
     except UnicodeDecodeError:
         _refuse_other_encodings(path)
         raise
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(header).items() if count > 1)
     if repeated:
         raise InputError(f"{str(path)!r} has more than one column called {name_list(repeated)}: rename all but one")
     if frame.width and frame[:, -1].null_count():  # polars fills short lines with nulls and does not tell
@@ -191,9 +192,12 @@ def default_target(source: str) -> str | None:
 
 def require_column(frame: pl.DataFrame, column: str, source: str) -> pl.Series:
     """Return a column, or say which columns there are."""
-    if column not in frame.columns:
-        raise InputError(f"there is no column {column!r} in {source!r}; its columns are {columns_list(frame.columns)}")
-    return frame[column]
+    try:
+        return frame.get_column(column)
+    except pl.exceptions.ColumnNotFoundError as error:
+        raise InputError(
+            f"there is no column {column!r} in {source!r}; its columns are {columns_list(frame.columns)}"
+        ) from error
 
 
 def columns_list(columns: list[str]) -> str:
