@@ -139,7 +139,7 @@ def test_csv_that_is_not_utf8_is_refused(tmp_path: Path, content: bytes, message
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no file 'nowhere.csv'.*digits, wine, breast_cancer"):
         read_table("nowhere.csv")
-    with pytest.raises(InputError, match="not a file"):
+    with pytest.raises(InputError, match="not a regular file"):
         read_table(str(tmp_path))
     (tmp_path / "t.xlsx").write_text("x")
     with pytest.raises(InputError, match="cannot tell the format"):

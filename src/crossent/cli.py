@@ -339,14 +339,16 @@ def _clean_endings() -> Iterator[None]:
     """Turn what a person can mend into one sentence and status 2, Ctrl-C into status 130, and warnings into lines."""
     try:
         from .tabular import InputError
+        from .tabular.native_output import python_alone_on_stderr
 
-        try:
-            with warnings.catch_warnings():
-                warnings.showwarning = _print_warning  # type: ignore[assignment]
-                yield
-        except InputError as error:
-            _say(str(error))
-            raise typer.Exit(2) from error
+        with python_alone_on_stderr():
+            try:
+                with warnings.catch_warnings():
+                    warnings.showwarning = _print_warning  # type: ignore[assignment]
+                    yield
+            except InputError as error:
+                _say(str(error))
+                raise typer.Exit(2) from error
     except ModuleNotFoundError as error:
         _say(f"the package {error.name} is missing: pip install 'crossent[cli]'")
         raise typer.Exit(2) from error

@@ -15,6 +15,19 @@ def refuse(asked: str, got: object, works: str = "") -> str:
     return f"{text}; {works}" if works else text
 
 
+def first_line(error: BaseException, most: int = 160) -> str:
+    """Return the first line of another library's error, printable and not too long, for the end of a sentence.
+
+    Examples
+    --------
+    >>> first_line(ValueError("bad\\x07 cell.\\nhint: look again"))
+    'bad� cell'
+    """
+    text = (str(error).strip().splitlines() or [""])[0].rstrip(".") or type(error).__name__
+    shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return shown if len(shown) <= most else f"{shown[:most]}…"
+
+
 def describe(array: object) -> str:
     """Return shape and dtype of an array in words, or the type and value of anything else.
 

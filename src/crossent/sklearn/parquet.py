@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossent.errors import describe, refuse
+from crossent.errors import describe, first_line, refuse
 
 from .streaming import WINDOW_BYTES, RowSource, even_boundaries
 
@@ -55,7 +55,7 @@ class ParquetTable:
         except ImportError as error:
             raise ImportError("reading Parquet files needs polars: pip install 'crossent[tabular]'") from error
         self.paths = _find_files(source)
-        self._errors = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+        self._errors = (Exception, pl.exceptions.PanicException)  # damage can look like anything
         self._scans = [pl.scan_parquet(path, glob=False) for path in self.paths]
         heights = []
         for path, scan in zip(self.paths, self._scans, strict=True):
@@ -102,9 +102,8 @@ class ParquetTable:
         try:
             return action()
         except self._errors as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise ValueError(
-                f"cannot read {path!r} as parquet: it is damaged, cut short or no Parquet file ({reason})"
+                f"cannot read {path!r} as parquet: it is damaged, cut short or no Parquet file ({first_line(error)})"
             ) from error
 
 
@@ -122,6 +121,9 @@ def _find_files(source: Any) -> list[str]:
         raise FileNotFoundError(f"the folder {os.fspath(source)!r} holds no file that ends in .parquet")
     if not found:
         raise FileNotFoundError(f"there is no Parquet file {os.fspath(source)!r}")
+    for name in found:
+        if not os.path.isfile(name):
+            raise ValueError(refuse("Parquet files must be regular files", f"{name!r}, a folder, pipe or device"))
     return found
 
 
