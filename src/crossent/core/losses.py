@@ -387,7 +387,7 @@ class Distillation(Loss):
     Raises
     ------
     ValueError
-        If the temperature is not a positive finite number.
+        If the temperature is not a number from 1e-150 to 1e150: T² must be one, too.
 
     Examples
     --------
@@ -400,7 +400,8 @@ class Distillation(Loss):
     code = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "temperature", check_number("temperature", self.temperature, above=0))
+        number = check_number("temperature", self.temperature, minimum=1e-150, maximum=1e150)
+        object.__setattr__(self, "temperature", number)
 
     @property
     def strength(self) -> float:

@@ -27,6 +27,7 @@ from ..sklearn.streaming import WINDOW_BYTES, RowSource, even_boundaries, read_a
 from .calibrating import cautious_temperature
 from .columns import as_text, refuse_names
 from .errors import InputError, name_list
+from .file_sizes import table_bytes
 from .labels import check_classes, check_labels, encode_labels, label_notes, no_labels
 from .model import Model
 from .preprocessing import Preprocessing
@@ -53,12 +54,9 @@ def should_stream(source: str) -> bool:
     if path.is_file():
         if path.suffix.lower() != ".parquet" or not hasattr(os, "sysconf"):
             return False
-        try:
-            table = ParquetTable(path)
-        except (ValueError, OSError):
-            return False  # whoever reads it as a whole says what is wrong
+        size = table_bytes(path, ".parquet")  # None in a damaged file: whoever reads it says what is wrong
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return 8 * table.num_rows * len(table.schema) > MEMORY_SHARE * memory
+        return size is not None and size > MEMORY_SHARE * memory
     return path.is_dir()
 
 
