@@ -98,7 +98,8 @@ def parquet_bytes(path: Path) -> int:
         for column in group[1]:
             chunk = column[3]
             text = chunk[1] in _TEXT_TYPES
-            size += chunk[5] * (_TEXT_BYTES if text else _NUMBER_BYTES) + (chunk[6] if text else 0)
+            values = max(chunk[5], group[3])  # of lists more than rows
+            size += values * (_TEXT_BYTES if text else _NUMBER_BYTES) + (chunk[6] if text else 0)
     return size
 
 
@@ -225,7 +226,10 @@ def _message_bytes(data: Bytes, start: int, body: int) -> int:
                 raise ValueError("a buffer of negative length")
             length = length if unpacked == -1 else unpacked
         size += length
-    return size
+    rows, columns = batch.number(0, "<q"), batch.vector(1)[1]
+    if rows < 0:
+        raise ValueError("a negative number of rows")
+    return max(size, rows * columns)  # a column of nulls has no buffers
 
 
 def _number(data: Bytes, format: str, at: int) -> int:

@@ -1,0 +1,253 @@
+"""The law of damaged tables: reading one ends in a table or in one sentence; and files that cost more than they say."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from damage import damages, wrong_with_sentence
+
+from crossent.sklearn.parquet import ParquetTable
+from crossent.tabular import InputError, file_sizes, read_table, should_stream
+from crossent.tabular.reading import count_missing
+
+FRAME = pl.DataFrame(
+    {
+        "x": [1.5, 2.0, None, 4.0, 1e9],
+        "colour": ["red", None, "blue", "green, or", 'a "q"'],
+        "n": [1, 2, 3, 4, 5],
+        "flag": [True, False, None, True, False],
+        "label": ["a", "b", "a", "b", "a"],
+    }
+)
+
+
+def written(write: Callable[[io.BytesIO], object]) -> bytes:
+    file = io.BytesIO()
+    write(file)
+    return file.getvalue()
+
+
+def arrays(save: Callable[..., None]) -> bytes:
+    return written(lambda file: save(file, X=np.arange(12.0).reshape(6, 2), y=np.array(list("ababab"))))
+
+
+FORMATS: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "csv": (".csv", lambda: written(FRAME.write_csv)),
+    "tsv": (".tsv", lambda: written(lambda file: FRAME.write_csv(file, separator="\t"))),
+    "parquet": (".parquet", lambda: written(FRAME.write_parquet)),
+    "plain parquet": (".parquet", lambda: written(lambda file: FRAME.write_parquet(file, compression="uncompressed"))),
+    "arrow file": (".arrow", lambda: written(FRAME.write_ipc)),
+    "arrow stream": (".ipc", lambda: written(FRAME.write_ipc_stream)),
+    "feather": (".feather", lambda: written(lambda file: FRAME.write_ipc(file, compression="zstd"))),
+    "compressed arrow stream": (
+        ".feather",
+        lambda: written(lambda file: FRAME.write_ipc_stream(file, compression="lz4")),
+    ),
+    "npz": (".npz", lambda: arrays(np.savez)),
+    "compressed npz": (".npz", lambda: arrays(np.savez_compressed)),
+}
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_damaged_table_is_a_table_or_one_sentence(tmp_path: Path, format_: str) -> None:
+    suffix, content = FORMATS[format_]
+    path = tmp_path / f"t{suffix}"
+    wrong: dict[int, str] = {}
+    read = 0
+    for seed, damaged in damages(content()):
+        path.write_bytes(damaged)
+        try:
+            count_missing(read_table(str(path)))  # every cell can be used, too
+            read += 1
+        except InputError as error:
+            if problem := wrong_with_sentence(str(error).replace(str(path), path.name)):
+                wrong[seed] = f"{problem}: {error}"
+        except BaseException as error:  # panics of polars are no Exception
+            wrong[seed] = repr(error)[:200]
+            if isinstance(error, KeyboardInterrupt):
+                raise
+    assert not wrong
+    assert read, "every damaged file was refused: is the whole one?"
+
+
+def test_a_damaged_table_of_parquet_files_is_windows_or_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    wrong: dict[int, str] = {}
+    for seed, damaged in damages(FORMATS["parquet"][1]()):
+        path.write_bytes(damaged)
+        try:
+            table = ParquetTable(path)
+            table.frame(0, min(3, table.num_rows), list(table.schema))
+        except ValueError as error:
+            if problem := wrong_with_sentence(str(error).replace(str(path), path.name)):
+                wrong[seed] = f"{problem}: {error}"
+    assert not wrong
+
+
+# --- What a file costs ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_what_a_table_takes_is_known_before_it_is_read(tmp_path: Path, format_: str) -> None:
+    suffix, content = FORMATS[format_]
+    path = tmp_path / f"t{suffix}"
+    path.write_bytes(content())
+    size = file_sizes.table_bytes(path, suffix)
+    assert size is not None
+    assert read_table(str(path)).estimated_size() <= size <= 2000
+
+
+LARGE: dict[str, Callable[[Path], object]] = {
+    "rows": lambda path: pl.DataFrame({"x": np.zeros(10**6)}).write_parquet(path),
+    "text": lambda path: pl.DataFrame({"x": [f"{k} words " * 1000 for k in range(1000)]}).write_parquet(path),
+    "lists": lambda path: pl.DataFrame({"x": [[0] * 10**6]}).write_parquet(path),
+    "nulls": lambda path: pl.DataFrame({"x": [None] * 10**6}).write_ipc(path),
+    "compressed": lambda path: pl.DataFrame({"x": np.zeros(10**6)}).write_ipc(path, compression="zstd"),
+    "stream": lambda path: pl.DataFrame({"x": np.zeros(10**6)}).write_ipc_stream(path, compression="zstd"),
+    "array": lambda path: np.savez_compressed(path, X=np.zeros((10**6, 1))),
+    "csv": lambda path: path.write_text("x,y\n" + "1234,5678\n" * 10**5),
+}
+SUFFIXES = {"nulls": ".arrow", "compressed": ".arrow", "stream": ".ipc", "array": ".npz", "csv": ".csv"}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_a_table_that_does_not_fit_in_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = tmp_path / f"t{SUFFIXES.get(kind, '.parquet')}"
+    LARGE[kind](path)
+    read_table(str(path))
+    monkeypatch.setattr(file_sizes, "free_memory", lambda: 10**6)
+    with pytest.raises(InputError, match=r"t\.\w+' takes about .* GB in memory .* and 0.001 GB is free") as caught:
+        read_table(str(path))
+    assert ("--stream" in str(caught.value)) == (path.suffix == ".parquet")
+
+
+def test_text_and_lists_are_streamed_by_what_they_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossent.tabular.streaming.MEMORY_SHARE", 10**6 / (os.sysconf("SC_PHYS_PAGES") * 4096))
+    for kind in ("text", "lists"):
+        LARGE[kind](tmp_path / f"{kind}.parquet")
+        assert should_stream(str(tmp_path / f"{kind}.parquet"))
+    FRAME.write_parquet(tmp_path / "small.parquet")
+    assert not should_stream(str(tmp_path / "small.parquet"))
+
+
+def test_free_memory_is_what_a_limit_leaves() -> None:
+    pytest.importorskip("resource")
+    code = "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
+    code += "from crossent.tabular.file_sizes import free_memory; print(free_memory())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0 < int(found.stdout) < 3 << 30
+
+
+# --- Single cases -----------------------------------------------------------------------------------------------------
+
+
+def test_fields_of_any_length(tmp_path: Path) -> None:
+    import csv
+
+    path = tmp_path / "t.csv"
+    long = "word " * 100_000
+    path.write_text(f'x,y\n"{long}",\n1,2\n')
+    before = csv.field_size_limit()
+    assert read_table(str(path))["x"].to_list() == [long, "1"]
+    assert csv.field_size_limit() == before
+    path.write_text(f'"{long}",y\n1,2\n')
+    assert read_table(str(path)).columns == [long, "y"]
+
+
+def test_an_npz_file_that_is_encrypted_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.npz"
+    content = bytearray(arrays(np.savez))
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        start = archive.start_dir
+    content[start + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot read .* as npz"):
+        read_table(str(path))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".npz", ".arrow"])
+def test_only_regular_files_are_read(tmp_path: Path, suffix: str) -> None:
+    FRAME.write_parquet(tmp_path / "a.parquet")
+    pipe, device, link = (tmp_path / f"{name}{suffix}" for name in ("pipe", "device", "link"))
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    link.symlink_to(tmp_path / "a.parquet")
+    for path in (pipe, device):
+        assert not should_stream(str(path))
+        with pytest.raises(InputError, match=f"{path.name}' is not a regular file"):
+            read_table(str(path))
+        with pytest.raises(ValueError, match=f"regular files; got .*{path.name}'"):
+            ParquetTable(path)
+    for source in (tmp_path / f"pip*{suffix}", tmp_path) if suffix == ".parquet" else ():
+        with pytest.raises(ValueError, match=r"regular files; got .*(pipe|device)\.parquet'"):
+            ParquetTable(source)
+    assert ParquetTable(link).num_rows == FRAME.height
+
+
+def run(code: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONFAULTHANDLER"}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stderr
+
+
+def test_what_native_code_writes_does_not_reach_the_terminal() -> None:
+    """polars writes a backtrace on descriptor 2 before it raises."""
+    code = """
+import os, sys
+import crossent.tabular as tabular
+from crossent import cli
+
+def panic(source):
+    os.write(2, b"thread '<unnamed>' panicked at src/main.rs")
+    raise tabular.InputError("it is damaged")
+
+tabular.read_table = panic
+sys.argv = ["crossent", "report", "t.csv", "--target", "y", "--logits"]
+try:
+    cli.main()
+finally:
+    os.write(2, b"after\\n")
+"""
+    assert run(code) == "crossent: it is damaged\nafter\n"
+
+
+def test_many_columns_are_looked_up_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Reading names, choosing columns and judging ask for a table's list of columns a fixed number of times."""
+    from crossent.tabular import Preprocessing, fit_table
+
+    asked = [0]
+    columns = pl.DataFrame.columns
+
+    def count(frame: pl.DataFrame) -> list[str]:
+        asked[0] += 1
+        return columns.fget(frame)  # type: ignore[attr-defined, no-any-return]
+
+    read = Preprocessing.column_names
+
+    def count_read(preprocessing: Preprocessing) -> list[str]:
+        asked[0] += 1
+        return read.fget(preprocessing)  # type: ignore[attr-defined, no-any-return]
+
+    counts = []
+    monkeypatch.setattr(pl.DataFrame, "columns", property(count))
+    monkeypatch.setattr(Preprocessing, "column_names", property(count_read))
+    for width in (20, 200):
+        rng = np.random.default_rng(0)
+        frame = pl.DataFrame(rng.normal(size=(40, width)), schema=[f"c{k}" for k in range(width)])
+        path = tmp_path / "t.csv"
+        frame.with_columns(y=pl.Series(["a", "b"] * 20)).write_csv(path)
+        asked[0] = 0
+        fit_table(read_table(str(path)), "t.csv", "y", max_iter=2)
+        counts.append(asked[0])
+    assert counts[0] == counts[1]
