@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import subprocess
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,6 +165,28 @@ def test_fields_of_any_length(tmp_path: Path) -> None:
     assert csv.field_size_limit() == before
     path.write_text(f'"{long}",y\n1,2\n')
     assert read_table(str(path)).columns == [long, "y"]
+
+
+def test_a_compressed_csv_file_is_refused_and_text_that_looks_like_one_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    text = b"x^2,y\n1,a\n2,b\n"
+    for pack in (gzip.compress, zlib.compress, lambda content: zlib.compress(content, 9)):
+        path.write_bytes(pack(text))
+        with pytest.raises(InputError, match="is compressed: unpack it first"):
+            read_table(str(path))
+    path.write_bytes(zlib.compress(text, 1))
+    with pytest.raises(InputError, match="not UTF-8 text"):
+        read_table(str(path))
+    path.write_bytes(text)
+    frame = read_table(str(path))
+    assert frame.columns == ["x^2", "y"]
+    assert frame.rows() == [(1, "a"), (2, "b")]
+
+
+def test_a_name_with_brackets_is_no_pattern(tmp_path: Path) -> None:
+    FRAME.write_parquet(tmp_path / "t[1].parquet")
+    FRAME[:2].write_parquet(tmp_path / "t1.parquet")
+    assert read_table(str(tmp_path / "t[1].parquet")).equals(FRAME)
 
 
 def test_an_npz_file_that_is_encrypted_is_refused(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from .file_sizes import check_fits
 BUILT_IN = ("digits", "wine", "breast_cancer")
 SUFFIXES = (".csv", ".tsv", ".parquet", ".arrow", ".ipc", ".feather", ".npz")
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"x\x9c", b"x\xda")  # gzip, zstd, zlib
+_TEXT_LIKE_ZLIB = (b"x\x01", b"x^")
 
 
 def read_table(source: str) -> pl.DataFrame:
@@ -80,7 +82,7 @@ def _read(path: Path, suffix: str) -> pl.DataFrame:
     if suffix in _SEPARATORS:
         return _read_csv(path, _SEPARATORS[suffix])
     if suffix == ".parquet":
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, glob=False)
     if suffix == ".npz":
         return _read_npz(path)
     with path.open("rb") as file:
@@ -88,9 +90,25 @@ def _read(path: Path, suffix: str) -> pl.DataFrame:
     return pl.read_ipc(path) if is_file_format else pl.read_ipc_stream(path)
 
 
+def csv_source(path: Path) -> Path | bytes:
+    """Return what polars is to read as text; it unpacks what looks compressed, however much that becomes.
+
+    Raises
+    ------
+    InputError
+        If the file is compressed.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start.startswith(_COMPRESSED):
+        raise InputError(f"{str(path)!r} is compressed: unpack it first")
+    # A header such as "x^2" begins like zlib; a byte order mark before it says that it is text.
+    return b"\xef\xbb\xbf" + path.read_bytes() if start.startswith(_TEXT_LIKE_ZLIB) else path
+
+
 def _read_csv(path: Path, separator: str) -> pl.DataFrame:
     try:
-        frame = pl.read_csv(path, separator=separator, infer_schema=False)
+        frame = pl.read_csv(csv_source(path), separator=separator, infer_schema=False)
     except pl.exceptions.NoDataError as error:
         raise InputError(f"{str(path)!r} is empty") from error
     except pl.exceptions.ComputeError as error:
