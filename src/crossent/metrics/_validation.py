@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import describe, refuse
 from ..kernels import registry
 from ..kernels.probability_reference import RowSummary
+from ..masked import refuse_masked
 
 __all__ = ["Predictions", "check_predictions", "weighted_mean"]
 
@@ -110,11 +111,15 @@ def check_predictions(
 
     Raises
     ------
+    TypeError
+        If an argument is a masked array or holds one.
     ValueError
         If shapes disagree, a label has no column, a frame's columns are named after the labels in another order,
         `labels` names one twice, a probability is NaN or outside [0, 1], a row does not sum to 1, or a weight is
         negative, NaN or infinite.
     """
+    for name, given in (("y_true", y_true), ("y_prob", y_prob), ("labels", labels), ("sample_weight", sample_weight)):
+        refuse_masked(given, name)
     truth = np.asarray(y_true)
     if truth.ndim != 1 or truth.size == 0:
         raise ValueError(refuse("y_true must be a one-dimensional, non-empty array of labels", describe(truth)))

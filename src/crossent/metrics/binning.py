@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..errors import describe, refuse
 from ..kernels import registry
+from ..masked import refuse_masked
 from ._validation import Predictions
 
 __all__ = ["Bins", "check_edges", "class_wise_bins", "top_label_bins"]
@@ -59,6 +60,7 @@ def check_edges(bins: Any) -> int | Float64:
     ValueError
         If `bins` is neither a positive integer nor an increasing sequence from 0 to 1.
     """
+    refuse_masked(bins, "bins")
     if isinstance(bins, int | np.integer) and not isinstance(bins, bool):
         if bins >= 1:
             return int(bins)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import refuse
+from ..masked import refuse_masked
 from ._validation import Predictions, check_predictions
 from .binning import Bins, class_wise_bins, top_label_bins
 from .simplex import simplex_bins
@@ -131,6 +132,8 @@ def wilson_interval(share: Float64, rows: Float64, level: float) -> tuple[Float6
     >>> lower.round(4).tolist(), upper.tolist()
     ([0.7225], [1.0])
     """
+    refuse_masked(share, "share")
+    refuse_masked(rows, "rows")
     if not (isinstance(level, float) and 0 < level < 1):
         raise ValueError(refuse("level must lie between 0 and 1", repr(level)))
     z = NormalDist().inv_cdf(0.5 + level / 2)

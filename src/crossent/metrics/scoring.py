@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import describe, refuse
+from ..masked import refuse_masked
 from ._validation import Predictions, check_predictions, weighted_mean
 
 __all__ = [
@@ -286,6 +287,7 @@ def skill_score(
     """
     if score not in _SCORES:
         raise ValueError(refuse(f"score must be one of {', '.join(map(repr, _SCORES))}", repr(score)))
+    refuse_masked(reference, "reference")
     of = _SCORES[score]
     checked = check_predictions(y_true, y_prob, labels, sample_weight)
     beside = _of_reference(checked, of, reference)

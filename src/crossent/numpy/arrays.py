@@ -10,6 +10,7 @@ import numpy as np
 
 from crossent.errors import describe, refuse
 from crossent.kernels import registry
+from crossent.masked import refuse_masked
 
 # Infinities and NaN are results with rules of their own here: NumPy's warnings about them would say nothing.
 quietly = np.errstate(all="ignore")
@@ -62,7 +63,7 @@ def real_array(value: Any, name: str) -> np.ndarray:
     TypeError
         If it cannot.
     """
-    array = value if type(value) is np.ndarray else as_ndarray(value, name)
+    array = as_ndarray(value, name)
     compute_dtype(array.dtype, name)
     return array
 
@@ -73,10 +74,11 @@ def as_ndarray(value: Any, name: str) -> np.ndarray:
     Raises
     ------
     TypeError
-        If it is masked, or no array can be made of it.
+        If it is masked or holds a masked array, or no array can be made of it.
     """
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(refuse(f"{name} must be a plain array", "a masked array", "fill it, or use sample_weight"))
+    if type(value) is np.ndarray and value.dtype != object:
+        return value
+    refuse_masked(value, name)
     try:
         return np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:

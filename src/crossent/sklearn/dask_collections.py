@@ -14,6 +14,7 @@ except ImportError as error:
     raise ImportError("Dask collections need Dask: pip install 'crossent[distributed]'") from error
 
 from crossent.errors import describe, refuse
+from crossent.masked import refuse_masked
 
 from .dask_graphs import Tasks
 
@@ -46,6 +47,7 @@ def in_parts(collection: Any, name: str, X: Any) -> Any:
         if not math.isfinite(sum(_rows_of(X))):
             asked = f"{name} must be a Dask collection divided as X is, because the rows of X are not counted yet"
             raise ValueError(refuse(asked, describe(collection)))
+        refuse_masked(collection, name)
         array = np.asarray(collection)
         if array.ndim == 0:
             raise ValueError(refuse(f"{name} must have a value for each row", describe(collection)))

@@ -10,10 +10,12 @@ import numpy as np
 from narwhals.exceptions import DuplicateError
 from numpy.typing import NDArray
 from scipy.sparse import issparse
+from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import _check_y, check_consistent_length
 
 from crossent.errors import refuse
 from crossent.kernels.threads import run_rows
+from crossent.masked import refuse_masked
 
 from .blas import single_threaded_blas
 from .streaming import RowSource
@@ -23,6 +25,30 @@ UNTYPED = (nw.Object, nw.Unknown)
 """Columns of Python objects: scikit-learn looks at what is in them."""
 
 
+class Classifier(ClassifierMixin):
+    """scikit-learn's classifier, whose score refuses masked arrays too."""
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy of `predict`.
+
+        Parameters
+        ----------
+        X : array or table (N, D)
+            What `predict` takes.
+        y : array (N,), or (N, K) of 0 and 1
+            The true labels, or label sets.
+        sample_weight : array (N,), optional
+
+        Raises
+        ------
+        TypeError
+            If an argument is a masked array or holds one.
+        """
+        refuse_masked(y, "y")
+        refuse_masked(sample_weight, "sample_weight")
+        return float(super().score(X, y, sample_weight))
+
+
 def read_frame(X: Any) -> tuple[Any, Any]:
     """Return X for `validate_data`, and the data frame that it was, or None.
 
@@ -30,11 +56,14 @@ def read_frame(X: Any) -> tuple[Any, Any]:
 
     Raises
     ------
+    TypeError
+        If X is a masked array or holds one.
     ValueError
         If a column of the frame is not of numbers, or a cell is missing, with the column and row.
     """
-    if type(X) is np.ndarray:
+    if type(X) is np.ndarray and X.dtype != object:
         return X, None
+    refuse_masked(X, "X")
     try:
         frame = nw.from_native(X, eager_only=True, pass_through=True)
     except DuplicateError as error:

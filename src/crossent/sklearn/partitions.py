@@ -17,6 +17,7 @@ from scipy.sparse import issparse
 from sklearn.utils.validation import check_array
 
 from crossent.errors import describe, refuse
+from crossent.masked import refuse_masked
 
 from .certificate import dual_sums
 from .curvature import Hessian
@@ -105,6 +106,8 @@ def read_rows(X: Any, y: Any, weight: Any, place: int, dtype: Any, link: str, fe
 
 
 def _read_rows(part: str, dtype: np.dtype[Any], link: str, features: int, X: Any, y: Any, weight: Any) -> Rows:
+    for name, given in (("X", X), ("y", y), ("sample_weight", weight)):
+        refuse_masked(given, f"{part} of {name}")
     try:
         X = check_array(X, dtype=dtype, order="C", accept_sparse="csr", ensure_all_finite=False, ensure_min_samples=0)
     except (ValueError, TypeError) as error:

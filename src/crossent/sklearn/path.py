@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit, check_cv
-from sklearn.utils.validation import _check_sample_weight, check_random_state, column_or_1d
+from sklearn.utils.validation import check_random_state, column_or_1d
 
 from crossent.errors import describe, refuse
+from crossent.masked import refuse_masked
 
 from .inputs import refuse_source
 from .interface import Array
 from .objective import BLOCK_ELEMENTS, CACHE_BYTES, can_copy
-from .softmax_regression import SoftmaxRegression, is_dask_collection
+from .softmax_regression import SoftmaxRegression, checked_weight, is_dask_collection
 
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 
@@ -113,6 +114,7 @@ def resolve_cs(Cs: int | Iterable[float]) -> NDArray[np.float64]:
         if Cs < 1:
             raise ValueError(refuse("Cs must be a positive number of values, or the values", repr(Cs)))
         return np.geomspace(1e-4, 1e4, int(Cs)) if Cs > 1 else np.array([1.0])
+    refuse_masked(Cs, "Cs")
     try:
         values = np.unique(np.asarray(list(Cs), dtype=np.float64))  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
@@ -228,7 +230,7 @@ class SoftmaxRegressionCV(SoftmaxRegression):
         data, labels = self.check_data(X, y)
         if labels.ndim == 2 and labels.shape[1] == 1:
             labels = column_or_1d(labels, warn=True)
-        weight = _check_sample_weight(sample_weight, data, dtype=np.float64, ensure_non_negative=True)
+        weight = checked_weight(sample_weight, data)
         self._encode(labels, weight, loss)  # says what is wrong with labels before they are split
         folds = self._folds(data, labels)
         if can_copy(data):

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import _check_feature_names, _check_sample_weight, check_is_fitted, validate_data
 
 from crossent.core.losses import CrossEntropy, Distillation, Loss, Poly1
 from crossent.errors import describe, refuse
+from crossent.masked import refuse_masked
 from crossent.numpy.dense import binary_cross_entropy_with_logits, cross_entropy
 from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softmax
 
@@ -27,6 +28,7 @@ from .certificate import Certificate
 from .checkpoint import Checkpoint, exclusive, identify
 from .inference import CoefficientSummary, summarize_coefficients
 from .inputs import (
+    Classifier,
     are_rows_with_labels,
     check_labels,
     check_source,
@@ -65,7 +67,7 @@ def _or_lazily(method: Callable[[Any, Any], NDArray[Any]]) -> Callable[[Any, Any
     return wrapped
 
 
-class SoftmaxRegression(ClassifierMixin, BaseEstimator):
+class SoftmaxRegression(Classifier, BaseEstimator):
     """Softmax regression that says how far from the optimum it can be.
 
     Minimises scikit-learn's objective
@@ -291,6 +293,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
 
     def check_data(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
         """Return X and y as arrays of the dtypes that `fit` works with."""
+        refuse_masked(y, "y")
         if isinstance(X, RowSource):
             check_source(self, X, self._accepted_dtypes(), reset=True)
             return X, check_labels(self, X, y)
@@ -319,7 +322,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         X, y = self.check_data(X, y)
         if isinstance(given, np.memmap) and X.nbytes > CACHE_BYTES and np.may_share_memory(X, given):
             X = MappedRows(X)
-        return self._build(X, y, _checked_weight(sample_weight, X))
+        return self._build(X, y, checked_weight(sample_weight, X))
 
     def _build(self, X: Any, y: NDArray[Any], weight: Array, keep_rows: bool = False) -> Problem:
         """Return the problem of checked data; with `keep_rows` rows of weight 0 stay in it."""
@@ -584,6 +587,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         ValueError
             If a label is none of `classes_`.
         """
+        refuse_masked(y, "y")
         logits = np.asarray(self.logits(X), dtype=np.float64)
         y = np.asarray(y)
         if y.ndim == 2:
@@ -635,7 +639,7 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         if not isinstance(loss, CrossEntropy):
             raise ValueError(refuse("standard errors exist for plain cross-entropy", repr(loss)))
         X, y = self.check_data(X, y)
-        weight = _checked_weight(sample_weight, X)
+        weight = checked_weight(sample_weight, X)
         target = self._encode(y, weight, loss)
         if not np.isfinite(self.intercept_).all():
             raise ValueError(refuse("standard errors need every class to have weight", "a class without any"))
@@ -725,9 +729,10 @@ class SoftmaxRegression(ClassifierMixin, BaseEstimator):
         return np.concatenate([log_sigmoid(-logits), log_sigmoid(logits)], axis=1)
 
 
-def _checked_weight(sample_weight: Any, X: Any) -> Array:
+def checked_weight(sample_weight: Any, X: Any) -> Array:
     if sample_weight is None:
         return np.ones(X.shape[0])
+    refuse_masked(sample_weight, "sample_weight")
     weight: Array = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     return weight
 

@@ -17,6 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d
 
 from crossent.errors import describe, refuse
+from crossent.masked import refuse_masked
 
 PIECE = 1 << 18
 """Labels that are encoded at a time."""
@@ -240,6 +241,7 @@ def class_weights(
     """
     if class_weight is None:
         return None
+    refuse_masked(class_weight, "class_weight")
     if isinstance(class_weight, dict):
         weight = _weights_by_name(target, class_weight)
     elif isinstance(class_weight, str) and class_weight == "balanced":

@@ -46,8 +46,7 @@ def target_array(target: Any) -> np.ndarray:
     TypeError
         If it is neither.
     """
-    if type(target) is not np.ndarray:
-        target = as_ndarray(target, "target")
+    target = as_ndarray(target, "target")
     if target.dtype != np.bool_:
         compute_dtype(target.dtype, "target")
     return target

@@ -6,11 +6,14 @@ from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from crossent.errors import describe, refuse
 from crossent.kernels import registry
+from crossent.masked import refuse_masked
+
+from ..inputs import Classifier
 
 __all__ = ["Calibrator", "Float64", "Sample"]
 
@@ -47,7 +50,7 @@ class Sample:
         return [self] if start is None or start.total == 0 else [start, self]
 
 
-class Calibrator(ClassifierMixin, BaseEstimator):
+class Calibrator(Classifier, BaseEstimator):
     """Base of the calibrators: ``fit(logits, y)``, then ``predict_proba(logits)`` and ``predict(logits)``."""
 
     input: str
@@ -64,6 +67,8 @@ class Calibrator(ClassifierMixin, BaseEstimator):
 
     def _check_sample(self, logits: Any, y: Any, sample_weight: Any) -> Sample:
         self._check_options()
+        refuse_masked(y, "y")
+        refuse_masked(sample_weight, "sample_weight")
         z = self._check_logits(logits, fitting=True)
         weights = None
         if sample_weight is not None:
@@ -95,6 +100,7 @@ class Calibrator(ClassifierMixin, BaseEstimator):
 
     def _check_logits(self, logits: Any, *, fitting: bool) -> NDArray[Any]:
         """Return (N, K) logits, contiguous; their values are looked at where a sum shows that one is not finite."""
+        refuse_masked(logits, self.input)
         raw = np.asarray(logits)
         if raw.dtype.kind not in "fiu" or raw.ndim not in (1, 2) or raw.size == 0:
             raise ValueError(refuse(f"{self.input} must be a non-empty array of numbers (N, K) or (N,)", describe(raw)))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing, get_tags
 from sklearn.utils.metaestimators import available_if
@@ -16,7 +16,9 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, has_fit_parameter
 
 from crossent.errors import describe, refuse
+from crossent.masked import refuse_masked
 
+from ..inputs import Classifier
 from .affine import BiasCorrectedTemperatureScaling, VectorScaling
 from .base import Calibrator
 from .beta import BetaCalibration
@@ -44,7 +46,7 @@ def _has_estimator(self: CalibratedClassifier) -> bool:
     return self.estimator is not None
 
 
-class CalibratedClassifier(ClassifierMixin, BaseEstimator):
+class CalibratedClassifier(Classifier, BaseEstimator):
     """A classifier whose probabilities were calibrated on rows that it had not seen.
 
     With ``cv=5``, five clones predict the logits of the rows that they were not trained on; one calibrator is fitted to
@@ -138,6 +140,8 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError("CalibratedClassifier requires y to be passed, but the target y is None")
         if self.floor != "auto" and not (isinstance(self.floor, float) and 0 < self.floor < 1):
             raise ValueError(refuse("floor must be 'auto' or a probability between 0 and 1", repr(self.floor)))
+        for name, given in (("X", X), ("y", y), ("sample_weight", sample_weight)):
+            refuse_masked(given, name)
         self._sets = type_of_target(y, input_name="y") == "multilabel-indicator"
         truth = _label_sets(y) if self._sets else column_or_1d(y, warn=True)
         check_classification_targets(truth)
@@ -231,6 +235,7 @@ class CalibratedClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> NDArray[Any]:
         """Return calibrated probabilities (N, K); for label sets of each label being 1."""
         check_is_fitted(self)
+        refuse_masked(X, "X")
         return self.calibrator_.predict_proba(scores_of(self.estimator_, X, self._sets).logits(self.floor_))
 
     def predict(self, X: Any) -> NDArray[Any]:

@@ -161,7 +161,7 @@ class PlattScaling(OneVersusRest):
         max_iter: int = 100,
     ) -> None:
         super().__init__(input=input, link=link)
-        self.score = score
+        self.score = score  # type: ignore[method-assign, assignment]  # an option that hides the method
         self.smooth_targets = smooth_targets
         self.tol = tol
         self.max_iter = max_iter
