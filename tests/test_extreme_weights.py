@@ -12,6 +12,8 @@ from accuracy.judge import DTYPES, judge, scaled, slack_of
 from oracle import Options, Row, mpf
 
 import crossent as ce
+from crossent.metrics import log_loss
+from crossent.sklearn import SoftmaxRegression, TemperatureScaling
 
 CE = oracle.CROSS_ENTROPY
 BOTH_DTYPES = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
@@ -108,3 +110,64 @@ def test_elementwise_weights_and_a_denominator_of_any_size(twin: str, size: floa
     gradient, scale = ([x for part in parts for x in getattr(part, name)] for name in ("gradient", "gradient_scale"))
     judge((result.value, result.grad), [Row(value, gradient, [], value, scale)], CE, dtype, slack_of(2, dtype))
     assert result.grad[0, 2] == 0
+
+
+TOO_SMALL = [(1e-300, 1e-300), (1e-160, 1e-160), (1.0, 5e-324), (5e-324, 1.0), (1e-200, 1e-150)]
+"""A class's weight and a row's whose product is no normal number."""
+TOO_LARGE = [(1e200, 1e200), (1.0, 1e308)]
+UNFIT = "must be finite and at least the smallest normal number; got .*; scale the weights"
+X = np.random.default_rng(0).normal(size=(30, 2))
+LABELS = np.arange(30) % 3
+
+
+@pytest.mark.parametrize(("of_class", "of_row"), TOO_SMALL)
+def test_products_of_weights_that_underflow_are_refused_like_weights_that_are_too_small(
+    twin: str, of_class: float, of_row: float
+) -> None:
+    """Not taken for an empty mean, whose value is NaN."""
+    z, y = rows_of(3, np.float64)
+    weights = {"weight": np.full(3, of_class), "sample_weight": np.full(3, of_row)}
+    for call in (
+        lambda: ce.cross_entropy(z, y, **weights),
+        lambda: ce.value_and_grad(z, y, loss=ce.Focal(2.0), **weights),
+        lambda: ce.nll_loss(ce.log_softmax(z), y, **weights),
+        lambda: ce.linear_value_and_grad(z, np.eye(3), y, **weights),
+    ):
+        with pytest.raises(ValueError, match=f"a mean's denominator {UNFIT}"):
+            call()
+
+
+def test_a_mean_of_rows_of_which_each_has_a_weight_of_0_is_empty(twin: str) -> None:
+    """The class's or the row's own."""
+    z, y = rows_of(3, np.float64)
+    weight, sample_weight = np.array([0.0, 1e-300, 1e-300]), np.array([1e-300, 0.0, 0.0])
+    assert np.isnan(ce.cross_entropy(z, y, weight=weight, sample_weight=sample_weight))
+
+
+@pytest.mark.parametrize(("of_class", "of_row"), TOO_SMALL + TOO_LARGE)
+def test_a_regression_refuses_weights_whose_sum_is_no_normal_number(of_class: float, of_row: float) -> None:
+    model = SoftmaxRegression(class_weight=dict.fromkeys(range(3), of_class))
+    with pytest.raises(ValueError, match=f"the sample weights times the largest class weight {UNFIT}"):
+        model.fit(X, LABELS, np.full(30, of_row))
+
+
+def test_a_regression_depends_on_products_of_weights_only() -> None:
+    plain = SoftmaxRegression().fit(X, LABELS)
+    for of_class, of_row in [(1e300, 1e-300), (1e-300, 1e300), (2.0, 0.5)]:
+        model = SoftmaxRegression(class_weight=dict.fromkeys(range(3), of_class)).fit(X, LABELS, np.full(30, of_row))
+        assert 0 <= model.duality_gap_ <= 1e-4
+        assert abs(model.objective_ / plain.objective_ - 1) <= 1e-4
+
+
+def test_c_times_the_weights_is_a_normal_number() -> None:
+    with pytest.raises(ValueError, match=f"C times the sum of the weights {UNFIT}"):
+        SoftmaxRegression(C=1e-300).fit(X, LABELS, np.full(30, 1e-20))
+
+
+@pytest.mark.parametrize("size", [5e-324, 1e308])
+def test_metrics_and_calibrators_refuse_weights_whose_sum_is_no_normal_number(size: float) -> None:
+    weight = np.full(30, size)
+    with pytest.raises(ValueError, match=f"the sum of sample_weight {UNFIT}"):
+        log_loss(LABELS, np.full((30, 3), 1 / 3), sample_weight=weight)
+    with pytest.raises(ValueError, match=f"the sum of sample_weight {UNFIT}"):
+        TemperatureScaling().fit(np.eye(3)[LABELS] + X[:, :1], LABELS, weight)

@@ -15,6 +15,26 @@ REDUCTIONS = ("mean", "sum", "none")
 ON_EMPTY = ("nan", "zero", "raise")
 
 
+def check_total(what: str, total: float) -> None:
+    """Refuse what cannot be divided by.
+
+    Parameters
+    ----------
+    what : str
+        What `total`, a sum of weights, is called.
+    total : float
+
+    Raises
+    ------
+    ValueError
+        If it is infinite, or below the smallest normal number: its inverse may be infinite, and its digits are lost.
+    """
+    if not LEAST <= total < math.inf:
+        raise ValueError(
+            refuse(f"{what} must be finite and at least the smallest normal number", total, "scale the weights")
+        )
+
+
 def is_silent(mass: Array, labels: Array | None = None, weight: Array | None = None) -> Array:
     """Return which rows contribute nothing, penalties and NaN included: no loss, no gradient.
 
@@ -81,9 +101,7 @@ class Reduction:
             return 1.0, 0.0
         denominator = self.denominator(count, weighted)
         if denominator > 0:
-            if not (LEAST <= denominator < math.inf):
-                asked = "a mean's denominator must be finite and at least the smallest normal number"
-                raise ValueError(refuse(asked, denominator, "scale the weights"))
+            check_total("a mean's denominator", denominator)
             return 1.0 / denominator, 0.0
         if self.on_empty == "raise":
             raise ValueError(

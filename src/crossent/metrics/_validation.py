@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..core.reduction import check_total
 from ..errors import describe, refuse
 from ..kernels import registry
 from ..kernels.probability_reference import RowSummary
@@ -204,9 +205,11 @@ def _check_weights(sample_weight: ArrayLike, shape: tuple[int, ...]) -> NDArray[
     weights = np.ascontiguousarray(raw, dtype=np.float64)
     if weights.shape != shape:
         raise ValueError(refuse(f"sample_weight must have shape {shape}", describe(weights)))
-    if not (np.isfinite(weights) & (weights >= 0)).all() or weights.sum() == 0:
+    if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
         got = f"values from {weights.min():g} to {weights.max():g}"
         raise ValueError(refuse("sample_weight must be finite, not negative, and not zero everywhere", got))
+    with np.errstate(over="ignore"):
+        check_total("the sum of sample_weight", float(weights.sum()))
     return weights
 
 

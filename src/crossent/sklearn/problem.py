@@ -31,7 +31,7 @@ class Problem:
     edge : ndarray
         The intercepts of the others, ±inf; one number for every output.
     total : float
-        The sum of the sample weights.
+        The sum of the sample weights times the largest class weight: F is f / (C total).
     target : EncodedTarget
         Of all outputs, for other weights of the rows.
     one_logit : bool

@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import _check_feature_names, _check_sample_weight, check_is_fitted, validate_data
 
 from crossent.core.losses import CrossEntropy, Distillation, Loss, Poly1
+from crossent.core.reduction import check_total
 from crossent.errors import describe, refuse
 from crossent.masked import refuse_masked
 from crossent.numpy.dense import binary_cross_entropy_with_logits, cross_entropy
@@ -327,7 +328,8 @@ class SoftmaxRegression(Classifier, BaseEstimator):
     def _build(self, X: Any, y: NDArray[Any], weight: Array, keep_rows: bool = False) -> Problem:
         """Return the problem of checked data; with `keep_rows` rows of weight 0 stay in it."""
         loss = self._check_parameters()
-        target = self._encode(y, weight, loss)
+        target, largest = self._encode(y, weight, loss).normalised()
+        total = _total(weight, largest)
         self.classes_ = target.classes
         self._multilabel = target.multilabel
         outputs, edge = self._active_outputs(target, weight, loss)
@@ -335,19 +337,18 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         can_select = isinstance(X, RowSource) or can_copy(X)  # else they stay, with weight 0
         if can_select and not (keep_rows or counted.all()):
             X, weight, target = X[counted], weight[counted], target.take(counted)
-        total = float(weight.sum())
         one_logit = has_one_logit(target, outputs, loss)
-        objective = self._objective(X, target.restrict(outputs, one_logit), weight / total, loss)
+        objective = self._objective(X, target.restrict(outputs, one_logit), weight / weight.sum(), loss)
         return Problem(objective, outputs, edge, total, target, one_logit)
 
     def _reweigh(self, problem: Problem, weight: Array) -> Problem:
         """Return the problem with other weights of the rows, which share the data and what was derived from them."""
-        total = float(weight.sum())
-        target = problem.target.weighted(class_weights(problem.target, self.class_weight, weight))
+        weighted = problem.target.weighted(class_weights(problem.target, self.class_weight, weight))
+        target, largest = weighted.normalised()
         factor = _terms(self._check_parameters())[1]
         assert isinstance(problem.objective, LinearObjective)  # others are not divided into folds
-        problem.objective.reweigh(weight / total * factor, target.restrict(problem.outputs, problem.one_logit))
-        return replace(problem, total=total, target=target)
+        problem.objective.reweigh(weight / weight.sum() * factor, target.restrict(problem.outputs, problem.one_logit))
+        return replace(problem, total=_total(weight, largest), target=target)
 
     def _prepare_distributed(self, X: Any, y: Any, sample_weight: Any, loss: Loss) -> Problem:
         """The same for Dask collections, whose rows stay where they are."""
@@ -358,15 +359,16 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         dtype = None if self.dtype is None else self._accepted_dtypes()
         rows = DistributedRows(X, y, sample_weight, dtype, self.link)
         target, weight = rows.summary.encoded(self.link, float(self.label_smoothing))
-        target = self._weighted(target, rows.summary.hard, weight, loss)
+        target, largest = self._weighted(target, rows.summary.hard, weight, loss).normalised()
+        total = _total(rows.summary.weight, largest)
         self.classes_ = target.classes
         self._multilabel = target.multilabel
         outputs, edge = self._active_outputs(target, weight, loss)
-        total = rows.summary.weight
         terms, factor = _terms(loss)
         dtype = self._working_dtype(sum(rows.summary.rows) * rows.num_features * target.num_outputs, terms, rows.dtype)
         fit_intercept = bool(self.fit_intercept)
-        objective = DistributedObjective(rows, target, weight, outputs, factor / total, terms, fit_intercept, dtype)
+        share = factor / rows.summary.weight
+        objective = DistributedObjective(rows, target, weight, outputs, share, terms, fit_intercept, dtype)
         return Problem(objective, outputs, edge, total, target)
 
     def _open_checkpoint(self, problem: Problem) -> Checkpoint | None:
@@ -390,8 +392,9 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         Optima change about evenly with log C; two that were `found` say where to begin instead of at `theta`.
         """
         objective = problem.objective
-        objective.restart(problem.penalty(0.0 if math.isinf(self.C) else 1.0 / (float(self.C) * problem.total)))
         scale = problem.total if math.isinf(self.C) else float(self.C) * problem.total
+        check_total("C times the sum of the weights", scale)
+        objective.restart(problem.penalty(0.0 if math.isinf(self.C) else 1.0 / scale))
         monitor = self._monitor(objective, scale)
         if len(found) == 2 and found[0][0] < found[1][0] < self.C < math.inf:
             (first, earlier), (last, latest) = found
@@ -735,6 +738,22 @@ def checked_weight(sample_weight: Any, X: Any) -> Array:
     refuse_masked(sample_weight, "sample_weight")
     weight: Array = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     return weight
+
+
+def _total(weight: Array | float, largest_class_weight: float) -> float:
+    """Return the sum of the sample weights times the largest class weight: what f is divided by, beside C.
+
+    Raises
+    ------
+    ValueError
+        If it is positive, and not a normal number.
+    """
+    with np.errstate(over="ignore"):
+        weight = float(np.sum(weight))
+    total = weight * largest_class_weight
+    if weight > 0:
+        check_total("the sum of the sample weights times the largest class weight", total)
+    return total
 
 
 def _terms(loss: Loss) -> tuple[Array, float]:

@@ -55,6 +55,14 @@ class EncodedTarget:
         """Return the target with class weights."""
         return replace(self, class_weight=class_weight)
 
+    def normalised(self) -> tuple[EncodedTarget, float]:
+        """Return the target with class weights of at most 1, and what they were divided by: their size must not decide
+        which products leave float64's range."""
+        largest = 1.0 if self.class_weight is None else float(self.class_weight.max())
+        if self.class_weight is None or largest in (0.0, 1.0):
+            return self, 1.0
+        return self.weighted(self.class_weight / largest), largest
+
     def total_mass(self, row_weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], Any]:
         """Return ``Σ c_i u_i`` (K,) and ``Σ c_i τ_i``, a number or for the sigmoid link (K,)."""
         total = float(row_weight.sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,7 +114,15 @@ class SoftmaxHead(Head):
             )
         if self.row_weight is not None:
             self.labels[self.row_weight == 0] = -1
+        if weighted == 0 and self._has_weight():
+            weighted = math.ulp(0.0)  # their products underflow, which is no empty mean
         self._resolve(count, weighted)
+
+    def _has_weight(self) -> bool:
+        """Whether a row that counts has a positive weight, and its label's class too."""
+        assert self.labels is not None
+        labels = self.labels[self.labels >= 0]
+        return bool(labels.size) and (self.class_weight is None or bool((self.class_weight[labels] > 0).any()))
 
     def _take_distributions(self, target: np.ndarray) -> None:
         if target.dtype.kind == "b":

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from crossent.core.reduction import check_total
 from crossent.errors import describe, refuse
 from crossent.kernels import registry
 from crossent.masked import refuse_masked
@@ -74,9 +75,11 @@ class Calibrator(Classifier, BaseEstimator):
         if sample_weight is not None:
             weights = np.ascontiguousarray(sample_weight, dtype=np.float64)
             fine = weights.shape == (len(z),) and bool((np.isfinite(weights) & (weights >= 0)).all())
-            if not fine or weights.sum() == 0:
+            if not fine or not weights.any():
                 asked = f"sample_weight must hold {len(z)} finite weights, none negative and not all 0"
                 raise ValueError(refuse(asked, describe(weights)))
+            with np.errstate(over="ignore"):
+                check_total("the sum of sample_weight", float(weights.sum()))
         target = np.asarray(y)
         if self.link == "sigmoid" and z.shape[1] > 1:
             events = self._check_label_sets(target, z.shape)
