@@ -226,7 +226,7 @@ def test_every_public_function_is_in_the_table(module: Any) -> None:
 
 
 def test_masked_class_weights_are_refused() -> None:
-    with pytest.raises(TypeError, match="class_weight must hold plain numbers; got a masked array"):
+    with pytest.raises(TypeError, match="class_weight must be plain numbers; got a masked array"):
         cs.SoftmaxRegression(class_weight={0: 1.0, 1: np.ma.masked, 2: 1.0}).fit(X, Y)
 
 

@@ -32,10 +32,10 @@ def refuse_masked(value: Any, name: str) -> None:
     >>> refuse_masked([np.ma.masked, 2.0], "sample_weight")
     Traceback (most recent call last):
         ...
-    TypeError: sample_weight must hold plain numbers; got a masked array; fill it, or leave its rows out
+    TypeError: sample_weight must be plain numbers; got a masked array; fill it, or leave its rows out
     """
     if _holds_mask(value):
-        raise TypeError(refuse(f"{name} must hold plain numbers", "a masked array", "fill it, or leave its rows out"))
+        raise TypeError(refuse(f"{name} must be plain numbers", "a masked array", "fill it, or leave its rows out"))
 
 
 def _holds_mask(value: Any) -> bool:

@@ -44,7 +44,11 @@ BLOCK_ELEMENTS = 1 << 19
 LARGE_SUM = 1 << 17
 """twice as many where the sums have so many elements: a cache holds neither then, and every block adds to them all."""
 BLOCK_ROWS = 256
-"""The fewest rows of a block: with 100,000 classes every block's products read all of W, whatever its rows."""
+"""The fewest rows of a block: with 100,000 classes every block's products read all of W, whatever its rows;"""
+ROWS_A_FEATURE = 4
+"""no more than so many a feature, where W is small beside the logits: those of fewer rows lie nearer to the core,"""
+LEAST_ROWS = 32
+"""and no fewer than these."""
 CACHE_BYTES = 1 << 28
 """The most that may be kept between passes: the centred columns, and the probabilities for Hessian products."""
 CHUNKS = 16
@@ -61,6 +65,8 @@ EXPONENTIAL = 32
 NEGLIGIBLE: dict[np.dtype[Any], float] = {np.dtype(np.float32): 1e-26, np.dtype(np.float64): 1e-200}
 """Gradients and probabilities below this are set to 0. A product of matrices that hold subnormal numbers takes ten
 times as long, and a confident model in float32 is full of them."""
+PIECE_ELEMENTS = 1 << 16
+"""They are rounded so many at a time."""
 _SHIFTS = {dtype: least / float(np.finfo(dtype).eps) for dtype, least in NEGLIGIBLE.items()}
 SHORT_ROW = 64
 """Rows of so few outputs are slow to add up one by one; a product with ones, in float64, is not."""
@@ -85,8 +91,11 @@ class WorkingParameters:
 def drop_negligible(array: NDArray[Any]) -> NDArray[Any]:
     """Round in place to multiples of about `NEGLIGIBLE`, by adding and subtracting a number with no finer bits."""
     shift = _SHIFTS[array.dtype]
-    array += shift
-    array -= shift
+    flat = array.reshape(-1, copy=False)
+    for start in range(0, flat.size, PIECE_ELEMENTS):  # the second operation finds a piece where the first left it
+        piece = flat[start : start + PIECE_ELEMENTS]
+        piece += shift
+        piece -= shift
     return array
 
 
@@ -201,7 +210,8 @@ class LinearObjective:
         if self.num_rows * self.num_outputs * self.num_features < PARALLEL_WORK:
             self.num_chunks = 1
         elements = BLOCK_ELEMENTS * (2 if self.num_outputs * self.num_features >= LARGE_SUM else 1)
-        self.cache_rows = max(BLOCK_ROWS, elements // max(self.num_outputs, self.num_features))
+        fewest = min(BLOCK_ROWS, max(LEAST_ROWS, ROWS_A_FEATURE * self.num_features))
+        self.cache_rows = max(fewest, elements // max(self.num_outputs, self.num_features))
         rows_at_a_time = X.window_rows if isinstance(X, RowSource) else self.num_rows
         self.block_rows = max(1, min(self.cache_rows, -(-rows_at_a_time // self.num_chunks)))
         self._blocks = list(_without_gaps(self._split(0, self.num_rows), row_weight))
@@ -535,10 +545,8 @@ class LinearObjective:
         np.matmul(rows_by_outputs.T, columns, out=workspace.product)
         total[:, :-1] += workspace.product
         if self.fit_intercept:
-            if self.num_outputs <= SHORT_ROW:
-                total[:, -1] += np.ones(len(rows_by_outputs)) @ rows_by_outputs
-            else:
-                total[:, -1] += rows_by_outputs.sum(axis=0, dtype=np.float64)
+            dtype = np.float64 if self.num_outputs <= SHORT_ROW else rows_by_outputs.dtype
+            total[:, -1] += np.ones(len(rows_by_outputs), dtype) @ rows_by_outputs
 
     def probabilities(self, logits: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[Any]]:
         """Replace softmax logits (n, K) by probabilities; return them, the likeliest class m and 1 - p_m, accurately.
