@@ -320,3 +320,24 @@ def test_what_needs_all_rows_in_memory_says_so(files: Path) -> None:
         model.predict(ParquetRows(files, columns=NAMES[1:]))
     with pytest.raises(ValueError, match="in order; got 'x1' in the place of 'x0'"):
         model.predict(ParquetRows(files, columns=[NAMES[1], NAMES[0], *NAMES[2:]]))
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_a_link_beside_its_file_counts_no_row_twice(files: Path, link: str) -> None:
+    whole, names = ParquetRows(files), sorted(files.glob("*.parquet"))
+    getattr(files / "another.parquet", link)(names[0])  # sorts before the file
+    getattr(files / "zero.parquet", link)(names[1])
+    for source in (files, str(files / "*.parquet")):
+        again = ParquetRows(source)
+        assert again.shape == whole.shape
+        np.testing.assert_array_equal(again[:], whole[:])
+
+
+@pytest.mark.parametrize("second", ["the same path", "a link", "a pattern", "its folder"])
+def test_a_list_that_names_a_file_twice_is_refused(files: Path, second: str) -> None:
+    name = sorted(files.glob("*.parquet"))[0]
+    link = files / "link"
+    link.symlink_to(name)
+    other = {"the same path": name, "a link": link, "a pattern": str(files / "part*.parquet"), "its folder": files}
+    with pytest.raises(ValueError, match=r"a list must name each file once; got .*, the same file; leave one out"):
+        ParquetRows([name, other[second]])

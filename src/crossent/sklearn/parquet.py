@@ -31,7 +31,8 @@ class ParquetTable:
     ----------
     source : str, path or iterable of them
         A file, a folder (all its files that end in .parquet), or a pattern with ``*``, ``?`` or ``[…]``; files of a
-        folder or a pattern come in the order of their names.
+        folder or a pattern come in the order of their names, and one that has several names (links) counts once, by the
+        first of them. A list that names a file twice is refused.
 
     Attributes
     ----------
@@ -108,11 +109,20 @@ class ParquetTable:
 
 
 def _find_files(source: Any) -> list[str]:
+    """Return the files of a source, each once: its rows would count twice by a link beside it."""
     if not isinstance(source, str | os.PathLike):
         sources = list(source)
         if not sources:
             raise ValueError(refuse("at least one Parquet file is needed", "an empty list"))
-        return [path for one in sources for path in _find_files(one)]
+        known: dict[Any, str] = {}
+        for path in (path for one in sources for path in _find_files(one)):
+            file = _identity(path)
+            if file in known:
+                got = f"{known[file]!r} and {path!r}, the same file"
+                works = "leave one out; weights of 2 count rows twice"
+                raise ValueError(refuse("a list must name each file once", got, works))
+            known[file] = path
+        return list(known.values())
     path = Path(source)
     if path.is_file():
         return [str(path)]
@@ -124,7 +134,19 @@ def _find_files(source: Any) -> list[str]:
     for name in found:
         if not os.path.isfile(name):
             raise ValueError(refuse("Parquet files must be regular files", f"{name!r}, a folder, pipe or device"))
-    return found
+    first: dict[Any, str] = {}
+    for name in found:
+        first.setdefault(_identity(name), name)
+    return list(first.values())
+
+
+def _identity(path: str) -> Any:
+    """Return what all names of a file have in common, links too; of one that cannot be looked up, its path."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return path
+    return found.st_dev, found.st_ino
 
 
 class ParquetRows(RowSource):
@@ -138,7 +160,8 @@ class ParquetRows(RowSource):
     ----------
     source : str, path or iterable of them
         A file, a folder (all its files that end in .parquet), or a pattern with ``*``, ``?`` or ``[…]``; files of a
-        folder or a pattern come in the order of their names.
+        folder or a pattern come in the order of their names, and one that has several names (links) counts once, by the
+        first of them. A list that names a file twice is refused.
     columns : iterable of str, optional
         The features, in this order; by default all columns but those of `exclude`.
     exclude : iterable of str, optional
