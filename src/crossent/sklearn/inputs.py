@@ -105,6 +105,25 @@ def refuse_overflow(X: Any) -> None:
     raise ValueError(refuse("the squares of X must be finite", f"{largest:.3g} in column {column}", "scale it"))
 
 
+def refuse_infinite_logits(logits: NDArray[Any], first_row: int = 0) -> None:
+    """Refuse ``X Wᵀ`` (N, K) of finite X whose products or sums leave the range of its dtype; rows count from a first.
+
+    Raises
+    ------
+    ValueError
+        With the row.
+    """
+    fine = np.isfinite(logits)
+    if not fine.all():
+        row = first_row + int(np.argmin(fine.all(axis=1)))
+        got = f"an overflow in row {row}"
+        raise ValueError(
+            refuse(
+                f"the logits X W must be finite in {logits.dtype}", got, "scale that row as in the fit, or leave it out"
+            )
+        )
+
+
 def is_moderate(X: Any) -> bool:
     """Whether no number of X is NaN or too large for `refuse_overflow`, from one pass; False if that does not tell.
 

@@ -36,6 +36,7 @@ from .inputs import (
     is_accepted,
     is_moderate,
     read_frame,
+    refuse_infinite_logits,
     refuse_overflow,
     refuse_source,
 )
@@ -676,20 +677,32 @@ class SoftmaxRegression(Classifier, BaseEstimator):
 
     @_or_lazily
     def logits(self, X: Any) -> NDArray[Any]:
-        """Return ``X Wᵀ + b``, (N, K): a column per class (per label; one for two classes with the sigmoid link)."""
+        """Return ``X Wᵀ + b``, (N, K): a column per class (per label; one for two classes with the sigmoid link).
+
+        Raises
+        ------
+        ValueError
+            Here and in all predictions, if ``X Wᵀ`` leaves the range of X's dtype, with the row: infinite logits would
+            make any class certain.
+        """
         check_is_fitted(self)
         if isinstance(X, RowSource):
             return self._logits_by_window(X)
         read_frame(X)
         X = validate_data(self, X, dtype=[np.float64, np.float32], order="C", reset=False, accept_sparse="csr")
-        return X @ self.coef_.T.astype(X.dtype, copy=False) + self.intercept_.astype(X.dtype, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits = X @ self.coef_.T.astype(X.dtype, copy=False)
+        refuse_infinite_logits(logits)
+        return logits + self.intercept_.astype(X.dtype, copy=False)
 
     def _logits_by_window(self, X: RowSource) -> NDArray[Any]:
         check_source(self, X, [np.float64, np.float32], reset=False)
         logits = np.empty((len(X), len(self.coef_)), X.dtype)
         weight = self.coef_.T.astype(X.dtype, copy=False)
         for rows, window in X.windows():
-            np.matmul(window, weight, out=logits[rows])
+            with np.errstate(over="ignore", invalid="ignore"):
+                np.matmul(window, weight, out=logits[rows])
+            refuse_infinite_logits(logits[rows], rows.start)
         logits += self.intercept_.astype(X.dtype, copy=False)
         return logits
 

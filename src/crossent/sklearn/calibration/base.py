@@ -150,9 +150,12 @@ class Calibrator(Classifier, BaseEstimator):
             asked = "probabilities lie between 0 and 1 and a row's sum to 1"
             raise ValueError(refuse(asked, f"row {row}: {flat[row][:8].tolist()}"))
         with np.errstate(divide="ignore"):
-            if p.ndim == 1 or self.link == "sigmoid":
+            if self.link == "sigmoid":
+                return np.log(flat) - np.log1p(-flat)
+            if p.ndim == 1:
                 odds = np.log(flat) - np.log1p(-flat)
-                return odds if self.link == "sigmoid" else np.concatenate([np.zeros_like(odds), odds], axis=1)
+                sure = odds == np.inf  # of the second class: then it is the first that cannot happen
+                return np.concatenate([np.where(sure, -np.inf, 0.0), np.where(sure, 0.0, odds)], axis=1).astype(p.dtype)
             return np.log(flat)
 
     def _refuse_row(self, sample: Sample) -> NoReturn:
@@ -168,6 +171,17 @@ class Calibrator(Classifier, BaseEstimator):
         row = int(np.argmax(bad)) if bad.any() else int(np.argmax(~np.isfinite(z).all(axis=1)))
         asked = "logits must be finite (or -inf for a class that cannot happen, never the true one)"
         raise ValueError(refuse(asked, f"row {row}: {z[row][:8].tolist()}"))
+
+    def _refuse_undefined(self, z: NDArray[Any], values: NDArray[Any]) -> None:
+        """Refuse rows of which `values`, the logits or what was made of them, say nothing."""
+        if np.isfinite(values).all():
+            return
+        top = values.max(axis=1)  # NaN if one is; +inf; or -inf if all are
+        bad = np.isnan(top) if self.link == "sigmoid" else ~np.isfinite(top)
+        if bad.any():
+            row = int(np.argmax(bad))
+            asked = "logits must be finite (or -inf for a class that cannot happen), before and after calibration"
+            raise ValueError(refuse(asked, f"row {row}: {z[row][:8].tolist()}"))
 
     # -- prediction -----------------------------------------------------------------------------------------------
 
@@ -186,13 +200,22 @@ class Calibrator(Classifier, BaseEstimator):
         -------
         array (N, K)
             One column per class; with the sigmoid link one per label (two for a single column: of 0 and of 1).
+
+        Raises
+        ------
+        ValueError
+            If a row has no probabilities, with the row: a logit is NaN or, of exclusive classes, infinite, or the map
+            leaves float64's range.
         """
         check_is_fitted(self)
         z = self._check_logits(logits, fitting=False)
         columns = len(self.classes_)
         if z.shape[1] != columns and not (self.link == "sigmoid" and z.shape[1] == 1 and columns == 2):
             raise ValueError(refuse(f"logits must have {columns} columns, as in fit", describe(np.asarray(logits))))
-        probabilities = self._predict(z)
+        self._refuse_undefined(z, z)
+        with np.errstate(all="ignore"):
+            probabilities = self._predict(z)
+        self._refuse_undefined(z, probabilities)
         if self.link == "sigmoid" and probabilities.shape[1] == 1:
             return np.concatenate([1 - probabilities, probabilities], axis=1)
         return probabilities

@@ -233,10 +233,22 @@ class CalibratedClassifier(Classifier, BaseEstimator):
 
     @available_if(_has_estimator)
     def predict_proba(self, X: Any) -> NDArray[Any]:
-        """Return calibrated probabilities (N, K); for label sets of each label being 1."""
+        """Return calibrated probabilities (N, K); for label sets of each label being 1.
+
+        Raises
+        ------
+        ValueError
+            If a row has none, with the row: the estimator's scores are NaN or infinite, say.
+        """
         check_is_fitted(self)
         refuse_masked(X, "X")
-        return self.calibrator_.predict_proba(scores_of(self.estimator_, X, self._sets).logits(self.floor_))
+        scores = scores_of(self.estimator_, X, self._sets).logits(self.floor_)
+        probabilities = self.calibrator_.predict_proba(scores)
+        missing = np.isnan(probabilities)
+        if missing.any():  # a calibrator of another library lets them pass
+            row = int(np.argmax(missing.any(axis=1)))
+            raise ValueError(refuse("calibrated probabilities must be numbers", f"NaN in row {row}"))
+        return probabilities
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each row; label sets of 0 and 1 where `y` was label sets."""

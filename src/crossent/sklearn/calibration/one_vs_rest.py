@@ -89,7 +89,7 @@ class OneVersusRest(Calibrator):
             return np.concatenate([1 - p, p], axis=1)
         total = p.sum(axis=1, keepdims=True)
         # Where every class says 0 there is nothing to divide: all are equally likely, as in scikit-learn.
-        return np.where(total > 0, p / np.where(total > 0, total, 1.0), 1 / p.shape[1])
+        return np.where(total == 0, 1 / p.shape[1], p / np.where(total == 0, 1.0, total))
 
     def _fit_columns(self, sample: Sample) -> None:
         raise NotImplementedError
