@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from crossent import Focal
 from crossent.sklearn import SoftmaxRegression
 from crossent.sklearn import objective as objectives
+from crossent.sklearn.targets import EncodedTarget
 
 CONTENDERS = {"newton": (None, 14.5), "l-bfgs": (Focal(2.0), 15.5)}
 """The centred rows, the kept probabilities and the buffers are allowed one array each here. Of the parameters' size
@@ -52,3 +53,42 @@ def test_few_arrays_of_the_parameters_size_are_held(
         tracemalloc.stop()
     assert model.n_iter_ == 3
     assert peak / parameters <= most
+
+
+@pytest.mark.parametrize(("num_features", "most"), [(8, 13), (16, 26), (768, 103)])
+def test_blocks_of_many_classes_are_as_large_as_their_features_need(num_features: int, most: int) -> None:
+    """Megabytes of logits of a block of 100,000 classes, of which each thread holds one: every block reads W, which
+    is nothing to few features, and the fewer rows, the nearer to the processor the logits stay."""
+    num_classes = 100_000
+    y = np.arange(2) * (num_classes - 1)
+    target = EncodedTarget("softmax", np.arange(num_classes), num_classes, y.astype(np.uint32), None)
+    X = np.zeros((2, num_features), np.float32)
+    weight, terms = np.full(2, 0.5), objectives.CROSS_ENTROPY_TERMS
+    objective = objectives.LinearObjective(X, target, weight, 1.0, terms, True)
+    assert objective.cache_rows * num_classes * 4 <= most * 1e6
+
+
+def test_sums_over_the_rows_of_a_block_keep_the_digits_of_class_masses() -> None:
+    """A proof charges what is missing of a class's mass, and blocks are added up in float32 where classes are many."""
+    num_classes, num_rows = 300, 3000
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, num_classes, num_rows)
+    X = rng.standard_normal((num_rows, 4), dtype=np.float32)
+    target = EncodedTarget("softmax", np.arange(num_classes), num_classes, y.astype(np.uint16), None)
+    weight, terms = np.full(num_rows, 1 / num_rows), objectives.CROSS_ENTROPY_TERMS
+    objective = objectives.LinearObjective(X, target, weight, 1.0, terms, True)
+    theta = rng.standard_normal((num_classes, 5))
+    rounded = objective.evaluate(theta).bias_gradient
+    objective.promote()
+    mass = np.maximum(objective.total_mass()[0], 1 / num_rows)
+    assert (np.abs(rounded - objective.evaluate(theta).bias_gradient) / mass).max() <= 5e-6
+
+
+def test_numbers_are_rounded_alike_in_pieces_and_at_once() -> None:
+    rng = np.random.default_rng(0)
+    for dtype, least in objectives.NEGLIGIBLE.items():
+        values = (10.0 ** rng.uniform(1.5 * np.log10(least), 0, 150_001)).astype(dtype)
+        shift = np.asarray(least / np.finfo(dtype).eps, dtype)
+        expected = (values + shift) - shift
+        np.testing.assert_array_equal(objectives.drop_negligible(values), expected)
+        assert (expected == 0).any()

@@ -69,7 +69,8 @@ PIECE_ELEMENTS = 1 << 16
 """They are rounded so many at a time."""
 _SHIFTS = {dtype: least / float(np.finfo(dtype).eps) for dtype, least in NEGLIGIBLE.items()}
 SHORT_ROW = 64
-"""Rows of so few outputs are slow to add up one by one; a product with ones, in float64, is not."""
+"""Rows are added up by a product with ones: of so few outputs in float64, of more in the rows' own dtype, because to
+convert them takes as long as their exponentials."""
 LONG_GAP = 64
 """So many rows of weight 0 in a row are worth an extra block."""
 CROSS_ENTROPY_TERMS = np.array([[0.0, 1.0, 0.0]])
