@@ -95,7 +95,7 @@ class Reduction:
         Raises
         ------
         ValueError
-            If the denominator is 0 and on_empty is "raise".
+            If the denominator is 0 and on_empty is "raise", or it is positive and no normal number.
         """
         if self.kind != "mean":
             return 1.0, 0.0
