@@ -287,6 +287,7 @@ def test_a_column_of_numbers_that_is_no_label_is_refused_by_name() -> None:
     assert read_predictions(frame, "t", "y", "logits", drop=["id"]).classes == ("cat", "dog")
     with pytest.raises(InputError, match="no column 'ID'"):
         read_predictions(frame, "t", "y", "logits", drop=["ID"])
+    assert read_predictions(frame.with_columns(pl.lit(1).alias("")), "t", "y", "logits", drop=["id", ""]).notes == []
     with pytest.raises(InputError, match="column 'y' is the target and cannot be dropped"):
         read_predictions(frame, "t", "y", "logits", drop=["y"])
     # A class that no row has can only be told by a prefix.

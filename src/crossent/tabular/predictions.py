@@ -70,7 +70,7 @@ def read_predictions(
         If a label has no column, a column of numbers is no class, a cell is missing or no number, or declared
         probabilities are none.
     """
-    refuse_names(frame.columns, source)
+    refuse_names([name for name in frame.columns if name not in (drop or [])], source)
     labels = require_column(frame, target, source)
     whole = frame
     frame = drop_columns(frame, drop, target, source)
