@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 Array = Any  # an array of any library that follows the array-API standard
@@ -10,6 +11,7 @@ __all__ = [
     "Array",
     "array_namespace",
     "as_array",
+    "divergence_terms",
     "guarded_product",
     "one_hot",
     "square_over_square",
@@ -107,3 +109,27 @@ def two_product(a: Array, b: Array | float) -> tuple[Array, Array]:
     (a_high, a_low), (b_high, b_low) = split(a), split(b)
     error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
     return product, xp.where(xp.isfinite(error), error, xp.zeros_like(error))
+
+
+NEAR = 1.5
+"""Up to this log-ratio a divergence's terms come from a series; beyond, what cancels in them costs a bit or two."""
+EXCESS = tuple(1 / math.factorial(n + 2) for n in range(21))
+"""``(e^d - 1 - d) / d²`` for ``|d| ≤ NEAR``: Taylor's series, cut off below 1e-17 of its sum."""
+
+
+def divergence_terms(xp: Any, p: Array, q: Array, log_ratio: Array, unit: float = 1.0) -> Array:
+    """Return ``unit² · p (e^d - 1 - d)``, d = log(q/p) being ``log_ratio / unit``; none is negative.
+
+    Where p or q is 0, or the ratio beyond `NEAR`, it is ``unit² (q - p - p d)``: q where p = 0, and inf where only q
+    is. A term has the relative error of d, twice, and of p or q; nothing cancels. `unit` keeps ``unit² d²`` in range.
+    """
+    d = log_ratio / unit
+    is_near = (p > 0) & (q > 0) & (xp.abs(d) <= NEAR)
+    zero = xp.zeros_like(d)
+    wide = xp.where(is_near, log_ratio, zero)
+    narrow = wide / unit
+    series = zero + EXCESS[-1]
+    for coefficient in EXCESS[-2::-1]:
+        series = series * narrow + coefficient
+    counted = xp.where(is_near | (p == 0), zero, d)
+    return xp.where(is_near, p * (wide * wide) * series, unit * (unit * (q - p * (1 + counted))))

@@ -75,6 +75,10 @@ class _JetStatistics:
     def brier(self) -> Jet:
         return self._variable("brier")
 
+    @property
+    def divergence(self) -> Jet:
+        return self._variable("divergence")
+
 
 def _column(x: Any) -> Any:
     """Return a (N,) array as (N, 1), a number as it is."""

@@ -38,6 +38,10 @@ class Statistics(Protocol):
     @property
     def mass(self) -> Any: ...
 
+    @property
+    def divergence(self) -> Any:
+        """``T² KL`` of a row with a teacher, T being the teacher's."""
+
     def lost_likelihood(self, q: float) -> Any:
         """``1 - p_y^q``."""
 
@@ -397,19 +401,18 @@ class Distillation(Loss):
     """
 
     temperature: float = 1.0
-    code = 0
+    code = 7
 
     def __post_init__(self) -> None:
         number = check_number("temperature", self.temperature, minimum=1e-150, maximum=1e150)
         object.__setattr__(self, "temperature", number)
 
     @property
-    def strength(self) -> float:
-        return float(self.temperature) ** 2
+    def parameter(self) -> float:
+        return self.temperature
 
     def of(self, s: Statistics) -> Any:
-        """T² times the cross-entropy with the teacher; its constant ``-T² H(teacher)`` is the front end's."""
-        return s.nll * self.strength
+        return s.divergence
 
     def __add__(self, other: Loss) -> Loss:
         raise TypeError(refuse("a distillation loss does not add to another", repr(other), "add the two values"))

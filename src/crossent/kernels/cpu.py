@@ -19,6 +19,7 @@ from . import (
     bfloat16,
     binary,
     curvature,
+    distillation,
     distributions,
     entries,
     general,
@@ -39,6 +40,7 @@ from .threads import SERIAL_ELEMENTS, run_rows
 __all__ = [
     "affine_moments",
     "bin_sums",
+    "distillation_value_grad",
     "draw_entries",
     "lies_within",
     "logistic_value_grad",
@@ -226,6 +228,29 @@ def softmax_value_grad(
             run_rows(kernel, rows, classes, arguments, LANES)
         else:
             run_rows(general.general_rows, rows, classes, arguments)
+    return loss
+
+
+def distillation_value_grad(
+    logits: Array, teacher: Array, temperature: float, scale: float, row_weight: Float64 | None, grad: Array | None
+) -> Float64:
+    """``T² KL(softmax(teacher/T) ‖ softmax(logits/T))`` of each row, and its gradient as `softmax_value_grad`.
+
+    Logits and teacher are float32 or float64, each its own; of a teacher's row the maximum is finite.
+    """
+    rows, classes = logits.shape
+    loss = np.empty(rows)
+    if rows:
+        arguments = (
+            _plain(logits),
+            _plain(teacher),
+            float(temperature),
+            float(scale),
+            _NO_DOUBLES if row_weight is None else _plain(row_weight),
+            _NO_ROWS[logits.dtype] if grad is None else grad,
+            loss,
+        )
+        run_rows(distillation.teacher_rows, rows, classes, arguments)
     return loss
 
 

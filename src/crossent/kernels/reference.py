@@ -17,6 +17,7 @@ from crossent.core.losses import (
     Brier,
     Combination,
     CrossEntropy,
+    Distillation,
     EntropyPenalty,
     Focal,
     GeneralizedCrossEntropy,
@@ -26,6 +27,7 @@ from crossent.core.losses import (
 )
 from crossent.core.reduction import is_silent
 from crossent.core.statistics import Rows, Target
+from crossent.core.teachers import TeacherRows
 
 from .affine_reference import affine_moments, sigmoid_affine_moments, temperature_moments
 from .probability_reference import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
@@ -34,6 +36,7 @@ __all__ = [
     "affine_moments",
     "bin_sums",
     "blocks",
+    "distillation_value_grad",
     "lies_within",
     "loss_from_table",
     "mean_at",
@@ -49,6 +52,7 @@ __all__ = [
     "softmax_value_grad",
     "squares_beside",
     "summarize_rows",
+    "teacher_rows",
     "temperature_moments",
 ]
 
@@ -63,6 +67,7 @@ _ELEMENTARY: dict[int, Callable[[float], Loss]] = {
     ZPenalty.code: lambda _: ZPenalty(1.0),
     EntropyPenalty.code: lambda _: EntropyPenalty(1.0),
     Brier.code: lambda _: Brier(),
+    Distillation.code: Distillation,
 }
 
 
@@ -188,6 +193,35 @@ def softmax_value_grad(
             if grad is not None:
                 gradient = composition.gradient(loss, rows)
                 grad[block] = _weigh(gradient, scale, _take(row_weight, block), silent[:, None])
+    return values
+
+
+def teacher_rows(logits: np.ndarray, teacher: np.ndarray, temperature: float) -> TeacherRows:
+    """Return the statistics of one block of student logits beside its teacher's, in float64."""
+    return TeacherRows(logits.astype(np.float64), teacher.astype(np.float64), temperature)
+
+
+def distillation_value_grad(
+    logits: np.ndarray,
+    teacher: np.ndarray,
+    temperature: float,
+    scale: float,
+    row_weight: np.ndarray | None,
+    grad: np.ndarray | None,
+) -> np.ndarray:
+    """Return ``T² KL(softmax(teacher/T) ‖ softmax(logits/T))`` of each row, and its gradient as `softmax_value_grad`.
+
+    Logits and teacher are float32 or float64, each its own; of a teacher's row the maximum is finite.
+    """
+    loss = Distillation(temperature)
+    values = np.empty(len(logits))
+    silent = np.zeros(1, bool)
+    with np.errstate(all="ignore"):
+        for block in blocks(*logits.shape):
+            rows = teacher_rows(logits[block], teacher[block], temperature)
+            values[block] = composition.value(loss, rows)
+            if grad is not None:
+                grad[block] = _weigh(composition.gradient(loss, rows), scale, _take(row_weight, block), silent)
     return values
 
 

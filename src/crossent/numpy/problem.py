@@ -78,12 +78,15 @@ _NAMES = {"probability": "probs", "log_probability": "log_probs", "binary_probab
 
 
 def with_teacher_temperature(options: Options) -> Options:
-    """Return options whose map divides by a distillation loss's temperature."""
+    """Return options whose map leaves a division by the temperature to a distillation loss.
+
+    The prior comes behind that division: ``z/T + κ log prior`` is ``(z + T κ log prior) / T``.
+    """
     if not isinstance(options.loss, Distillation):
         return options
     if options.temperature is not None:
         raise TypeError(refuse("a distillation loss has its own temperature", f"temperature={options.temperature!r}"))
-    return replace(options, temperature=options.loss.temperature)
+    return replace(options, prior_strength=options.loss.temperature * options.prior_strength)
 
 
 class Evaluator:

@@ -79,7 +79,7 @@ class Collector:
 
 
 def _softmax_head(head: Any) -> SoftmaxHead:
-    if not isinstance(head, SoftmaxHead) or head.top_k is not None:
+    if not isinstance(head, SoftmaxHead) or head.teacher is not None:
         got = "a teacher" if isinstance(head, SoftmaxHead) else "the sigmoid link"
         raise TypeError(refuse("statistics need labels or distributions as targets", got))
     return head

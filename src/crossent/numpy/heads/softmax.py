@@ -8,17 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crossent.core import composition
-from crossent.core.arrays import guarded_product
-from crossent.core.links import TopKRows, TopKTarget
+from crossent.core.arrays import two_sum
 from crossent.core.losses import Distillation, Loss
 from crossent.core.statistics import Rows
+from crossent.core.teachers import TeacherRows, TopKRows, TopKTarget
 from crossent.errors import describe, refuse
 from crossent.kernels import reference, registry
 from crossent.numpy.arrays import (
-    FLOAT32,
     as_ndarray,
     compute_dtype,
-    is_bfloat16,
     lies_within,
     real_array,
     typed,
@@ -68,8 +66,7 @@ class SoftmaxHead(Head):
     def __init__(self, target: Any, options: Options, shape: tuple[int, ...], num_classes: int, dtype: np.dtype):
         super().__init__(options, shape, num_classes, dtype)
         self.soft: np.ndarray | None = None
-        self.top_k: TopK | None = None
-        self.constant: np.ndarray | None = None
+        self.teacher: np.ndarray | TopK | None = None
         self.class_weight: np.ndarray | None = None
         self.label_smoothing = float(options.label_smoothing)
         if options.weight is not None:
@@ -150,10 +147,11 @@ class SoftmaxHead(Head):
         soft = typed(target, self.dtype)
         in_range = self.options.target_in_range and target.dtype.itemsize <= soft.dtype.itemsize  # else it may overflow
         _check_distributions(soft, self.loss, _MASS_TOLERANCE.get(target.dtype.itemsize, 1e-6), in_range)
-        self._set_soft(soft)
-
-    def _set_soft(self, soft: np.ndarray | None) -> None:
         self.soft = soft
+        self._count_rows()
+
+    def _count_rows(self) -> None:
+        """Resolve the reduction where every row counts."""
         weighted = float(self.num_rows) if self.row_weight is None else float(np.sum(self.row_weight))
         self._resolve(self.num_rows, weighted)
 
@@ -175,22 +173,16 @@ class SoftmaxHead(Head):
                     "or a TopK(indices, probabilities)",
                 )
             )
-        logits = logits.reshape(self.num_rows, self.num_classes)
-        if is_bfloat16(logits.dtype):
-            logits = typed(logits, FLOAT32)
-        soft = np.empty(logits.shape, dtype=self.dtype)
-        self.constant = np.empty(self.num_rows)
-        for block in reference.blocks(*logits.shape):
-            rows = reference.softmax_rows(logits[block] / np.float64(loss.temperature), None, None, None, 0.0)
-            soft[block] = rows.probability
-            # By the teacher's own surprisals, the like of which the student's are compared with: the logarithm of a
-            # probability that rounds to 1 would lose the surprise of it.
-            terms = guarded_product(soft[block].astype(np.float64), rows.surprisal)
-            self.constant[block] = loss.strength * np.sum(terms, axis=1)
-        bad = ~np.isfinite(self.constant)
+        dtype = compute_dtype(logits.dtype, "teacher")
+        teacher = typed(logits.reshape(self.num_rows, self.num_classes), dtype)
+        largest = teacher.max(axis=1)
+        bad = ~np.isfinite(largest)
         if bad.any():
-            raise ValueError(refuse("a teacher's logits must define a softmax", f"NaN in row {int(np.argmax(bad))}"))
-        self._set_soft(soft)
+            row = int(np.argmax(bad))
+            got = f"a largest logit of {largest[row]} in row {row}"
+            raise ValueError(refuse("a teacher's logits must define a softmax", got))
+        self.teacher = teacher
+        self._count_rows()
 
     def _take_top_k(self, teacher: TopK) -> None:
         indices = as_ndarray(teacher.indices, "indices")
@@ -220,6 +212,11 @@ class SoftmaxHead(Head):
                 )
             )
         total = probabilities.sum(1)
+        left, lost = np.ones(self.num_rows), np.zeros(self.num_rows)
+        for column in probabilities.T:  # of a nearly full list the rest is small, and its digits are those lost here
+            left, error = two_sum(left, -column)
+            lost += error
+        left += lost
         bad = ~(probabilities >= 0).all(1) | ~(total <= 1 + 1e-4)
         if bad.any():
             row = int(np.argmax(bad))
@@ -227,22 +224,19 @@ class SoftmaxHead(Head):
                 refuse("TopK probabilities must be non-negative with sums ≤ 1", f"{probabilities[row]} in row {row}")
             )
         # What rounding left of a full list is no mass: an empty bucket would make it an infinite loss.
-        self.remainder = np.where((1 - total > rounding) & (k < self.num_classes), 1 - total, 0.0)
-        parts = np.concatenate([probabilities, self.remainder[:, None]], axis=1)
-        logs = np.log(np.where(parts > 0, parts, 1.0))
-        self.constant = -self.loss.strength * np.sum(parts * logs, axis=1)
-        self.top_k = TopK(indices, probabilities)
-        self._set_soft(None)
+        self.remainder = np.where((left > rounding) & (k < self.num_classes), left, 0.0)
+        self.teacher = TopK(indices, probabilities)
+        self._count_rows()
 
     @property
     def takes_bfloat16(self) -> bool:
         arguments = (self.labels, self.num_classes, self.class_weight, self.label_smoothing, self.terms)
-        return self.top_k is None and self.twin.takes_bfloat16(*arguments)
+        return self.teacher is None and self.twin.takes_bfloat16(*arguments)
 
     @property
     def takes_planes(self) -> bool:
         """Whether `evaluate_planes` computes this loss."""
-        return self.top_k is None and self.twin.takes_planes(self.labels, self.terms)
+        return self.teacher is None and self.twin.takes_planes(self.labels, self.terms)
 
     def evaluate_planes(self, logits: np.ndarray, grad: np.ndarray | None) -> np.ndarray:
         """What `evaluate` returns for all rows, of logits (N, K, P) whose rows are the N · P positions."""
@@ -259,8 +253,17 @@ class SoftmaxHead(Head):
         return self._weighted(losses, slice(None))
 
     def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
-        if self.top_k is not None:
+        if isinstance(self.teacher, TopK):
             losses = self._evaluate_top_k(logits, rows, grad)
+        elif self.teacher is not None:
+            losses = self.twin.distillation_value_grad(
+                logits,
+                self.teacher[rows],
+                self.loss.temperature,  # type: ignore[attr-defined]
+                self.scale * self.slope,
+                None if self.row_weight is None else self.row_weight[rows],
+                grad,
+            )
         else:
             twin, soft = self._twin_and_soft(logits, rows)
             losses = twin.softmax_value_grad(
@@ -274,8 +277,6 @@ class SoftmaxHead(Head):
                 None if self.row_weight is None else self.row_weight[rows],
                 grad,
             )
-        if self.constant is not None:
-            losses -= self.constant[rows]
         return self._weighted(losses, rows)
 
     def _evaluate_top_k(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None) -> np.ndarray:
@@ -291,10 +292,13 @@ class SoftmaxHead(Head):
         return losses
 
     def reference_rows(self, logits: np.ndarray, rows: slice) -> Rows:
-        if self.top_k is not None:
-            indices, probabilities = self.top_k.indices[rows], self.top_k.probabilities[rows]
+        if self.teacher is not None:
+            temperature = self.loss.temperature  # type: ignore[attr-defined]
+            if not isinstance(self.teacher, TopK):
+                return reference.teacher_rows(logits, self.teacher[rows], temperature)
+            indices, probabilities = self.teacher.indices[rows], self.teacher.probabilities[rows]
             target = TopKTarget(self.num_classes, indices, probabilities, self.remainder[rows])
-            return TopKRows(logits.astype(np.float64), target)
+            return TopKRows(logits.astype(np.float64), target, temperature)
         return reference.softmax_rows(
             logits,
             None if self.labels is None else self.labels[rows],
@@ -306,8 +310,6 @@ class SoftmaxHead(Head):
     def second_order(self, logits: np.ndarray, rows: slice, vector: np.ndarray | None) -> tuple[Any, Any, Any]:
         statistics = self.reference_rows(logits, rows)
         losses = composition.value(self.loss, statistics)
-        if self.constant is not None:
-            losses = losses - self.constant[rows]
         gradient = composition.gradient(self.loss, statistics)
         if vector is None:
             second = composition.hessian_diagonal(self.loss, statistics)
