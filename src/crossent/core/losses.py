@@ -38,10 +38,6 @@ class Statistics(Protocol):
     @property
     def mass(self) -> Any: ...
 
-    @property
-    def divergence(self) -> Any:
-        """``T² KL`` of a row with a teacher, T being the teacher's."""
-
     def lost_likelihood(self, q: float) -> Any:
         """``1 - p_y^q``."""
 
@@ -411,7 +407,8 @@ class Distillation(Loss):
     def parameter(self) -> float:
         return self.temperature
 
-    def of(self, s: Statistics) -> Any:
+    def of(self, s: Any) -> Any:
+        """The statistic that only rows beside a teacher have (`crossent.core.teachers`)."""
         return s.divergence
 
     def __add__(self, other: Loss) -> Loss:

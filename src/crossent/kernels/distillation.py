@@ -262,6 +262,4 @@ def teacher_rows(
         loss[i] = value
         if with_grad:
             own_share, distance = 1.0 / (1.0 + tail), value * inverse
-            _gradient(
-                z, v, a, b, high, low, first, second, unit, inverse, share, own_share, distance, factor, grad[i]
-            )
+            _gradient(z, v, a, b, high, low, first, second, unit, inverse, share, own_share, distance, factor, grad[i])

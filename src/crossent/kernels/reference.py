@@ -73,9 +73,10 @@ _ELEMENTARY: dict[int, Callable[[float], Loss]] = {
 
 def loss_from_table(terms: np.ndarray) -> Loss:
     """Return the loss that a table of (code, scale, parameter) stands for: the inverse of `Loss.table`."""
-    return Combination(
-        tuple((float(scale), _ELEMENTARY[int(code)](float(parameter))) for code, scale, parameter in terms)
-    )
+    parts = tuple((float(scale), _ELEMENTARY[int(code)](float(parameter))) for code, scale, parameter in terms)
+    if len(parts) == 1 and isinstance(parts[0][1], Distillation):  # it stands alone, and does not scale
+        return parts[0][1]
+    return Combination(parts)
 
 
 def blocks(num_rows: int, row_elements: int) -> Iterator[slice]:

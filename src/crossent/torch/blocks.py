@@ -159,7 +159,7 @@ class KernelRows:
 
     def collect(self) -> None:
         """From now on, keep the statistics of the rows that are evaluated."""
-        if not isinstance(self.head, SoftmaxHead) or self.head.top_k is not None:
+        if not isinstance(self.head, SoftmaxHead) or self.head.teacher is not None:
             raise TypeError(refuse(STATISTICS_NEED, "another target"))
         self.collector = Collector(self.head, self.evaluator)
 

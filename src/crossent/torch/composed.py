@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from crossent.errors import refuse
 from crossent.numpy.heads import TopK
 from crossent.numpy.options import DEFAULT_LOSS, Options
 
-from .native import NativeEntries, NativeRows, softmax_losses, top_k_losses
+from .native import NativeEntries, NativeRows, distillation_losses, softmax_losses, top_k_losses
 from .rows import row_losses
 from .tensors import describe, is_traced, is_transformed, wide
 
@@ -187,16 +186,18 @@ class SoftmaxProblem:
         self.num_rows = math.prod(shape)
         self.loss = options.loss or DEFAULT_LOSS
         if isinstance(self.loss, Distillation):
-            options = _with_temperature(options, self.loss)
+            _check_distillation(options)
         self.options = options
         self.labels: Tensor | None = None
         self.soft: Tensor | None = None
         self.bad: Tensor | None = None
-        self.constant: Tensor | None = None
         self.weight: Tensor | None = None
-        self.teacher: TopK | None = None
+        self.teacher: Tensor | TopK | None = None
         self._take_target(target)
         self.offset = _log_prior(options, num_classes, device)
+        if self.offset is not None and isinstance(self.loss, Distillation):
+            # The loss divides by its temperature itself, and the prior comes behind that.
+            self.offset = self.offset * self.loss.temperature
         if options.weight is not None:
             self.weight = torch.as_tensor(options.weight, device=device).to(wide(device))
             if self.weight.shape != (num_classes,):
@@ -207,7 +208,7 @@ class SoftmaxProblem:
     def _take_target(self, target: Any) -> None:
         full = (*self.shape, self.num_classes)
         if isinstance(self.loss, Distillation):
-            self._take_teacher(target, full, self.loss)
+            self._take_teacher(target, full)
         elif isinstance(target, TopK):
             raise TypeError(refuse("a TopK target needs a distillation loss", repr(self.loss)))
         elif not target.is_floating_point():
@@ -227,9 +228,9 @@ class SoftmaxProblem:
 
     def part(self, rows: slice) -> SoftmaxProblem:
         """The problem of some of the rows."""
-        return _part(self, rows, ("labels", "soft", "bad", "constant", "row_weight", "teacher"))
+        return _part(self, rows, ("labels", "soft", "bad", "row_weight", "teacher"))
 
-    def _take_teacher(self, teacher: Any, full: tuple[int, ...], loss: Distillation) -> None:
+    def _take_teacher(self, teacher: Any, full: tuple[int, ...]) -> None:
         if isinstance(teacher, TopK):
             k = teacher.indices.shape[-1]
             indices = teacher.indices.reshape(-1, k).long()
@@ -237,9 +238,8 @@ class SoftmaxProblem:
             return
         if tuple(teacher.shape) != full:
             raise ValueError(refuse(f"a teacher must be logits of the student's shape {full}", describe(teacher)))
-        logits = teacher.reshape(-1, self.num_classes).to(self.precision)
-        self.soft = F.softmax(logits / loss.temperature, dim=-1)
-        self.constant = -loss.strength * torch.special.entr(self.soft.to(wide(self.device))).sum(-1)
+        dtype = torch.promote_types(teacher.dtype, self.precision)
+        self.teacher = teacher.reshape(-1, self.num_classes).to(dtype)
 
     def _distinct(self, indices: Tensor) -> Tensor:
         """Return a teacher's classes; where nothing can raise, rows whose classes are none become NaN."""
@@ -262,17 +262,19 @@ class SoftmaxProblem:
 
         labels, soft = part(self.labels), part(self.soft)
         mapped = _mapped(logits.to(self.precision), labels, self.options, self.offset)
-        if self.teacher is not None:
+        if isinstance(self.teacher, TopK):
             teacher = TopK(self.teacher.indices[rows], self.teacher.probabilities[rows])
-            losses = top_k_losses(mapped, teacher, self.loss.strength)
+            losses = top_k_losses(mapped, teacher, self.loss.parameter)
+        elif self.teacher is not None and self.native:
+            losses = distillation_losses(mapped, self.teacher[rows], self.loss.parameter)
+        elif self.teacher is not None:
+            losses = row_losses(mapped, None, self.teacher[rows], None, self.loss, 0.0)
         elif self.native:
             weight = None if self.weight is None else self.weight.to(self.precision)
             losses = softmax_losses(mapped, labels, soft, weight, self.loss, self.options.label_smoothing)
         else:
             losses = row_losses(mapped, labels, soft, self.weight, self.loss, self.options.label_smoothing)
         losses = losses.to(wide(self.device))
-        if self.constant is not None:
-            losses = losses + self.constant[rows]
         return self.weighted(losses, rows)
 
     def weighted(self, losses: Tensor, rows: slice) -> Tensor:
@@ -341,7 +343,7 @@ def _label_counts(labels: Tensor, row_weight: Tensor | None, class_weight: Tenso
     return counted.sum().to(own.dtype), own.sum()
 
 
-def _with_temperature(options: Options, loss: Distillation) -> Options:
+def _check_distillation(options: Options) -> None:
     for name in ("weight", "margin"):
         if getattr(options, name) is not None:
             raise TypeError(refuse(f"{name} does not apply to distillation", repr(getattr(options, name))))
@@ -349,7 +351,6 @@ def _with_temperature(options: Options, loss: Distillation) -> Options:
         raise TypeError(refuse("label_smoothing does not apply to distillation", options.label_smoothing))
     if options.temperature is not None:
         raise TypeError(refuse("a distillation loss has its own temperature", f"temperature={options.temperature!r}"))
-    return replace(options, temperature=loss.temperature)
 
 
 def _softmax_loss(input: Tensor, target: Any, options: Options, native: bool) -> Tensor:

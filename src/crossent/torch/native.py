@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossent.core.arrays import divergence_terms
 from crossent.core.losses import CrossEntropy, Loss
+from crossent.core.teachers import FAR
 from crossent.numpy.heads import TopK
 
 from .tensors import varies
 
-__all__ = ["NativeEntries", "NativeRows", "softmax_losses", "top_k_losses"]
+__all__ = ["NativeEntries", "NativeRows", "distillation_losses", "softmax_losses", "top_k_losses"]
 
 
 def _kept(compute: Callable[[Any], Tensor]) -> Any:
@@ -133,22 +135,52 @@ def softmax_losses(
     return torch.where(silent, 0.0, loss.of(rows))
 
 
-def top_k_losses(logits: Tensor, teacher: TopK, strength: float) -> Tensor:
+def distillation_losses(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """``T² KL(softmax(teacher/T) ‖ softmax(logits/T))``, differentiable in both: the terms of `crossent.core.teachers`.
+
+    The log-ratios are differences of logits less their mean under the teacher.
+    """
+    is_ruled_out = logits == -math.inf
+    counted = ~is_ruled_out & (teacher != -math.inf)
+    log_t, log_p = (F.log_softmax(z / temperature, dim=-1) for z in (teacher, logits))
+    t, p = log_t.exp(), log_p.exp()
+    difference = torch.where(counted, logits, 0.0) - torch.where(counted, teacher, 0.0)
+    first = difference.gather(-1, teacher.detach().argmax(-1, keepdim=True))
+    ratio = difference - first
+    ratio = ratio - (t * ratio).sum(-1, keepdim=True)
+    gap = -(t * (torch.where(counted, log_p, 0.0) - torch.where(counted, log_t, 0.0))).sum(-1)
+    is_near = gap.detach() < FAR
+    # Rows that are far go through the terms as those of equal logits: an overflow there would be a NaN in backward.
+    ratio = torch.where(is_near[:, None], ratio, 0.0)
+    grown = torch.where(is_near[:, None], p * torch.where(is_near, gap, 0.0).exp()[:, None], t)
+    total = divergence_terms(torch, t, grown, ratio, temperature).sum(-1)
+    excess = total / temperature**2
+    is_positive = is_near & (excess.detach() > 0)
+    safe = torch.where(is_positive, excess, 1.0)
+    near = torch.where(is_positive, temperature**2 * torch.log1p(safe), total)
+    losses = torch.where(is_near, near, temperature**2 * gap)
+    return torch.where((is_ruled_out & (t.detach() > 0)).any(-1), math.inf, losses)
+
+
+def top_k_losses(logits: Tensor, teacher: TopK, temperature: float) -> Tensor:
     """``T² KL`` with a teacher of k classes and one bucket for the rest, compared with the student's summed tail."""
+    logits = logits / temperature
     indices, listed = teacher.indices, teacher.probabilities.to(logits.dtype)
     k, num_classes = indices.shape[-1], logits.shape[-1]
-    log_probability = F.log_softmax(logits, dim=-1)
-    rest = 1 - listed.sum(-1)
+    rest = 1 - listed.sum(-1, keepdim=True)
     rounding = 4 * k * torch.finfo(teacher.probabilities.dtype).eps
     rest = torch.where((rest > rounding) & (k < num_classes), rest, 0.0)
-    unlisted = logits.scatter(-1, indices, -math.inf)
-    safe = torch.where(rest[:, None] > 0, unlisted, torch.zeros_like(unlisted))
-    bucket = torch.logsumexp(safe, -1) - torch.logsumexp(logits, -1)
-    own = log_probability.gather(-1, indices)
-    own = torch.where(listed == 0, torch.zeros_like(own), own)
-    cross = -(listed * own).sum(-1) - torch.where(rest > 0, rest * bucket, 0.0)
-    entropy = torch.special.entr(listed).sum(-1) + torch.special.entr(rest)
-    return strength * (cross - entropy)
+    log_p = F.log_softmax(logits, dim=-1)
+    unlisted = log_p.scatter(-1, indices, -math.inf)
+    has_others = (unlisted > -math.inf).any(-1, keepdim=True)
+    others = torch.logsumexp(torch.where(has_others, unlisted, 0.0), -1, keepdim=True)
+    others = torch.where(has_others, others, -math.inf)
+    t, log_p = torch.cat([listed, rest], -1), torch.cat([log_p.gather(-1, indices), others], -1)
+    possible = log_p > -math.inf
+    log_p = torch.where(possible, log_p, 0.0)
+    ratio = torch.where((t > 0) & possible, log_p - torch.where(t > 0, t, 1.0).log(), 0.0)
+    terms = divergence_terms(torch, t, torch.where(possible, log_p.exp(), 0.0), temperature * ratio, temperature)
+    return torch.where((~possible & (t.detach() > 0)).any(-1), math.inf, terms.sum(-1))
 
 
 class NativeEntries:

@@ -177,9 +177,9 @@ _linear_losses.register_autograd(_compute_gradients, setup_context=_keep_argumen
 
 
 def loss(input: Tensor, weight: Tensor, bias: Tensor | None, problem: SoftmaxProblem) -> Tensor:
-    """Return the loss of a linear head of input (N, D) whose target is labels or distributions."""
+    """Return the loss of a linear head of input (N, D) whose target is labels, distributions or a teacher's logits."""
     options = problem.options
-    target = problem.soft if problem.labels is None else problem.labels
+    target = next(t for t in (problem.labels, problem.soft, problem.teacher) if t is not None)
     missing = math.nan
     numbers = [
         float(options.label_smoothing),
@@ -195,14 +195,10 @@ def loss(input: Tensor, weight: Tensor, bias: Tensor | None, problem: SoftmaxPro
     arguments = (input, weight, bias, target, problem.weight, prior, margin)
     if options.reduction == "none":
         losses = _linear_losses(*arguments, numbers, terms)
-        if problem.constant is not None:
-            losses = losses + problem.constant
         return problem.reduce(problem.weighted(losses, slice(None)))
     factor, is_empty = factor_of(problem.counts, options, input.device)
     factors = factor * problem.weighted(input.new_ones(input.shape[0], dtype=torch.float64), slice(None))
     wanted = [t is not None and t.requires_grad and torch.is_grad_enabled() for t in (input, weight, bias)]
     total = _linear_loss(*arguments, factors, numbers, terms, wanted)[0]
-    if problem.constant is not None:
-        total = total + (factors * problem.constant).sum()
     empty = 0.0 if options.on_empty == "zero" else math.nan
     return torch.where(is_empty, empty, total).to(problem.result_dtype)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from crossent.core import composition
-from crossent.core.losses import Loss
+from crossent.core.losses import Distillation, Loss
 from crossent.core.statistics import Rows, Target
+from crossent.core.teachers import TeacherRows
 from crossent.kernels import registry
 from crossent.kernels.reference import loss_from_table
 
@@ -37,6 +38,12 @@ class Form:
     def table(self) -> np.ndarray:
         return np.array(self.loss.table(), np.float64)
 
+    @property
+    def temperature(self) -> float | None:
+        """That of a distillation loss, for which `soft` are the teacher's logits; None for any other."""
+        loss = self.loss.terms[0][1]
+        return loss.temperature if isinstance(loss, Distillation) else None
+
 
 def _array(tensor: Tensor | None, dtype: Any = None) -> Any:
     return None if tensor is None else np.ascontiguousarray(tensor.detach().resolve_neg().numpy(), dtype)
@@ -53,6 +60,15 @@ def _evaluate(
 ) -> np.ndarray:
     array = _array(logits)
     with np.errstate(all="ignore"):
+        if form.temperature is not None:
+            return registry.find(array.dtype).distillation_value_grad(
+                array,
+                _array(soft),
+                form.temperature,
+                1.0,
+                _array(row_weight, np.float64),
+                None if out is None else out.numpy(),
+            )
         return registry.find(array.dtype).softmax_value_grad(
             array,
             _array(labels, np.int64),
@@ -84,14 +100,18 @@ def _silent(labels: Tensor | None, rows: Rows) -> Tensor:
 def _curvature(logits: Tensor, vector: Tensor, targets: Any, form: Form) -> Tensor:
     """``∇²loss · vector`` of each row, in operations that PyTorch can differentiate."""
     labels, soft, class_weight = targets
-    target = Target(
-        logits.shape[-1],
-        labels=None if labels is None else labels.clamp(min=0),
-        soft=None if soft is None else soft.double(),
-        class_weight=None if class_weight is None else class_weight.double(),
-        label_smoothing=form.label_smoothing,
-    )
-    rows = Rows(logits.double(), target)
+    rows: Rows
+    if form.temperature is not None:
+        rows = TeacherRows(logits.double(), soft.double(), form.temperature)
+    else:
+        target = Target(
+            logits.shape[-1],
+            labels=None if labels is None else labels.clamp(min=0),
+            soft=None if soft is None else soft.double(),
+            class_weight=None if class_weight is None else class_weight.double(),
+            label_smoothing=form.label_smoothing,
+        )
+        rows = Rows(logits.double(), target)
     product = composition.hessian_product(form.loss, rows, vector.double())
     return torch.where(_silent(labels, rows)[:, None], 0.0, product).to(logits.dtype)
 
@@ -277,7 +297,7 @@ def row_losses(
     Parameters
     ----------
     labels : (N,) int64, -1 for rows without loss and gradient; or None
-    soft : (N, K) in the logits' dtype, or None
+    soft : (N, K) in the logits' dtype, or None; the teacher's logits, float32 or float64, of a distillation loss
     class_weight : (K,) float64, or None
     """
     if is_traced():

@@ -11,7 +11,7 @@ from crossent.core import composition
 from crossent.core.arrays import two_sum
 from crossent.core.losses import Distillation, Loss
 from crossent.core.statistics import Rows
-from crossent.core.teachers import TeacherRows, TopKRows, TopKTarget
+from crossent.core.teachers import TopKRows, TopKTarget
 from crossent.errors import describe, refuse
 from crossent.kernels import reference, registry
 from crossent.numpy.arrays import (
