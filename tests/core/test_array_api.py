@@ -15,9 +15,10 @@ from laws.tables import BY_NAME, LOSSES, LossCase, Problem, applies, problem
 from libraries import Library
 
 from crossent.core import composition, information
-from crossent.core.links import SigmoidRows, TopKRows, TopKTarget
+from crossent.core.links import SigmoidRows
 from crossent.core.logit_maps import LogitMap
 from crossent.core.statistics import STATISTICS, Rows, Target
+from crossent.core.teachers import TeacherRows, TopKRows, TopKTarget
 
 SETTINGS = ["hard", "soft", "weighted", "weighted-soft", "weighted-smoothed", "soft-smoothed", "masked"]
 
@@ -103,18 +104,30 @@ def test_top_k_teacher(library: Library) -> None:
     z = np.array([[0.3, -1.2, 2.5, 0.7], [1.0, 1.0, -2.0, 0.0]])
     indices, t = np.array([[2, 0], [3, 1]]), np.array([[0.6, 0.2], [0.5, 0.5]])
     teacher = TopKTarget(4, library.array(indices), library.array(t), library.array(1 - t.sum(axis=1)))
-    rows = TopKRows(library.array(z), teacher)
-    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    rows = TopKRows(library.array(z), teacher, 2.0)
+    p = np.exp(z / 2) / np.exp(z / 2).sum(axis=1, keepdims=True)
     listed = np.take_along_axis(p, indices, axis=1)
     rest, left = 1 - listed.sum(axis=1), 1 - t.sum(axis=1)
-    nll = -(t * np.log(listed)).sum(axis=1) - left * np.log(rest)
+    bucket = left * np.log(np.where(left > 0, left, 1) / rest)
     gradient = p.copy()
     for i in range(2):
         share = left[i] * p[i] / rest[i]
         share[indices[i]] = t[i]
         gradient[i] -= share
-    agree(library.numpy(rows.nll), nll, 1e-13)
-    agree(library.numpy(rows.gradient_row("nll")), gradient, 1e-13)
+    agree(library.numpy(rows.divergence), 4 * ((t * np.log(t / listed)).sum(axis=1) + bucket), 1e-13)
+    agree(library.numpy(rows.gradient_row("divergence")), 2 * gradient, 1e-13)
+
+
+def test_teacher(library: Library) -> None:
+    z = np.array([[0.3, -1.2, 2.5, 0.7], [1.0, 1.0, -2.0, 0.0], [0.5, 1.0, 2.0, 3.0]])
+    v = np.array([[1.3, 0.2, -9.5, 0.4], [1.0, 1.0, -2.0, 1e-9], [9.0, 1.0, 2.0, 3.0]])
+    rows = TeacherRows(library.array(z), library.array(v), 2.0)
+    p, t = (np.exp(x / 2) / np.exp(x / 2).sum(axis=1, keepdims=True) for x in (z, v))
+    exact = 4 * (t * np.log(t / p)).sum(axis=1)
+    exact[1] = 1e-18 * t[1, 3] * (1 - t[1, 3]) / 2
+    assert is_native(library, rows.divergence)
+    agree(library.numpy(rows.divergence), exact, 1e-8)
+    agree(library.numpy(rows.gradient_row("divergence")), 2 * (p - t), 1e-13)
 
 
 def test_logit_maps(library: Library) -> None:

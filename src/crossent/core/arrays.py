@@ -13,6 +13,7 @@ __all__ = [
     "as_array",
     "divergence_terms",
     "guarded_product",
+    "log_ratio",
     "one_hot",
     "square_over_square",
     "sum_pair",
@@ -71,16 +72,15 @@ def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
     return total, xp.where(xp.isfinite(total), error, xp.zeros_like(error))
 
 
-def sum_pair(values: Array) -> tuple[Array, Array]:
-    """Return ``Σ_k values_k ≥ 0`` over the last axis, rounded, and what rounding lost.
+def sum_pair(values: Array, axis: int = -1) -> tuple[Array, Array]:
+    """Return ``Σ_k values_k ≥ 0`` over an axis, rounded, and what rounding lost.
 
     Numbers are cut at a multiple of ``ulp(K max)`` (Rump, Ogita and Oishi 2008): the upper parts add up exactly.
     """
     xp = array_namespace(values)
-    num_classes = values.shape[-1]
-    cut = num_classes * xp.max(values, axis=-1, keepdims=True)
+    cut = values.shape[axis] * xp.max(values, axis=axis, keepdims=True)
     upper = (cut + values) - cut
-    return two_sum(xp.sum(upper, axis=-1), xp.sum(values - upper, axis=-1))
+    return two_sum(xp.sum(upper, axis=axis), xp.sum(values - upper, axis=axis))
 
 
 def square_over_square(squares: Array, base: Array, low: Array, total: Array, total_low: Array) -> Array:
@@ -133,3 +133,16 @@ def divergence_terms(xp: Any, p: Array, q: Array, log_ratio: Array, unit: float 
         series = series * narrow + coefficient
     counted = xp.where(is_near | (p == 0), zero, d)
     return xp.where(is_near, p * (wide * wide) * series, unit * (unit * (q - p * (1 + counted))))
+
+
+def log_ratio(xp: Any, q: Array, p: Array, difference: Array) -> Array:
+    """Return ``log(q/p)`` of positive numbers: near 1 by log1p, where no digits cancel.
+
+    `difference` is ``log q - log p``, which takes over where the quotient is beyond the dtype's range.
+    """
+    is_near = (q > 0.5 * p) & (q < 2 * p)
+    apart = xp.where(is_near, q - p, xp.zeros_like(p)) / p
+    quotient, limits = q / p, xp.finfo(p.dtype)
+    is_normal = (q >= limits.smallest_normal) & (quotient >= limits.smallest_normal) & (quotient <= limits.max)
+    far = xp.where(is_normal, xp.log(xp.where(is_normal, quotient, xp.ones_like(p))), difference)
+    return xp.where(is_near, xp.log1p(apart), far)

@@ -22,7 +22,16 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from crossent.core.arrays import Array, array_namespace, divergence_terms, one_hot, sum_pair, two_product, two_sum
+from crossent.core.arrays import (
+    Array,
+    array_namespace,
+    divergence_terms,
+    log_ratio,
+    one_hot,
+    sum_pair,
+    two_product,
+    two_sum,
+)
 from crossent.core.statistics import Rows, Target
 
 FAR = 30.0
@@ -210,11 +219,8 @@ class TopKRows(TemperedRows):
 
     def _terms(self, t: Array, p: Array, surprisal: Array) -> Array:
         xp = self.xp
-        is_close = (p > 0.5 * t) & (p < 2 * t)
-        one = xp.ones_like(p)
-        safe = xp.where(t > 0, t, one)
-        relative = xp.where(is_close, p - t, xp.zeros_like(p)) / safe
-        ratio = xp.where(is_close, xp.log1p(relative), -surprisal - xp.log(safe))
+        safe = xp.where(t > 0, t, xp.ones_like(t))
+        ratio = log_ratio(xp, p, safe, -surprisal - xp.log(safe))
         return divergence_terms(xp, t, p, self.temperature * ratio, self.temperature)
 
     @cached_property
