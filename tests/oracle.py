@@ -234,9 +234,10 @@ def distillation_row(
     teacher: Sequence[float] | tuple[Sequence[int], Sequence[float]],
     temperature: float,
 ) -> Row:
-    """``T² KL(teacher ‖ softmax(z/T))``.
+    """``T² KL(teacher ‖ softmax(z/T))``, as ``Σ t log(t/p) - t + p``.
 
-    The teacher is logits, or (indices, probabilities): its remaining mass is one bucket.
+    The teacher is logits, or (indices, probabilities): its remaining mass is one bucket. With logits the value is
+    judged by itself, with probabilities by ``Σ t |log(t/p)|``.
     """
     z = _unmasked(logits)
     num_classes = len(z)
@@ -255,19 +256,25 @@ def distillation_row(
         def buckets(values: Sequence[Any]) -> list[tuple[Any, Any]]:
             p = [exp(-s) for s in surprisals([x / T for x in values])]
             pairs = [(t[i], p[k]) for i, k in enumerate(kept)]
-            if rest > 0:
+            if len(kept) < num_classes:
                 pairs.append((rest, total(p[k] for k in range(num_classes) if k not in kept)))
             return pairs
 
         def loss(values: Sequence[Any]) -> Any:
-            return T**2 * total(a * (log(a) - log(b)) for a, b in buckets(values) if a > 0)
+            return T**2 * total(a * (log(a) - log(b)) - a + b if a > 0 else b for a, b in buckets(values))
 
         axes = [
             Series.of(loss([Series(x, 1) if j == k else mpf(x) for j, x in enumerate(z)])) for k in range(num_classes)
         ]
         row = Row(axes[0].a, [x.b for x in axes], [2 * x.c for x in axes])
         pairs = buckets([mpf(x) for x in z])
-        row.value_scale = T**2 * total(a * (abs(log(a)) + abs(log(b))) for a, b in pairs if a > 0)
+        if not top_k:
+            closed = distilled_row(logits, teacher, temperature)  # type: ignore[arg-type]
+            if closed.value == 0:
+                return closed
+            row.value_scale, row.gradient_scale = abs(row.value), closed.gradient_scale
+            return row
+        row.value_scale = T**2 * total(a * abs(log(a) - log(b)) for a, b in pairs if a > 0)
         p = [exp(-s) for s in surprisals([mpf(x) / T for x in z])]
         share = {k: t[i] for i, k in enumerate(kept)}
         outside = total(p[k] for k in range(num_classes) if k not in share)
@@ -277,12 +284,58 @@ def distillation_row(
     return row
 
 
+def distilled_row(logits: Sequence[float], teacher: Sequence[float], temperature: float) -> Row:
+    """``T² KL`` for a teacher's logits and any number of classes, in closed form: value, gradient, diagonal.
+
+    A component of the gradient is judged by ``T (p + t) min(1, |w| + Σ t |w| + KL)``, w the log-ratio less its mean:
+    near equality p - t is t times a difference of log-ratios, which is what it is a sum of.
+    """
+    T = mpf(temperature)
+    with mp.workdps(30):
+        scaled = [[mpf(float(x)) / T for x in values] for values in (logits, teacher)]
+        spread = max(max(x) - min(y for y in x if mp.isfinite(y)) for x in scaled)
+        digits = 2 * GUARD_DIGITS + int(2 * spread / math.log(10))
+    with mp.workdps(digits + 20):
+        scaled_z, scaled_v = ([mpf(float(x)) / T for x in values] for values in (logits, teacher))
+        scaled_z, scaled_v = ([x if mp.isfinite(x) else max(z) + MASKED for x in z] for z in (scaled_z, scaled_v))
+        log_p, log_t = ([-s for s in _closed_surprisals(x)] for x in (scaled_z, scaled_v))
+        p, t = ([mp.exp(x) for x in logs] for logs in (log_p, log_t))
+        ratio = [b - a for a, b in zip(log_t, log_p, strict=True)]
+        nats = total(a * -d for a, d in zip(t, ratio, strict=True))
+        if nats < mpf(10) ** -digits:  # equal but for a constant: what is left is the rounding here
+            nats, ratio = mpf(0), [mpf(0)] * len(ratio)
+            p = t
+        mean = total(a * d for a, d in zip(t, ratio, strict=True))
+        apart = [abs(d - mean) for d in ratio]
+        common = total(a * x for a, x in zip(t, apart, strict=True)) + nats
+        row = Row(T**2 * nats, [T * (b - a) for a, b in zip(t, p, strict=True)], [b * (1 - b) for b in p])
+        row.value_scale, row.hessian_scale = row.value, row.hessian
+        row.gradient_scale = [T * (a + b) * min(mpf(1), x + common) for a, b, x in zip(t, p, apart, strict=True)]
+        if any(x == -math.inf and y > -math.inf for x, y in zip(logits, teacher, strict=True)):
+            row.value = mpf("inf")
+    return row
+
+
+def _closed_surprisals(z: Sequence[Any]) -> list[Any]:
+    top = max(z)
+    log_sum = top + mp.log(total(mp.exp(x - top) for x in z))
+    return [log_sum - x for x in z]
+
+
 def divergence(p: Sequence[float], q: Sequence[float]) -> Any:
-    """``KL(p ‖ q)`` in nats, ``0 log 0 = 0``."""
-    with mp.workdps(GUARD_DIGITS):
-        if any(a > 0 and b == 0 for a, b in zip(p, q, strict=True)):
+    """``KL(p ‖ q) = Σ p log(p/q) - p + q`` of the given numbers, in nats, ``0 log 0 = 0``."""
+    with mp.workdps(2 * GUARD_DIGITS):
+        pairs = [(mpf(float(a)), mpf(float(b))) for a, b in zip(p, q, strict=True)]
+        if any(a > 0 and b == 0 for a, b in pairs):
             return mpf("inf")
-        return total(mpf(float(a)) * log(mpf(float(a)) / mpf(float(b))) for a, b in zip(p, q, strict=True) if a > 0)
+        return total((a * log(a / b) if a > 0 else 0) - a + b for a, b in pairs)
+
+
+def js_divergence(p: Sequence[float], q: Sequence[float]) -> Any:
+    """``½ KL(p ‖ m) + ½ KL(q ‖ m)`` with m = (p + q)/2, in nats."""
+    with mp.workdps(2 * GUARD_DIGITS):
+        pairs = [(mpf(float(a)), mpf(float(b))) for a, b in zip(p, q, strict=True)]
+        return total(x * log(2 * x / (a + b)) for a, b in pairs for x in (a, b) if x > 0) / 2
 
 
 def entropy(p: Sequence[float]) -> Any:

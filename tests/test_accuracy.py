@@ -10,11 +10,13 @@ import adversarial
 import numpy as np
 import oracle
 import pytest
-from accuracy.judge import DTYPES, GRADIENT_BAR, VALUE_BAR, judge, largest_multiplier, slack_of
+from accuracy import divergences
+from accuracy.judge import DTYPES, GRADIENT_BAR, VALUE_BAR, judge, largest_multiplier, scaled, slack_of
+from accuracy.reductions import as_one
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws.tables import LOSSES, LossCase
-from oracle import Options, Row
+from oracle import Options, Row, mpf
 
 import crossent as ce
 
@@ -143,22 +145,27 @@ def test_maps_are_judged_on_their_rounded_output(twin: str, dtype: Any) -> None:
         judge((value, grad.astype(np.float64) / slope), rows, case.terms, dtype, slack_of(4, dtype, 2.0))
 
 
+def test_distillation(twin: str) -> None:
+    found = divergences.distillation(4) | divergences.many_classes([300]) | divergences.top_k(6)
+    assert [text for errors in found.values() for text in errors.broken()] == []
+
+
 @BOTH_DTYPES
-def test_distillation(twin: str, dtype: Any) -> None:
-    case = BY_LOSS["CrossEntropy()"]
-    rng = np.random.default_rng(3)
-    z, _ = adversarial.rows(4, dtype, repeats=1)
-    for temperature in (1.0, 2.0):
-        teacher = rng.normal(scale=3, size=z.shape).astype(dtype)
-        rows = [oracle.distillation_row(row, t, temperature) for row, t in zip(z, teacher.tolist(), strict=True)]
-        results = ce.value_and_grad(z, teacher, loss=ce.Distillation(temperature), reduction="none")
-        judge(results, rows, case.terms, dtype, slack_of(4, dtype, temperature**2))
-        indices = np.argsort(-teacher, axis=1)[:, :2]
-        t = np.array([[0.625, 0.25]] * len(z), dtype=dtype)
-        pairs = zip(z, zip(indices.tolist(), t.tolist(), strict=True), strict=True)
-        rows = [oracle.distillation_row(row, listed, temperature) for row, listed in pairs]
-        top_k = ce.value_and_grad(z, ce.TopK(indices, t), loss=ce.Distillation(temperature), reduction="none")
-        judge(top_k, rows, case.terms, dtype, slack_of(4, dtype, temperature**2))
+def test_distillation_reduced(twin: str, dtype: Any) -> None:
+    """Weighted, over a number, near equality: value and gradient of the sum of the rows."""
+    rng = np.random.default_rng(4)
+    v = rng.normal(scale=2.0, size=(6, 5)).astype(dtype)
+    z = (v * (1 + 1e-3 * rng.normal(size=v.shape))).astype(dtype)
+    weight = np.array([0.0, 1.0, 2.5, 0.125, 1e-3, 3.0])
+    rows = [oracle.distilled_row(a, b, 20.0) for a, b in zip(z, v, strict=True)]
+    one = as_one([scaled(row, mpf(w) / 7) for row, w in zip(rows, weight, strict=True)])
+    options = {"loss": ce.Distillation(20.0), "sample_weight": weight}
+    value, grad = ce.value_and_grad(z, v, normalizer=7.0, **options)
+    judge(([value], grad.reshape(1, -1)), [one], oracle.CROSS_ENTROPY, dtype, slack_of(5, dtype))
+    product = ce.hessian_vector_product(z, v, z, reduction="sum", **options)
+    p = ce.softmax(z.astype(np.float64) / 20)
+    expected = weight[:, None] * p * (z - (p * z).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(product, expected, rtol=1e-5 if dtype == np.float32 else 1e-13, atol=1e-16)
 
 
 def check_elementwise(got: np.ndarray, exact: list[list[Any]], scale: list[list[Any]], dtype: Any, bar: float) -> None:

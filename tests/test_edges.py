@@ -124,4 +124,31 @@ def test_information_at_the_smallest_numbers() -> None:
 
 def test_distilling_from_oneself_costs_nothing() -> None:
     logits = np.random.default_rng(3).normal(size=(50, 20)).astype(np.float32)
-    assert abs(ce.distillation_loss(logits, logits, temperature=2.0)) < 1e-7
+    assert ce.distillation_loss(logits, logits, temperature=2.0) == 0
+    value, grad = ce.value_and_grad(logits, logits + 64, loss=ce.Distillation(3.0))
+    assert value < 1e-8 or np.abs(grad).max() < 1e-6  # what adding 64 rounds off
+    exact = ce.value_and_grad(np.float64(logits), np.float64(logits) + 64, loss=ce.Distillation(3.0))
+    assert (exact.value, np.abs(exact.grad).max()) == (0, 0)
+
+
+@pytest.mark.parametrize("temperature", [1e-200, 1e-3, 1e200])
+def test_a_temperature_of_any_size(twin: str, temperature: float) -> None:
+    """Towards infinity T² KL is half the variance of the differences of logits under equal probabilities."""
+    z, v = np.array([[0.0, 1.0, 5.0]]), np.array([[0.0, 2.0, 3.0]])
+    value, grad = ce.value_and_grad(z, v, loss=ce.Distillation(temperature))
+    difference = (z - v)[0] - np.mean(z - v)
+    if temperature > 1:
+        assert value == pytest.approx((difference**2).mean() / 2, rel=1e-14)
+        np.testing.assert_allclose(grad[0], difference / 3, rtol=1e-14)
+    else:  # both have all their mass on the last class
+        assert value == 0
+        np.testing.assert_array_equal(grad, 0)
+
+
+def test_a_teacher_keeps_its_own_digits(twin: str) -> None:
+    """A float64 teacher of a float32 student is not rounded first."""
+    z = np.array([[0.5, 1.0, 2.0]], np.float32)
+    v = z.astype(np.float64) + np.array([[1e-12, 0.0, 0.0]])
+    value = ce.distillation_loss(z, v)
+    assert value == pytest.approx(ce.distillation_loss(z.astype(np.float64), v), rel=1e-6)
+    assert value > 0

@@ -185,6 +185,10 @@ def test_distillation_and_information():
     row = oracle.distillation_row(Z, teacher, T)
     assert float(row.value) == pytest.approx(T**2 * (t * np.log(t / p)).sum(), rel=1e-13, abs=0)
     np.testing.assert_allclose([float(g) for g in row.gradient], T * (p - t), rtol=1e-12)
+    closed = oracle.distilled_row(Z, teacher, T)
+    pairs = [([x.value], x.gradient, x.hessian) for x in (row, closed)]
+    for series, formula in zip(*pairs, strict=True):
+        np.testing.assert_allclose([float(a / b) for a, b in zip(series, formula, strict=True)], 1.0, rtol=1e-15)
     row = oracle.distillation_row(Z, ([3, 0], [0.5, 0.25]), T)
     rest = 1 - p[3] - p[0]
     value = 0.5 * math.log(0.5 / p[3]) + 0.25 * math.log(0.25 / p[0]) + 0.25 * math.log(0.25 / rest)
@@ -194,6 +198,7 @@ def test_distillation_and_information():
     assert float(everything.value) == pytest.approx(float(divergence), rel=1e-12, abs=0)
     assert float(oracle.entropy([0.5, 0.5, 0.0])) == pytest.approx(math.log(2), rel=1e-15, abs=0)
     assert oracle.divergence([0.5, 0.5], [1.0, 0.0]) == mpf("inf")
+    assert float(oracle.js_divergence([1.0, 0.0], [0.0, 1.0])) == pytest.approx(math.log(2), rel=1e-15, abs=0)
 
 
 def test_ulps():

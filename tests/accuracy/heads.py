@@ -10,7 +10,6 @@ import oracle
 from oracle import Options, Row, Term, mp, mpf
 
 import crossent as ce
-from crossent import information
 from crossent.numpy.options import Options as NumpyOptions
 from crossent.numpy.problem import make_map
 
@@ -200,7 +199,7 @@ def products(rows: int) -> dict[Key, Errors]:
 
 
 def distances(repeats: int) -> dict[Key, Errors]:
-    """Entropy, and the divergence of distributions far apart, close and equal, in ulps of the summed magnitudes."""
+    """Entropy of flat and of peaked distributions; divergences have a module of their own."""
     found = {}
     for dtype in DTYPES:
         errors = found["information", "information measures", np.dtype(dtype).name] = Errors.of(CE, dtype)
@@ -208,14 +207,7 @@ def distances(repeats: int) -> dict[Key, Errors]:
             rng = np.random.default_rng([seed, 19])
             p = rng.dirichlet(np.full(6, (0.05, 1.0, 10.0)[seed % 3])).astype(dtype)
             p = np.maximum(p, np.finfo(dtype).smallest_normal)
-            q = (p * (1 + rng.normal(scale=(1e-6, 0.1, 0.0)[seed // 3 % 3], size=6))).astype(dtype)
-            q = np.maximum(q, np.finfo(dtype).smallest_normal)
-            q = np.minimum(q, dtype(1))
             with mp.workdps(oracle.GUARD_DIGITS):
-                logs = [(mpf(float(a)), mp.log(mpf(float(a)) / mpf(float(b)))) for a, b in zip(p, q, strict=True)]
-                magnitude = sum(abs(a * b) for a, b in logs)
                 entropy = Row(oracle.entropy(p), value_scale=abs(oracle.entropy(p)))
-                divergence = Row(oracle.divergence(p, q), value_scale=magnitude)
-            for got, row in ((ce.entropy(p), entropy), (information.kl_divergence(p, q), divergence)):
-                errors.judge(([got],), [row], dtype, slack_of(6, dtype), 1)
+            errors.judge(([ce.entropy(p)],), [entropy], dtype, slack_of(6, dtype), 1)
     return found

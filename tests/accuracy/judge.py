@@ -26,6 +26,8 @@ from oracle import Row, Term
 VALUE_BAR = {np.float32: 2, np.float64: 4}
 GRADIENT_BAR = {np.float32: 4, np.float64: 8}
 HESSIAN_BAR = 16
+DIVERGENCE_BAR = {np.float32: 4, np.float64: 8}
+"""Of the value of a divergence, relative to itself; a gradient's is as ever."""
 DTYPES = [np.float32, np.float64]
 WHAT = ("value", "gradient", "diagonal")
 

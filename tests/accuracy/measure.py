@@ -13,7 +13,7 @@ from oracle import Options, Row, Term
 
 import crossent as ce
 
-from . import families, heads, linear, reductions
+from . import divergences, families, heads, linear, reductions
 from .errors import Errors, Key
 from .families import Family, Problem
 from .judge import DTYPES, largest_multiplier, slack_of
@@ -127,5 +127,11 @@ def parts(budget: str) -> dict[str, Callable[[], dict[Key, Errors]]]:
         "probabilities": lambda: heads.probabilities(60 if full else 10),
         "statistics": lambda: heads.statistics(100 if full else 13),
         "products": lambda: heads.products(30 if full else 4) | heads.distances(60 if full else 10),
+        "divergences": lambda: (
+            divergences.distillation(24 if full else 8)
+            | divergences.many_classes([300, 1000] if full else [300])
+            | divergences.top_k(30 if full else 8)
+            | divergences.measures(200 if full else 64)
+        ),
         "linear head": lambda: linear.measure(60 if full else 9),
     }

@@ -11,7 +11,7 @@ import pytest
 
 import crossent as ce
 
-from . import families, heads, linear, measure, reductions, report, run
+from . import divergences, families, heads, linear, measure, reductions, report, run
 from .compare import LOSSES, compare
 from .judge import DTYPES
 from .peers import BINARY_FOCAL, LABELS, available
@@ -45,6 +45,7 @@ PARTS = {
     "products": lambda: heads.products(3),
     "linear head": lambda: linear.measure(3),
     "many classes": lambda: measure.many_classes([3000]),
+    "divergences": lambda: divergences.measures(64),
 }
 
 
@@ -113,6 +114,44 @@ def test_the_bars_have_teeth(function: Any) -> None:
     found = measure.dense(24, 8, (function, ce.value_grad_hess), [case])
     assert all(errors.broken() for errors in found.values())
     assert all(record["gradient"]["max"] > record["gradient"]["bar"] for record in run.records_of(found))
+
+
+def by_subtraction(student: np.ndarray, teacher: np.ndarray, temperature: float) -> Any:
+    """Distillation as cross-entropy less entropy."""
+    t = ce.softmax(teacher.astype(np.float64) / temperature).astype(teacher.dtype)
+    losses = ce.cross_entropy(student / temperature, t, reduction="none") - ce.entropy(t)
+    return temperature**2 * losses, temperature * (ce.softmax(student / temperature) - t)
+
+
+def slightly_more(student: np.ndarray, teacher: np.ndarray, temperature: float) -> Any:
+    value, gradient, _ = divergences.distilled(student, teacher, temperature)
+    return value * (1 + 12 * np.finfo(value.dtype).eps), gradient
+
+
+@pytest.mark.parametrize("function", [by_subtraction, slightly_more])
+def test_the_bars_of_distillation_have_teeth(function: Any) -> None:
+    found = divergences.distillation(8, function, divergences.FAMILIES[:1])
+    assert all(errors.broken() for errors in found.values())
+
+
+def test_the_bars_of_divergences_have_teeth() -> None:
+    """Textbook formulas, and sums of both signs, break them."""
+
+    def kl(p: np.ndarray, q: np.ndarray) -> Any:
+        return (p * np.log(p / q)).sum()
+
+    found = divergences.measures(32, {"KL": kl, "JS": lambda p, q: (kl(p, (p + q) / 2) + kl(q, (p + q) / 2)) / 2})
+    assert all(errors.broken() for errors in found.values())
+
+
+def test_divergences_are_never_negative() -> None:
+    for repeat in range(200):
+        rng = np.random.default_rng(repeat)
+        p = rng.dirichlet(np.ones(50)).astype((np.float32, np.float64)[repeat % 2])
+        q = np.where(rng.random(50) < 0.5, p, np.nextafter(p, p.dtype.type(repeat % 3 == 0)))
+        assert min(ce.kl_divergence(p, q), ce.kl_divergence(q, p), ce.js_divergence(p, q)) >= 0
+        assert ce.information.mutual_information(np.outer(p, q)) >= 0
+        assert ce.distillation_loss(np.log(q), np.log(p), temperature=10.0 ** (repeat % 9 - 4)) >= 0
 
 
 def test_families_are_the_same_every_time_and_differ_by_seed() -> None:
