@@ -312,7 +312,8 @@ def distilled_row(logits: Sequence[float], teacher: Sequence[float], temperature
         row.value_scale, row.hessian_scale = row.value, row.hessian
         row.gradient_scale = [T * (a + b) * min(mpf(1), x + common) for a, b, x in zip(t, p, apart, strict=True)]
         if any(x == -math.inf and y > -math.inf for x, y in zip(logits, teacher, strict=True)):
-            row.value = mpf("inf")
+            row.value = mpf("inf")  # no divergence is there to take log-ratios from
+            row.gradient_scale = [T * (a + b) for a, b in zip(t, p, strict=True)]
     return row
 
 
