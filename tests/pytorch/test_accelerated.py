@@ -202,6 +202,16 @@ def test_a_label_out_of_range_is_nan_and_an_ignored_row_is_silent(device: str) -
     assert (logits.grad[3] == 0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64], ids=str)
+def test_a_label_with_the_bits_of_ignore_index_is_out_of_range(dtype: torch.dtype, device: str) -> None:
+    labels = torch.tensor([0, 1, 2]).to(dtype)
+    labels.numpy()[1] = 2 ** (8 * dtype.itemsize) - 100
+    logits = torch.randn(3, 5, generator=torch.Generator().manual_seed(6)).to(device).requires_grad_()
+    loss = cet.cross_entropy(logits, labels.to(device), reduction="none")
+    assert "_LossBackward" in loss.grad_fn.name()
+    assert loss.isnan().tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize("on_empty", ["nan", "zero", "raise"])
 def test_a_mean_over_nothing(on_empty: str, device: str) -> None:
     logits = torch.randn(3, 4).to(device).requires_grad_()

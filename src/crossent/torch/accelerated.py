@@ -20,7 +20,7 @@ from crossent.errors import refuse
 from crossent.numpy.options import Options
 
 from .composed import reduction_of
-from .tensors import PLAIN, describe, is_traced, is_transformed
+from .tensors import PLAIN, describe, int64_labels, is_traced, is_transformed
 
 __all__ = ["Rows", "loss", "serves"]
 
@@ -115,6 +115,8 @@ class Rows:
         if tuple(target.shape) != tuple(asked):
             what = "a floating target must have the logits' shape" if self.is_soft else "labels must have shape"
             raise ValueError(refuse(f"{what} {tuple(asked)}", describe(target)))
+        if target.dtype is torch.uint64:  # the kernels read labels as int64
+            target = int64_labels(target, options.ignore_index)
         self.target = _Layout.of(target.detach(), has_classes=self.is_soft)
         self.weight = None if options.weight is None else options.weight.detach().contiguous()
         if self.weight is not None and tuple(self.weight.shape) != (self.num_classes,):

@@ -22,7 +22,7 @@ from crossent.numpy.options import DEFAULT_LOSS, Options
 
 from .native import NativeEntries, NativeRows, distillation_losses, softmax_losses, top_k_losses
 from .rows import row_losses
-from .tensors import describe, is_traced, is_transformed, wide
+from .tensors import describe, int64_labels, is_traced, is_transformed, wide
 
 __all__ = ["SigmoidProblem", "SoftmaxProblem", "counts_of", "factor_of", "loss", "reduction_of"]
 
@@ -110,7 +110,8 @@ def _reduced(losses: Tensor, counts: tuple[Any, Any], options: Options) -> Tenso
 
 def _counted_labels(target: Tensor, num_classes: int, options: Options) -> tuple[Tensor, Tensor | None]:
     """Return labels, -1 where ignored; and which are out of range, where that cannot raise."""
-    target = target.reshape(-1).long()
+    given = target.reshape(-1)
+    target = int64_labels(given, options.ignore_index)
     ignored = target == int(options.ignore_index)
     bad = ~ignored & ((target < 0) | (target >= num_classes))
     if not _is_readable():
@@ -122,7 +123,7 @@ def _counted_labels(target: Tensor, num_classes: int, options: Options) -> tuple
         raise ValueError(
             refuse(
                 f"labels must lie in 0..{num_classes - 1} or equal ignore_index={options.ignore_index}",
-                f"{int(target[row])} in row {row}",
+                f"{given[row].item()} in row {row}",
             )
         )
     return torch.where(ignored, -1, target), None
@@ -321,7 +322,8 @@ class SoftmaxProblem:
 def counts_of(target: Tensor, options: Options, num_classes: int, class_axis: int) -> Tensor:
     """Return (count, weights) of the rows of a target that count: what a mean over them divides by, float64."""
     if options.kind == "sigmoid":
-        counted = target.numel() if target.is_floating_point() else (target != int(options.ignore_index)).sum()
+        labels = None if target.is_floating_point() else int64_labels(target, options.ignore_index)
+        counted = target.numel() if labels is None else (labels != int(options.ignore_index)).sum()
         return torch.as_tensor([counted, counted], dtype=wide(target.device))
     shape = list(target.shape)
     if target.is_floating_point():
@@ -415,13 +417,14 @@ class SigmoidProblem:
         names += [name for name in ("negative", "positive") if self._is_of_rows(getattr(self, name))]
         return _part(self, rows, names)
 
-    def _counted(self, target: Tensor) -> Tensor:
+    def _counted(self, given: Tensor) -> Tensor:
+        target = int64_labels(given, self.options.ignore_index)
         counted = target != int(self.options.ignore_index)
         bad = counted & (target != 0) & (target != 1)
         if _is_readable() and target.device.type == "cpu" and bool(bad.any()):
             index = tuple(int(i) for i in bad.nonzero()[0])
             asked = f"integer targets must be 0, 1 or ignore_index={self.options.ignore_index}"
-            raise ValueError(refuse(asked, f"{int(target[index])} at index {index}"))
+            raise ValueError(refuse(asked, f"{given[index].item()} at index {index}"))
         self.counted, self.bad = counted, bad
         return torch.where(counted, target, 0)
 

@@ -22,7 +22,7 @@ from . import accelerated, recorded
 from .blocks import STATISTICS_NEED, KernelRows, NativeRows, Rows, one_pass
 from .composed import SigmoidProblem, SoftmaxProblem
 from .recomputed import losses_in_blocks
-from .tensors import NUMBERS, describe, is_traced, is_transformed, other_tensors, wants_gradients, wide
+from .tensors import NUMBERS, describe, int64_labels, is_traced, is_transformed, other_tensors, wants_gradients, wide
 
 __all__ = ["LinearStatistics", "LinearValue", "loss"]
 
@@ -220,7 +220,10 @@ def loss(
         return result
     value, *statistics = result
     found = LinearStatistics(*statistics)
-    counted = torch.ones_like(found.correct) if target.is_floating_point() else target != options.ignore_index
+    if target.is_floating_point():
+        counted = torch.ones_like(found.correct)
+    else:
+        counted = int64_labels(target, options.ignore_index) != options.ignore_index
     count = counted.sum()
     accuracy = (found.correct & counted).sum() / count
     if options.on_empty == "zero":

@@ -102,6 +102,17 @@ def wide(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64  # which is all that Metal has
 
 
+def int64_labels(labels: Tensor, ignore_index: Any) -> Tensor:
+    """Return integer labels as int64, in which they compare with any `ignore_index` without wrapping.
+
+    A uint64 label beyond int64 becomes a negative number that is not `ignore_index`: out of range, as it was.
+    """
+    found = labels.long()
+    if labels.dtype is not torch.uint64:
+        return found
+    return torch.where(found < 0, -2 if ignore_index == -1 else -1, found)
+
+
 def is_distributed(tensor: Tensor) -> bool:
     """Whether it is a DTensor. Asked by name: importing its module takes a second, and few programs need it."""
     return type(tensor).__name__ == "DTensor"
