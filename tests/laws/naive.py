@@ -13,7 +13,7 @@ from .tables import LossCase, Problem
 torch.set_num_threads(1)  # the tensors are tiny, and test processes share the machine
 
 
-def _softmax_rows(z: Any, target: Any, problem: Problem, case: LossCase, weight: Any) -> Any:
+def softmax_rows(z: Any, target: Any, case: LossCase, weight: Any) -> Any:
     """The loss of each row (N,) for distributions `target` (N, K), after smoothing; `weight` broadcasts to (N, K)."""
     logp = torch.log_softmax(z, -1)
     p = logp.exp()
@@ -62,7 +62,7 @@ def row_losses(z: Any, problem: Problem, case: LossCase) -> Any:
             z = z - torch.tensor(o["margin"], dtype=torch.float64) * target
         target = (1 - epsilon) * target + epsilon / k
         weight = torch.tensor(o.get("weight", np.ones(k)))
-        losses = _softmax_rows(z, target, problem, case, weight)
+        losses = softmax_rows(z, target, case, weight)
     else:
         if "prior" in o:
             rate = torch.tensor(o["prior"])
@@ -74,7 +74,7 @@ def row_losses(z: Any, problem: Problem, case: LossCase) -> Any:
         weight = torch.stack([torch.ones_like(pos_weight), pos_weight], -1)
         if "alpha" in o:
             weight = weight * torch.tensor([1 - o["alpha"], o["alpha"]], dtype=torch.float64)
-        losses = _softmax_rows(pair, torch.stack([1 - t, t], -1), problem, case, weight).reshape(z.shape)
+        losses = softmax_rows(pair, torch.stack([1 - t, t], -1), case, weight).reshape(z.shape)
         if "weight" in o:
             losses = losses * torch.tensor(o["weight"])
     if "sample_weight" in o:

@@ -20,6 +20,7 @@ from crossent.errors import refuse
 from crossent.numpy.options import Options
 
 from .composed import reduction_of
+from .pullback import pull_back
 from .tensors import PLAIN, describe, int64_labels, is_traced, is_transformed
 
 __all__ = ["Rows", "loss", "serves"]
@@ -271,7 +272,7 @@ class _Loss(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> Any:
         input, found = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph: the gradient must be differentiable itself
-            return torch.autograd.grad(ctx.composed(input), input, upstream, create_graph=True)[0], None, None
+            return *pull_back(ctx.composed, [input], [upstream]), None, None
         per_row = upstream if upstream.ndim == 0 else upstream.reshape(-1)
         return ctx.rows.backward(input, found, per_row, ctx.denominator, torch.empty_like(input)), None, None
 

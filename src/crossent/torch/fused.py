@@ -17,6 +17,7 @@ from torch import Tensor
 from crossent.numpy.options import Options
 from crossent.numpy.problem import Problem
 
+from .pullback import pull_back
 from .tensors import as_numpy, as_tensor, numpy_options, numpy_target
 
 Differentiable = Callable[[Tensor], Tensor]
@@ -56,8 +57,7 @@ class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
         if torch.is_grad_enabled():  # create_graph: the gradient must be differentiable itself
-            (input,) = ctx.saved_tensors
-            return torch.autograd.grad(ctx.composed(input), input, upstream, create_graph=True)[0], None, None
+            return *pull_back(ctx.composed, ctx.saved_tensors, [upstream]), None, None
         problem: Problem = ctx.problem
         if ctx.waits:
             _ = ctx.saved_tensors  # raises if the logits were changed in place since

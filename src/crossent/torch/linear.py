@@ -21,6 +21,7 @@ from crossent.numpy.options import Options
 from . import accelerated, recorded
 from .blocks import STATISTICS_NEED, KernelRows, NativeRows, Rows, one_pass
 from .composed import SigmoidProblem, SoftmaxProblem
+from .pullback import pull_back
 from .recomputed import losses_in_blocks
 from .tensors import NUMBERS, describe, int64_labels, is_traced, is_transformed, other_tensors, wants_gradients, wide
 
@@ -75,15 +76,10 @@ class _LinearLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, *of_statistics: Any) -> Any:
-        saved = input, weight, bias = ctx.saved_tensors  # once: checkpointing recomputes them only once
+        saved = ctx.saved_tensors  # once: checkpointing recomputes them only once
         needed = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():  # create_graph: the gradients must be differentiable themselves
-            outputs = ctx.composed(input, weight, bias)
-            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-            pairs = [(o, g) for o, g in zip(outputs, (upstream, *of_statistics), strict=False) if g is not None]
-            leaves = [t for t, n in zip((input, weight, bias), needed, strict=True) if n]
-            found = iter(torch.autograd.grad([o for o, _ in pairs], leaves, [g for _, g in pairs], create_graph=True))
-            return (*(next(found) if n else None for n in needed), None, None, None)
+            return (*pull_back(ctx.composed, saved, (upstream, *of_statistics[:3])), None, None, None)
         total: list[Any] = [None, None, None]
         if upstream is not None:
             total = _loss_gradients(ctx, saved, upstream, needed)

@@ -19,14 +19,11 @@ from crossent.core.linear import rows_per_block
 
 from .blocks import products_of
 from .composed import SigmoidProblem, SoftmaxProblem
+from .pullback import pull_back
 
 __all__ = ["losses_in_blocks", "recomputed"]
 
 Function = Callable[..., tuple[Tensor, ...]]
-
-
-def _differentiable(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(tensor for tensor in outputs if tensor.is_floating_point())
 
 
 def _gradient_of(function: Function, count: int) -> Function:
@@ -35,18 +32,9 @@ def _gradient_of(function: Function, count: int) -> Function:
     def gradient(*arguments: Tensor) -> tuple[Tensor, ...]:
         inputs, upstream = arguments[:count], arguments[count:]
         is_differentiated = torch.is_grad_enabled()
-        with torch.enable_grad():
-            if not is_differentiated:
-                inputs = tuple(tensor.detach().requires_grad_() for tensor in inputs)
-            outputs = _differentiable(function(*inputs))
-        pairs = [(o, u) for o, u in zip(outputs, upstream, strict=True) if o.requires_grad]
-        found = torch.autograd.grad(
-            [o for o, _ in pairs],
-            inputs,
-            [u for _, u in pairs],
-            create_graph=is_differentiated,
-            allow_unused=True,
-        )
+        if not is_differentiated:
+            inputs = tuple(tensor.detach().requires_grad_() for tensor in inputs)
+        found = pull_back(function, inputs, upstream, create_graph=is_differentiated)
         return tuple(torch.zeros_like(t) if g is None else g for g, t in zip(found, inputs, strict=True))
 
     return gradient

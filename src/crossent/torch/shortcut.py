@@ -15,6 +15,7 @@ from torch import Tensor
 from crossent.kernels import registry
 from crossent.numpy.heads.base import DEFAULT_TABLE
 
+from .pullback import pull_back
 from .tensors import PLAIN, is_traced, is_transformed
 
 __all__ = ["mean_cross_entropy"]
@@ -56,8 +57,8 @@ class _MeanCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> Any:
         if torch.is_grad_enabled():  # create_graph: the gradient must be differentiable itself
             input, target = ctx.saved_tensors
-            value = ctx.general(input, target, ctx.ignore_index)
-            return torch.autograd.grad(value, input, upstream, create_graph=True)[0], None, None, None, None
+            found = pull_back(lambda z: ctx.general(z, target, ctx.ignore_index), [input], [upstream])
+            return *found, None, None, None, None
         if ctx.gradient:
             gradient = ctx.gradient.pop()  # handed out once: autograd may write into it
         else:
