@@ -38,7 +38,8 @@ def train_without_logits(model: Any) -> Any:
 
     Parameters keep their names, and the head's weight stays tied to the embedding where it was. `model.eval()` brings
     the logits back, for `generate` as well. Models that change their logits after the head, such as those with a soft
-    cap, raise a TypeError in training.
+    cap, raise a TypeError in training. The loss reads the weight after the head has returned: under FSDP the head
+    belongs to the root, or keeps its weight (`reshard_after_forward=False`).
     """
     old = model.get_output_embeddings()
     head = Head(old.in_features, old.out_features, bias=old.bias is not None, device="meta").train(old.training)

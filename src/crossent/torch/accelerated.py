@@ -21,7 +21,7 @@ from crossent.numpy.options import Options
 
 from .composed import reduction_of
 from .pullback import pull_back
-from .tensors import PLAIN, describe, int64_labels, is_traced, is_transformed
+from .tensors import PLAIN, describe, int64_labels, is_traced, is_transformed, other_tensors
 
 __all__ = ["Rows", "loss", "serves"]
 
@@ -264,13 +264,14 @@ class _Loss(torch.autograd.Function):
     def forward(ctx: Any, input: Tensor, rows: Rows, composed: Callable[[Tensor], Tensor]) -> Tensor:
         found = rows.forward(input)
         value, denominator = rows.reduce(found)
-        ctx.save_for_backward(input, found)
+        others = other_tensors(rows.target.tensor, rows.options)
+        ctx.save_for_backward(input, found, *others)  # autograd notices if they change
         ctx.rows, ctx.composed, ctx.denominator = rows, composed, denominator
         return value
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        input, found = ctx.saved_tensors
+        input, found, *_ = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph: the gradient must be differentiable itself
             return *pull_back(ctx.composed, [input], [upstream]), None, None
         per_row = upstream if upstream.ndim == 0 else upstream.reshape(-1)

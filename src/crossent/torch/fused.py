@@ -18,7 +18,7 @@ from crossent.numpy.options import Options
 from crossent.numpy.problem import Problem
 
 from .pullback import pull_back
-from .tensors import as_numpy, as_tensor, numpy_options, numpy_target
+from .tensors import as_numpy, as_tensor, numpy_options, numpy_target, other_tensors
 
 Differentiable = Callable[[Tensor], Tensor]
 
@@ -43,8 +43,8 @@ def _with_factor(problem: Problem, factor: Tensor) -> Problem:
 
 class _FusedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, input: Tensor, problem: Problem, composed: Differentiable) -> Tensor:
-        ctx.save_for_backward(input)
+    def forward(ctx: Any, input: Tensor, problem: Problem, composed: Differentiable, others: list[Tensor]) -> Tensor:
+        ctx.save_for_backward(input, *others)  # the problem reads the others' memory: autograd notices if they change
         ctx.problem, ctx.composed, ctx.gradient = problem, composed, None
         # A row's part of a mean may be too small for float16 before the factor of a scaled loss arrives.
         ctx.waits = problem.head.reduction.kind == "none" or input.dtype is torch.float16
@@ -57,20 +57,20 @@ class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
         if torch.is_grad_enabled():  # create_graph: the gradient must be differentiable itself
-            return *pull_back(ctx.composed, ctx.saved_tensors, [upstream]), None, None
+            return *pull_back(ctx.composed, ctx.saved_tensors[:1], [upstream]), None, None, None
         problem: Problem = ctx.problem
         if ctx.waits:
-            _ = ctx.saved_tensors  # raises if the logits were changed in place since
+            _ = ctx.saved_tensors  # raises if an argument was changed in place since
             is_mean = problem.head.reduction.kind != "none"
             scaled = _with_scale(problem, upstream.item()) if is_mean else _with_factor(problem, upstream)
-            return _gradient_tensor(scaled.solve(with_grad=True)[1]), None, None
+            return _gradient_tensor(scaled.solve(with_grad=True)[1]), None, None, None
         gradient, ctx.gradient = ctx.gradient, None  # handed out once: autograd may write into it
         if gradient is None:
             _ = ctx.saved_tensors
             gradient = problem.solve(with_grad=True)[1]
         result = _gradient_tensor(gradient)
         factor = upstream.item()
-        return result if factor == 1.0 else result.mul_(factor), None, None
+        return result if factor == 1.0 else result.mul_(factor), None, None, None
 
 
 def _gradient_tensor(gradient: Any) -> Tensor:
@@ -84,5 +84,5 @@ def loss(input: Tensor, target: Any, options: Options, composed: Differentiable)
     """Return the loss of logits in ordinary memory; `composed` is the same function of them for higher derivatives."""
     problem = Problem(as_numpy(input), numpy_target(target), numpy_options(options))
     if input.requires_grad and torch.is_grad_enabled():
-        return _FusedLoss.apply(input, problem, composed)
+        return _FusedLoss.apply(input, problem, composed, other_tensors(target, options))
     return as_tensor(problem.solve(with_grad=False)[0])

@@ -64,9 +64,16 @@ def _outputs(
 class _LinearLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, input: Tensor, weight: Tensor, bias: Any, rows: Rows, composed: Any, with_statistics: bool
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor,
+        bias: Any,
+        rows: Rows,
+        composed: Any,
+        with_statistics: bool,
+        others: list[Tensor],
     ) -> Any:
-        ctx.save_for_backward(input, weight, bias)
+        ctx.save_for_backward(input, weight, bias, *others)  # the rows read the others: autograd notices if they change
         ctx.set_materialize_grads(False)
         ctx.rows, ctx.composed = rows, composed
         wanted = _NOTHING if rows.kind == "none" else ctx.needs_input_grad[:3]
@@ -76,17 +83,17 @@ class _LinearLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, *of_statistics: Any) -> Any:
-        saved = ctx.saved_tensors  # once: checkpointing recomputes them only once
+        saved = ctx.saved_tensors[:3]  # once: checkpointing recomputes them only once
         needed = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():  # create_graph: the gradients must be differentiable themselves
-            return (*pull_back(ctx.composed, saved, (upstream, *of_statistics[:3])), None, None, None)
+            return (*pull_back(ctx.composed, saved, (upstream, *of_statistics[:3])), None, None, None, None)
         total: list[Any] = [None, None, None]
         if upstream is not None:
             total = _loss_gradients(ctx, saved, upstream, needed)
         if any(g is not None for g in of_statistics[:3]):
             more = _statistics_gradients(ctx.rows, saved, of_statistics[:3], needed)
             total = [m if t is None else t + m for t, m in zip(total, more, strict=True)]
-        return (*total, None, None, None)
+        return (*total, None, None, None, None)
 
 
 def _times(gradients: Any, factor: Any, needed: Any) -> Any:
@@ -206,7 +213,7 @@ def loss(
             rows.collect()
         tensors = [flat, weight] if bias is None else [flat, weight, bias]
         if wants_gradients(tensors):
-            result = _LinearLoss.apply(flat, weight, bias, rows, composed, with_statistics)
+            result = _LinearLoss.apply(flat, weight, bias, rows, composed, with_statistics, others)
         else:
             outputs, _ = _outputs(flat, weight, bias, rows, _NOTHING, with_statistics)
             result = outputs if with_statistics else outputs[0]
