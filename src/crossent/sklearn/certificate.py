@@ -127,14 +127,14 @@ class Certificate:
         return Gap(weights, share * max(divergence, 0.0) + mixed - weights)
 
     def _mixing(self, bias_gradient: Array) -> tuple[float, Array]:
-        """Return s and s A r = ȳ - (1 - s) p̄."""
+        """Return s and s A r = ȳ - (1 - s) p̄ = s p̄ - (p̄ - ȳ): the difference is the gradient, and has its digits."""
         predicted = bias_gradient + self.observed
         with np.errstate(divide="ignore", invalid="ignore"):
-            shares = 1 - self.observed / predicted
+            shares = bias_gradient / predicted
             if not self._softmax:
-                shares = np.maximum(shares, 1 - (self.mass - self.observed) / (self.mass - predicted))
+                shares = np.maximum(shares, bias_gradient / (predicted - self.mass))
         share = min(max(0.0, float(np.fmax.reduce(shares))), 1.0)  # not NaN: 0/0 of a class that nobody has
-        excess = np.maximum(self.observed - (1 - share) * predicted, 0.0)
+        excess = np.maximum(share * predicted - bias_gradient, 0.0)
         if not self._softmax:
             return share, np.minimum(excess, share * self.mass)
         total = float(excess.sum())

@@ -43,6 +43,7 @@ from .inputs import (
 from .interface import Array, Evaluation, Objective
 from .objective import CACHE_BYTES, CROSS_ENTROPY_TERMS, SIZEABLE_WORK, LinearObjective, can_copy
 from .problem import Problem, has_one_logit, is_cross_entropy
+from .rounding import add_products, is_as_good
 from .solvers import Monitor, Result, minimize, predicted_start
 from .streaming import MappedRows, RowSource
 from .targets import EncodedTarget, class_weights, encode_target
@@ -535,12 +536,13 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         if self.fit_intercept:
             bias = theta[:, -1] - theta[:, :-1] @ objective.center
             intercept[outputs] = bias - bias.mean() if objective.is_shift_invariant else bias
-        if dtype != np.float64:
-            rounded = np.zeros_like(theta)
-            rounded[:, :-1] = coef[outputs]
-            if self.fit_intercept:
-                rounded[:, -1] = intercept[outputs] + rounded[:, :-1] @ objective.center
-            result.at = objective.evaluate(problem.parameters(rounded))
+        stored = np.zeros_like(theta)
+        stored[:, :-1] = coef[outputs]
+        if self.fit_intercept:
+            stored[:, -1] = add_products(intercept[outputs].astype(np.float64), stored[:, :-1], objective.center)
+        stored = problem.parameters(stored)
+        if not is_as_good(objective, result.at, stored):
+            result.at = objective.evaluate(stored)
             result.gap = monitor.relative_gap(result.at)
         self.coef_, self.intercept_ = coef, intercept
         self.n_iter_ = result.iterations
@@ -570,8 +572,8 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         if status in ("converged", "callback"):
             return
         reason = {
-            "stored": f"tol was reached, but not by the coefficients as {self.coef_.dtype} ({reached}): set "
-            "dtype='float64'",
+            "stored": f"tol was reached, but not by the coefficients as {self.coef_.dtype} ({reached}): "
+            + ("set dtype='float64'" if self.coef_.dtype == np.float32 else "subtract from each column its mean"),
             "max_iter": f"max_iter={self.max_iter} was reached ({reached}): raise max_iter, raise tol, or scale the "
             "columns of X",
             "rounding": f"rounding lets no step reduce the objective any more ({reached}): raise tol"
