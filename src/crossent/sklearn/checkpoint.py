@@ -1,13 +1,11 @@
 """The state of a fit in a file, so that a fit that was killed goes on where it was.
 
-The file is safetensors: the parameters and, where it is another point, the best ones so far; a JSON object in the
-header says of which fit it is and what the solver needs besides. It is written beside its place, flushed to the disk
-and renamed, so that there is a whole one at any time.
+The file is sealed: the parameters, the history and the few numbers of the solver, a JSON object that says of which fit
+they are, and a digest of it all. It is written beside its place, flushed to the disk and renamed, so that there is a
+whole one at any time.
 
-What a killed fit had proved is kept only if the first evaluation gives back the very bits that it had, so the data
-and the arithmetic are the same. If it gives them back up to rounding (another processor, say), the fit goes on from the
-parameters, but proves everything anew; if not, the data are others and the checkpoint is refused. So no checkpoint can
-make a certificate false.
+What a killed fit had proved is not in it. It names the points where the best F and the best bound were found, and both
+are computed from the data again. So no checkpoint can make a certificate false, whatever it says.
 """
 
 from __future__ import annotations
@@ -20,25 +18,33 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from crossent.errors import refuse
 from crossent.files import Busy, locked, write_together
+from crossent.sealed import SealError, seal, unseal
 
 from .objective import Array, Evaluation, LinearObjective
+from .steps import OVERSAMPLING, Pace, Step
 
 if TYPE_CHECKING:
     from .solvers import Monitor
 
 HEADER_ENTRY = "crossent.checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+COUNTS = ("iteration", "evaluations", "hessian_products")
+HISTORY = ("iteration", "objective", "gradient_norm", "duality_gap", "evaluations", "hessian_products", "seconds")
+"""The columns of the history as an array; a gap of None is NaN there."""
+CONTENT = ("fit", "finished", "precision", "data_loss", "evaluations", "hessian_products")
+POINTS = ("best", "bound")
+"""What is an array only if it is another point than theta."""
+MOST = 1 << 53
+"""Counts are smaller, and so exact in float64."""
 SAME_LOSS = 1e-4
 """Losses of the same data at the same parameters differ less, relatively, whatever processor computed them in
 float32."""
@@ -69,12 +75,28 @@ def _digest(array: NDArray[Any]) -> str:
 
 
 @dataclass(frozen=True)
-class _State:
-    """A moment between two iterations."""
+class State:
+    """A fit between two iterations."""
 
-    at: Evaluation
-    best: Evaluation
-    solver: dict[str, Any]
+    fit: dict[str, Any]  # what `identify` returns, and more like it
+    finished: bool
+    precision: str  # of the products
+    data_loss: float  # the data's part of F at theta
+    evaluations: int
+    hessian_products: int
+    theta: Array  # (K, D + 1)
+    best: Array | None  # where F was less
+    bound: Array | None  # where the dual bound was better
+    history: list[dict[str, Any]]
+    pace: Pace
+
+    def seal(self) -> bytes:
+        """Return the file."""
+        content = {name: getattr(self, name) for name in CONTENT}
+        rows = [[math.nan if entry[name] is None else entry[name] for name in HISTORY] for entry in self.history]
+        tensors = {"theta": self.theta, "history": np.array(rows, float), "pace": np.array(self.pace, float)}
+        tensors |= {name: getattr(self, name) for name in POINTS if getattr(self, name) is not None}
+        return seal(HEADER_ENTRY, FORMAT_VERSION, content, tensors)
 
 
 @contextmanager
@@ -120,68 +142,64 @@ class Checkpoint:
         self._path = Path(path)
         self._interval = interval
         self._fit = json.loads(json.dumps(fit))
-        self._latest: _State | None = None
+        self._latest: State | None = None
         self._written = time.monotonic()
-        self._found: tuple[dict[str, NDArray[Any]], dict[str, Any]] | None = None
+        self._found: State | None = None
         self._exists = False
         if self._path.exists():
             self._found = self._read()
             self._exists = self._found is not None
 
-    def _read(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
-        tensors, content = read_checkpoint(self._path)
-        theirs = content["fit"]
+    def _read(self) -> State | None:
+        found = read_checkpoint(self._path)
+        theirs = found.fit
         differing = [name for name in self._fit if theirs.get(name) != self._fit[name]]
         if not differing:
-            return tensors, content["solver"]
-        if content["finished"]:
+            return found
+        if found.finished:
             return None
         name = differing[0]
         what = f"{name} {theirs.get(name)!r} where this fit has {self._fit[name]!r}"
         if name in ("labels", "sample_weight", "class_weight"):
             what = f"another {name}" if name != "labels" else "other labels"
-        raise ValueError(refuse("a checkpoint must be of this fit", f"{str(self._path)!r} with {what}", OTHERWISE))
+        raise self._of_another_fit(f"with {what}")
 
-    def resume(self, monitor: Monitor, step: object) -> Evaluation | None:
+    def _of_another_fit(self, how: str) -> ValueError:
+        return ValueError(refuse("a checkpoint must be of this fit", f"{str(self._path)!r} {how}", OTHERWISE))
+
+    def resume(self, monitor: Monitor, step: Step) -> Evaluation | None:
         """Put a solver back to where the file says, and return the point evaluated; None if there is no file."""
-        if self._found is None:
+        state, self._found = self._found, None
+        if state is None:
             return None
-        tensors, solver = self._found
-        self._found = None
         objective = monitor.objective
-        if solver["precision"] != str(objective.dtype):
+        if state.precision == "float64" and objective.can_promote:
             objective.promote()
-        objective.evaluations = solver["evaluations"]
-        objective.hessian_products = solver["hessian_products"]
-        at = objective.evaluate(tensors["theta"])
-        if not abs(at.data_loss - solver["data_loss"]) <= SAME_LOSS * abs(solver["data_loss"]):
-            got = (
-                f"{str(self._path)!r} whose loss on other data was {solver['data_loss']:.9g} ({at.data_loss:.9g} here)"
-            )
-            raise ValueError(refuse("a checkpoint must be of this fit", got, OTHERWISE))
-        same = at.data_loss == solver["data_loss"] and _digest(at.data_gradient) == solver["data_gradient"]
-        monitor.continue_from(
-            solver["history"],
-            best=objective.evaluate(tensors["best"]) if "best" in tensors else at,
-            dual=float(solver["dual"]) if same else -math.inf,
-        )
-        for name, value in solver["step"].items():
-            if name in vars(step):
-                setattr(step, name, value)
+        at = objective.evaluate(state.theta)
+        if not abs(at.data_loss - state.data_loss) <= SAME_LOSS * abs(state.data_loss):
+            raise self._of_another_fit(f"whose loss on other data was {state.data_loss:.9g} ({at.data_loss:.9g} here)")
+        best, bound = (None if point is None else objective.evaluate(point) for point in (state.best, state.bound))
+        objective.evaluations, objective.hessian_products = state.evaluations, state.hessian_products
+        monitor.continue_from(state.history, best or at, bound)
+        step.pace = state.pace
         return at
 
-    def note(self, monitor: Monitor, step: object, at: Evaluation) -> None:
+    def note(self, monitor: Monitor, step: Step, at: Evaluation) -> None:
         """Keep the state between two iterations in mind, and write it if the interval has passed."""
         objective = monitor.objective
-        solver = {
-            "precision": str(objective.dtype),
-            "evaluations": objective.evaluations,
-            "hessian_products": objective.hessian_products,
-            "dual": monitor.dual,
-            "history": list(monitor.history),
-            "step": {name: v for name, v in vars(step).items() if isinstance(v, int | float)},
-        }
-        self._latest = _State(at, at if monitor.best is None else monitor.best, solver)
+        self._latest = State(
+            self._fit,
+            False,
+            str(objective.dtype),
+            at.data_loss,
+            objective.evaluations,
+            objective.hessian_products,
+            at.theta,
+            _elsewhere(None if monitor.best is None else monitor.best.theta, at.theta),
+            _elsewhere(monitor.bound, at.theta),
+            list(monitor.history),
+            step.pace,
+        )
         if time.monotonic() - self._written >= self._interval:
             self._write(finished=False)
 
@@ -194,18 +212,8 @@ class Checkpoint:
         state = self._latest
         if state is None:
             return
-        tensors: dict[str, Array] = {"theta": state.at.theta}
-        if state.best.theta is not state.at.theta and not np.array_equal(state.best.theta, state.at.theta):
-            tensors["best"] = state.best.theta
-        solver = {
-            **state.solver,
-            "data_loss": state.at.data_loss,
-            "data_gradient": _digest(state.at.data_gradient),
-        }
-        content = {"format_version": FORMAT_VERSION, "fit": self._fit, "finished": finished, "solver": solver}
-        file = save({name: np.ascontiguousarray(t) for name, t in tensors.items()}, {HEADER_ENTRY: json.dumps(content)})
         try:
-            write_together({self._path: file})
+            write_together({self._path: replace(state, finished=finished).seal()})
         except OSError as error:
             why = error.strerror or error
             warnings.warn(f"no checkpoint could be written to {str(self._path)!r}: {why}", RuntimeWarning, stacklevel=2)
@@ -214,28 +222,74 @@ class Checkpoint:
         self._written = time.monotonic()
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Return the tensors and the JSON object of a checkpoint.
+def _elsewhere(point: Array | None, theta: Array) -> Array | None:
+    return None if point is None or np.array_equal(point, theta) else point
+
+
+def read_checkpoint(path: Path) -> State:
+    """Return what a checkpoint says.
 
     Raises
     ------
     ValueError
-        If the file is damaged, none of crossent's, or of a newer version.
+        If the file is damaged, none of crossent's or of another version, or says what no fit would.
     """
-    asked, other = "a checkpoint must be a file that a fit wrote", "pass another path"
     try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get(HEADER_ENTRY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping: keys() only)
-        content = json.loads(text or "null")
-        if not isinstance(content, dict):
-            raise ValueError(refuse(asked, f"{str(path)!r}, a safetensors file of another kind", other))
-        if content["format_version"] > FORMAT_VERSION:
-            raise ValueError(refuse(asked, f"{str(path)!r} from a newer crossent", "upgrade crossent"))
-        known = {name: content[name] for name in ("fit", "finished", "solver")}
-        shape = (known["fit"]["outputs"], known["fit"]["features"] + 1)
-        if any(tensor.shape != shape or tensor.dtype != np.float64 for tensor in tensors.values()):
-            raise KeyError("theta")
-    except (SafetensorError, OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(refuse(asked, f"{str(path)!r}, which is none, damaged or cut short", other)) from error
-    return tensors, known
+        return _state_of(*unseal(path, HEADER_ENTRY, FORMAT_VERSION))
+    except SealError as error:
+        got = f"{str(path)!r}, and {error}"
+        raise ValueError(refuse("a checkpoint must be a file that a fit wrote", got, "pass another path")) from error
+
+
+def _state_of(content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> State:
+    """Return the state that a file holds; raise SealError if it is none that a fit can be in."""
+    known: dict[str, Any] = {name: content.get(name) for name in CONTENT}
+    _require(tensors.keys() - POINTS == {"theta", "history", "pace"}, "names of its arrays")
+    _require(all(tensor.dtype == np.float64 for tensor in tensors.values()), "dtypes of its arrays")
+    fit, history, pace = known["fit"], tensors["history"], tensors["pace"]
+    _require(isinstance(fit, dict) and all(_is_count(fit.get(name), 1) for name in ("outputs", "features")), "fit")
+    points: dict[str, Any] = {name: tensors.get(name) for name in ("theta", *POINTS)}
+    for name, point in points.items():
+        if point is not None:
+            _require(point.shape == (fit["outputs"], fit["features"] + 1) and bool(np.isfinite(point).all()), name)
+    _require(type(known["finished"]) is bool, "mark of a finished fit")
+    _require(known["precision"] in ("float32", "float64"), "precision")
+    _require(type(known["data_loss"]) is float and math.isfinite(known["data_loss"]), "loss")
+    _require(all(_is_count(known[name]) for name in ("evaluations", "hessian_products")), "numbers of passes")
+    _require(history.ndim == 2 and len(history) > 0 and history.shape[1] == len(HISTORY), "history")
+    entries: list[dict[str, Any]] = [dict(zip(HISTORY, row, strict=True)) for row in history.tolist()]
+    _require(all(_is_entry(entry, place) for place, entry in enumerate(entries)), "history")
+    _require(pace.shape == (len(Pace._fields),) and _is_pace(*pace.tolist()), "numbers of the solver")
+    for entry in entries:
+        entry.update({name: int(entry[name]) for name in COUNTS})
+        if math.isnan(entry["duality_gap"]):
+            entry["duality_gap"] = None
+    first_norm, last_norm, steps, oversampling = pace.tolist()
+    return State(**known, **points, history=entries, pace=Pace(first_norm, last_norm, int(steps), oversampling))
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise SealError(f"no fit writes its {what}")
+
+
+def _is_count(value: object, least: int = 0) -> bool:
+    return type(value) is int and least <= value < MOST
+
+
+def _is_entry(entry: dict[str, float], place: int) -> bool:
+    """Whether a line of the history can be that of an iteration; gradients and gaps may overflow."""
+    counts = [entry[name] for name in COUNTS]
+    return (
+        all(0 <= count < MOST and count == math.floor(count) for count in counts)
+        and entry["iteration"] == place
+        and math.isfinite(entry["objective"])
+        and entry["gradient_norm"] >= 0
+        and not entry["duality_gap"] < 0
+        and 0 <= entry["seconds"] < math.inf
+    )
+
+
+def _is_pace(first_norm: float, last_norm: float, steps: float, oversampling: float) -> bool:
+    norms = first_norm >= 0 and last_norm >= 0
+    return norms and 0 <= steps < MOST and steps == math.floor(steps) and OVERSAMPLING <= oversampling < math.inf

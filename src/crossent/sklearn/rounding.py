@@ -56,5 +56,8 @@ def is_as_good(objective: Objective, at: Evaluation, theta: Array) -> bool:
     else:
         delta = np.append(delta, 0.0)  # a label's other logit
     gradient = at.bias_gradient
-    rise = abs(float(gradient @ delta[: len(gradient)])) + float(np.sum(objective.total_mass()[1])) * np.ptp(delta) ** 2 / 8
+    rise = (
+        abs(float(gradient @ delta[: len(gradient)]))
+        + float(np.sum(objective.total_mass()[1])) * np.ptp(delta) ** 2 / 8
+    )
     return bool(rise <= 0.5 * EPS * at.value)

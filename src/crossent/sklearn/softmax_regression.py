@@ -379,7 +379,7 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         if not isinstance(problem.objective, LinearObjective):
             asked = "a checkpoint is kept of fits to rows that this process reads"
             raise ValueError(refuse(asked, type(problem.objective).__name__, "set checkpoint=None"))
-        fit = {"C": float(self.C), **identify(problem.objective)}
+        fit = {"C": "inf" if math.isinf(self.C) else float(self.C), **identify(problem.objective)}
         return Checkpoint(self.checkpoint, float(self.checkpoint_interval), fit)
 
     def _solve(

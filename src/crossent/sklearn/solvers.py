@@ -81,22 +81,27 @@ class Monitor:
         self._started = time.perf_counter()
         self.history: list[dict[str, Any]] = []
         self.best: Evaluation | None = None
-        self.dual = -math.inf
+        self._dual = -math.inf
+        self.bound: Array | None = None
+        """Where the best dual bound so far was computed."""
         self.reference = math.nan
         if certificate is None:
             zero = np.zeros((objective.num_outputs, objective.num_features + 1))
             self.reference = objective.evaluate(zero).gradient_norm
 
     def relative_gap(self, at: Evaluation) -> float:
-        """Return (f - D)/f with the best dual bound seen so far, no less than float64 resolves; NaN without one."""
+        """Return (f - D)/f with the best dual bound seen so far, no less than float64 resolves; NaN without one.
+
+        A bound above f bounds nothing: that of this point takes its place.
+        """
         if self.certificate is None:
             return math.nan
         gap = self.certificate.gap(at).total
-        if math.isfinite(gap):
-            self.dual = max(self.dual, at.value - gap)
+        if math.isfinite(gap) and not at.value - gap <= self._dual <= at.value:
+            self._dual, self.bound = at.value - gap, at.theta
         if at.value <= 0:
             return 0.0
-        return max((at.value - self.dual) / at.value, EPS)
+        return max((at.value - self._dual) / at.value, EPS)
 
     def is_done(self, at: Evaluation) -> bool:
         """Whether `at` meets the tolerance."""
@@ -135,20 +140,22 @@ class Monitor:
 
     def promote(self, at: Evaluation) -> Evaluation:
         """Change to float64 and return the point evaluated anew; what float32 proved counts no longer."""
+        self.best, self._dual, self.bound = None, -math.inf, None
         self.objective.promote()
-        self.best, self.dual = None, -math.inf
         return self.objective.evaluate(at.theta)
 
-    def continue_from(self, history: list[dict[str, Any]], best: Evaluation, dual: float) -> None:
-        """Take over what an earlier run of the same fit recorded."""
-        self.history, self.best, self.dual = list(history), best, dual
+    def continue_from(self, history: list[dict[str, Any]], best: Evaluation, bound: Evaluation | None) -> None:
+        """Take over what an earlier run of the same fit recorded, and prove anew what it had proved."""
+        self.history, self.best = list(history), best
+        if bound is not None:
+            self.relative_gap(bound)
         self._started -= history[-1]["seconds"]
 
     def finish(self, at: Evaluation, status: str) -> Result:
         """Return the result at the last point, or at the best one if the run was cut short."""
         if status != "converged" and self.best is not None and self.best.value < at.value:
             at = self.best
-        if self.objective.can_promote:
+        if self.objective.can_promote or status == "interrupted":  # perhaps within the change to float64
             at = self.promote(at)
         return Result(at, self.relative_gap(at), status, max(1, len(self.history) - 1), self.history)
 

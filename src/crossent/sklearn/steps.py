@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from .objective import CACHE_BYTES, LinearObjective
 if TYPE_CHECKING:
     from .solvers import Monitor
 
-__all__ = ["DirectStep", "FirstSteps", "NewtonStep", "QuasiNewtonStep", "Step"]
+__all__ = ["DirectStep", "FirstSteps", "NewtonStep", "Pace", "QuasiNewtonStep", "Step"]
 
 MAX_INNER = 1000
 MAX_INNER_FLOAT32 = 100
@@ -43,8 +43,20 @@ def _metric_sample(objective: Objective) -> int:
     return max(1, min(wanted, CACHE_BYTES // (8 * (objective.num_outputs + objective.num_features))))
 
 
+class Pace(NamedTuple):
+    """What one step of Newton's method hands to the next, and a checkpoint keeps."""
+
+    first_norm: float = math.inf  # of the gradient at the first step that solved an equation
+    last_norm: float = math.inf  # of the gradient at the last step
+    steps: int = 0
+    oversampling: float = OVERSAMPLING
+
+
 class Step(Protocol):
     """A way to get from one point to the next."""
+
+    pace: Pace
+    """L-BFGS, which begins anew after a checkpoint, leaves it as it is."""
 
     def forget(self) -> None:
         """The products' precision has changed."""
@@ -56,49 +68,48 @@ class Step(Protocol):
 class NewtonStep:
     """Truncated Newton: conjugate gradients on the Hessian of some rows, preconditioned by the Kronecker model.
 
-    How many rows, or entries of p, `oversampling` decides (κ of the curvature module). It starts low and grows when a
-    step did less than it should have. At W = 0 all rows have the same curvature, the model is the Hessian (of some
-    rows), and no product is needed.
+    The oversampling (κ of the curvature module) decides how many rows, or entries of p, are drawn. It starts low and
+    grows when a step did less than it should have. At W = 0 all rows have the same curvature, the model is the Hessian
+    (of some rows), and no product is needed.
     """
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
         self._objective = monitor.objective
-        self._first_norm: float | None = None
-        self._last_norm = math.inf
-        self._steps = 0
-        self.oversampling = OVERSAMPLING
+        self.pace = Pace()
         self._sample = _metric_sample(self._objective)
 
     def forget(self) -> None:
         """What float64 improves is worth every row."""
-        self.oversampling *= OVERSAMPLING_GROWTH
+        self._draw_more()
+
+    def _draw_more(self) -> None:
+        self.pace = self.pace._replace(oversampling=OVERSAMPLING_GROWTH * self.pace.oversampling)
 
     def __call__(self, at: Evaluation) -> Evaluation | None:
         objective = self._objective
         metric = KroneckerMetric.at(objective, at.theta, basis=FeatureBasis.shared(objective, self._sample))
         if (polished := self._polish(at, metric)) is not at:
             return polished  # what L-BFGS or float32 left of b's mismatch, and needs no step of W
-        if at.gradient_norm > SLOW * self._last_norm:
-            self.oversampling *= OVERSAMPLING_GROWTH
-        self._last_norm = at.gradient_norm
-        self._steps += 1
+        if at.gradient_norm > SLOW * self.pace.last_norm:
+            self._draw_more()
+        self.pace = self.pace._replace(last_norm=at.gradient_norm, steps=self.pace.steps + 1)
         if not at.theta[:, :-1].any():  # all rows have the same curvature: the model lacks nothing but some rows
             following = line_search(objective, at, -metric.solve(at.gradient), FIRST_UPHILL)
             if following is not None:
                 return following
         samples, share = objective.is_sizeable, 0.0
         while True:
-            most_rows = self.oversampling * metric.effective_parameters if samples else math.inf
-            hessian = objective.hessian(at.theta, most_rows / metric.curvature, self._steps, most_rows)
+            most_rows = self.pace.oversampling * metric.effective_parameters if samples else math.inf
+            hessian = objective.hessian(at.theta, most_rows / metric.curvature, self.pace.steps, most_rows)
             metric = metric.with_outputs(hessian.outputs)
-            uphill = FIRST_UPHILL if self._steps == 1 else UPHILL
+            uphill = FIRST_UPHILL if self.pace.steps == 1 else UPHILL
             following = line_search(objective, at, self._direction(at, hessian, metric), uphill)
             if following is not None or hessian.share == 1.0:
                 break
             samples = samples and hessian.share > share  # else memory allows no more, and products are made anew
             share = hessian.share
-            self.oversampling *= OVERSAMPLING_GROWTH
+            self._draw_more()
         if following is None:
             return None
         return self._polish(following, metric)
@@ -106,9 +117,10 @@ class NewtonStep:
     def _target_norm(self, at: Evaluation) -> float:
         """How small the residual of the Newton equation should be: loose early, and never beyond what tol needs."""
         norm = at.gradient_norm
-        if self._first_norm is None:
-            self._first_norm = norm
-        forcing = min(0.25, (norm / self._first_norm) ** 0.2) if self._first_norm > 0 else 0.25
+        if math.isinf(self.pace.first_norm):
+            self.pace = self.pace._replace(first_norm=norm)
+        first = self.pace.first_norm
+        forcing = min(0.25, (norm / first) ** 0.2) if first > 0 else 0.25
         needed = 0.0
         if self._monitor.certificate is not None:
             # ‖ρ‖²/(2λ) is what a residual ρ leaves of the gap after the step; aim at a tenth of what is allowed.
@@ -224,6 +236,7 @@ class FirstSteps:
 
     def __init__(self, monitor: Monitor, beginning: Beginning, then: Step) -> None:
         self._monitor, self._then = monitor, then
+        self.pace = then.pace
         self._beginning: Beginning | None = beginning
 
     def forget(self) -> None:
@@ -249,6 +262,7 @@ class QuasiNewtonStep:
 
     def __init__(self, monitor: Monitor) -> None:
         self._objective = monitor.objective
+        self.pace = Pace()
         self._sample = _metric_sample(self._objective)
         self.forget()
 
