@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import signal
 import subprocess
 import sys
@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from safetensors.numpy import load_file, save, save_file
+from damage import CASES, damages, wrong_with_sentence
+from exact_oracle import ROUNDING, relative_excess
+from safetensors.numpy import save
 from sklearn.exceptions import ConvergenceWarning
 
 import crossent as ce
+from crossent.sealed import seal, unseal
 from crossent.sklearn import ParquetRows, SoftmaxRegression, softmax_regression_path
-from crossent.sklearn.checkpoint import HEADER_ENTRY, Checkpoint
+from crossent.sklearn.checkpoint import FORMAT_VERSION, HEADER_ENTRY, Checkpoint, read_checkpoint
 
 
 class Killed(Exception):
@@ -67,6 +70,7 @@ def test_a_fit_that_goes_on_ends_with_the_same_bits(tmp_path: Path, iteration: i
     assert resumed.duality_gap_ == whole.duality_gap_ <= 1e-9
     assert [e["objective"] for e in resumed.history_] == [e["objective"] for e in whole.history_]
     assert seen[0] >= iteration  # what was done before was not done again
+    assert [e["evaluations"] for e in resumed.history_] == [e["evaluations"] for e in whole.history_]
     assert resumed.history_[-1]["seconds"] > resumed.history_[0]["seconds"]
 
 
@@ -145,44 +149,173 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
         fit(1.01 * X, y)
 
 
-def test_what_other_arithmetic_had_proved_is_proved_anew(tmp_path: Path) -> None:
-    """A checkpoint whose bound is wrong, beside a loss that is right up to rounding: the bound must not be believed."""
-    X, y = problem()
+def reseal(path: Path, content: dict[str, Any] | None = None, tensors: dict[str, Any] | None = None) -> None:
+    """Change entries of a checkpoint's content and arrays (None takes one away), and give it the digest of the new."""
+    old_content, old_tensors = unseal(path, HEADER_ENTRY, FORMAT_VERSION)
+    new_content = {name: value for name, value in (old_content | (content or {})).items() if value is not GONE}
+    new_tensors = {name: value for name, value in (old_tensors | (tensors or {})).items() if value is not GONE}
+    del new_content["format_version"]
+    path.write_bytes(seal(HEADER_ENTRY, FORMAT_VERSION, new_content, new_tensors))
+
+
+GONE = object()
+SHAPE = (4, 11)
+LINE = [0.0, 1.0, 1.0, 0.5, 1.0, 0.0, 0.1]
+"""Iteration, objective, gradient_norm, duality_gap, evaluations, hessian_products and seconds."""
+
+
+def changed(line: list[float], place: int, value: float) -> np.ndarray:
+    return np.array([[*line[:place], value, *line[place + 1 :]]])
+
+
+IMPOSSIBLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "no fit": ({"fit": GONE}, {}),
+    "a list for a fit": ({"fit": [1]}, {}),
+    "a fit without sizes": ({"fit": {"C": 100.0}}, {}),
+    "sizes in words": ({"fit": {"outputs": "4", "features": 10}}, {}),
+    "truth for a size": ({"fit": {"outputs": True, "features": 10}}, {}),
+    "finished in words": ({"finished": "false"}, {}),
+    "unknown precision": ({"precision": "float16"}, {}),
+    "precision in a list": ({"precision": ["float64"]}, {}),
+    "loss in words": ({"data_loss": "0.5"}, {}),
+    "no loss": ({"data_loss": None}, {}),
+    "negative count": ({"evaluations": -1}, {}),
+    "count in words": ({"hessian_products": "3"}, {}),
+    "count of parts": ({"evaluations": 1.5}, {}),
+    "count beyond numbers": ({"evaluations": 1 << 70}, {}),
+    "no theta": ({}, {"theta": GONE}),
+    "no history": ({}, {"history": GONE}),
+    "no pace": ({}, {"pace": GONE}),
+    "an unknown array": ({}, {"dual": np.zeros(1)}),
+    "theta of another shape": ({}, {"theta": np.zeros((4, 10))}),
+    "theta of one row": ({}, {"theta": np.zeros(11)}),
+    "theta in float32": ({}, {"theta": np.zeros(SHAPE, np.float32)}),
+    "NaN in theta": ({}, {"theta": np.full(SHAPE, np.nan)}),
+    "infinity in best": ({}, {"best": np.full(SHAPE, np.inf)}),
+    "bound of another shape": ({}, {"bound": np.zeros((3, 11))}),
+    "empty history": ({}, {"history": np.zeros((0, 7))}),
+    "narrow history": ({}, {"history": np.zeros((1, 6))}),
+    "flat history": ({}, {"history": np.zeros(7)}),
+    "history that begins late": ({}, {"history": changed(LINE, 0, 1.0)}),
+    "NaN objective": ({}, {"history": changed(LINE, 1, np.nan)}),
+    "negative norm": ({}, {"history": changed(LINE, 2, -1.0)}),
+    "negative gap": ({}, {"history": changed(LINE, 3, -1.0)}),
+    "NaN count": ({}, {"history": changed(LINE, 4, np.nan)}),
+    "infinite count": ({}, {"history": changed(LINE, 5, np.inf)}),
+    "infinite time": ({}, {"history": changed(LINE, 6, np.inf)}),
+    "short pace": ({}, {"pace": np.ones(3)}),
+    "steps in parts": ({}, {"pace": np.array([1.0, 1.0, 0.5, 8.0])}),
+    "NaN norm": ({}, {"pace": np.array([np.nan, 1.0, 1.0, 8.0])}),
+    "no rows drawn": ({}, {"pace": np.array([1.0, 1.0, 1.0, 0.0])}),
+    "infinitely many rows drawn": ({}, {"pace": np.array([1.0, 1.0, 1.0, np.inf])}),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_a_right_digest_of_what_no_fit_writes_is_refused(tmp_path: Path, name: str) -> None:
     half_a_fit(tmp_path / "c")
-    tensors, content = load_file(tmp_path / "c"), header(tmp_path / "c")
-    content["solver"]["dual"] = 1e9
-    content["solver"]["data_loss"] *= 1 + 1e-7
-    save_file(tensors, tmp_path / "c", {HEADER_ENTRY: json.dumps(content)})
-    resumed = SoftmaxRegression(100.0, tol=1e-9, checkpoint=tmp_path / "c").fit(X, y)
-    whole = SoftmaxRegression(100.0, tol=1e-9).fit(X, y)
-    assert resumed.objective_ == pytest.approx(whole.objective_, rel=2e-9)
-    assert resumed.duality_gap_ <= 1e-9
+    reseal(tmp_path / "c", *IMPOSSIBLE[name])
+    sentence = r"^a checkpoint must be a file that a fit wrote; got .*no fit writes its "
+    with pytest.raises(ValueError, match=sentence) as e:
+        SoftmaxRegression(100.0, tol=1e-9, checkpoint=tmp_path / "c").fit(*problem())
+    assert not wrong_with_sentence(str(e.value))
 
 
-def header(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    length = int.from_bytes(content[:8], "little")
-    return json.loads(json.loads(content[8 : 8 + length])["__metadata__"][HEADER_ENTRY])
-
-
-def damaged(content: bytes) -> dict[str, tuple[bytes, str]]:
+def forgeries(optimum: np.ndarray) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """What the reader cannot tell from a fit's own: each with a right digest."""
+    rng = np.random.default_rng(0)
+    away = optimum + 0.1 * rng.standard_normal(optimum.shape)
     return {
-        "cut short": (content[:-9], "damaged or cut short"),
-        "empty": (b"", "damaged or cut short"),
-        "text": (b"hello", "damaged or cut short"),
-        "another kind": (save({"theta": np.zeros(3)}), "a safetensors file of another kind"),
-        "a part missing": (save({"theta": np.zeros(3)}, {HEADER_ENTRY: '{"format_version": 1}'}), "damaged"),
-        "newer": (save({"theta": np.zeros(3)}, {HEADER_ENTRY: '{"format_version": 99}'}), "from a newer crossent"),
+        "a bound": ({"dual": 1e9}, {}),
+        "a bound's place": ({}, {"bound": away}),
+        "a far bound": ({}, {"bound": 1e3 * away}),
+        "a best point": ({}, {"best": away}),
+        "an end": ({"finished": True}, {}),
+        "nothing spent": ({"evaluations": 0, "hessian_products": 0}, {}),
+        "another precision": ({"precision": "float64"}, {}),
+        "an optimal history": ({}, {"history": changed([*LINE[:3], 2e-16, *LINE[4:]], 1, 1e-9)}),
+        "a slower pace": ({}, {"pace": np.array([0.0, 0.0, 40.0, 1e300])}),
+        "a quicker pace": ({}, {"pace": np.array([np.inf, np.inf, 2.0**52, 8.0])}),
     }
 
 
-@pytest.mark.parametrize("name", damaged(b"x" * 99))
+@pytest.mark.parametrize("name", forgeries(np.zeros(SHAPE)))
+def test_what_a_forged_checkpoint_leads_to_is_still_proved(tmp_path: Path, name: str) -> None:
+    X, y = problem()
+    half_a_fit(tmp_path / "c")
+    _, tensors = unseal(tmp_path / "c", HEADER_ENTRY, FORMAT_VERSION)
+    reseal(tmp_path / "c", *forgeries(tensors["theta"])[name])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        resumed = SoftmaxRegression(100.0, tol=1e-4, max_iter=1, checkpoint=tmp_path / "c").fit(X, y)
+    truth = relative_excess(resumed, X, np.eye(4)[y], 100.0)
+    assert truth > 0
+    assert resumed.duality_gap_ >= truth - ROUNDING
+
+
+def test_parameters_that_are_not_the_fits_are_refused_by_their_loss(tmp_path: Path) -> None:
+    for theta in (np.zeros(SHAPE), np.full(SHAPE, 1e300), np.eye(*SHAPE)):
+        half_a_fit(tmp_path / "c")
+        reseal(tmp_path / "c", {}, {"theta": theta})
+        with pytest.raises(ValueError, match=r"^a checkpoint must be of this fit; got .* whose loss on other data was"):
+            SoftmaxRegression(100.0, tol=1e-9, checkpoint=tmp_path / "c").fit(*problem())
+        (tmp_path / "c").unlink()
+
+
+def damaged_kinds(content: bytes) -> dict[str, tuple[bytes, str]]:
+    def with_header(text: str) -> bytes:
+        return save({"theta": np.zeros(3)}, {HEADER_ENTRY: text})
+
+    return {
+        "cut short": (content[:-9], "damaged, cut short"),
+        "empty": (b"", "damaged, cut short"),
+        "text": (b"hello", "damaged, cut short"),
+        "another kind": (save({"theta": np.zeros(3)}), "a safetensors file of another kind"),
+        "no digest": (with_header('{"format_version": 2}'), "damaged"),
+        "older": (with_header('{"format_version": 1, "fit": {}}'), "an older crossent wrote it"),
+        "newer": (with_header('{"format_version": 99}'), "a newer crossent wrote it"),
+    }
+
+
+@pytest.mark.parametrize("name", damaged_kinds(b"x" * 99))
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
     half_a_fit(tmp_path / "c")
-    content, sentence = damaged((tmp_path / "c").read_bytes())[name]
+    content, sentence = damaged_kinds((tmp_path / "c").read_bytes())[name]
     (tmp_path / "c").write_bytes(content)
     with pytest.raises(ValueError, match=rf"^a checkpoint must be a file that a fit wrote; got .*{sentence}"):
         SoftmaxRegression(100.0, checkpoint=tmp_path / "c").fit(*problem())
+
+
+def test_a_fit_without_a_penalty_keeps_a_checkpoint(tmp_path: Path) -> None:
+    X, y = problem()
+    kept = {"checkpoint": tmp_path / "c", "checkpoint_interval": 0.0}
+    with pytest.warns(ConvergenceWarning, match="max_iter=2"):
+        SoftmaxRegression(math.inf, max_iter=2, **kept).fit(X, y)
+    resumed = SoftmaxRegression(math.inf, **kept).fit(X, y)
+    np.testing.assert_array_equal(resumed.coef_, SoftmaxRegression(math.inf).fit(X, y).coef_)
+
+
+def test_no_damage_changes_a_fit(tmp_path: Path) -> None:
+    """Drawn damage to a checkpoint is refused in one sentence, or changed nothing that counts."""
+    X, y = problem()
+    path, copy = tmp_path / "c", tmp_path / "copy"
+    half_a_fit(path)
+    whole = SoftmaxRegression(100.0, tol=1e-9).fit(X, y)
+    refusals = []
+    for seed, content in damages(path.read_bytes()):
+        copy.write_bytes(content)
+        try:
+            read_checkpoint(copy)
+        except ValueError as error:
+            refusals.append(str(error))
+            continue
+        resumed = SoftmaxRegression(100.0, tol=1e-9, checkpoint=copy).fit(X, y)
+        np.testing.assert_array_equal(resumed.coef_, whole.coef_)
+        assert (resumed.objective_, resumed.duality_gap_) == (whole.objective_, whole.duality_gap_), seed
+    assert len(refusals) > 0.9 * CASES
+    for sentence in refusals:
+        assert sentence.startswith("a checkpoint must be a file that a fit wrote; got ")
+        assert not wrong_with_sentence(sentence), sentence
 
 
 @pytest.mark.parametrize("where", ["os.fsync", "os.replace"])
@@ -287,14 +420,14 @@ def test_a_fit_killed_in_the_middle_of_a_pass_goes_on(tmp_path: Path, monkeypatc
     command = [sys.executable, "-c", SCRIPT, str(data), str(path)]
     killed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert header(path)["finished"] is False
+    assert read_checkpoint(path).finished is False
     monkeypatch.setattr("crossent.sklearn.objective.CACHE_BYTES", 1 << 10)
     rows = ParquetRows(data, exclude=["label"], window_bytes=250 * 40)
     resumed = SoftmaxRegression(100.0, tol=1e-9, checkpoint=path).fit(rows, y)
     whole = SoftmaxRegression(100.0, tol=1e-9).fit(rows, y)
     assert resumed.duality_gap_ == whole.duality_gap_ <= 1e-9
     np.testing.assert_array_equal(resumed.coef_, whole.coef_)
-    assert header(path)["finished"] is True
+    assert read_checkpoint(path).finished is True
 
 
 def test_no_warning_comes_of_a_checkpoint_that_works(tmp_path: Path) -> None:

@@ -175,10 +175,11 @@ class Checkpoint:
         objective = monitor.objective
         if state.precision == "float64" and objective.can_promote:
             objective.promote()
-        at = objective.evaluate(state.theta)
+        with np.errstate(over="ignore", invalid="ignore"):  # at points that are no fit's
+            at = objective.evaluate(state.theta)
+            best, bound = (None if point is None else objective.evaluate(point) for point in (state.best, state.bound))
         if not abs(at.data_loss - state.data_loss) <= SAME_LOSS * abs(state.data_loss):
             raise self._of_another_fit(f"whose loss on other data was {state.data_loss:.9g} ({at.data_loss:.9g} here)")
-        best, bound = (None if point is None else objective.evaluate(point) for point in (state.best, state.bound))
         objective.evaluations, objective.hessian_products = state.evaluations, state.hessian_products
         monitor.continue_from(state.history, best or at, bound)
         step.pace = state.pace
