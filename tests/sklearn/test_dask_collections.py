@@ -8,14 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 from regression_oracle import Problem, assert_certified, blobs, one_hot
+from scipy.sparse import csr_array
 
 import crossent as ce
 from crossent.sklearn import SoftmaxRegression, SoftmaxRegressionCV, softmax_regression_path
 
 pytest.importorskip("dask")
+import dask
 import dask.array as da
 import dask.dataframe as dd
 import pandas as pd
+
+from crossent.sklearn import partitions
+from crossent.sklearn.dask_graphs import WorkersLost
+from crossent.sklearn.distributed import DistributedRows
+from crossent.sklearn.partitions import Part, read_rows
 
 X, LABELS = blobs(9000, 6, 4, seed=3, spread=0.7)
 X = X * [1, 1, 10, 1, 0.1, 1] + [0, 100, 0, 0, 0, 0]
@@ -141,6 +148,69 @@ def test_bad_input_is_named(name: str) -> None:
     make, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         SoftmaxRegression().fit(*make())
+
+
+@pytest.mark.parametrize("changing", ["X", "y", "weight"])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_partition_that_changes_is_named(changing: str, sparse: bool) -> None:
+    calls: list[None] = []
+
+    def swapped(rows: np.ndarray) -> np.ndarray:
+        """Return the rows, and from the second call on two of them in each other's place."""
+        calls.append(None)
+        return rows if len(calls) == 1 else rows[[1, 0, *range(2, len(rows))]]
+
+    places = np.argsort(LABELS, kind="stable")[:: len(X) // 40][:40]  # rows 20 and 21 are of different classes
+    places[[21, 35]] = places[[35, 21]]
+    columns = {"X": X[places], "y": np.array(["a", "b", "c", "d"], dtype=object)[LABELS[places]], "weight": WEIGHT[:40]}
+    assert len(set(columns["y"][20:22])) == 2
+    lazy: dict[str, Any] = {}
+    for name, values in columns.items():
+        parts = [dask.delayed(values[:20]), dask.delayed(values[20:])]
+        if name == changing:
+            parts[1] = dask.delayed(swapped)(values[20:])
+        lazy[name] = da.concatenate([da.from_delayed(p, (20, *values.shape[1:]), values.dtype) for p in parts])
+    if sparse:
+        lazy["X"] = lazy["X"].map_blocks(csr_array)
+    rows = DistributedRows(lazy["X"], lazy["y"], lazy["weight"], None, "softmax")
+    with pytest.raises(
+        ValueError, match=r"^a partition must hold the same rows .*; got other rows in partition 1 than"
+    ):
+        rows.read_again()
+    assert len(calls) == 2
+
+
+def test_a_fit_goes_on_with_the_same_rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate, due = partitions.evaluate, [False]
+
+    def lose_workers(entry: dict[str, Any]) -> None:
+        due[0] = entry["iteration"] == 1
+
+    def lost(*arguments: Any) -> Any:
+        if due[0]:
+            due[0] = False
+            raise WorkersLost
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(partitions, "evaluate", lost)
+
+    def drawn(rows: np.ndarray) -> np.ndarray:
+        return rows + np.random.default_rng().normal(size=rows.shape)
+
+    same = SoftmaxRegression(0.1, callback=lose_workers).fit(DX, DY)
+    np.testing.assert_array_equal(same.coef_, SoftmaxRegression(0.1).fit(DX, DY).coef_)
+    with pytest.raises(
+        ValueError, match=r"^a partition must hold the same rows .*; got other rows in partition 0 than"
+    ):
+        SoftmaxRegression(0.1, callback=lose_workers).fit(DX.map_blocks(drawn), DY)
+
+
+def test_a_part_is_made_of_its_own_rows_only() -> None:
+    rows = read_rows(X, LABELS, None, 0, "<f8", "softmax", 6)
+    with pytest.raises(
+        ValueError, match=r"^a partition must hold the same rows .* in partition 7 than before, .*; seed"
+    ):
+        Part(rows, None, 0, 7, rows.summary.checksums[0] ^ 1)  # type: ignore[arg-type]
 
 
 def test_cross_validation_wants_memory() -> None:

@@ -2,9 +2,10 @@
 
 Each part of the collection becomes a :class:`~crossent.sklearn.partitions.Part` on the worker that has its rows. An
 evaluation is one task for each part and a tree that adds `FAN_IN` results at a time, always in the same order: the bits
-depend on how the rows are divided, and not on which worker was quicker or had to be replaced. Down go the parameters,
-in working precision; up come values and gradients (K, D + 1) in float64. A product with the Hessian is the same, of
-rows that each part draws and keeps. The only rows that ever travel are the sample for the preconditioner.
+depend on how the rows are divided, and not on which worker was quicker or had to be replaced. Rows that come out
+otherwise when a lost worker's are computed again end the fit, for what was proved is not about them. Down go the
+parameters, in working precision; up come values and gradients (K, D + 1) in float64. A product with the Hessian is the
+same, of rows that each part draws and keeps. The only rows that ever travel are the sample for the preconditioner.
 """
 
 from __future__ import annotations
@@ -58,20 +59,27 @@ class DistributedRows:
         self._source = on_each(
             partitions.read_rows, first, tasks_of(y), weight, places, self.dtype.str, link, self.num_features
         )
-        self.read()
+        self.summary = self._read()
 
-    def read(self) -> None:
-        """Have the rows read and checked, anew if they were before."""
+    def read_again(self) -> None:
+        """Have the rows read and checked anew, and compared with what they were."""
+        again = self._read()
+        for place, (before, now) in enumerate(zip(self.summary.checksums, again.checksums, strict=True)):
+            if before != now:
+                raise partitions.refuse_change(place)
+
+    def _read(self) -> Summary:
 
         def summarise() -> Summary:
             return on_each(partitions.summary_of, self.kept).tree(Summary.merge).compute(**AS_IT_IS)
 
         self._keep()
-        self.summary = in_spite_of_losses(summarise, self._keep)
-        if self.summary.problem:
-            raise ValueError(self.summary.problem)
-        if sum(self.summary.rows) == 0:
+        summary: Summary = in_spite_of_losses(summarise, self._keep)
+        if summary.problem:
+            raise ValueError(summary.problem)
+        if sum(summary.rows) == 0:
             raise ValueError(refuse("X must hold rows of positive weight", "none"))
+        return summary
 
     def let_go(self) -> None:
         """Keep the rows no longer than others need them."""
@@ -148,12 +156,13 @@ class DistributedObjective:
         """Make the parts where their rows are; these are let go."""
         kept = Tasks(self._rows.kept.graph, [self._rows.kept.keys[i] for i in self._filled])
         first_rows = [int(row) for row in np.cumsum([0, *self.counts[:-1]])]
-        self.parts = on_each(Part, kept, self._plan, first_rows).persist(**AS_IT_IS)
+        checksums = [self._rows.summary.checksums[i] for i in self._filled]
+        self.parts = on_each(Part, kept, self._plan, first_rows, self._filled, checksums).persist(**AS_IT_IS)
         self.preparations += 1
         self._rows.let_go()
 
     def _prepare_again(self) -> None:
-        self._rows.read()
+        self._rows.read_again()
         self._prepare()
 
     def _sum(self, function: Callable[..., Any], *arguments: Any) -> tuple[Any, ...]:

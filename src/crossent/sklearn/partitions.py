@@ -1,12 +1,14 @@
 """A part of the rows, where it lies: what workers hold and compute in a distributed fit.
 
 Every function here is pure but for caches, so that a part whose worker is lost can be made again elsewhere and gives
-the same numbers. Errors in the data are returned, not raised: they are the user's, and no reason to try again.
+the same numbers, if its rows are the same: a checksum tells, for what draws them may draw others. Errors in the data
+are returned, not raised: they are the user's, and no reason to try again.
 """
 
 from __future__ import annotations
 
 import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +33,7 @@ class Summary:
     """What the client must know of rows before a fit; of a part, or of several in order."""
 
     rows: tuple[int, ...]  # of positive weight, in each part
+    checksums: tuple[int, ...]  # of each part
     weight: float  # Σ s
     columns: Array  # Σ s x (D,)
     classes: NDArray[Any] | None  # labels that occur; None for a target of several columns
@@ -60,6 +63,7 @@ class Summary:
             target = np.bincount(position, weights=np.concatenate([part.target for part in filled]))
         return cls(
             tuple(rows for part in parts for rows in part.rows),
+            tuple(checksum for part in parts for checksum in part.checksums),
             sum(part.weight for part in parts),
             np.sum([part.columns for part in parts], axis=0),
             classes,
@@ -101,7 +105,7 @@ def read_rows(X: Any, y: Any, weight: Any, place: int, dtype: Any, link: str, fe
     except (ValueError, TypeError) as error:
         empty = np.zeros((0, features), dtype)
         return Rows(
-            empty, empty, np.zeros(0), Summary((0,), 0.0, np.zeros(features), None, np.zeros(0), True, f"{error}")
+            empty, empty, np.zeros(0), Summary((0,), (0,), 0.0, np.zeros(features), None, np.zeros(0), True, f"{error}")
         )
 
 
@@ -126,7 +130,7 @@ def _read_rows(part: str, dtype: np.dtype[Any], link: str, features: int, X: Any
         got = f"{weight[row]} in row {row} of {part}"
         raise ValueError(refuse("sample_weight must be finite and not negative", got))
     if len(y) == 0:
-        return Rows(X, y, weight, Summary((0,), 0.0, columns, None, np.zeros(0), True))
+        return Rows(X, y, weight, Summary((0,), (0,), 0.0, columns, None, np.zeros(0), True))
     if y.ndim == 1:
         _check_labels(y, part)
         try:
@@ -135,6 +139,7 @@ def _read_rows(part: str, dtype: np.dtype[Any], link: str, features: int, X: Any
             got = f"{describe(y)} of several kinds in {part}"
             raise ValueError(refuse("labels must be of one kind, so that they can be sorted", got)) from error
         target, hard = np.bincount(position, weights=weight).astype(np.float64), True
+        of_target: list[NDArray[Any]] = [position, np.frombuffer(repr(classes.tolist()).encode(), np.uint8)]
     else:
         try:
             encoded = encode_target(y, link)
@@ -142,8 +147,11 @@ def _read_rows(part: str, dtype: np.dtype[Any], link: str, features: int, X: Any
             raise ValueError(f"{part} of y: {error}") from error
         classes, y, hard = None, encoded.values, encoded.hard
         target = np.asarray(weight @ y)
+        of_target = [y]
+    of_columns = [X.data, X.indices, X.indptr] if issparse(X) else [X]
+    checksum = _checksum(*of_columns, *of_target, weight)
     counted = weight > 0
-    summary = Summary((int(counted.sum()),), float(weight.sum()), columns, classes, target, hard)
+    summary = Summary((int(counted.sum()),), (checksum,), float(weight.sum()), columns, classes, target, hard)
     if not counted.all():
         X, y, weight = X[counted], y[counted], weight[counted]
     return Rows(X, y, weight, summary)
@@ -175,6 +183,25 @@ def _finite_sum(X: Any, weight: Array, part: str) -> Array:
             raise ValueError(refuse("X must be finite", got))
         total += weight[start : start + step] @ block
     return total
+
+
+def _checksum(*arrays: NDArray[Any]) -> int:
+    """Return 32 bits that other bytes, or the same in another order, change but for one case in four billion."""
+    total = 0
+    for array in arrays:
+        total = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, total)
+    return total
+
+
+def refuse_change(place: int) -> ValueError:
+    """Return the error of a partition that is computed again and gives other rows, which no certificate is about."""
+    return ValueError(
+        refuse(
+            "a partition must hold the same rows whenever it is computed",
+            f"other rows in partition {place} than before, while the fit ran",
+            "seed what draws them, or write them to files and read these",
+        )
+    )
 
 
 def summary_of(rows: Rows) -> Summary:
@@ -218,10 +245,18 @@ def with_values(target: EncodedTarget, values: NDArray[Any]) -> EncodedTarget:
 
 
 class Part:
-    """The objective of one part of the rows, without the penalty."""
+    """The objective of one part of the rows, without the penalty.
 
-    def __init__(self, rows: Rows, plan: Plan, first_row: int) -> None:
-        self._made_of = rows, plan, first_row
+    Raises
+    ------
+    ValueError
+        If the rows are not those that had this checksum.
+    """
+
+    def __init__(self, rows: Rows, plan: Plan, first_row: int, place: int, checksum: int) -> None:
+        if rows.summary.checksums != (checksum,):
+            raise refuse_change(place)
+        self._made_of = rows, plan, first_row, place, checksum
         self._objective = LinearObjective(
             rows.X,
             plan.encode(rows.y),
