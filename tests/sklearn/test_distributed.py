@@ -193,5 +193,3 @@ def test_rows_that_are_drawn_anew_end_the_fit(client: Any, tmp_path: Path) -> No
     ):
         SoftmaxRegression(0.01, callback=loss).fit(*large_collections(drawn_block))
     assert is_gone(loss.lost)
-    client.wait_for_workers(2, timeout=120)
-    assert SoftmaxRegression(0.01).fit(*large_collections(drawn_block)).duality_gap_ <= 1e-4  # nobody was lost

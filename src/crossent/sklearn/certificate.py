@@ -16,7 +16,7 @@ predicted class masses must be the observed ones, *exactly*. Then, at ``W = -Q/�
 where the intercept's gradient ``p̄ - ȳ`` vanishes; using them regardless "proves" falsehoods. Mix them with one
 distribution r:
 
-    q_i = (1 - s) p_i + s r,    s = max(0, max_k 1 - ȳ_k / p̄_k),    r = (ȳ - (1 - s) p̄) / (s A) ≥ 0,
+    q_i = (1 - s) p_i + s r,    s = max(0, max_k (p̄_k - ȳ_k) / p̄_k),    r = (ȳ - (1 - s) p̄) / (s A) ≥ 0,
 
 which is feasible, with the least s for which r is a distribution. Without an intercept s = 0.
 

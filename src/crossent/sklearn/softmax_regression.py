@@ -140,8 +140,8 @@ class SoftmaxRegression(Classifier, BaseEstimator):
     objective_ : float
         f at the returned coefficients, in nats (for ``C=inf`` the sum of the weighted losses).
     duality_gap_ : float
-        ``(f - D) / f`` with D ≤ f* the best dual bound found: the relative excess of `objective_` over the optimum is
-        at most this, up to float64's rounding. NaN without a certificate.
+        ``(f - D) / f`` with D ≤ f* the best dual bound found: the relative excess of f at `coef_` and `intercept_`, as
+        they are stored, over the optimum is at most this, up to float64's rounding. NaN without a certificate.
     certificate_ : str
         What `duality_gap_` proves, or why there is no proof.
     history_ : list of dict
@@ -228,7 +228,8 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter or the data cannot be used, with the reason.
+            If a parameter, the data or the checkpoint cannot be used, with the reason; if a partition of a Dask
+            collection holds other rows when it is computed again.
 
         Warns
         -----
