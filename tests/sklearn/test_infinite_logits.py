@@ -133,7 +133,9 @@ class Foreign(ClassifierMixin, BaseEstimator):
 
 @pytest.mark.filterwarnings("ignore:overflow|invalid:RuntimeWarning")
 @pytest.mark.parametrize("method", ["temperature", Foreign()], ids=["ours", "foreign"])
-@pytest.mark.parametrize("estimator", [SoftmaxRegression(C=1e4), LogisticRegression(C=1e4)], ids=["ours", "scikit-learn"])
+@pytest.mark.parametrize(
+    "estimator", [SoftmaxRegression(C=1e4), LogisticRegression(C=1e4)], ids=["ours", "scikit-learn"]
+)
 def test_calibrated_classifiers_give_no_label_to_what_overflows(estimator: Any, method: Any) -> None:
     model = CalibratedClassifier(estimator, method=method, cv=3).fit(X, Y)
     rows = X.copy()

@@ -115,13 +115,13 @@ def _find_files(source: Any) -> list[str]:
         if not sources:
             raise ValueError(refuse("at least one Parquet file is needed", "an empty list"))
         known: dict[Any, str] = {}
-        for path in (path for one in sources for path in _find_files(one)):
-            file = _identity(path)
+        for name in (name for one in sources for name in _find_files(one)):
+            file = _identity(name)
             if file in known:
-                got = f"{known[file]!r} and {path!r}, the same file"
+                got = f"{known[file]!r} and {name!r}, the same file"
                 works = "leave one out; weights of 2 count rows twice"
                 raise ValueError(refuse("a list must name each file once", got, works))
-            known[file] = path
+            known[file] = name
         return list(known.values())
     path = Path(source)
     if path.is_file():
