@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Callable, Iterator
 from random import Random
 
-CASES = int(os.environ.get("CROSSENT_DAMAGED_FILES", "2000"))
-"""How many damaged files of each format are tried; a long attack sets the variable to more."""
+from attack import draws
+
+CASES = 2000
+"""How many damaged files of each format are tried in a test run."""
 LONGEST_SENTENCE = 600
 """In characters; a longer message holds a part of the file."""
 
@@ -33,8 +34,9 @@ def damaged(content: bytes, seed: int) -> bytes:
 
 
 def damages(content: bytes, cases: int = CASES) -> Iterator[tuple[int, bytes]]:
-    """Yield so many seeds with the damaged content of each."""
-    for seed in range(cases):
+    """Yield so many seeds, or more in a long attack, with the damaged content of each."""
+    for rng in draws(cases):
+        seed = int(rng.integers(2**62))
         yield seed, damaged(content, seed)
 
 

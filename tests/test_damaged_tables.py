@@ -19,7 +19,6 @@ from damage import damages, wrong_with_sentence
 
 from crossent.sklearn.parquet import ParquetTable
 from crossent.tabular import InputError, file_sizes, read_table, should_stream
-from crossent.tabular.reading import count_missing
 
 FRAME = pl.DataFrame(
     {
@@ -59,6 +58,7 @@ FORMATS: dict[str, tuple[str, Callable[[], bytes]]] = {
 }
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("format_", FORMATS)
 def test_a_damaged_table_is_a_table_or_one_sentence(tmp_path: Path, format_: str) -> None:
     suffix, content = FORMATS[format_]
@@ -68,7 +68,7 @@ def test_a_damaged_table_is_a_table_or_one_sentence(tmp_path: Path, format_: str
     for seed, damaged in damages(content()):
         path.write_bytes(damaged)
         try:
-            count_missing(read_table(str(path)))  # every cell can be used, too
+            read_table(str(path)).rows()  # every cell can be used, too
             read += 1
         except InputError as error:
             if problem := wrong_with_sentence(str(error).replace(str(path), path.name)):
@@ -81,6 +81,7 @@ def test_a_damaged_table_is_a_table_or_one_sentence(tmp_path: Path, format_: str
     assert read, "every damaged file was refused: is the whole one?"
 
 
+@pytest.mark.attack
 def test_a_damaged_table_of_parquet_files_is_windows_or_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     wrong: dict[int, str] = {}
@@ -180,13 +181,16 @@ def test_a_compressed_csv_file_is_refused_and_text_that_looks_like_one_is_read(t
     path.write_bytes(text)
     frame = read_table(str(path))
     assert frame.columns == ["x^2", "y"]
-    assert frame.rows() == [(1, "a"), (2, "b")]
+    assert frame.rows() == [("1", "a"), ("2", "b")]
 
 
-def test_a_name_with_brackets_is_no_pattern(tmp_path: Path) -> None:
-    FRAME.write_parquet(tmp_path / "t[1].parquet")
-    FRAME[:2].write_parquet(tmp_path / "t1.parquet")
-    assert read_table(str(tmp_path / "t[1].parquet")).equals(FRAME)
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_name_with_brackets_is_no_pattern(tmp_path: Path, format_: str) -> None:
+    suffix, content = FORMATS[format_]
+    (tmp_path / f"t{suffix}").write_bytes(content())
+    (tmp_path / f"t[1]{suffix}").write_bytes(content())
+    (tmp_path / f"t1{suffix}").write_bytes(b"")
+    assert read_table(str(tmp_path / f"t[1]{suffix}")).equals(read_table(str(tmp_path / f"t{suffix}")))
 
 
 def test_an_npz_file_that_is_encrypted_is_refused(tmp_path: Path) -> None:

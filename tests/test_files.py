@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import random
 import signal
 import stat
 import subprocess
@@ -18,12 +17,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from attack import draws
 
 import crossent.files
 from crossent.files import Busy, locked, same_place, write_together
-
-KILLS = 60
-"""How many writers are killed at random moments; a long attack raises it."""
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals, modes and flock")
 
@@ -118,13 +115,13 @@ def reading(folder: Path) -> Iterator[list[str]]:
     assert opened > 10
 
 
+@pytest.mark.attack
 def test_a_writer_killed_at_any_moment_leaves_whole_files_in_order_and_no_litter(start: Start, tmp_path: Path) -> None:
-    rng = random.Random(0)
     run = 0
     write_together({tmp_path / name: b'{"run": 0, "end": true}' for name in NAMES})
     mixed = 0
     with reading(tmp_path) as wrong:
-        for _ in range(KILLS):
+        for rng in draws(60):
             writer = start(WRITE + FOR_EVER, tmp_path, ",".join(NAMES), run + 1)
             assert int(say(writer)) == run + 1
             parts = names_in(tmp_path) - set(NAMES)

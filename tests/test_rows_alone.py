@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from attack import draws
 from test_cli import run
 
 from crossent.tabular import (
@@ -121,10 +122,14 @@ def in_a_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
-@pytest.mark.parametrize("seed", range(4))
-def test_a_file_is_predicted_as_its_rows_one_by_one(seed: int, suffix: str) -> None:
-    rng = np.random.default_rng(seed)
+def test_a_file_is_predicted_as_its_rows_one_by_one(suffix: str) -> None:
+    for rng in draws(4):
+        rows_one_by_one(rng, suffix)
+
+
+def rows_one_by_one(rng: np.random.Generator, suffix: str) -> None:
     names = [*COLUMNS]
     model = train(read_table(write(draw(rng, 40, names), f"train{suffix}")), rng)
     table = draw(rng, 12, names, later=True)

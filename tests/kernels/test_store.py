@@ -13,14 +13,12 @@ import sys
 
 import numpy as np
 import pytest
+from damage import damages
 
 numba = pytest.importorskip("numba")
 
 from crossent.kernels._compile import KeptCode  # noqa: E402 (it imports Numba)
 from crossent.kernels.store import Store  # noqa: E402
-
-DAMAGES = 500
-"""Drawn damages of one file; a longer attack raises it."""
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no modes of files")
 
@@ -96,31 +94,19 @@ def test_machine_code_is_kept(folder, sources, caplog):
     assert caplog.messages == []
 
 
-def drawn_damages(content, rng, count):
-    """Bit flips, cuts and additions."""
-    for _ in range(count):
-        damaged = bytearray(content)
-        kind = rng.integers(4)
-        if kind == 0:
-            damaged = damaged[: rng.integers(len(content))]
-        elif kind == 1:
-            damaged += rng.bytes(rng.integers(1, 100))
-        else:
-            for _ in range(1 if kind == 2 else 5):
-                damaged[rng.integers(len(content))] ^= 1 << rng.integers(8)
-        if damaged != content:
-            yield bytes(damaged)
+def drawn_damages(content, count):
+    return (damaged for _, damaged in damages(content, count) if damaged != content)
 
 
+@pytest.mark.attack
 def test_what_is_damaged_is_not_loaded(folder, sources):
-    rng = np.random.default_rng(16)
     store = Store(folder, sources)
     name = store.name("tiny", "int64")
-    payload = rng.bytes(5000)
+    payload = np.random.default_rng(16).bytes(5000)
     store.save(name, payload)
     assert store.load(name) == payload
     content = (folder / name).read_bytes()
-    for damaged in (b"", content[:31], content[:32], *drawn_damages(content, rng, DAMAGES)):
+    for damaged in (b"", content[:31], content[:32], *drawn_damages(content, 500)):
         (folder / name).write_bytes(damaged)
         assert store.load(name) is None
     other = store.name("tiny", "float64")
@@ -142,11 +128,12 @@ def test_pipes_links_and_folders_are_not_loaded(folder, sources):
     assert store.load(name) == b"code"
 
 
+@pytest.mark.attack
 def test_damage_costs_one_compilation(folder, sources, caplog):
     caplog.set_level(logging.INFO, "crossent")
     assert compute(folder, sources) == (7, "compiled")
     content = the_file(folder).read_bytes()
-    for damaged in drawn_damages(content, np.random.default_rng(4), 10):
+    for damaged in drawn_damages(content, 10):
         the_file(folder).write_bytes(damaged)
         assert compute(folder, sources) == (7, "compiled")
         assert caplog.messages == [f"a kept kernel is damaged and is compiled again: {the_file(folder).name}"]

@@ -89,6 +89,13 @@ def test_rules_name_rows_and_classes() -> None:
         assert f'id="row-{row}"' in page
 
 
+def test_a_loss_whose_exponential_no_float_holds_is_put_in_words() -> None:
+    """It is like guessing among 10^434 classes: finite, but for one over a probability that is 0."""
+    frame = pl.DataFrame({"y": ["a", "b"] * 10, "logit_a": [-1000.0, 1000.0] * 10, "logit_b": [0.0, 0.0] * 10})
+    report = summarize_predictions(read_predictions(frame, "t", "y", "logits"))
+    assert "among 10^434 equally likely classes" in render_html(report)
+
+
 def test_impossible_labels_and_useless_predictions_come_first() -> None:
     frame = pl.DataFrame({"y": ["a", "b"] * 30, "a": [1.0, 1.0] * 30, "b": [0.0, 0.0] * 30})
     report = summarize_predictions(read_predictions(frame, "p.csv", "y", "probabilities"))

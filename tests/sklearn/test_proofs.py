@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from attack import draws
 from exact_oracle import ROUNDING, ExactProblem
 from scipy.sparse import csr_array
 from sklearn.exceptions import ConvergenceWarning
@@ -19,11 +19,6 @@ from sklearn.exceptions import ConvergenceWarning
 from crossent.sklearn import ParquetRows, SoftmaxRegression, SoftmaxRegressionCV, softmax_regression_path
 from crossent.sklearn.interface import Evaluation
 from crossent.sklearn.solvers import Monitor
-
-CASES = int(os.environ.get("CROSSENT_DRAWN_PROOFS", "50"))
-"""How many fits to arrays are drawn, and a fifth as many of every other kind; a long attack sets more."""
-FIRST = 300
-"""From here on three of 50 fits found what was false before: 300, 343 and 345."""
 
 
 @dataclass
@@ -53,9 +48,8 @@ class Case:
         assert model.duality_gap_ >= excess - ROUNDING, (model.duality_gap_, excess, self.options)
 
 
-def draw(seed: int) -> Case:
+def draw(rng: np.random.Generator) -> Case:
     """Draw classes far apart or not, columns far from 0 or not, and every option of a fit."""
-    rng = np.random.default_rng(seed)
     rows, features, outputs = int(rng.integers(20, 90)), int(rng.integers(1, 7)), int(rng.integers(2, 6))
     if rng.random() < 0.15:
         rows, features, outputs = 2200, 8, 8  # products begin in float32
@@ -99,10 +93,11 @@ def quiet() -> Any:
         yield
 
 
-@pytest.mark.parametrize("seed", range(FIRST, FIRST + CASES))
-def test_a_fit_proves_the_truth(seed: int) -> None:
-    case = draw(seed)
-    case.assert_true(SoftmaxRegression(**case.options).fit(case.X, case.y, case.weight))
+@pytest.mark.attack
+def test_a_fit_proves_the_truth() -> None:
+    for rng in draws(50):
+        case = draw(rng)
+        case.assert_true(SoftmaxRegression(**case.options).fit(case.X, case.y, case.weight))
 
 
 def again(case: Case, folder: Path) -> SoftmaxRegression:
@@ -168,13 +163,14 @@ WAYS: list[Callable[[Case, Path], SoftmaxRegression]] = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(FIRST, FIRST + CASES // 5))
+@pytest.mark.attack
 @pytest.mark.parametrize("way", WAYS)
-def test_so_does_every_other_way_to_fit(
-    way: Callable[[Case, Path], SoftmaxRegression], seed: int, tmp_path: Path
-) -> None:
-    case = draw(seed)
-    case.assert_true(way(case, tmp_path))
+def test_so_does_every_other_way_to_fit(way: Callable[[Case, Path], SoftmaxRegression], tmp_path: Path) -> None:
+    for number, rng in enumerate(draws(10)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        case = draw(rng)
+        case.assert_true(way(case, folder))
 
 
 def test_an_intercept_is_judged_as_it_is_stored() -> None:

@@ -120,10 +120,21 @@ def good(report: dict[str, Any]) -> list[str]:
         share, prior = math.exp(-state["nats"]), math.exp(-state["baseline"]["nats"])
         lines.append(
             f"The true label gets a probability of {percent(share)} on (geometric) average; knowing only how common "
-            f"each class is, it would get {percent(prior)}. It is like guessing among {1 / share:.2f} equally likely "
-            f"classes, where the class shares alone leave {1 / prior:.2f}."
+            f"each class is, it would get {percent(prior)}. It is like guessing among {choices(state['nats'])} equally "
+            f"likely classes, where the class shares alone leave {choices(state['baseline']['nats'])}."
         )
     return lines
+
+
+def choices(nats: float) -> str:
+    """Return how many equally likely classes a loss amounts to, ``e^nats``.
+
+    Examples
+    --------
+    >>> choices(math.log(2)), choices(1000.0)
+    ('2.00', '10^434')
+    """
+    return f"{math.exp(nats):.2f}" if nats < 20 else f"10^{nats / math.log(10):.0f}"
 
 
 def honest(report: dict[str, Any]) -> list[str]:

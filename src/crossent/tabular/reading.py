@@ -87,7 +87,7 @@ def _read(path: Path, suffix: str) -> pl.DataFrame:
         return _read_npz(path)
     with path.open("rb") as file:
         is_file_format = file.read(6) == b"ARROW1"
-    return pl.read_ipc(path) if is_file_format else pl.read_ipc_stream(path)
+    return pl.scan_ipc(path, glob=False).collect() if is_file_format else pl.read_ipc_stream(path)
 
 
 def csv_source(path: Path) -> Path | bytes:
@@ -108,7 +108,7 @@ def csv_source(path: Path) -> Path | bytes:
 
 def _read_csv(path: Path, separator: str) -> pl.DataFrame:
     try:
-        frame = pl.read_csv(csv_source(path), separator=separator, infer_schema=False)
+        frame = pl.read_csv(csv_source(path), separator=separator, infer_schema=False, glob=False)
     except pl.exceptions.NoDataError as error:
         raise InputError(f"{str(path)!r} is empty") from error
     except pl.exceptions.ComputeError as error:
