@@ -16,7 +16,7 @@ from accuracy.reductions import as_one
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws.tables import LOSSES, LossCase
-from oracle import Options, Row, mpf
+from oracle import Options, Row, mp, mpf
 
 import crossent as ce
 
@@ -166,6 +166,45 @@ def test_distillation_reduced(twin: str, dtype: Any) -> None:
     p = ce.softmax(z.astype(np.float64) / 20)
     expected = weight[:, None] * p * (z - (p * z).sum(axis=1, keepdims=True))
     np.testing.assert_allclose(product, expected, rtol=1e-5 if dtype == np.float32 else 1e-13, atol=1e-16)
+
+
+def focal_of_distribution(z: np.ndarray, t: np.ndarray, gamma: float) -> Row:
+    """``miss^γ nll`` and its gradient in closed form, with terms and magnitudes, for logits however far apart."""
+    with mp.workdps(100):
+        exact, target = ([mpf(float(x)) for x in values] for values in (z, t))
+        top = max(exact)
+        weights = [mp.exp(max(x - top, mpf(-10000))) for x in exact]
+        everything = sum(weights)
+        p = [x / everything for x in weights]
+        nll = sum(a * ((top - x) + mp.log(everything)) for a, x in zip(target, exact, strict=True))
+        miss = sum((1 - a) * b for a, b in zip(target, p, strict=True))
+        hit, mass = sum(a * b for a, b in zip(target, p, strict=True)), sum(target)
+        slope = gamma * miss ** (gamma - 1) * nll
+
+        def gradient(sign: int) -> list[Any]:
+            return [
+                miss**gamma * (mass * a + sign * b) + slope * a * (hit + sign * b)
+                for a, b in zip(p, target, strict=True)
+            ]
+
+        return Row(miss**gamma * nll, gradient(-1), [], miss**gamma * nll, gradient(1))
+
+
+@BOTH_DTYPES
+def test_focal_of_soft_targets_for_logits_of_any_size(twin: str, dtype: Any) -> None:
+    for seed in range(40):
+        rng = np.random.default_rng([seed, 31])
+        gamma, k = (0.5, 1.0, 2.0, 5.0)[seed % 4], (2, 3, 5, 20)[seed // 4 % 4]
+        z = rng.normal(size=(4, k))
+        z[:, 0] = 10.0 ** rng.uniform(20, 36 if dtype == np.float32 else 300, 4) * rng.choice([-1, 1], 4)
+        z[2:, 1] = z[2:, 0]
+        t = rng.dirichlet(np.full(k, 1.0), 4).astype(dtype)
+        rows = [focal_of_distribution(a, b, gamma) for a, b in zip(z.astype(dtype), t, strict=True)]
+        terms = (("focal", 1.0, gamma),)
+        for function in (ce.value_and_grad, ce.value_grad_hess):
+            results = function(z.astype(dtype), t, loss=ce.Focal(gamma), reduction="none")
+            assert all(np.isfinite(part).all() for part in results)
+            judge(results[:2], rows, terms, dtype, slack_of(k, dtype))
 
 
 def check_elementwise(got: np.ndarray, exact: list[list[Any]], scale: list[list[Any]], dtype: Any, bar: float) -> None:
