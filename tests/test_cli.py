@@ -308,8 +308,8 @@ BAD_COMMANDS = {
     "checkpoint inside a file": (["fit", "none.csv", "--checkpoint", "good.csv/x"], "good.csv' is a file"),
     "no checkpoint": (
         ["fit", "good.csv", "--target", "kind", "--checkpoint", "sums.csv"],
-        "a checkpoint must be a file that a fit wrote; got 'sums.csv', which is none, damaged or cut short; "
-        "pass another path\n",
+        "a checkpoint must be a file that a fit wrote; got 'sums.csv', and it is damaged, cut short or not "
+        "safetensors; pass another path\n",
     ),
     "sweep and C": (["fit", "good.csv", "--target", "kind", "--sweep", "--C", "1"], "leave out --sweep or --C"),
     "stream of CSV": (["fit", "good.csv", "--target", "kind", "--stream"], "--stream reads Parquet files only"),

@@ -92,12 +92,12 @@ class Monitor:
     def relative_gap(self, at: Evaluation) -> float:
         """Return (f - D)/f with the best dual bound seen so far, no less than float64 resolves; NaN without one.
 
-        A bound above f bounds nothing: that of this point takes its place.
+        A bound above f, by more than rounding, bounds nothing: that of this point takes its place.
         """
         if self.certificate is None:
             return math.nan
         gap = self.certificate.gap(at).total
-        if math.isfinite(gap) and not at.value - gap <= self._dual <= at.value:
+        if math.isfinite(gap) and not at.value - gap <= self._dual <= at.value * (1 + 16 * EPS):
             self._dual, self.bound = at.value - gap, at.theta
         if at.value <= 0:
             return 0.0
