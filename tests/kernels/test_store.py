@@ -106,7 +106,7 @@ def test_what_is_damaged_is_not_loaded(folder, sources):
     store.save(name, payload)
     assert store.load(name) == payload
     content = (folder / name).read_bytes()
-    for damaged in (b"", content[:31], content[:32], *drawn_damages(content, 500)):
+    for damaged in (b"", content[:31], content[:32], *drawn_damages(content, 2000)):
         (folder / name).write_bytes(damaged)
         assert store.load(name) is None
     other = store.name("tiny", "float64")
