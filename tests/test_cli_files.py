@@ -172,6 +172,9 @@ def test_a_model_beside_the_report_of_another_run_is_told(name: str) -> None:
     for text in ("", "[]", "{", '{"kind": "fit"}', "[" * 100_000):
         Path("one/report.json").write_text(text)
         assert other_run(read_model(MODEL), MODEL) is None
+    os.unlink("one/report.json")
+    os.mkfifo("one/report.json")  # nobody writes into it, and it must not be waited for
+    assert other_run(read_model(MODEL), MODEL) is None
 
 
 KILL = """

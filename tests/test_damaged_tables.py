@@ -184,6 +184,23 @@ def test_a_compressed_csv_file_is_refused_and_text_that_looks_like_one_is_read(t
     assert frame.rows() == [("1", "a"), ("2", "b")]
 
 
+@pytest.mark.parametrize("cell", ["1", "word"])
+def test_cells_of_text_count_with_what_they_take(tmp_path: Path, cell: str) -> None:
+    """polars keeps 16 bytes of each, and its own estimate leaves them out."""
+    path = tmp_path / "t.csv"
+    path.write_text(",".join("abcdefgh") + "\n" + (",".join([cell] * 8) + "\n") * 300_000)
+    cells = 8 * 300_000
+    assert file_sizes.table_bytes(path, ".csv") == pytest.approx(path.stat().st_size + 16 * cells, rel=0.01)
+
+
+def test_a_parquet_file_that_does_not_fit_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.parquet"
+    pl.DataFrame({"x": np.zeros(10**5)}).write_parquet(path)
+    assert not should_stream(str(path))
+    monkeypatch.setattr(file_sizes, "free_memory", lambda: 10**6)
+    assert should_stream(str(path))
+
+
 @pytest.mark.parametrize("format_", FORMATS)
 def test_a_name_with_brackets_is_no_pattern(tmp_path: Path, format_: str) -> None:
     suffix, content = FORMATS[format_]

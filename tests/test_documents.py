@@ -22,9 +22,13 @@ def test_document(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_every_test_that_the_promises_name_is_there() -> None:
-    named = set(re.findall(r"`(tests/[^`]*)`", (ROOT / "SECURITY.md").read_text("utf-8")))
+    text = (ROOT / "SECURITY.md").read_text("utf-8")
+    named = dict(re.findall(r"`(tests/[^`]*)`( \*)?", text))
     assert len(named) > 10
-    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+    links = re.findall(r"\]\(([^)]*)\)", text)
+    assert [name for name in [*named, *links] if not (ROOT / name).is_file()] == []
+    for name, star in named.items():
+        assert ("pytest.mark.attack" in (ROOT / name).read_text("utf-8")) == bool(star), name
 
 
 def test_the_readme_shows_code() -> None:

@@ -15,23 +15,23 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "crossent"
 # A layer may import itself and every layer of a lower rank. `crossent` alone is the NumPy front end's names.
 RANK = {
     "_version": 0,
-    "errors": 0,
     "text": 0,
-    "masked": 1,
-    "sealed": 0,
     "files": 0,
-    "core": 1,
-    "kernels": 2,
-    "metrics": 3,
-    "numpy": 3,
-    "information": 4,
-    "": 3,
-    "torch": 5,  # its calibrators are fitted by those of sklearn
-    "sklearn": 4,
-    "tabular": 5,
-    "report": 6,
-    "cli": 7,
-    "__main__": 8,
+    "errors": 1,
+    "sealed": 1,
+    "masked": 2,
+    "core": 2,
+    "kernels": 3,
+    "metrics": 4,
+    "numpy": 4,
+    "": 4,
+    "information": 5,
+    "sklearn": 5,
+    "torch": 6,  # its calibrators are fitted by those of sklearn
+    "tabular": 6,
+    "report": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 # Third-party libraries by layer; the mathematics is written in the array-API standard and names no array library.
 LIBRARIES = {

@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from test_attack import LAYOUTS
+from test_callers import LAYOUTS
 
 import crossent as ce
 from crossent import information

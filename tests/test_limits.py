@@ -6,8 +6,10 @@ import concurrent.futures
 import os
 import resource
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from attack import draws
 import crossent as ce
 from crossent.metrics import log_loss
 
+HERE = Path(__file__).parent
 LABELS = np.arange(6000) % 40
 CALLS: dict[str, Callable[[np.ndarray], Any]] = {
     "cross_entropy": lambda z: ce.cross_entropy(z, LABELS[: len(z)]),
@@ -87,12 +90,25 @@ def _within(megabytes: float, seed: int) -> int:
         os._exit(status)
 
 
-@pytest.mark.attack
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits on address space are Linux's")
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_where_memory_ends_there_is_a_result_or_a_memory_error() -> None:
+def _answer() -> None:
+    """Read megabytes and seeds, a pair a line, and print the wait status of each."""
     for seed in range(len(CALLS)):  # what is compiled and imported at the first call is there before the limit
         _of_seed(seed)
-    for rng in draws(60):
-        seed, megabytes = int(rng.integers(500)), float(rng.uniform(0, 8))
-        assert _within(megabytes, seed) == 0, (seed, megabytes)
+    for line in sys.stdin:
+        megabytes, seed = line.split()
+        print(_within(float(megabytes), int(seed)), flush=True)
+
+
+@pytest.mark.attack
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits on address space are Linux's")
+def test_where_memory_ends_there_is_a_result_or_a_memory_error() -> None:
+    """In a process of its own: one that has imported other libraries may not be forked."""
+    command = [sys.executable, "-c", "import test_limits; test_limits._answer()"]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": HERE}
+    with subprocess.Popen(command, **pipes) as process:
+        for rng in draws(60):
+            seed, megabytes = int(rng.integers(500)), float(rng.uniform(0, 8))
+            process.stdin.write(f"{megabytes} {seed}\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "0\n", (seed, megabytes)
+        process.stdin.close()

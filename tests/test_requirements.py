@@ -21,7 +21,7 @@ WITH_TORCH = {"triton"}
 """What PyTorch brings along, in the version that it needs."""
 
 # Layers that work after a plain `pip install crossent`, and what they import only where an extra is asked for.
-BASE = {"_version", "errors", "core", "kernels", "metrics", "numpy", "information", ""}
+BASE = {"_version", "text", "files", "errors", "masked", "core", "kernels", "metrics", "numpy", "information", ""}
 OPTIONAL = WITH_TORCH | {"matplotlib"}
 
 

@@ -257,6 +257,13 @@ def predictions(**columns: list) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
+@pytest.mark.parametrize("written", ["1.00", "1.", "1.0", "1"])
+def test_columns_are_called_after_labels_as_labels_are_written(written: str) -> None:
+    labels = pl.Series([written, "2", written, "2"], dtype=pl.String)
+    frame = pl.DataFrame({"y": labels, f"p_{written}": [0.9, 0.2, 0.8, 0.1], "p_2": [0.1, 0.8, 0.2, 0.9]})
+    assert read_predictions(frame, "t", "y", "probabilities").classes == ("1", "2")
+
+
 def test_predictions_by_prefix_or_by_name() -> None:
     frame = predictions(y=["b", "a"], id=[7, 8], p_a=[0.25, 0.5], p_b=[0.25, 0.5], p_c=[0.5, 0.0])
     judged = read_predictions(frame, "t", "y", "probabilities")

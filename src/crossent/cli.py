@@ -13,7 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -109,7 +109,6 @@ def fit(
     with _clean_endings():
         from rich.console import Console
 
-        from .files import Busy, locked
         from .report import HTML_FILE, JSON_FILE, MODEL_FILE, fit_files, render_terminal, summarize_fit
         from .tabular import (
             InputError,
@@ -118,7 +117,7 @@ def fit(
             fit_table,
             read_table,
         )
-        from .tabular.writing import alone_in, refuse_checkpoint, refuse_over, write_files
+        from .tabular.writing import alone_in, refuse_checkpoint, refuse_over, remove_checkpoint, write_files
 
         outputs = [output / name for name in (MODEL_FILE, JSON_FILE, HTML_FILE)]
         _check_folder(output, outputs)
@@ -160,8 +159,7 @@ def fit(
             report = summarize_fit(result)
             write_files(fit_files(report, result.model, output))
             if not sweep:
-                with suppress(Busy), locked(kept):  # a fit that has begun since then keeps what it finds
-                    kept.unlink(missing_ok=True)  # what it was for has been reached
+                remove_checkpoint(kept)
         console = Console()
         render_terminal(report, console)
         _print_files(console, outputs)

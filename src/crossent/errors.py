@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .text import plain
+
 
 def refuse(asked: str, got: object, works: str = "") -> str:
     """Return the text of an error: what was asked, what came and, where it helps, what would work.
@@ -24,7 +26,7 @@ def first_line(error: BaseException, most: int = 160) -> str:
     'bad� cell'
     """
     text = (str(error).strip().splitlines() or [""])[0].rstrip(".") or type(error).__name__
-    shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    shown = plain(text)
     return shown if len(shown) <= most else f"{shown[:most]}…"
 
 

@@ -150,7 +150,7 @@ class _Part:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let no other process and no other thread work on a path that it asks for by this function too.
+    """Hold a path: until the end every other process or thread that asks for it here gets `Busy`.
 
     The folder of the path is made if it is missing, and removed if it is empty at the end.
 

@@ -49,7 +49,7 @@ def seal(entry: str, version: int, content: Mapping[str, Any], tensors: Tensors)
 
 
 def unseal(
-    path: str | os.PathLike[str], entry: str, version: int, anew: str = "write it anew"
+    path: str | os.PathLike[str], entry: str, version: int, *, anew: str
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return the JSON object and the tensors of a file that `seal` made.
 

@@ -18,7 +18,7 @@ class Attack:
 
     seconds: float = 0.0  # how long a law goes on drawing; 0: only as many cases as a test run takes
     seed: int = 0
-    cases: int = 0  # drawn by the law that runs now; the last one is where it failed
+    cases: int = 0  # drawn by the law that runs now
 
 
 CURRENT = Attack()

@@ -2,7 +2,8 @@
 
 python -m attack.run [--minutes M] [--seed S] [PYTEST ARGUMENTS ...]      (in tests/; `make attack`)
 
-A finding names the seed and the number of the case, with which `numpy.random.default_rng([seed, case])` draws it again.
+Case n of a run is drawn by `numpy.random.default_rng([seed, n])`. A law that fails ends with its last case, or lists
+the cases that were wrong.
 """
 
 from __future__ import annotations

@@ -122,6 +122,19 @@ OTHERS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.parametrize("doubled", ["class_weight", "sample_weight"])
+def test_weights_twice_as_large_are_of_another_fit(tmp_path: Path, doubled: str) -> None:
+    """They stand for another C, though their shares are the same."""
+    X, y = problem()
+    options: dict[str, Any] = {"max_iter": 2, "checkpoint": tmp_path / "c", "checkpoint_interval": 0.0}
+    once, twice = ({0: 1.0, 1: 2.0, 2: 1.0, 3: 1.0}, {0: 2.0, 1: 4.0, 2: 2.0, 3: 2.0})
+    with pytest.warns(ConvergenceWarning):
+        SoftmaxRegression(100.0, class_weight=once, **options).fit(X, y, np.ones(len(X)))
+    class_weight, weight = (twice, 1.0) if doubled == "class_weight" else (once, 2.0)
+    with pytest.raises(ValueError, match="total_weight"):
+        SoftmaxRegression(100.0, class_weight=class_weight, **options).fit(X, y, np.full(len(X), weight))
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_checkpoint_of_another_fit_is_refused(tmp_path: Path, name: str) -> None:
     options, sentence = OTHERS[name]
@@ -151,7 +164,7 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
 
 def reseal(path: Path, content: dict[str, Any] | None = None, tensors: dict[str, Any] | None = None) -> None:
     """Change entries of a checkpoint's content and arrays (None takes one away), and give it the digest of the new."""
-    old_content, old_tensors = unseal(path, HEADER_ENTRY, FORMAT_VERSION)
+    old_content, old_tensors = unseal(path, HEADER_ENTRY, FORMAT_VERSION, anew="begin again")
     new_content = {name: value for name, value in (old_content | (content or {})).items() if value is not GONE}
     new_tensors = {name: value for name, value in (old_tensors | (tensors or {})).items() if value is not GONE}
     del new_content["format_version"]
@@ -243,7 +256,7 @@ def forgeries(optimum: np.ndarray) -> dict[str, tuple[dict[str, Any], dict[str, 
 def test_what_a_forged_checkpoint_leads_to_is_still_proved(tmp_path: Path, name: str) -> None:
     X, y = problem()
     half_a_fit(tmp_path / "c")
-    _, tensors = unseal(tmp_path / "c", HEADER_ENTRY, FORMAT_VERSION)
+    _, tensors = unseal(tmp_path / "c", HEADER_ENTRY, FORMAT_VERSION, anew="begin again")
     reseal(tmp_path / "c", *forgeries(tensors["theta"])[name])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -387,7 +387,7 @@ class Distillation(Loss):
     Raises
     ------
     ValueError
-        If the temperature is not a number from 1e-150 to 1e150: T² must be one, too.
+        If the temperature is not a positive finite number.
 
     Examples
     --------
@@ -400,8 +400,7 @@ class Distillation(Loss):
     code = 7
 
     def __post_init__(self) -> None:
-        number = check_number("temperature", self.temperature, minimum=1e-150, maximum=1e150)
-        object.__setattr__(self, "temperature", number)
+        object.__setattr__(self, "temperature", check_number("temperature", self.temperature, above=0))
 
     @property
     def parameter(self) -> float:

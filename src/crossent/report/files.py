@@ -40,6 +40,8 @@ def fit_files(report: Report, model: Model, folder: Path) -> dict[Path, bytes]:
 def other_run(model: Model, path: str) -> str | None:
     """Return a warning if the report beside a model file is on another model, as a run that was killed leaves them."""
     beside = Path(path).parent / JSON_FILE
+    if not beside.is_file():
+        return None
     try:
         report = json.loads(beside.read_bytes())
     except (OSError, ValueError, RecursionError):

@@ -1,7 +1,7 @@
 """report.html: one file that needs no network, from the report dict and a template.
 
 Its content policy lets a browser load nothing, and apply and run the one style sheet and the one script of the page,
-which it knows by their digests. So what came from the data could do nothing even if it were not escaped.
+which it knows by their digests. So even text of the data that was not escaped could load and run nothing.
 """
 
 from __future__ import annotations

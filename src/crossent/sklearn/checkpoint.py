@@ -45,6 +45,8 @@ POINTS = ("best", "bound")
 """What is an array only if it is another point than theta."""
 MOST = 1 << 53
 """Counts are smaller, and so exact in float64."""
+DIGESTED = {"labels": "other labels", "sample_weight": "another sample_weight", "class_weight": "another class_weight"}
+"""What a file knows by a digest alone, in words."""
 SAME_LOSS = 1e-4
 """Losses of the same data at the same parameters differ less, relatively, whatever processor computed them in
 float32."""
@@ -159,9 +161,7 @@ class Checkpoint:
         if found.finished:
             return None
         name = differing[0]
-        what = f"{name} {theirs.get(name)!r} where this fit has {self._fit[name]!r}"
-        if name in ("labels", "sample_weight", "class_weight"):
-            what = f"another {name}" if name != "labels" else "other labels"
+        what = DIGESTED.get(name, f"{name} {theirs.get(name)!r} where this fit has {self._fit[name]!r}")
         raise self._of_another_fit(f"with {what}")
 
     def _of_another_fit(self, how: str) -> ValueError:
@@ -236,7 +236,7 @@ def read_checkpoint(path: Path) -> State:
         If the file is damaged, none of crossent's or of another version, or says what no fit would.
     """
     try:
-        return _state_of(*unseal(path, HEADER_ENTRY, FORMAT_VERSION))
+        return _state_of(*unseal(path, HEADER_ENTRY, FORMAT_VERSION, anew="remove it and fit again"))
     except SealError as error:
         got = f"{str(path)!r}, and {error}"
         raise ValueError(refuse("a checkpoint must be a file that a fit wrote", got, "pass another path")) from error

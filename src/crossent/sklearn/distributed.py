@@ -2,10 +2,10 @@
 
 Each part of the collection becomes a :class:`~crossent.sklearn.partitions.Part` on the worker that has its rows. An
 evaluation is one task for each part and a tree that adds `FAN_IN` results at a time, always in the same order: the bits
-depend on how the rows are divided, and not on which worker was quicker or had to be replaced. Rows that come out
-otherwise when a lost worker's are computed again end the fit, for what was proved is not about them. Down go the
-parameters, in working precision; up come values and gradients (K, D + 1) in float64. A product with the Hessian is the
-same, of rows that each part draws and keeps. The only rows that ever travel are the sample for the preconditioner.
+depend on how the rows are divided, and not on which worker was quicker or had to be replaced. If a part is computed
+again and has other rows, the fit ends with an error: what was proved is not about them. Down go the parameters, in
+working precision; up come values and gradients (K, D + 1) in float64. A product with the Hessian is the same, of rows
+that each part draws and keeps. The only rows that ever travel are the sample for the preconditioner.
 """
 
 from __future__ import annotations

@@ -44,11 +44,11 @@ BLOCK_ELEMENTS = 1 << 19
 LARGE_SUM = 1 << 17
 """twice as many where the sums have so many elements: a cache holds neither then, and every block adds to them all."""
 BLOCK_ROWS = 256
-"""The fewest rows of a block: with 100,000 classes every block's products read all of W, whatever its rows;"""
+"""The fewest rows of a block of many features: with 100,000 classes the products of every block read all of W."""
 ROWS_A_FEATURE = 4
-"""no more than so many a feature, where W is small beside the logits: those of fewer rows lie nearer to the core,"""
+"""With few features W is small, and a block has no more than so many rows for each: its logits stay in a cache."""
 LEAST_ROWS = 32
-"""and no fewer than these."""
+"""No block has fewer rows, unless there are fewer."""
 CACHE_BYTES = 1 << 28
 """The most that may be kept between passes: the centred columns, and the probabilities for Hessian products."""
 CHUNKS = 16

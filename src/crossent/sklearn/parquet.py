@@ -102,6 +102,8 @@ class ParquetTable:
     def _read(self, path: str, action: Any) -> Any:
         try:
             return action()
+        except PermissionError as error:
+            raise ValueError(f"cannot read {path!r}: permission denied") from error
         except self._errors as error:
             raise ValueError(
                 f"cannot read {path!r} as parquet: it is damaged, cut short or no Parquet file ({first_line(error)})"

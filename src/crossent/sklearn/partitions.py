@@ -1,8 +1,8 @@
 """A part of the rows, where it lies: what workers hold and compute in a distributed fit.
 
 Every function here is pure but for caches, so that a part whose worker is lost can be made again elsewhere and gives
-the same numbers, if its rows are the same: a checksum tells, for what draws them may draw others. Errors in the data
-are returned, not raised: they are the user's, and no reason to try again.
+the same numbers. A checksum of its rows tells whether they are the same: what draws them may draw others. Errors in the
+data are returned, not raised: they are the user's, and no reason to try again.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ def add_products(start: Array, matrix: Array, vector: Array) -> Array:
     >>> add_products(np.array([-1e17]), np.array([[1e8, 1.0]]), np.array([1e9, 3.0])).tolist()
     [3.0]
     """
+    if not vector.any():
+        return start.copy()
     high, low = _halves(vector)
     out = np.empty(len(matrix))
     for row, weights in enumerate(matrix):

@@ -380,7 +380,8 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         if not isinstance(problem.objective, LinearObjective):
             asked = "a checkpoint is kept of fits to rows that this process reads"
             raise ValueError(refuse(asked, type(problem.objective).__name__, "set checkpoint=None"))
-        fit = {"C": "inf" if math.isinf(self.C) else float(self.C), **identify(problem.objective)}
+        C = "inf" if math.isinf(self.C) else float(self.C)
+        fit = {"C": C, **identify(problem.objective), "total_weight": problem.total}
         return Checkpoint(self.checkpoint, float(self.checkpoint_interval), fit)
 
     def _solve(

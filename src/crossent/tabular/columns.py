@@ -190,9 +190,9 @@ def is_pattern(name: str) -> bool:
     return name == "*" or (name.startswith("^") and name.endswith("$"))
 
 
-def refuse_names(columns: Iterable[str], source: str) -> None:
-    """Refuse a column whose name is empty or a pattern of names."""
-    for name in columns:
+def refuse_names(columns: Iterable[str], source: str, drop: Iterable[str] | None = None) -> None:
+    """Refuse a column whose name is empty or a pattern of names, unless it is to be dropped."""
+    for name in dict.fromkeys(columns).keys() - {*(drop or ())}:
         if not name:
             raise InputError(f"a column of {source!r} has no name: give it one, or leave it out with --drop ''")
         if is_pattern(name):

@@ -58,7 +58,7 @@ def encode_labels(labels: pl.Series, names: Iterable[str] = ()) -> tuple[list[st
 
 def _plain_labels(labels: list[str], names: Iterable[str]) -> list[str]:
     """Return labels as whole numbers or truth values are written, if all are such and none becomes another's equal."""
-    for plain in (_whole_number, _truth_value):
+    for plain in (whole_number, truth_value):
         renamed = [name for name in map(plain, labels) if name is not None]
         known = [name for name in map(plain, {*names}) if name is not None]
         if len({*renamed}) == len(labels) and len({*known}) == len(known):
@@ -66,12 +66,14 @@ def _plain_labels(labels: list[str], names: Iterable[str]) -> list[str]:
     return labels
 
 
-def _whole_number(label: str) -> str | None:
+def whole_number(label: str) -> str | None:
+    """Return a label as an integer is written, if it is a whole number: "1.0" is "1"."""
     found = _WHOLE_NUMBER.fullmatch(label)
     return None if found is None else found[2] if found[2] == "0" else found[1] + found[2]
 
 
-def _truth_value(label: str) -> str | None:
+def truth_value(label: str) -> str | None:
+    """Return a label in lower case, if it is true or false."""
     return label.lower() if label.lower() in TRUTH_VALUES else None
 
 

@@ -13,7 +13,7 @@ import crossent as ce
 
 from .columns import as_numbers, refuse_names
 from .errors import InputError, name_list
-from .labels import encode_labels
+from .labels import encode_labels, truth_value, whole_number
 from .reading import drop_columns, require_column
 from .spreadsheets import read_labels
 
@@ -70,7 +70,7 @@ def read_predictions(
         If a label has no column, a column of numbers is no class, a cell is missing or no number, or declared
         probabilities are none.
     """
-    refuse_names([name for name in frame.columns if name not in (drop or [])], source)
+    refuse_names(frame.columns, source, drop)
     labels = require_column(frame, target, source)
     whole = frame
     frame = drop_columns(frame, drop, target, source)
@@ -180,17 +180,13 @@ def _by_class(names: list[str], labels: list[str], prefix: str) -> dict[str, str
 
     Where labels are integers, "1.0" is class "1"; where they are false and true, so are "False" and "True".
     """
-    truth_values = {"false", "true"}.issuperset(labels)
-    integers = all(label.removeprefix("-").isdecimal() for label in labels)
+    plain = next((rule for rule in (whole_number, truth_value) if all(map(rule, labels))), None)
     found: dict[str, str] = {}
     for name in names:
         if not name.startswith(prefix):
             continue
         label = name.removeprefix(prefix)
-        if integers and label.endswith(".0") and label[:-2].removeprefix("-").isdecimal():
-            label = label[:-2]
-        if truth_values and label.lower() in ("false", "true"):
-            label = label.lower()
+        label = (plain and plain(label)) or label
         if label in found:
             raise InputError(f"columns {found[label]!r} and {name!r} name the same class: leave one out with --drop")
         found[label] = name

@@ -27,7 +27,7 @@ from ..sklearn.streaming import WINDOW_BYTES, RowSource, even_boundaries, read_a
 from .calibrating import cautious_temperature
 from .columns import as_text, refuse_names
 from .errors import InputError, name_list
-from .file_sizes import table_bytes
+from .file_sizes import fits, table_bytes
 from .labels import check_classes, check_labels, encode_labels, label_notes, no_labels
 from .model import Model
 from .preprocessing import Preprocessing
@@ -47,7 +47,10 @@ _TO_TEST, _TO_CALIBRATE, _TO_SAMPLE = 0, 1, 2  # what a row's numbers are drawn 
 
 
 def should_stream(source: str) -> bool:
-    """Return whether a source is of several Parquet files, or of one that would fill more than an eighth of memory."""
+    """Return whether a source is of several Parquet files, or of one that is too large to be held.
+
+    That is one that would fill more than an eighth of memory, or, twice, more than is free.
+    """
     path = Path(source)
     if not exists(path):
         return any(character in source for character in "*?[")
@@ -56,7 +59,7 @@ def should_stream(source: str) -> bool:
             return False
         size = table_bytes(path, ".parquet")  # None in a damaged file: whoever reads it says what is wrong
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return size is not None and size > MEMORY_SHARE * memory
+        return size is not None and (size > MEMORY_SHARE * memory or not fits(size))
     return path.is_dir()
 
 

@@ -92,7 +92,7 @@ def fit_table(
     InputError
         If the table cannot be learned from, with the reason in one sentence.
     """
-    refuse_names([name for name in frame.columns if name not in (drop or [])], source)
+    refuse_names(frame.columns, source, drop)
     labels = require_column(frame, target, source)
     features = drop_columns(frame, drop, target, source).drop(target)
     if features.width == 0:

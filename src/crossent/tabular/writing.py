@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..files import Busy, Content, locked, same_place, write_together
 from .errors import InputError
 
-__all__ = ["alone_in", "refuse_checkpoint", "refuse_folders", "refuse_over", "refuse_unwritable", "write_files"]
+__all__ = [
+    "alone_in",
+    "refuse_checkpoint",
+    "refuse_folders",
+    "refuse_over",
+    "refuse_unwritable",
+    "remove_checkpoint",
+    "write_files",
+]
 
 
 def refuse_unwritable(folder: Path) -> None:
@@ -50,6 +58,12 @@ def refuse_checkpoint(checkpoint: Path, data: str, outputs: Iterable[Path]) -> N
                     f"the checkpoint {str(checkpoint)!r} and the output {str(output)!r} take the same place: "
                     "pass another --checkpoint"
                 )
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Remove the checkpoint of a fit that has ended, unless another fit keeps it by now."""
+    with suppress(Busy), locked(checkpoint):
+        checkpoint.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -331,7 +331,7 @@ def test_inside_a_process_pool(start: str) -> None:
     expected = [_digest(seed) for seed in range(3)]
     code = (
         "import hashlib, multiprocessing, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from test_attack import _digest\n"
+        "from test_callers import _digest\n"
         "if __name__ == '__main__':\n"
         "    _digest(0)\n"
         f"    with multiprocessing.get_context({start!r}).Pool(2) as pool:\n"
@@ -371,7 +371,7 @@ def test_a_forked_child_computes() -> None:
         pytest.skip("the system has no fork")
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from test_attack import _digest\n"
+        "from test_callers import _digest\n"
         "expected = _digest(0)\n"
         "child = os.fork()\n"
         "if child == 0:\n"
