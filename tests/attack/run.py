@@ -62,7 +62,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     arguments, others = parser.parse_known_args()
     recorder = Recorder(arguments.minutes, arguments.seed)
-    options = ["-m", "attack", "-p", "no:xdist", "-p", "no:cacheprovider", "-q", f"--rootdir={HERE.parents[1]}"]
+    options = ["-m", "attack", "-p", "no:xdist", "-p", "no:cacheprovider", "-v", f"--rootdir={HERE.parents[1]}"]
     status = pytest.main([*options, *(others or [str(HERE.parent)])], plugins=[recorder])
     run = {
         "date": datetime.now(UTC).date().isoformat(),
