@@ -521,6 +521,22 @@ def test_ctrl_c_in_a_real_process_is_clean(tmp_path: Path) -> None:
     assert files(tmp_path) == {"t.npz"}
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_terminal_without_the_reports_characters_gets_the_report(tmp_path: Path, encoding: str) -> None:
+    table().write_csv("t.csv")
+    command = [sys.executable, "-m", "crossent.cli", "fit", "t.csv", "--target", "kind"]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding}, timeout=300)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"t.csv ? kind" in done.stdout
+
+
+def test_a_closed_standard_error_changes_no_status(tmp_path: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m crossent.cli fit none.csv 2>&-", shell=True, capture_output=True, timeout=300
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
 def test_help_is_quick_and_names_the_commands() -> None:
     process = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", "from crossent.cli import main; main()", "--help"],

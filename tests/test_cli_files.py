@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 from test_cli import OUTPUTS, files, refused, run, table
 
@@ -262,3 +263,15 @@ def test_a_refused_fit_leaves_no_folder_and_no_lock() -> None:
     before = files(Path("."))
     refused("fit", "t.csv", "--target", "none", "-o", "deep/new")
     assert files(Path(".")) == before
+
+
+@pytest.mark.parametrize("data", ["data", "data/*.parquet"])
+def test_predictions_are_not_put_among_the_data(data: str) -> None:
+    os.mkdir("data")
+    pl.read_csv("t.csv").write_parquet("data/a.parquet")
+    for output in ("data/p.parquet", "./data/../data/p.parquet"):
+        result = run("predict", MODEL, data, "-o", output)
+        assert result.exit_code == 2
+        assert "would be among the data" in result.stderr
+    assert os.listdir("data") == ["a.parquet"]
+    assert run("predict", MODEL, data, "-o", "data/p.csv").exit_code == 0

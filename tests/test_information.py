@@ -102,3 +102,14 @@ def test_arrays_of_other_libraries_stay_what_they_are() -> None:
 def test_probabilities_are_refused_under_their_own_name(function: Any, name: str) -> None:
     with pytest.raises(TypeError, match=f"^{name} must be"):
         function(P.astype(object), np.zeros(6, int))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_divergences_where_a_probability_is_the_least_number(dtype: Any) -> None:
+    """The quotient of the two is beyond the dtype's range; the divergence is not."""
+    least = np.nextafter(dtype(0), dtype(1))
+    p, q = np.array([0.25, 0.75], dtype), np.array([least, 1], dtype)
+    exact = 0.5 * (0.25 * np.log(2.0) + 0.75 * np.log(0.75 / 0.875)) + 0.5 * np.log(1 / 0.875)
+    for one, other in ((p, q), (q, p)):
+        np.testing.assert_allclose(ce.js_divergence(one, other), exact, rtol=8 * np.finfo(dtype).eps)
+        assert np.isfinite(ce.kl_divergence(one, other))

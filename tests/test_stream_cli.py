@@ -294,3 +294,22 @@ def test_damaged_checkpoints_are_refused_and_missing_ones_are_not() -> None:
     result = run("fit", "t.parquet", "--target", "kind", "--checkpoint", "c", "--resume")
     assert result.exit_code == 0
     assert "there is no checkpoint 'c': starting from the beginning" in result.stderr
+
+
+@pytest.mark.parametrize("stream", ["--stream", "--no-stream"])
+def test_both_zeros_are_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    y = np.array([0.0, 0.5, -0.0, 1.5] * 30)
+    pl.DataFrame({"x": np.random.default_rng(0).normal(size=120), "y": y}).write_parquet("t.parquet")
+    assert run("fit", "t.parquet", "--target", "y", stream).exit_code == 0
+    assert read_model("out/model.safetensors").classes == ("0.0", "0.5", "1.5")
+
+
+@pytest.mark.parametrize("stream", ["--stream", "--no-stream"])
+def test_times_as_labels_are_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    y = pl.Series([0, 86_400_500_000] * 30).cast(pl.Datetime("us"))
+    pl.DataFrame({"x": np.random.default_rng(0).normal(size=60), "y": y}).write_parquet("t.parquet")
+    assert run("fit", "t.parquet", "--target", "y").exit_code == 0
+    assert run("predict", "out/model.safetensors", "t.parquet", "-o", "p.csv", stream).exit_code == 0
+    assert run("report", "p.csv", "--target", "y", "--probabilities", "-o", "judged").exit_code == 0

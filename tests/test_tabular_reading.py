@@ -151,3 +151,26 @@ def test_built_in_data() -> None:
     assert read_table("digits")["target"].to_list()[:3] == [0, 1, 2]
     assert read_table("wine").shape == (178, 14)
     assert set(read_table("breast_cancer")["target"]) == {"malignant", "benign"}
+
+
+@pytest.mark.parametrize("text", ["x,z\n1,a\n\n2,b\n\n\n", "\n\nx,z\n1,a\n2,b\n", "x,z\r\n\r\n1,a\r\n2,b"])
+def test_blank_lines_are_no_rows(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(text.encode())
+    assert read_table(str(path)).rows(named=True) == [{"x": "1", "z": "a"}, {"x": "2", "z": "b"}]
+
+
+def test_rows_of_missing_cells_are_rows(tmp_path: Path) -> None:
+    """A line of separators is one, and so is a blank line of a table with one column."""
+    path = tmp_path / "t.csv"
+    path.write_text('x,z\n1,a\n\n,\n"",\n2,b\n')
+    assert read_table(str(path)).rows() == [("1", "a"), (None, None), ("", None), ("2", "b")]
+    path.write_text("x\n1\n\n2\n")
+    assert read_table(str(path))["x"].to_list() == ["1", None, "2"]
+
+
+def test_a_blank_line_before_the_header_hides_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("\nx,x,y\n1,2,a\n")
+    with pytest.raises(InputError, match="more than one column called 'x'"):
+        read_table(str(path))

@@ -7,6 +7,7 @@ and cells of the data, paths and messages may hold what steers a terminal. Heavy
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import sys
@@ -200,7 +201,7 @@ def predict(
             read_model,
             read_table,
         )
-        from .tabular.writing import refuse_folders, refuse_over, refuse_unwritable, write_files
+        from .tabular.writing import refuse_among, refuse_folders, refuse_over, refuse_unwritable, write_files
 
         if output is None and not os.path.lexists(data) and set("*?[") & set(Path(data).stem):
             raise InputError("predictions of a pattern's files need a name: pass --output FILE")
@@ -215,6 +216,7 @@ def predict(
         if _is_streamed(data, stream):
             predictions = ParquetPredictions(trained, data)
             refuse_over([path], predictions.paths)
+            refuse_among(path, data)
             write_files({path: lambda beside: predictions.write(beside, suffix, escape=escape_formulas)})
             unseen, num_rows = predictions.unseen, predictions.num_rows
         else:
@@ -324,6 +326,8 @@ def report(
 
 def main() -> None:
     """Run the command line; `crossent` calls this."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a report is worth more than an arrow that the encoding lacks
     try:
         app()
     except Exception:  # one that nobody foresaw, whose message may quote data
@@ -360,7 +364,8 @@ def _clean_endings() -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"crossent: {plain(text)}\n")
+    if sys.stderr is not None:  # it may be closed
+        sys.stderr.write(f"crossent: {plain(text)}\n")
 
 
 def _print_warning(message: Warning | str, *_: object) -> None:

@@ -152,7 +152,7 @@ class _Part:
 def locked(path: Path) -> Iterator[None]:
     """Hold a path: until the end every other process or thread that asks for it here gets `Busy`.
 
-    The folder of the path is made if it is missing, and removed if it is empty at the end.
+    The folder of the path is made if it is missing, and removed at the end if it is empty and nobody else works in it.
 
     Raises
     ------

@@ -13,7 +13,7 @@ from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
 from crossent.sklearn.targets import EncodedTarget
 
 
-def _objective(link: str, intercept: bool, rows: int = 60) -> LinearObjective:
+def _objective(link: str, intercept: bool, rows: int = 60, dtype: str = "float64") -> LinearObjective:
     """Rows and classes of unequal weight."""
     rng = np.random.default_rng(2)
     k = 4 if link == "softmax" else 1
@@ -21,7 +21,7 @@ def _objective(link: str, intercept: bool, rows: int = 60) -> LinearObjective:
     labels = y if link == "softmax" else (y > 1)[:, None].astype(np.int8)
     class_weight = np.linspace(0.5, 2, 4) if link == "softmax" else np.array([[0.5], [2.0]])
     target = EncodedTarget(link, np.arange(k), k, labels, None, class_weight)
-    return LinearObjective(X, target, rng.uniform(0.1, 2.0, rows) / rows, 0.1, CROSS_ENTROPY_TERMS, intercept)
+    return LinearObjective(X, target, rng.uniform(0.1, 2.0, rows) / rows, 0.1, CROSS_ENTROPY_TERMS, intercept, dtype)
 
 
 def _theta(objective: LinearObjective) -> np.ndarray:
@@ -51,6 +51,18 @@ def test_memory_that_is_kept_changes_no_hessian() -> None:
     first = sums.at(theta).blocks
     sums.at(other)
     np.testing.assert_array_equal(sums.at(theta).blocks, first)
+
+
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+def test_memory_from_before_the_change_to_float64_rounds_nothing(link: str) -> None:
+    """Threads that took kept memory rounded to float32, those that found none did not: a fit had no bits of its own."""
+    rows = 2000  # more than a kernel takes in one call
+    objective = _objective(link, True, rows, "float32")
+    theta = _theta(objective)
+    sums = HessianSums(objective)
+    sums.at(theta)
+    objective.promote()
+    np.testing.assert_array_equal(sums.at(theta).blocks, HessianSums(objective).at(theta).blocks)
 
 
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])

@@ -160,9 +160,15 @@ def js_divergence(p: Array, q: Array, *, axis: int = -1, base: Base = "nats") ->
 
 
 def _to_the_middle(xp: Any, p: Array, q: Array) -> Array:
-    """`_relative_entropy` of 2p and p + q, by ``log1p((q - p) / 2p)``: the middle's own rounding does not enter."""
-    safe = xp.where(p > 0, p, xp.ones_like(p))
-    ratio = xp.log1p(xp.where(p > 0, (q - p) / 2 / safe, q - p))
+    """`_relative_entropy` of 2p and p + q, by ``log1p((q - p) / 2p)``: the middle's own rounding does not enter.
+
+    That quotient could overflow where p is a tiny part of q; p + q is q there, and the logarithm ``log q - log 2p``.
+    """
+    one = xp.ones_like(p)
+    is_far = (p > 0) & (p < q * 2.0**-60)
+    far = xp.log(xp.where(is_far, q, one)) - xp.log(xp.where(is_far, p, one)) - LOG_2
+    safe = xp.where((p > 0) & ~is_far, p, one)
+    ratio = xp.where(is_far, far, xp.log1p((q - p) / xp.where(p > 0, 2 * safe, one)))
     return divergence_terms(xp, 2 * p, p + q, ratio)
 
 

@@ -69,8 +69,9 @@ def why_refused() -> dict[str, str]:
 def _load(key: Key) -> ModuleType:
     name = _TWINS.get(key)
     if name is not None and name not in _refused:
-        if os.environ.get("CROSSENT_DISABLE_NUMBA", "0") not in ("", "0"):
-            _refuse(name, "CROSSENT_DISABLE_NUMBA is set")
+        switches = ("CROSSENT_DISABLE_NUMBA", "NUMBA_DISABLE_JIT")
+        if found := [switch for switch in switches if os.environ.get(switch, "0") not in ("", "0")]:
+            _refuse(name, f"{found[0]} is set")
         else:
             try:
                 return importlib.import_module(name)

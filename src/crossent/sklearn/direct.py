@@ -110,6 +110,8 @@ class HessianSums:
             scaled = self._scaled.pop()
         except IndexError:
             scaled = np.empty((self._piece_rows, self._size), columns.dtype)
+        if scaled.dtype != columns.dtype:  # one from before the change to float64
+            scaled = np.empty(scaled.shape, columns.dtype)
         count = -(-len(columns) // self._piece_rows)
         for number in range(count):
             piece = slice(len(columns) * number // count, len(columns) * (number + 1) // count)

@@ -18,8 +18,11 @@ SPLITTER = float((1 << 27) + 1)
 EPS = float(np.finfo(np.float64).eps)
 
 
-def add_products(start: Array, matrix: Array, vector: Array) -> Array:
+def add_products(start: Array, matrix: Array, vector: Array, *, from_first: bool = False) -> Array:
     """Return ``start + matrix @ vector`` (K,), rounded once: products of halves of 26 bits are exact (Dekker 1971).
+
+    With `from_first` the first is subtracted from each before that: softmax stays the same, and a large common number
+    takes no digits.
 
     Examples
     --------
@@ -30,10 +33,13 @@ def add_products(start: Array, matrix: Array, vector: Array) -> Array:
         return start.copy()
     high, low = _halves(vector)
     out = np.empty(len(matrix))
+    first: list[float] = []
     for row, weights in enumerate(matrix):
         upper, lower = _halves(weights)
         terms = np.concatenate([start[row : row + 1], upper * high, upper * low, lower * high, lower * low])
-        out[row] = math.fsum(terms.tolist())
+        if from_first and row == 0:
+            first = (-terms).tolist()
+        out[row] = math.fsum(terms.tolist() + first)
     return out
 
 

@@ -541,7 +541,10 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         stored = np.zeros_like(theta)
         stored[:, :-1] = coef[outputs]
         if self.fit_intercept:
-            stored[:, -1] = add_products(intercept[outputs].astype(np.float64), stored[:, :-1], objective.center)
+            start = intercept[outputs].astype(np.float64)
+            stored[:, -1] = add_products(
+                start, stored[:, :-1], objective.center, from_first=objective.is_shift_invariant
+            )
         stored = problem.parameters(stored)
         if not is_as_good(objective, result.at, stored):
             result.at = objective.evaluate(stored)

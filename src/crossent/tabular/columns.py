@@ -214,6 +214,8 @@ def as_text(series: pl.Series) -> pl.Series:
     if series.dtype == pl.Boolean:
         text = pl.select(pl.when(series).then(pl.lit("true")).when(~series).then(pl.lit("false"))).to_series()
         return text.alias(series.name)
+    if series.dtype.is_float():
+        series = series.set(series == 0, 0.0)  # -0.0 is 0.0
     try:
         text = series.cast(pl.String)
     except pl.exceptions.PolarsError as error:

@@ -20,6 +20,7 @@ from polars.io.plugins import register_io_source
 from ..kernels.threads import OneThread
 from ..sklearn.parquet import ParquetTable
 from ..sklearn.streaming import WINDOW_BYTES, even_boundaries, read_ahead
+from .columns import as_text
 from .errors import InputError
 from .model import Model
 from .predictions import PREDICTED_CLASS, PROBABILITY_PREFIX
@@ -49,10 +50,16 @@ def prediction_bytes(table: pl.DataFrame, suffix: str, *, escape: bool = True) -
     """Return a table as the content of a ".csv" or ".parquet" file; `escape_formulas` of the former, if `escape`."""
     file = io.BytesIO()
     if suffix == ".csv":
-        (escape_formulas(table) if escape else table).write_csv(file)
+        _as_text_file(table, escape).write_csv(file)
     else:
         table.write_parquet(file, row_group_size=_group_rows(table.width))
     return file.getvalue()
+
+
+def _as_text_file(table: pl.DataFrame, escape: bool) -> pl.DataFrame:
+    """Return a table whose times are written as labels are, and in which no formula starts if `escape`."""
+    table = table.with_columns([as_text(column) for column in table if column.dtype.is_temporal()])
+    return escape_formulas(table) if escape else table
 
 
 class ParquetPredictions:
@@ -109,7 +116,7 @@ class ParquetPredictions:
         OSError
             If the file cannot be created.
         """
-        is_escaped = escape and suffix == ".csv"
+        finish = partial(_as_text_file, escape=escape) if suffix == ".csv" else pl.DataFrame.clone
         path.touch()  # the error is the system's, where polars has words of its own
         stopped = False
         failures: list[BaseException] = []
@@ -125,10 +132,9 @@ class ParquetPredictions:
                         raise
                 if block is None:
                     return
-                yield escape_formulas(block) if is_escaped else block
+                yield finish(block)
 
-        empty = pl.DataFrame(schema=self._schema)
-        lazy = register_io_source(pull, schema=(escape_formulas(empty) if is_escaped else empty).schema)
+        lazy = register_io_source(pull, schema=finish(pl.DataFrame(schema=self._schema)).schema)
         groups = _group_rows(len(self._schema))
         sink = lazy.sink_csv if suffix == ".csv" else partial(lazy.sink_parquet, row_group_size=groups)
         blocks = self._all_blocks()

@@ -118,7 +118,7 @@ def _read_csv(path: Path, separator: str) -> pl.DataFrame:
     # polars leaves doubled quotes in a quoted header as they are, and puts U+FFFD for bytes there that are not UTF-8.
     try:
         with _fields_of_any_length(), path.open(newline="", encoding="utf-8-sig") as file:
-            header = next(csv.reader(file, delimiter=separator), [])
+            header = next(filter(None, csv.reader(file, delimiter=separator)), [])
         header = [name or f"column {place}" for place, name in enumerate(header, 1)]
     except UnicodeDecodeError:
         _refuse_other_encodings(path)
@@ -128,6 +128,9 @@ def _read_csv(path: Path, separator: str) -> pl.DataFrame:
         raise InputError(f"{str(path)!r} has more than one column called {name_list(repeated)}: rename all but one")
     if frame.width and frame[:, -1].null_count():  # polars fills short lines with nulls and does not tell
         _refuse_ragged(path, separator)
+        if frame.width > 1 and (frame[:, 0].is_null() & frame[:, -1].is_null()).any():
+            blank = _blank_lines(path, separator)
+            frame = frame.filter(~pl.int_range(pl.len()).is_in(blank))
     return frame.rename(dict(zip(frame.columns, header, strict=True))) if _is_header(header, frame) else frame
 
 
@@ -159,10 +162,18 @@ def _is_header(names: list[str], frame: pl.DataFrame) -> bool:
     return len(names) == frame.width and len(set(names)) == len(names)
 
 
+def _blank_lines(path: Path, separator: str) -> list[int]:
+    """Return the places of blank lines among the lines after the header. They are no rows, though polars makes some."""
+    with _fields_of_any_length(), path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(file, delimiter=separator)
+        next(filter(None, reader), [])
+        return [place for place, fields in enumerate(reader) if not fields]
+
+
 def _refuse_ragged(path: Path, separator: str) -> None:
     with _fields_of_any_length(), path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.reader(file, delimiter=separator)
-        width = len(next(reader, []))
+        width = len(next(filter(None, reader), []))
         for fields in reader:
             if fields and len(fields) != width:
                 raise InputError(

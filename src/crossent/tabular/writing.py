@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 from ..files import Busy, Content, locked, same_place, write_together
@@ -12,6 +13,7 @@ from .errors import InputError
 
 __all__ = [
     "alone_in",
+    "refuse_among",
     "refuse_checkpoint",
     "refuse_folders",
     "refuse_over",
@@ -43,6 +45,15 @@ def refuse_over(outputs: Iterable[Path], inputs: Iterable[str]) -> None:
         for path in read:
             if same_place(output, path):
                 raise InputError(f"{str(output)!r} cannot be written over {path!r}, which is read: write another file")
+
+
+def refuse_among(output: Path, source: str) -> None:
+    """Refuse an output that the folder or the pattern `source`, which is read, would hold from then on."""
+    if os.path.isfile(source):
+        return
+    folder, pattern = (source, "*.parquet") if os.path.isdir(source) else os.path.split(source)
+    if fnmatch(output.name, pattern) and same_place(output.parent, folder or "."):
+        raise InputError(f"{str(output)!r} would be among the data {source!r} from then on: write it elsewhere")
 
 
 def refuse_checkpoint(checkpoint: Path, data: str, outputs: Iterable[Path]) -> None:
