@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -47,6 +49,20 @@ class Classifier(ClassifierMixin):
         refuse_masked(y, "y")
         refuse_masked(sample_weight, "sample_weight")
         return float(super().score(X, y, sample_weight))
+
+
+@contextmanager
+def all_or_nothing(estimator: Any) -> Iterator[None]:
+    """Give an estimator back the attributes that it had before a fit which fails or is interrupted.
+
+    The names of a new fit's classes beside the coefficients of an old one would be a model that nobody fitted.
+    """
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        estimator.__dict__ = before
+        raise
 
 
 def read_frame(X: Any) -> tuple[Any, Any]:

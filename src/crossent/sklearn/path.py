@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_random_state, column_or_1d
 from crossent.errors import describe, refuse
 from crossent.masked import refuse_masked
 
-from .inputs import refuse_source
+from .inputs import all_or_nothing, refuse_source
 from .interface import Array
 from .objective import BLOCK_ELEMENTS, CACHE_BYTES, can_copy
 from .softmax_regression import SoftmaxRegression, checked_weight, is_dask_collection
@@ -227,30 +227,31 @@ class SoftmaxRegressionCV(SoftmaxRegression):
         values = resolve_cs(self.Cs)
         refuse_source(X, "choosing C by folds", "use softmax_regression_path and rows held out, or pass X[:]")
         loss = self._check_parameters()
-        data, labels = self.check_data(X, y)
-        if labels.ndim == 2 and labels.shape[1] == 1:
-            labels = column_or_1d(labels, warn=True)
-        weight = checked_weight(sample_weight, data)
-        self._encode(labels, weight, loss)  # says what is wrong with labels before they are split
-        folds = self._folds(data, labels)
-        if can_copy(data):
-            data, labels, weight, folds = _fold_after_fold(data, labels, weight, folds)
-        problem = self._build(data, labels, weight, keep_rows=True)
-        self._check_folds(problem, weight, folds)
-        losses, within, thetas = self._try(values, problem, data, labels, weight, folds)
-        self.Cs_, self.losses_, self.mean_losses_ = values, losses, losses.mean(axis=0)
-        if len(folds) == 1:
-            self.standard_errors_ = within[0]
-        else:
-            self.standard_errors_ = losses.std(axis=0, ddof=1) / math.sqrt(len(folds))
-        best = int(np.argmin(self.mean_losses_))
-        if self.rule == "one_standard_error":
-            within_reach = self.mean_losses_ <= self.mean_losses_[best] + self.standard_errors_[best]
-            best = int(np.argmax(within_reach))
-        self.C_ = float(values[best])
-        problem = self._reweigh(problem, weight)
-        with problem.objective.single_threaded_blas():
-            result, monitor = self._solve(problem, thetas[best] if thetas else self._start(problem))
+        with all_or_nothing(self):
+            data, labels = self.check_data(X, y)
+            if labels.ndim == 2 and labels.shape[1] == 1:
+                labels = column_or_1d(labels, warn=True)
+            weight = checked_weight(sample_weight, data)
+            self._encode(labels, weight, loss)  # says what is wrong with labels before they are split
+            folds = self._folds(data, labels)
+            if can_copy(data):
+                data, labels, weight, folds = _fold_after_fold(data, labels, weight, folds)
+            problem = self._build(data, labels, weight, keep_rows=True)
+            self._check_folds(problem, weight, folds)
+            losses, within, thetas = self._try(values, problem, data, labels, weight, folds)
+            self.Cs_, self.losses_, self.mean_losses_ = values, losses, losses.mean(axis=0)
+            if len(folds) == 1:
+                self.standard_errors_ = within[0]
+            else:
+                self.standard_errors_ = losses.std(axis=0, ddof=1) / math.sqrt(len(folds))
+            best = int(np.argmin(self.mean_losses_))
+            if self.rule == "one_standard_error":
+                within_reach = self.mean_losses_ <= self.mean_losses_[best] + self.standard_errors_[best]
+                best = int(np.argmax(within_reach))
+            self.C_ = float(values[best])
+            problem = self._reweigh(problem, weight)
+            with problem.objective.single_threaded_blas():
+                result, monitor = self._solve(problem, thetas[best] if thetas else self._start(problem))
         self._explain(result, monitor)
         return self
 
@@ -264,7 +265,7 @@ class SoftmaxRegressionCV(SoftmaxRegression):
         """Return the held-out losses (folds, P), their standard errors within a fold, and the parameters that the first
         fold ended with at each C (none, if they are many)."""
         losses, within = np.empty((2, len(folds), len(values)))
-        known = {name: getattr(self, name) for name in ("n_features_in_", "classes_", "_multilabel")}
+        known = {"n_features_in_": self.n_features_in_}
         estimator = self._estimator()
         thetas: list[Array] = []
         for i, (train, test) in enumerate(folds):
@@ -286,19 +287,19 @@ class SoftmaxRegressionCV(SoftmaxRegression):
         return losses, within, thetas
 
     def _check_folds(self, problem: Any, weight: Array, folds: list[Fold]) -> None:
-        outputs = np.flatnonzero(~self._constant(problem, weight))
+        classes, outputs = problem.target.classes, np.flatnonzero(~self._constant(problem, weight))
         for i, (train, test) in enumerate(folds):
             if not weight[test].any():
                 raise ValueError(refuse("each fold must hold out rows of positive weight", f"none in fold {i}"))
             lacking = self._constant(problem, _fold_weight(weight, train))[outputs]
             if lacking.any():
-                place = int(outputs[np.argmax(lacking)]) if len(problem.edge) == len(self.classes_) else 1
+                place = int(outputs[np.argmax(lacking)]) if len(problem.edge) == len(classes) else 1
                 asked = "of every class" if self.link == "softmax" else "with and without each label"
                 works = "use fewer or stratified folds, or leave out classes of a few rows"
                 raise ValueError(
                     refuse(
                         f"each fold must train on rows {asked}",
-                        f"{self.classes_[place]!r} lacks them in fold {i}",
+                        f"{classes[place]!r} lacks them in fold {i}",
                         works,
                     )
                 )

@@ -30,6 +30,7 @@ from .checkpoint import Checkpoint, exclusive, identify
 from .inference import CoefficientSummary, summarize_coefficients
 from .inputs import (
     Classifier,
+    all_or_nothing,
     are_rows_with_labels,
     check_labels,
     check_source,
@@ -229,17 +230,19 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         ------
         ValueError
             If a parameter, the data or the checkpoint cannot be used, with the reason; if a partition of a Dask
-            collection holds other rows when it is computed again.
+            collection holds other rows when it is computed again. After this or any other error the estimator is what
+            it was before: unfitted, or the last fit whole.
 
         Warns
         -----
         ConvergenceWarning
             If `tol` was not reached, with the gap reached and the argument to change, or if the fit was interrupted.
         """
-        with single_threaded_blas():
-            problem = self._prepare(X, y, sample_weight)
-        with problem.objective.single_threaded_blas(), exclusive(self.checkpoint):
-            result, monitor = self._solve(problem, self._start(problem), self._open_checkpoint(problem))
+        with all_or_nothing(self):
+            with single_threaded_blas():
+                problem = self._prepare(X, y, sample_weight)
+            with problem.objective.single_threaded_blas(), exclusive(self.checkpoint):
+                result, monitor = self._solve(problem, self._start(problem), self._open_checkpoint(problem))
         self._explain(result, monitor)
         return self
 
@@ -269,7 +272,7 @@ class SoftmaxRegression(Classifier, BaseEstimator):
             raise ValueError(refuse("a sweep keeps no checkpoint", f"checkpoint={self.checkpoint!r}", "pass None"))
         owner = clone(self)
         problem = owner._prepare(X, y, sample_weight)
-        names = ("n_features_in_", "feature_names_in_", "classes_", "_multilabel")
+        names = ("n_features_in_", "feature_names_in_")
         known = {name: getattr(owner, name) for name in names if hasattr(owner, name)}
         for model, result in self._sweep(problem, Cs, owner._start(problem), known):
             yield model
@@ -333,8 +336,6 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         loss = self._check_parameters()
         target, largest = self._encode(y, weight, loss).normalised()
         total = _total(weight, largest)
-        self.classes_ = target.classes
-        self._multilabel = target.multilabel
         outputs, edge = self._active_outputs(target, weight, loss)
         counted = weight > 0
         can_select = isinstance(X, RowSource) or can_copy(X)  # else they stay, with weight 0
@@ -364,8 +365,6 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         target, weight = rows.summary.encoded(self.link, float(self.label_smoothing))
         target, largest = self._weighted(target, rows.summary.hard, weight, loss).normalised()
         total = _total(rows.summary.weight, largest)
-        self.classes_ = target.classes
-        self._multilabel = target.multilabel
         outputs, edge = self._active_outputs(target, weight, loss)
         terms, factor = _terms(loss)
         dtype = self._working_dtype(sum(rows.summary.rows) * rows.num_features * target.num_outputs, terms, rows.dtype)
@@ -549,26 +548,30 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         if not is_as_good(objective, result.at, stored):
             result.at = objective.evaluate(stored)
             result.gap = monitor.relative_gap(result.at)
+        self.classes_, self._multilabel = problem.target.classes, problem.target.multilabel
         self.coef_, self.intercept_ = coef, intercept
         self.n_iter_ = result.iterations
         self.objective_ = result.at.value * scale
         self.duality_gap_ = result.gap
         self.history_ = result.history
+        self.certificate_ = self._proof(result, monitor)
+
+    def _proof(self, result: Result, monitor: Monitor) -> str:
+        """Return what the duality gap proves, or why there is no proof."""
+        if monitor.certificate is not None:
+            return f"(f - f*) / f is at most {result.gap:.2g}"
+        loss = self._check_parameters()
+        if not all(isinstance(part, CrossEntropy) for _, part in loss.terms):
+            why = f"{loss!r} is not " + ("cross-entropy" if _is_convex(loss) else "convex and may have other minima")
+        else:
+            why = "C=inf leaves no penalty"
+        return f"none: {why}; stopped by the norm of the gradient"
 
     def _explain(self, result: Result, monitor: Monitor) -> None:
-        """Set `certificate_`; warn where the fit is not what was asked for."""
+        """Warn where the fit is not what was asked for."""
         if monitor.certificate is not None:
-            self.certificate_ = f"(f - f*) / f is at most {result.gap:.2g}"
             reached = f"relative duality gap {result.gap:.2e}, asked for {self.tol:.2e}"
         else:
-            loss = self._check_parameters()
-            if not all(isinstance(part, CrossEntropy) for _, part in loss.terms):
-                why = f"{loss!r} is not " + (
-                    "cross-entropy" if _is_convex(loss) else "convex and may have other minima"
-                )
-            else:
-                why = "C=inf leaves no penalty"
-            self.certificate_ = f"none: {why}; stopped by the norm of the gradient"
             relative = result.at.gradient_norm / monitor.reference if monitor.reference > 0 else 0.0
             reached = f"relative gradient norm {relative:.2e}, asked for {self.tol:.2e}"
         status = result.status

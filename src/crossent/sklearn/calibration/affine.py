@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from crossent.errors import refuse
 from crossent.numpy.elementwise import sigmoid, softmax
 
+from ..inputs import all_or_nothing
 from .base import Calibrator, Float64, Sample
 from .newton import Point, minimize
 from .temperature import TemperatureScaling
@@ -231,9 +232,10 @@ class BiasCorrectedTemperatureScaling(_AffineCalibrator):
 
     def fit(self, logits: Any, y: Any, sample_weight: Any = None) -> BiasCorrectedTemperatureScaling:
         """Find temperature and shifts; arguments and errors as in `TemperatureScaling.fit`."""
-        self._fit(logits, y, sample_weight)
-        with np.errstate(divide="ignore"):
-            self.temperature_ = float(1 / self.scale_[0])
+        with all_or_nothing(self):
+            self._fit(logits, y, sample_weight)
+            with np.errstate(divide="ignore"):
+                self.temperature_ = float(1 / self.scale_[0])
         return self
 
 
@@ -300,5 +302,6 @@ class VectorScaling(_AffineCalibrator):
         for name in ("spread", "intercept"):
             if not (isinstance(getattr(self, name), int | float) and getattr(self, name) >= 0):
                 raise ValueError(refuse(f"{name} must be a number of at least 0", repr(getattr(self, name))))
-        self._fit(logits, y, sample_weight)
+        with all_or_nothing(self):
+            self._fit(logits, y, sample_weight)
         return self

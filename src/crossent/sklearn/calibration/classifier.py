@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from crossent.errors import describe, refuse
 from crossent.masked import refuse_masked
 
-from ..inputs import Classifier
+from ..inputs import Classifier, all_or_nothing
 from .affine import BiasCorrectedTemperatureScaling, VectorScaling
 from .base import Calibrator
 from .beta import BetaCalibration
@@ -142,35 +142,36 @@ class CalibratedClassifier(Classifier, BaseEstimator):
             raise ValueError(refuse("floor must be 'auto' or a probability between 0 and 1", repr(self.floor)))
         for name, given in (("X", X), ("y", y), ("sample_weight", sample_weight)):
             refuse_masked(given, name)
-        self._sets = type_of_target(y, input_name="y") == "multilabel-indicator"
-        truth = _label_sets(y) if self._sets else column_or_1d(y, warn=True)
-        check_classification_targets(truth)
-        calibrator = self._calibrator()
-        if issparse(X):
-            X = X.tocsr()
-        elif not hasattr(X, "__getitem__"):
-            X = np.asarray(X)
-        check_consistent_length(X, truth)
-        self.classes_ = np.arange(truth.shape[1]) if self._sets else np.unique(truth)
-        weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-        if isinstance(self.cv, str):
-            if self.cv != "prefit":
-                raise ValueError(refuse("cv must be an integer, a splitter or 'prefit'", repr(self.cv)))
-            check_is_fitted(self.estimator)
-            self.estimator_ = self.estimator
-            if not self._sets:
-                self.classes_ = np.asarray(getattr(self.estimator, "classes_", self.classes_))
-                if not np.isin(truth, self.classes_).all():
-                    raise ValueError(refuse("every label must be one that the estimator knows", "others"))
-            scores = scores_of(self.estimator, X, self._sets)
-        else:
-            scores = self._held_out_scores(X, truth, weights)
-            self.estimator_ = self._fitted(X, truth, weights, None)
-        self.floor_ = scores.floor() if self.floor == "auto" else float(self.floor)
-        codes = truth if self._sets else np.searchsorted(self.classes_, truth)
-        self.calibrator_ = calibrator.fit(scores.logits(self.floor_), codes, weights)
-        if hasattr(self.estimator_, "n_features_in_"):
-            self.n_features_in_ = self.estimator_.n_features_in_
+        with all_or_nothing(self):
+            self._sets = type_of_target(y, input_name="y") == "multilabel-indicator"
+            truth = _label_sets(y) if self._sets else column_or_1d(y, warn=True)
+            check_classification_targets(truth)
+            calibrator = self._calibrator()
+            if issparse(X):
+                X = X.tocsr()
+            elif not hasattr(X, "__getitem__"):
+                X = np.asarray(X)
+            check_consistent_length(X, truth)
+            self.classes_ = np.arange(truth.shape[1]) if self._sets else np.unique(truth)
+            weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+            if isinstance(self.cv, str):
+                if self.cv != "prefit":
+                    raise ValueError(refuse("cv must be an integer, a splitter or 'prefit'", repr(self.cv)))
+                check_is_fitted(self.estimator)
+                self.estimator_ = self.estimator
+                if not self._sets:
+                    self.classes_ = np.asarray(getattr(self.estimator, "classes_", self.classes_))
+                    if not np.isin(truth, self.classes_).all():
+                        raise ValueError(refuse("every label must be one that the estimator knows", "others"))
+                scores = scores_of(self.estimator, X, self._sets)
+            else:
+                scores = self._held_out_scores(X, truth, weights)
+                self.estimator_ = self._fitted(X, truth, weights, None)
+            self.floor_ = scores.floor() if self.floor == "auto" else float(self.floor)
+            codes = truth if self._sets else np.searchsorted(self.classes_, truth)
+            self.calibrator_ = calibrator.fit(scores.logits(self.floor_), codes, weights)
+            if hasattr(self.estimator_, "n_features_in_"):
+                self.n_features_in_ = self.estimator_.n_features_in_
         return self
 
     def _calibrator(self) -> Any:

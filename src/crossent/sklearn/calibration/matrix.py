@@ -12,6 +12,7 @@ from crossent.errors import refuse
 from crossent.numpy.dense import value_and_grad
 from crossent.numpy.elementwise import log_softmax, softmax
 
+from ..inputs import all_or_nothing
 from .affine import check_solver_options, dense_solver
 from .base import Calibrator, Float64, Sample
 from .newton import Point, minimize
@@ -94,21 +95,22 @@ class MatrixScaling(Calibrator):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and value >= 0):
                 raise ValueError(refuse(f"{name} must be a number of at least 0", repr(value)))
-        sample = self._check_sample(logits, y, sample_weight)
-        classes = sample.logits.shape[1]
-        self._num_columns = classes
-        features = self._features(sample.logits)
-        if not np.isfinite(features).all():
-            row = int(np.argmax(~np.isfinite(features).all(axis=1)))
-            got = f"{features[row][:8].tolist()} in row {row}"
-            raise ValueError(refuse("this calibrator needs finite logits", got))
-        sample = Sample(features, sample.codes, None, sample.weights)
-        theta = np.concatenate([np.eye(classes), np.zeros((classes, 1))], axis=1).ravel()
-        self.n_passes_ = 0
-        for stage in sample.stages(classes):
-            theta, self.n_passes_ = minimize(self._evaluator(stage), theta, self.tol, self.max_iter)
-        matrix = theta.reshape(classes, classes + 1)
-        self.coef_, self.bias_ = matrix[:, :-1].copy(), matrix[:, -1] - matrix[:, -1].mean()
+        with all_or_nothing(self):
+            sample = self._check_sample(logits, y, sample_weight)
+            classes = sample.logits.shape[1]
+            self._num_columns = classes
+            features = self._features(sample.logits)
+            if not np.isfinite(features).all():
+                row = int(np.argmax(~np.isfinite(features).all(axis=1)))
+                got = f"{features[row][:8].tolist()} in row {row}"
+                raise ValueError(refuse("this calibrator needs finite logits", got))
+            sample = Sample(features, sample.codes, None, sample.weights)
+            theta = np.concatenate([np.eye(classes), np.zeros((classes, 1))], axis=1).ravel()
+            self.n_passes_ = 0
+            for stage in sample.stages(classes):
+                theta, self.n_passes_ = minimize(self._evaluator(stage), theta, self.tol, self.max_iter)
+            matrix = theta.reshape(classes, classes + 1)
+            self.coef_, self.bias_ = matrix[:, :-1].copy(), matrix[:, -1] - matrix[:, -1].mean()
         return self
 
     def _features(self, logits: NDArray[Any]) -> Float64:

@@ -11,6 +11,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from crossent.errors import refuse
 
+from ..inputs import all_or_nothing
 from .affine import blocks_of, check_solver_options
 from .base import Calibrator, Float64, Sample
 
@@ -58,16 +59,17 @@ class OneVersusRest(Calibrator):
         ValueError
             If an argument is malformed, looks like probabilities, or a logit is NaN or +inf.
         """
-        sample = self._check_sample(logits, y, sample_weight)
-        bad = np.isnan(sample.logits).any(axis=1) | (sample.logits == np.inf).any(axis=1)
-        if bad.any():
-            self._refuse_row(sample)
-        self._num_columns = sample.logits.shape[1]
-        scores = self._scores(sample.logits)
-        events = sample.events
-        if self.link == "softmax" and self._num_columns == 2:
-            events = (sample.codes == 1)[:, None]
-        self._fit_columns(Sample(scores, sample.codes, events, sample.weights))
+        with all_or_nothing(self):
+            sample = self._check_sample(logits, y, sample_weight)
+            bad = np.isnan(sample.logits).any(axis=1) | (sample.logits == np.inf).any(axis=1)
+            if bad.any():
+                self._refuse_row(sample)
+            self._num_columns = sample.logits.shape[1]
+            scores = self._scores(sample.logits)
+            events = sample.events
+            if self.link == "softmax" and self._num_columns == 2:
+                events = (sample.codes == 1)[:, None]
+            self._fit_columns(Sample(scores, sample.codes, events, sample.weights))
         return self
 
     def _scores(self, logits: NDArray[Any]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from crossent.errors import refuse
 from crossent.numpy.elementwise import sigmoid, softmax
 
+from ..inputs import all_or_nothing
 from .base import Calibrator, Float64, Sample
 
 __all__ = ["TemperatureScaling"]
@@ -96,13 +97,14 @@ class TemperatureScaling(Calibrator):
         """
         if not (isinstance(self.tol, int | float) and 0 < self.tol < 1):
             raise ValueError(refuse("tol must lie between 0 and 1", repr(self.tol)))
-        sample = self._check_sample(logits, y, sample_weight)
-        self._num_columns = sample.logits.shape[1]
-        self.n_passes_ = 0
-        beta = 1.0
-        for stage in sample.stages(1):
-            beta = self._newton(stage, beta, stage is sample)
-        self.temperature_ = math.inf if beta == 0 else 1 / beta
+        with all_or_nothing(self):
+            sample = self._check_sample(logits, y, sample_weight)
+            self._num_columns = sample.logits.shape[1]
+            self.n_passes_ = 0
+            beta = 1.0
+            for stage in sample.stages(1):
+                beta = self._newton(stage, beta, stage is sample)
+            self.temperature_ = math.inf if beta == 0 else 1 / beta
         return self
 
     def _moments(self, sample: Sample, beta: float) -> Float64:
