@@ -159,10 +159,13 @@ class Calibrator(Classifier, BaseEstimator):
             return np.log(flat)
 
     def _refuse_row(self, sample: Sample) -> NoReturn:
-        """Say which row made a sum infinite or NaN."""
+        """Say which row made a sum infinite or NaN, or that all of them are too large for one."""
         z = sample.logits
+        if np.isfinite(z).all():
+            asked = "logits must be small enough for their squares to be finite and some probability not to be 0 or 1"
+            raise ValueError(refuse(asked, f"logits of up to {np.abs(z).max():.3g}", "divide them by a constant"))
         bad = np.isnan(z).any(axis=1) | (z == np.inf).any(axis=1)
-        if self.link == "softmax":
+        if self.link == "softmax" and z.shape[1] > 1:
             bad |= z[np.arange(len(z)), sample.codes] == -np.inf
         else:
             bad |= np.isinf(z).any(axis=1)

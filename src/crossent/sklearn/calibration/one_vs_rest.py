@@ -17,6 +17,8 @@ from .base import Calibrator, Float64, Sample
 
 __all__ = ["HistogramBinning", "IsotonicCalibration", "OneVersusRest", "PlattScaling", "log_odds"]
 
+_LARGE = 100.0
+
 
 def log_odds(logits: NDArray[Any]) -> NDArray[Any]:
     """Return ``log(p_k / (1 - p_k)) = z_k - LSE(z without k)`` of each class, exact where p_k is 0 or nearly 1."""
@@ -204,9 +206,12 @@ class PlattScaling(OneVersusRest):
         columns = sample.logits.shape[1]
         scale, bias = np.ones(columns), np.zeros(columns)
         targets = self._targets(sample)
+        unit = _units(sample.logits)
+        if unit.max() > 1:
+            sample = Sample(sample.logits / unit, sample.codes, sample.events, sample.weights)
         for stage in sample.stages(2):
             scale, bias = self._newton(stage, targets, scale, bias, stage is sample)
-        self.scale_, self.bias_ = scale, bias
+        self.scale_, self.bias_ = scale / unit, bias
 
     def _targets(self, sample: Sample) -> tuple[Float64, Float64]:
         columns = sample.logits.shape[1]
@@ -235,13 +240,16 @@ class PlattScaling(OneVersusRest):
                 self._refuse_row(sample)
             loss, by_b, by_a, bb, ab, aa = sums / sample.total
             better = loss <= best * (1 + 1e-15)
+            with np.errstate(all="ignore"):
+                ridge = 1e-12 * (aa + bb) + 1e-300
+                determinant = (aa + ridge) * (bb + ridge) - ab**2
+                fresh = ((bb * by_a - ab * by_b) / determinant, (aa * by_b - ab * by_a) / determinant)
+                decrement = np.where(better, 0.5 * (by_a * fresh[0] + by_b * fresh[1]), 0.0)
+            if not (np.isfinite(determinant[better]).all() and np.isfinite(decrement).all()):
+                self._refuse_row(sample)
             kept = (np.where(better, scale, kept[0]), np.where(better, bias, kept[1]))
             best = np.minimum(best, loss)
-            ridge = 1e-12 * (aa + bb) + 1e-300
-            determinant = (aa + ridge) * (bb + ridge) - ab**2
-            fresh = ((bb * by_a - ab * by_b) / determinant, (aa * by_b - ab * by_a) / determinant)
             step = tuple(np.where(better, -f, 0.5 * s) for f, s in zip(fresh, step, strict=True))  # type: ignore[assignment]
-            decrement = np.where(better, 0.5 * (by_a * fresh[0] + by_b * fresh[1]), 0.0)
             small = np.max(np.abs(step[0])) + np.max(np.abs(step[1])) < 1e-12
             scale, bias = kept[0] + step[0], kept[1] + step[1]
             if (better.all() and decrement.max() <= self.tol) or small:
@@ -251,6 +259,19 @@ class PlattScaling(OneVersusRest):
     def _map(self, scores: NDArray[Any]) -> NDArray[Any]:
         scores = -np.logaddexp(0.0, -scores) if self.score_ == "log-probability" else scores
         return np.asarray(expit(self.scale_ * scores + self.bias_))
+
+
+def _units(scores: NDArray[Any]) -> Float64:
+    """Return what to divide each column by: 1, or where most scores are large a power of two near their median.
+
+    The sigmoid of most scores as they are would be 0 or 1, whose Hessian of nearly 0 sends Newton's method astray.
+    """
+    units = np.ones(scores.shape[1])
+    for k in np.flatnonzero(np.maximum(scores.max(axis=0), -scores.min(axis=0)) > _LARGE):
+        median = float(np.median(np.abs(scores[:, k])))
+        if _LARGE < median < np.inf:
+            units[k] = 2.0 ** (np.frexp(median)[1] - 1)
+    return units
 
 
 def _log_probabilities(sample: Sample) -> Sample:

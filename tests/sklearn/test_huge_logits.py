@@ -1,0 +1,51 @@
+"""Calibrators of finite logits that make nearly every probability 0 or 1, or whose squares leave float64's range."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crossent.sklearn import PlattScaling
+
+RNG = np.random.default_rng(0)
+Z = RNG.normal(size=(300, 3))
+LABELS = (Z + RNG.normal(size=Z.shape)).argmax(axis=1)
+SETS = (Z + RNG.normal(size=Z.shape) > 0).astype(int)
+FACTORS = [1e3, 1e4, 1e15, 1e76, 1e78, 1e100, 1e150, 1e153, 1e155, 1e200, 1e307]
+CASES: dict[str, tuple[Any, Any, str]] = {
+    "two": (Z[:, 0], SETS[:, 0], "softmax"),
+    "three": (Z, LABELS, "softmax"),
+    "sets": (Z, SETS, "sigmoid"),
+}
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize("case", ["two", "sets"])
+def test_platts_map_does_not_depend_on_the_unit_of_the_logits(case: str, factor: float) -> None:
+    z, y, link = CASES[case]
+    small = PlattScaling(link=link).fit(z, y).predict_proba(z)
+    np.testing.assert_allclose(PlattScaling(link=link).fit(z * factor, y).predict_proba(z * factor), small, atol=1e-4)
+
+
+@pytest.mark.parametrize("factor", FACTORS[1:])
+def test_platts_map_of_three_classes_does_not_depend_on_the_unit_of_large_logits(factor: float) -> None:
+    large = PlattScaling().fit(Z * FACTORS[0], LABELS).predict_proba(Z * FACTORS[0])
+    np.testing.assert_allclose(PlattScaling().fit(Z * factor, LABELS).predict_proba(Z * factor), large, atol=1e-3)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_platt_refuses_one_logit_whose_square_overflows(case: str) -> None:
+    z, y, link = CASES[case]
+    z = z.copy()
+    z[3] = 1e200 * (1 + np.arange(3) if z.ndim == 2 else 1)
+    with pytest.raises(ValueError, match=r"small enough for their squares to be finite.*up to [1-3]e\+200; divide them"):
+        PlattScaling(link=link).fit(z, y)
+
+
+def test_platt_names_the_row_of_an_infinite_difference() -> None:
+    z = np.stack([-Z[:, 0], Z[:, 0]], axis=1)
+    z[7, 1 - SETS[7, 0]] = -np.inf
+    with pytest.raises(ValueError, match="row 7"):
+        PlattScaling().fit(z, SETS[:, 0])
