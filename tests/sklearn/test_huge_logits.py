@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 from crossent.sklearn import PlattScaling
+from crossent.sklearn.calibration.classifier import METHODS
 
 RNG = np.random.default_rng(0)
 Z = RNG.normal(size=(300, 3))
@@ -40,7 +42,7 @@ def test_platt_refuses_one_logit_whose_square_overflows(case: str) -> None:
     z, y, link = CASES[case]
     z = z.copy()
     z[3] = 1e200 * (1 + np.arange(3) if z.ndim == 2 else 1)
-    with pytest.raises(ValueError, match=r"small enough for their squares to be finite.*up to [1-3]e\+200; divide them"):
+    with pytest.raises(ValueError, match=r"their squares to be finite.*up to [1-3]e\+200; divide them"):
         PlattScaling(link=link).fit(z, y)
 
 
@@ -49,3 +51,24 @@ def test_platt_names_the_row_of_an_infinite_difference() -> None:
     z[7, 1 - SETS[7, 0]] = -np.inf
     with pytest.raises(ValueError, match="row 7"):
         PlattScaling().fit(z, SETS[:, 0])
+
+
+@pytest.mark.parametrize("factor", [1e100, 1e150, 1e200, 1e300])
+@pytest.mark.parametrize(
+    ("method", "case"),
+    [
+        *((method, case) for method in ("bias-corrected-temperature", "vector", "beta") for case in CASES),
+        *((method, case) for method in ("matrix", "dirichlet") for case in ("two", "three")),  # of exclusive classes
+    ],
+)
+def test_calibrators_refuse_logits_whose_squares_overflow(method: str, case: str, factor: float) -> None:
+    z, y, link = CASES[case]
+    options = {} if link == "softmax" else {"link": link}
+    with pytest.raises(ValueError, match=r"small enough for their squares to be finite.*divide them by a constant"):
+        METHODS[method](**options).fit(z * factor, y)
+
+
+@pytest.mark.parametrize("method", ["bias-corrected-temperature", "matrix", "dirichlet", "beta"])
+def test_a_calibrator_that_no_step_improves_says_so(method: str) -> None:
+    with pytest.warns(ConvergenceWarning, match="no step of the calibrator reduces the loss.*divide the logits"):
+        METHODS[method]().fit(Z * 1e3, LABELS)

@@ -55,6 +55,7 @@ class _AffineCalibrator(Calibrator):
     def _fit(self, logits: Any, y: Any, sample_weight: Any) -> None:
         check_solver_options(self.tol, self.max_iter)
         sample = self._check_sample(logits, y, sample_weight)
+        self._refuse_large(sample)
         columns = sample.logits.shape[1]
         self._num_columns = columns
         theta = np.concatenate([np.ones(1 if self._tied else columns), np.zeros(columns)])

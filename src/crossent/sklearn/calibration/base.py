@@ -21,6 +21,7 @@ __all__ = ["Calibrator", "Float64", "Sample"]
 Float64 = NDArray[np.float64]
 _SUM_TOLERANCE = 1e-3
 _LOOK_AT = 1000
+_LARGEST = 1e75  # Newton's steps multiply sums of squares, and 1e300 is nearly the largest float64
 
 
 class Sample:
@@ -162,8 +163,7 @@ class Calibrator(Classifier, BaseEstimator):
         """Say which row made a sum infinite or NaN, or that all of them are too large for one."""
         z = sample.logits
         if np.isfinite(z).all():
-            asked = "logits must be small enough for their squares to be finite and some probability not to be 0 or 1"
-            raise ValueError(refuse(asked, f"logits of up to {np.abs(z).max():.3g}", "divide them by a constant"))
+            self._refuse_size(float(np.abs(z).max()))
         bad = np.isnan(z).any(axis=1) | (z == np.inf).any(axis=1)
         if self.link == "softmax" and z.shape[1] > 1:
             bad |= z[np.arange(len(z)), sample.codes] == -np.inf
@@ -174,6 +174,20 @@ class Calibrator(Classifier, BaseEstimator):
         row = int(np.argmax(bad)) if bad.any() else int(np.argmax(~np.isfinite(z).all(axis=1)))
         asked = "logits must be finite (or -inf for a class that cannot happen, never the true one)"
         raise ValueError(refuse(asked, f"row {row}: {z[row][:8].tolist()}"))
+
+    def _refuse_size(self, largest: float) -> NoReturn:
+        asked = "logits must be small enough for their squares to be finite and some probability not to be 0 or 1"
+        raise ValueError(refuse(asked, f"logits of up to {largest:.3g}", "divide them by a constant"))
+
+    def _refuse_large(self, sample: Sample) -> None:
+        """Refuse finite logits of rows that count whose squares overflow in the solver."""
+        z = sample.logits
+        if z.min() >= -_LARGEST and z.max() <= _LARGEST:
+            return
+        counted = np.isfinite(z) if sample.weights is None else np.isfinite(z) & (sample.weights > 0)[:, None]
+        largest = float(np.abs(z[counted]).max(initial=0.0))
+        if largest > _LARGEST:
+            self._refuse_size(largest)
 
     def _refuse_undefined(self, z: NDArray[Any], values: NDArray[Any]) -> None:
         """Refuse rows of which `values`, the logits or what was made of them, say nothing."""

@@ -88,6 +88,7 @@ class BetaCalibration(OneVersusRest):
         if not np.isfinite(scores).all():
             row = int(np.argmax(~np.isfinite(sample.logits).all(axis=1)))
             raise ValueError(refuse("beta calibration needs finite log-odds", f"a probability of 0 or 1 in row {row}"))
+        self._refuse_large(sample)
         weights = np.ones(len(scores)) if sample.weights is None else sample.weights[counted]
         self._penalty = self.prior / float(weights.sum())
         weights = weights / weights.sum()

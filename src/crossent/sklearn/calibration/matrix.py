@@ -97,6 +97,7 @@ class MatrixScaling(Calibrator):
                 raise ValueError(refuse(f"{name} must be a number of at least 0", repr(value)))
         with all_or_nothing(self):
             sample = self._check_sample(logits, y, sample_weight)
+            self._refuse_large(sample)
             classes = sample.logits.shape[1]
             self._num_columns = classes
             features = self._features(sample.logits)

@@ -16,6 +16,7 @@ Float64 = NDArray[np.float64]
 
 _ARMIJO = 1e-4
 _MEMORY = 20
+_ROUNDING = 1e-6
 _SHORTEST_STEP = 1e-10
 
 
@@ -38,7 +39,7 @@ def minimize(evaluate: Callable[[Float64], Point], start: Float64, tol: float, m
     Warns
     -----
     ConvergenceWarning
-        If `max_iter` steps do not get there.
+        If `max_iter` steps do not get there, or a step cannot reduce the value that has far to go.
     """
     theta, point, calls = start, evaluate(start), 1
     memory: list[tuple[Float64, Float64]] = []
@@ -60,6 +61,13 @@ def minimize(evaluate: Callable[[Float64], Point], start: Float64, tol: float, m
                 break
             step *= 0.5 if not np.isfinite(trial.value) else 0.3
             if step < _SHORTEST_STEP:  # rounding decides now
+                if not -0.5 * slope <= _ROUNDING * max(1.0, abs(point.value)):
+                    warnings.warn(
+                        f"no step of the calibrator reduces the loss, with about {-0.5 * slope:.1e} nats per row to "
+                        f"go (tol {tol:.0e}): divide the logits by a constant",
+                        ConvergenceWarning,
+                        stacklevel=3,
+                    )
                 return theta, calls
         if not point.exact:
             pair = (step * direction, trial.gradient - point.gradient)
