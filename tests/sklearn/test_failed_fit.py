@@ -9,6 +9,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
@@ -171,3 +172,15 @@ def test_a_calibrator_that_fails_changes_nothing(method: str, options: dict[str,
     fails(model, ValueError, bad, names)
     with pytest.raises(NotFittedError):
         model.predict(z)
+
+
+def test_a_summary_leaves_the_features_of_the_fit() -> None:
+    frame = pd.DataFrame(X, columns=list("abcdef"))
+    model = SoftmaxRegression().fit(frame, Y)
+    held, want = fitted(model), model.summary(frame, Y)
+    with pytest.raises(ValueError, match="3 features"):
+        model.summary(X[:, :3], Y)
+    with pytest.raises(ValueError, match="feature names"):
+        model.summary(frame[list("bacdef")], Y)
+    assert str(model.summary(X, Y)) == str(want)
+    assert fitted(model) == held

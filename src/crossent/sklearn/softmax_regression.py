@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import _check_feature_names, _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_feature_names,
+    _check_n_features,
+    _check_sample_weight,
+    check_is_fitted,
+    validate_data,
+)
 
 from crossent.core.losses import CrossEntropy, Distillation, Loss, Poly1
 from crossent.core.reduction import check_total
@@ -636,7 +642,8 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         Raises
         ------
         ValueError
-            If the loss is not cross-entropy, there are too many parameters, or the Hessian cannot be inverted.
+            If the loss is not cross-entropy, there are too many parameters, the Hessian cannot be inverted, or X has
+            other features than those of the fit.
 
         Examples
         --------
@@ -652,7 +659,11 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         loss = self._check_parameters()
         if not isinstance(loss, CrossEntropy):
             raise ValueError(refuse("standard errors exist for plain cross-entropy", repr(loss)))
-        X, y = self.check_data(X, y)
+        given = X
+        X, y = clone(self).check_data(X, y)  # a fit's checks would overwrite this one's features
+        _check_n_features(self, X, reset=False)
+        if hasattr(given, "columns"):
+            _check_feature_names(self, given, reset=False)
         weight = checked_weight(sample_weight, X)
         target = self._encode(y, weight, loss)
         if not np.isfinite(self.intercept_).all():
