@@ -464,9 +464,7 @@ def test_a_lock_is_had_by_one_of_many(start: Start, tmp_path: Path) -> None:
         thread.join()
     assert wrong == []
     assert taken == [50] * 4
-    assert not [
-        path for path in tmp_path.rglob("*") if path.is_file()
-    ]  # but the folder may stay
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # but the folder may stay
 
 
 def test_writers_at_once_leave_whole_files_of_one_of_them(start: Start, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -23,6 +23,7 @@ Bytes = bytes | mmap.mmap
 
 _NUMBER_BYTES, _TEXT_BYTES = 8, 16  # of a cell; of text, beside its characters
 _TEXT_TYPES = (6, 7)  # Parquet's BYTE_ARRAY and FIXED_LEN_BYTE_ARRAY
+_PAGE_HEADER_BYTES = 1 << 16  # more than one takes, with the least and the greatest value of the page in it
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3  # Arrow's kinds of messages that have a body
 _CONTINUES = -1
 
@@ -33,9 +34,12 @@ def check_fits(path: Path, suffix: str) -> None:
     Raises
     ------
     InputError
-        If it does not fit, or if it is an Arrow file whose parts do not lie in it.
+        If it does not fit, if it is an Arrow file whose parts do not lie in it, or a Parquet file whose pages say that
+        they hold more than the columns: polars would ask for memory for them, and end the process.
     """
     size = table_bytes(path, suffix)
+    if suffix == ".parquet" and size is not None and not _has_possible_pages(path):
+        raise InputError(f"{str(path)!r} is damaged: a page says that it holds more values than its column has")
     if size is not None and not fits(size):
         way = "; fit and predict read it in windows with --stream" if suffix == ".parquet" else ""
         raise InputError(
@@ -107,10 +111,7 @@ def _gigabytes(size: int) -> str:
 def parquet_bytes(path: Path) -> int:
     """Return about how many bytes the table of a Parquet file takes: its values, and of text what it unpacks to."""
     with path.open("rb") as file:
-        end = file.seek(-8, os.SEEK_END)
-        length = struct.unpack("<i", file.read(4))[0]
-        file.seek(end - length)
-        footer = _Thrift(file.read(length)).struct()
+        footer = _footer(file)
     size = 0
     for group in footer[4]:
         for column in group[1]:
@@ -121,11 +122,44 @@ def parquet_bytes(path: Path) -> int:
     return size
 
 
+def _footer(file: BinaryIO) -> dict[int, Any]:
+    end = file.seek(-8, os.SEEK_END)
+    length = struct.unpack("<i", file.read(4))[0]
+    file.seek(end - length)
+    return _Thrift(file.read(length)).struct()
+
+
+def _has_possible_pages(path: Path) -> bool:
+    """Return whether no page of a Parquet file holds fewer values than none, or more than its column; True if that
+    cannot be told, for whoever reads the file says what is wrong."""
+    try:
+        with path.open("rb") as file:
+            for group in _footer(file)[4]:
+                for column in group[1]:
+                    chunk = column[3]
+                    start = min(offset for offset in (chunk[9], chunk.get(11)) if offset)
+                    if any(not 0 <= count <= chunk[5] for count in _page_counts(file, start, start + chunk[7])):
+                        return False
+    except Exception:
+        return True
+    return True
+
+
+def _page_counts(file: BinaryIO, start: int, end: int) -> Iterator[int]:
+    """Yield the number of values of each page of data between two places; a dictionary may hold more than its column."""
+    while start < end:
+        file.seek(start)
+        header = _Thrift(file.read(min(_PAGE_HEADER_BYTES, end - start)))
+        page = header.struct()
+        yield from (page[kind][1] for kind in (5, 8) if kind in page)
+        start += header.at + max(0, page[3])
+
+
 class _Thrift:
     """A reader of Thrift's compact protocol: structs are dicts from field numbers to values."""
 
     def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
+        self._data, self.at = data, 0
 
     def struct(self) -> dict[int, Any]:
         fields: dict[int, Any] = {}
@@ -155,12 +189,12 @@ class _Thrift:
         raise ValueError(f"Parquet has no values of kind {kind}")
 
     def _byte(self) -> int:
-        self._at += 1
-        return self._data[self._at - 1]
+        self.at += 1
+        return self._data[self.at - 1]
 
     def _take(self, length: int) -> bytes:
-        self._at += length
-        return self._data[self._at - length : self._at]
+        self.at += length
+        return self._data[self.at - length : self.at]
 
     def _varint(self) -> int:
         value = shift = 0
