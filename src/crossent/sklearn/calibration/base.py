@@ -182,7 +182,7 @@ class Calibrator(Classifier, BaseEstimator):
     def _refuse_large(self, sample: Sample) -> None:
         """Refuse finite logits of rows that count whose squares overflow in the solver."""
         z = sample.logits
-        if z.min() >= -_LARGEST and z.max() <= _LARGEST:
+        if float(z.min()) >= -_LARGEST and float(z.max()) <= _LARGEST:  # 1e75 is no float32
             return
         counted = np.isfinite(z) if sample.weights is None else np.isfinite(z) & (sample.weights > 0)[:, None]
         largest = float(np.abs(z[counted]).max(initial=0.0))
