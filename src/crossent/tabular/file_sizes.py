@@ -146,7 +146,7 @@ def _has_possible_pages(path: Path) -> bool:
 
 
 def _page_counts(file: BinaryIO, start: int, end: int) -> Iterator[int]:
-    """Yield the number of values of each page of data between two places; a dictionary may hold more than its column."""
+    """Yield how many values each page of data between two places holds; a dictionary may hold more than its column."""
     while start < end:
         file.seek(start)
         header = _Thrift(file.read(min(_PAGE_HEADER_BYTES, end - start)))
