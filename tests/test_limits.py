@@ -92,7 +92,9 @@ def _within(megabytes: float, seed: int) -> int:
 
 def _answer() -> None:
     """Read megabytes and seeds, a pair a line, and print the wait status of each."""
-    for seed in range(len(CALLS)):  # what is compiled and imported at the first call is there before the limit
+    for seed in range(
+        500
+    ):  # LLVM ends the process where memory ends while it compiles or loads: so it has done so before
         _of_seed(seed)
     for line in sys.stdin:
         megabytes, seed = line.split()

@@ -264,6 +264,13 @@ def test_columns_are_called_after_labels_as_labels_are_written(written: str) -> 
     assert read_predictions(frame, "t", "y", "probabilities").classes == ("1", "2")
 
 
+def test_columns_of_labels_that_differ_in_case_stay_apart() -> None:
+    labels = pl.Series(["TRUE", "True", "false", "True"])
+    columns = {f"p_{name}": [0.5, 0.2, 0.3, 0.1] for name in ("TRUE", "True")}
+    frame = pl.DataFrame({"y": labels, **columns, "p_false": [0.0, 0.6, 0.4, 0.8]})
+    assert set(read_predictions(frame, "t", "y", "probabilities").classes) == {"TRUE", "True", "false"}
+
+
 def test_predictions_by_prefix_or_by_name() -> None:
     frame = predictions(y=["b", "a"], id=[7, 8], p_a=[0.25, 0.5], p_b=[0.25, 0.5], p_c=[0.5, 0.0])
     judged = read_predictions(frame, "t", "y", "probabilities")

@@ -180,7 +180,8 @@ def _by_class(names: list[str], labels: list[str], prefix: str) -> dict[str, str
 
     Where labels are integers, "1.0" is class "1"; where they are false and true, so are "False" and "True".
     """
-    plain = next((rule for rule in (whole_number, truth_value) if all(map(rule, labels))), None)
+    rules = (whole_number, truth_value)
+    plain = next((rule for rule in rules if all(rule(label) == label for label in labels)), None)
     found: dict[str, str] = {}
     for name in names:
         if not name.startswith(prefix):
