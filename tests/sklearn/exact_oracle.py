@@ -61,7 +61,7 @@ class ExactProblem:
         for _ in range(60):
             _, gradient, curvature = self._evaluate(theta)
             scale = np.sqrt(np.diag(curvature))
-            size = float(np.linalg.norm((gradient.ravel() / scale).astype(float)))
+            size = np.sqrt(np.sum(np.square(gradient.ravel() / scale)))  # in Long: its square may be beyond float64
             if size == 0:
                 break
             direction = (gradient.ravel() / scale / size).astype(float)

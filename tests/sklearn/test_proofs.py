@@ -177,6 +177,13 @@ def test_so_does_every_other_way_to_fit(way: Callable[[Case, Path], SoftmaxRegre
                 raise
 
 
+@pytest.mark.parametrize("case", [20, 590])
+def test_a_direction_that_overflows_is_no_warning(case: int, tmp_path: Path) -> None:
+    """Both were found by an attack of 20 minutes."""
+    drawn = draw(np.random.default_rng([20261201, case]))
+    drawn.assert_true(again(drawn, tmp_path))
+
+
 def test_an_intercept_is_judged_as_it_is_stored() -> None:
     """Of columns 1e11 deviations from 0, b cannot hold the digits that were found."""
     rng = np.random.default_rng(0)

@@ -201,7 +201,8 @@ def minimize(monitor: Monitor, theta: Array, checkpoint: Checkpoint | None = Non
             if len(monitor.history) > monitor.max_iter:
                 status = "max_iter"
                 break
-            following = step(at)
+            with np.errstate(over="ignore", invalid="ignore"):  # the line search takes no direction that overflows
+                following = step(at)
             if following is None and not objective.can_promote:
                 status = "rounding"
                 break
