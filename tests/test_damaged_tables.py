@@ -81,7 +81,6 @@ def test_a_damaged_table_is_a_table_or_one_sentence(tmp_path: Path, format_: str
     assert read, "every damaged file was refused: is the whole one?"
 
 
-@pytest.mark.attack
 def test_a_damaged_table_of_parquet_files_is_windows_or_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     wrong: dict[int, str] = {}

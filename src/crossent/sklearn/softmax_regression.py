@@ -546,10 +546,9 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         stored = np.zeros_like(theta)
         stored[:, :-1] = coef[outputs]
         if self.fit_intercept:
-            start = intercept[outputs].astype(np.float64)
-            stored[:, -1] = add_products(
-                start, stored[:, :-1], objective.center, from_first=objective.is_shift_invariant
-            )
+            start, shared = intercept[outputs].astype(np.float64), objective.is_shift_invariant
+            bias = add_products(start, stored[:, :-1], objective.center, from_first=shared)
+            stored[:, -1] = bias - bias.mean() if shared else bias
         stored = problem.parameters(stored)
         if not is_as_good(objective, result.at, stored):
             result.at = objective.evaluate(stored)
