@@ -66,6 +66,7 @@ def affine_moments(
     return loss, out
 
 
+@np.errstate(invalid="ignore")  # of infinite scores: the NaN tells the caller to look for the row
 def sigmoid_affine_moments(
     scores: Array,
     codes: NDArray[np.intp],
