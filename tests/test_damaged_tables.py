@@ -19,6 +19,7 @@ from damage import damaged, damages, wrong_with_sentence
 
 from crossent.sklearn.parquet import ParquetTable
 from crossent.tabular import InputError, file_sizes, read_table, should_stream
+from crossent.tabular.columns import read_column
 
 FRAME = pl.DataFrame(
     {
@@ -68,7 +69,8 @@ def test_a_damaged_table_is_a_table_or_one_sentence(tmp_path: Path, format_: str
     for seed, changed in damages(content()):
         path.write_bytes(changed)
         try:
-            read_table(str(path)).rows()  # every cell can be used, too
+            for series in read_table(str(path)).iter_columns():  # every cell can be used, too
+                read_column(series, "categories")
             read += 1
         except InputError as error:
             if problem := wrong_with_sentence(str(error).replace(str(path), path.name)):
@@ -101,6 +103,15 @@ def test_a_page_of_more_values_than_its_column_is_refused(tmp_path: Path) -> Non
     path.write_bytes(damaged(FORMATS["plain parquet"][1](), 2803356142398158179))
     with pytest.raises(InputError, match="a page says that it holds more values than its column"):
         read_table(str(path))
+
+
+def test_a_date_beyond_what_can_be_written_is_one_sentence(tmp_path: Path) -> None:
+    """Damage made one of a number, and polars panics over it: found by an attack."""
+    path = tmp_path / "t.feather"
+    path.write_bytes(damaged(FORMATS["feather"][1](), 2862595296496831197))
+    columns = read_table(str(path)).get_columns()
+    with pytest.raises(InputError, match="which has no text form"):
+        [read_column(series, "categories") for series in columns]
 
 
 # --- What a file costs ------------------------------------------------------------------------------------------------

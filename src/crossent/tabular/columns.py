@@ -218,7 +218,7 @@ def as_text(series: pl.Series) -> pl.Series:
         series = series.set(series == 0, 0.0)  # -0.0 is 0.0
     try:
         text = series.cast(pl.String)
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # a date beyond what polars can write
         raise InputError(f"column {series.name!r} holds {series.dtype}, which has no text form: convert it") from error
     if series.dtype.is_temporal():
         return text.str.replace(r"(\.\d*?)0+(\D|$)", "${1}${2}").str.replace(r"\.(\D|$)", "${1}")
