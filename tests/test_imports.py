@@ -26,12 +26,14 @@ RANK = {
     "numpy": 4,
     "": 4,
     "information": 5,
-    "sklearn": 5,
-    "torch": 6,  # its calibrators are fitted by those of sklearn
-    "tabular": 6,
-    "report": 7,
-    "cli": 8,
-    "__main__": 9,
+    "estimator": 5,
+    "calibration": 6,
+    "sklearn": 7,
+    "torch": 8,  # its calibrators are fitted by those of sklearn
+    "tabular": 8,
+    "report": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 # Third-party libraries by layer; the mathematics is written in the array-API standard and names no array library.
 LIBRARIES = {
@@ -48,6 +50,8 @@ LIBRARIES = {
     "numpy": {"numpy"},
     "": {"numpy"},
     "torch": {"numpy", "torch"},
+    "estimator": {"sklearn"},
+    "calibration": {"numpy", "sklearn", "scipy"},
     "sklearn": {"numpy", "sklearn", "scipy", "threadpoolctl", "onnx", "dask", "narwhals", "polars", "safetensors"},
     "tabular": {"numpy", "sklearn", "scipy", "polars", "narwhals", "pyarrow", "safetensors"},
     "report": {"numpy", "polars", "matplotlib", "jinja2", "rich"},

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
+from crossent.calibration.classifier import METHODS
 from crossent.sklearn import CalibratedClassifier, SoftmaxRegression, SoftmaxRegressionCV
-from crossent.sklearn.calibration.classifier import METHODS
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(120, 6))

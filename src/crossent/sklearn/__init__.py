@@ -9,7 +9,7 @@ except ImportError as error:
         "crossent.sklearn needs scikit-learn, narwhals and safetensors: pip install 'crossent[sklearn]'"
     ) from error
 
-from .calibration import (
+from crossent.calibration import (
     BetaCalibration,
     BiasCorrectedTemperatureScaling,
     CalibratedClassifier,
@@ -21,6 +21,7 @@ from .calibration import (
     TemperatureScaling,
     VectorScaling,
 )
+
 from .export import to_onnx
 from .parquet import ParquetRows
 from .path import RegressionPath, SoftmaxRegressionCV, softmax_regression_path

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -12,7 +10,6 @@ import numpy as np
 from narwhals.exceptions import DuplicateError
 from numpy.typing import NDArray
 from scipy.sparse import issparse
-from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import _check_y, check_consistent_length
 
 from crossent.errors import refuse
@@ -25,44 +22,6 @@ from .streaming import RowSource
 PIECE_ELEMENTS = 1 << 18
 UNTYPED = (nw.Object, nw.Unknown)
 """Columns of Python objects: scikit-learn looks at what is in them."""
-
-
-class Classifier(ClassifierMixin):
-    """scikit-learn's classifier, whose score refuses masked arrays too."""
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy of `predict`.
-
-        Parameters
-        ----------
-        X : array or table (N, D)
-            What `predict` takes.
-        y : array (N,), or (N, K) of 0 and 1
-            The true labels, or label sets.
-        sample_weight : array (N,), optional
-
-        Raises
-        ------
-        TypeError
-            If an argument is a masked array or holds one.
-        """
-        refuse_masked(y, "y")
-        refuse_masked(sample_weight, "sample_weight")
-        return float(super().score(X, y, sample_weight))
-
-
-@contextmanager
-def all_or_nothing(estimator: Any) -> Iterator[None]:
-    """Give an estimator back the attributes that it had before a fit which fails or is interrupted.
-
-    The names of a new fit's classes beside the coefficients of an old one would be a model that nobody fitted.
-    """
-    before = dict(vars(estimator))
-    try:
-        yield
-    except BaseException:
-        estimator.__dict__ = before
-        raise
 
 
 def read_frame(X: Any) -> tuple[Any, Any]:

@@ -26,6 +26,7 @@ from sklearn.utils.validation import (
 from crossent.core.losses import CrossEntropy, Distillation, Loss, Poly1
 from crossent.core.reduction import check_total
 from crossent.errors import describe, refuse
+from crossent.estimator import Classifier, all_or_nothing
 from crossent.masked import refuse_masked
 from crossent.numpy.dense import binary_cross_entropy_with_logits, cross_entropy
 from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softmax
@@ -35,8 +36,6 @@ from .certificate import Certificate
 from .checkpoint import Checkpoint, exclusive, identify
 from .inference import CoefficientSummary, summarize_coefficients
 from .inputs import (
-    Classifier,
-    all_or_nothing,
     are_rows_with_labels,
     check_labels,
     check_source,

@@ -12,7 +12,7 @@ from crossent.errors import refuse
 from crossent.numpy.dense import value_and_grad
 from crossent.numpy.elementwise import log_softmax, softmax
 
-from ..inputs import all_or_nothing
+from ..estimator import all_or_nothing
 from .affine import check_solver_options, dense_solver
 from .base import Calibrator, Float64, Sample
 from .newton import Point, minimize

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
+from crossent.calibration.classifier import METHODS
 from crossent.sklearn import PlattScaling
-from crossent.sklearn.calibration.classifier import METHODS
 
 RNG = np.random.default_rng(0)
 Z = RNG.normal(size=(300, 3))

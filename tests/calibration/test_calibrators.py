@@ -14,6 +14,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
+from crossent.calibration import affine, matrix
+from crossent.calibration.one_vs_rest import log_odds
 from crossent.kernels import affine_reference, registry
 from crossent.metrics import calibration_error, log_loss
 from crossent.sklearn import (
@@ -29,8 +31,6 @@ from crossent.sklearn import (
     TemperatureScaling,
     VectorScaling,
 )
-from crossent.sklearn.calibration import affine, matrix
-from crossent.sklearn.calibration.one_vs_rest import log_odds
 
 pytestmark = pytest.mark.usefixtures("twin")
 ALL = [

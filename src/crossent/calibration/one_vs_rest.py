@@ -11,7 +11,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from crossent.errors import refuse
 
-from ..inputs import all_or_nothing
+from ..estimator import all_or_nothing
 from .affine import blocks_of, check_solver_options
 from .base import Calibrator, Float64, Sample
 

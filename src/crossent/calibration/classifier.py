@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from crossent.errors import describe, refuse
 from crossent.masked import refuse_masked
 
-from ..inputs import Classifier, all_or_nothing
+from ..estimator import Classifier, all_or_nothing
 from .affine import BiasCorrectedTemperatureScaling, VectorScaling
 from .base import Calibrator
 from .beta import BetaCalibration

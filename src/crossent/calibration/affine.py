@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from crossent.errors import refuse
 from crossent.numpy.elementwise import sigmoid, softmax
 
-from ..inputs import all_or_nothing
+from ..estimator import all_or_nothing
 from .base import Calibrator, Float64, Sample
 from .newton import Point, minimize
 from .temperature import TemperatureScaling

@@ -17,10 +17,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import check_estimator
 
+from crossent.calibration.classifier import METHODS
+from crossent.calibration.logits import Scores
 from crossent.metrics import log_loss
 from crossent.sklearn import CalibratedClassifier, MatrixScaling, PlattScaling, TemperatureScaling
-from crossent.sklearn.calibration.classifier import METHODS
-from crossent.sklearn.calibration.logits import Scores
 
 CLASSIFIERS = {
     "forest": RandomForestClassifier(10, random_state=0),

@@ -14,7 +14,7 @@ from crossent.errors import describe, refuse
 from crossent.kernels import registry
 from crossent.masked import refuse_masked
 
-from ..inputs import Classifier
+from ..estimator import Classifier
 
 __all__ = ["Calibrator", "Float64", "Sample"]
 
