@@ -10,7 +10,7 @@ import pytest
 
 numba = pytest.importorskip("numba")
 
-from crossent.kernels import exp  # noqa: E402
+from crossent.kernels.numba import exp  # noqa: E402
 
 
 @numba.njit(error_model="numpy")

@@ -97,7 +97,9 @@ for locator in caching.CacheImpl._locator_classes:
 def test_compiled_functions_have_names_of_their_own():
     """Kernels that different processes put on disk find each other's functions by name."""
     named = {}
-    for name in sorted({path.stem for path in Path(kernels.__file__).parent.glob("*.py")} - {"triton"}):
+    folder = Path(kernels.__file__).parent
+    modules = {".".join(path.relative_to(folder).with_suffix("").parts) for path in folder.rglob("*.py")}
+    for name in sorted(modules - {"triton"}):
         for value in vars(importlib.import_module(f"crossent.kernels.{name}")).values():
             function = getattr(value, "py_func", value)
             if inspect.isfunction(function) and function.__module__.startswith("crossent.kernels."):

@@ -18,8 +18,8 @@ from damage import damages
 
 numba = pytest.importorskip("numba")
 
-from crossent.kernels._compile import KeptCode  # noqa: E402 (it imports Numba)
-from crossent.kernels.store import Store  # noqa: E402
+from crossent.kernels.numba.compile import KeptCode  # noqa: E402 (it imports Numba)
+from crossent.kernels.numba.store import Store  # noqa: E402
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="Windows has no modes of files")
 
@@ -36,8 +36,8 @@ logging.getLogger("numba").setLevel(logging.WARNING)
 folder, sources = map(Path, sys.argv[1:])
 sys.path.insert(0, str(sources))
 import tiny
-from crossent.kernels._compile import KeptCode
-from crossent.kernels.store import Store
+from crossent.kernels.numba.compile import KeptCode
+from crossent.kernels.numba.store import Store
 store = Store(folder, sources)
 compiled = numba.njit(tiny.tiny)
 compiled._cache = KeptCode(tiny.tiny, store)
@@ -73,7 +73,7 @@ def run(folder, sources, *options, code=PROCESS):
 
 def compute(folder, sources, x=2):
     """The same in this process, with nothing in memory: the result and whether its machine code was found."""
-    namespace: dict = {"__name__": "crossent.kernels._compile"}  # a module that can be imported
+    namespace: dict = {"__name__": "crossent.kernels.numba.compile"}  # a module that can be imported
     exec((sources / "tiny.py").read_text(), namespace)
     compiled = numba.njit(namespace["tiny"])
     compiled._cache = KeptCode(namespace["tiny"], Store(folder, sources))

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ._compile import helper, kernel, wide_vectors
-from .exp import add_in_any_order, exp_difference, exp_sum, log1p, maximum
-from .rows import row_maximum
+from .numba.compile import helper, kernel, wide_vectors
+from .numba.exp import add_in_any_order, exp_difference, exp_sum, log1p, maximum
+from .numba.rows import row_maximum
 
 __all__ = ["MOMENTS", "affine_rows", "sigmoid_affine_rows", "temperature_blocks", "temperature_rows"]
 

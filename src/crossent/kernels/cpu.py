@@ -15,25 +15,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import (
+from . import curvature, entries, logistic, multinomial, reference
+from .affine import affine_moments, sigmoid_affine_moments, temperature_moments
+from .numba import (
     bfloat16,
     binary,
-    curvature,
     distillation,
     distributions,
-    entries,
     general,
-    logistic,
     mean,
-    multinomial,
     narrow,
     planes,
-    reference,
     wide,
 )
-from . import labels as _labels
-from .affine import affine_moments, sigmoid_affine_moments, temperature_moments
-from .closed_forms import BRIER_TERM, CROSS_ENTROPY, ENTROPY_PENALTY, LANES
+from .numba import labels as _labels
+from .numba.closed_forms import BRIER_TERM, CROSS_ENTROPY, ENTROPY_PENALTY, LANES
 from .probability import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
 from .threads import SERIAL_ELEMENTS, run_rows
 

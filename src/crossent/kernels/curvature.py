@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._compile import kernel
+from .numba.compile import kernel
 
 __all__ = ["curvature_columns"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._compile import kernel, wide_vectors
-from .exp import add_in_any_order
+from .numba.compile import kernel, wide_vectors
+from .numba.exp import add_in_any_order
 
 __all__ = ["draw", "multiply"]
 

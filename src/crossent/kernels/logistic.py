@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._compile import kernel, wide_vectors
-from .binary import (
+from .numba.binary import (
     BLOCK_FIELDS,
     GRADIENT,
     LOGIT,
@@ -23,8 +22,9 @@ from .binary import (
     load_entries,
     load_factors,
 )
-from .closed_forms import LANES, LOSS
-from .exp import add_in_any_order
+from .numba.closed_forms import LANES, LOSS
+from .numba.compile import kernel, wide_vectors
+from .numba.exp import add_in_any_order
 
 __all__ = ["logistic_rows"]
 

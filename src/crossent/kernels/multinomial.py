@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ._compile import helper, kernel, wide_vectors
-from .exp import add_in_any_order, exp_difference, log1p
+from .numba.compile import helper, kernel, wide_vectors
+from .numba.exp import add_in_any_order, exp_difference, log1p
 
 __all__ = ["hessian_rows", "value_grad_rows"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ._compile import helper, kernel, wide_vectors
-from .exp import add_in_any_order
+from .numba.compile import helper, kernel, wide_vectors
+from .numba.exp import add_in_any_order
 
 __all__ = ["bin_rows", "pool_rows", "ranked_rows", "summary_rows", "uneven_rows"]
 

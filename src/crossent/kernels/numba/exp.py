@@ -24,7 +24,7 @@ import numpy as np
 from llvmlite import ir
 from numba import extending, types
 
-from ._compile import helper, inlined
+from .compile import helper, inlined
 
 __all__ = [
     "INLINED",

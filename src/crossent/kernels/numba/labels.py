@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ._compile import helper, kernel, wide_vectors
 from .bfloat16 import as_number
+from .compile import helper, kernel, wide_vectors
 from .exp import pairwise_sum
 from .rows import add_two_sum
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from ._compile import helper, kernel
 from .brier import row_brier
 from .closed_forms import (
     BRIER,
@@ -37,6 +36,7 @@ from .closed_forms import (
     number_fields,
     row_terms,
 )
+from .compile import helper, kernel
 from .exp import exp_difference, log1p, log1p_pair, pairwise_sum
 from .rows import CHUNK, add_two_sum, copy_row, exp_tail, fill_row, row_maximum
 from .wide import plain_nll

@@ -126,7 +126,7 @@ def _open_store() -> Store | None:
     """Return the store in the folder that Numba's rules choose, the same for all kernels; None if there is none."""
     try:
         folder = CompileResultCacheImpl(_open_store).locator.get_cache_path()
-        return Store(Path(folder) / "machine-code", Path(__file__).parent)
+        return Store(Path(folder) / "machine-code", Path(__file__).parents[1])
     except (OSError, RuntimeError) as error:  # no place to write to, or no sources to go by
         logger.info("compiled kernels are not kept on disk: %s", error)
         return None

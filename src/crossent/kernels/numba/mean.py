@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numba import carray, types
 
-from ._compile import helper, intrinsic, kernel, recursive_helper
 from .bfloat16 import short_hard_rows_of_bits, wide_hard_rows_of_bits
+from .compile import helper, intrinsic, kernel, recursive_helper
 from .narrow import narrow_hard_rows
 from .wide import hard_rows
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from ._compile import helper, inlined, wide_vectors
 from .closed_forms import FIELDS, LANES, LOSS, LSE, MASS, MISS, NLL, PLAIN, PLAIN_LOW, number_fields
+from .compile import helper, inlined, wide_vectors
 from .exp import below_one, exp_difference, larger, log1p, log1p_pair, overload
 from .wide import plain_nll
 

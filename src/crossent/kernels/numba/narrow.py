@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ._compile import helper, kernel
 from .blocks import (
     BLOCK_FIELDS,
     FACTOR,
@@ -58,6 +57,7 @@ from .closed_forms import (
     NLL,
     block_terms,
 )
+from .compile import helper, kernel
 from .exp import log1p
 from .hard_blocks import hard_block
 

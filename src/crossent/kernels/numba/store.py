@@ -35,7 +35,7 @@ _OPEN_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class Store:
-    """Bytes by name in one folder, all made from the Python files of another.
+    """Bytes by name in one folder, all made from the Python files below another.
 
     Parameters
     ----------
@@ -145,14 +145,14 @@ def _seal(name: str, payload: bytes) -> bytes:
 
 
 def _digest_of(sources: Path) -> str:
-    """Return a digest of the contents of all Python files of a folder, wherever it lies."""
+    """Return a digest of the contents of all Python files below a folder, wherever it lies."""
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    paths = sorted(sources.glob("*.py"))
+    paths = sorted(sources.rglob("*.py"))
     if not paths:
         raise RuntimeError(f"there are no Python files in {str(sources)!r}")
     for path in paths:
         content = path.read_bytes()
-        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+        digest.update(f"{path.relative_to(sources).as_posix()} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 
@@ -161,7 +161,7 @@ def _check_bytecode(sources: Path) -> None:
 
     What is compiled from such bytecode would be found by the sources that it was not made from, for good.
     """
-    for path in sources.glob("*.py"):
+    for path in sources.rglob("*.py"):
         loader = SourceFileLoader(path.stem, str(path))
         if loader.get_code(path.stem) != loader.source_to_code(path.read_bytes(), str(path)):
             raise RuntimeError(f"Python's own file of bytecode does not match {str(path)!r}: remove it")

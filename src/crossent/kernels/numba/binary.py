@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from ._compile import helper, inlined, kernel, wide_vectors
 from .bfloat16 import as_number, as_stored
 from .brier import add_square, over_square
 from .closed_forms import (
@@ -42,6 +41,7 @@ from .closed_forms import (
     block_terms,
     number_fields,
 )
+from .compile import helper, inlined, kernel, wide_vectors
 from .exp import (
     add_in_any_order,
     exp_for_float,

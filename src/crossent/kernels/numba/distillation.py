@@ -19,7 +19,7 @@ import numpy as np
 from crossent.core.arrays import EXCESS, NEAR
 from crossent.core.teachers import FAR
 
-from ._compile import helper, inlined, kernel, wide_vectors
+from .compile import helper, inlined, kernel, wide_vectors
 from .exp import (
     add_in_any_order,
     difference,

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ._compile import helper, inlined
 from .blocks import GAP, GAP_LOW, INNER, OTHER, TAIL, TOTAL, TOTAL_LOW, TRUE_E, add_compensated, clear_sum, compensated
 from .closed_forms import BRIER, LANES
+from .compile import helper, inlined
 from .exp import fused_multiply_add, multiply_add, pairwise_sum
 from .rows import CHUNK, add_two_sum
 

@@ -13,8 +13,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from ._compile import helper, intrinsic, kernel, wide_vectors
 from .closed_forms import LANES, LOSS, row_terms
+from .compile import helper, intrinsic, kernel, wide_vectors
 from .exp import INLINED, exp_difference, multiply_add, overload
 from .narrow import narrow_hard_rows
 from .rows import (

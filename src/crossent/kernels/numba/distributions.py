@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from ._compile import helper, kernel, wide_vectors
 from .bfloat16 import as_number, as_stored, exp_tail_into, maximum_of_bits
 from .blocks import (
     AGAINST,
@@ -32,6 +31,7 @@ from .blocks import (
     store_rows,
 )
 from .closed_forms import LANES, LOSS, MASS, NLL
+from .compile import helper, kernel, wide_vectors
 from .exp import add_in_any_order, log1p, multiply_add, overload
 from .rows import CHUNK, MOST_FLOAT, fill_row, row_maximum
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import extending, types
 
-from ._compile import helper, inlined, wide_vectors
+from .compile import helper, inlined, wide_vectors
 from .exp import add_in_any_order, below_one, exp_difference, maximum, multiply_add, pairwise_sum
 
 __all__ = [

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from ._compile import helper
+from .compile import helper
 from .exp import exp_sum, fused_multiply_add, integer_power, power
 
 __all__ = ["FIELDS", "LANES", "block_terms", "number_fields", "row_terms"]

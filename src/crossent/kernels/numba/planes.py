@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ._compile import helper, kernel, wide_vectors
 from .bfloat16 import as_number, as_stored
 from .blocks import BLOCK_FIELDS, FACTOR, load_labels, store_loss
 from .closed_forms import LANES
+from .compile import helper, kernel, wide_vectors
 from .hard_blocks import hard_block
 
 __all__ = ["planes_hard_rows"]

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ._compile import helper, kernel
 from .closed_forms import (
     D_LSE,
     D_MISS,
@@ -31,6 +30,7 @@ from .closed_forms import (
     number_fields,
     row_terms,
 )
+from .compile import helper, kernel
 from .exp import difference, exp_difference, log1p_pair
 from .rows import (
     CHUNK,

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ._compile import helper
 from .blocks import (
     AGAINST,
     ALONG,
@@ -26,6 +25,7 @@ from .blocks import (
     true_class,
 )
 from .closed_forms import D_LSE, D_MISS, D_NLL, LANES, MASS, block_terms
+from .compile import helper
 from .exp import multiply_add
 from .rows import MOST_FLOAT
 
