@@ -1,7 +1,7 @@
 """Two checkouts of crossent in turns: `python benchmarks/compare.py OTHER/src [--only WORD] [--json FILE]`.
 
-Each checkout has a process of its own, which prepares a workload once and then runs it when it is asked to. A workload's
-ratio is this checkout's median seconds divided by the other's.
+Each checkout has a process of its own. It prepares a workload once and runs it when asked to. A workload's ratio is
+this checkout's median seconds divided by the other's.
 """
 
 from __future__ import annotations
