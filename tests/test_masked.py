@@ -164,7 +164,7 @@ with warnings.catch_warnings():
     SKLEARN = dict(estimators())
 TABLES = {"numpy": NUMPY, "information": INFORMATION, "metrics": METRICS, "sklearn": SKLEARN}
 TAKES_NO_ARRAYS = {
-    ce: set(vars(ce.core.losses)) | {"get_num_threads", "set_num_threads"},
+    ce: set(vars(ce.losses)) | {"get_num_threads", "set_num_threads"},
     cm: {"CalibrationInterval", "ReliabilityCurve", "ScoreDecomposition"},  # results
     cs: {"ParquetRows", "RegressionPath", "to_onnx"},
 }

@@ -6,7 +6,8 @@
 
 from crossent import information
 from crossent._version import __version__
-from crossent.core.losses import (
+from crossent.kernels.threads import get_num_threads, set_num_threads
+from crossent.losses import (
     Brier,
     CrossEntropy,
     Distillation,
@@ -17,7 +18,6 @@ from crossent.core.losses import (
     Poly1,
     ZPenalty,
 )
-from crossent.kernels.threads import get_num_threads, set_num_threads
 from crossent.numpy.dense import (
     binary_cross_entropy_with_logits,
     cross_entropy,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from .text import plain
 
 
@@ -15,6 +18,34 @@ def refuse(asked: str, got: object, works: str = "") -> str:
     """
     text = f"{asked}; got {got}"
     return f"{text}; {works}" if works else text
+
+
+def check_number(
+    name: str, value: Any, *, minimum: float = -math.inf, maximum: float = math.inf, above: float = -math.inf
+) -> float:
+    """Return a finite number in [minimum, maximum] and greater than `above` as a float.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    is_number = isinstance(value, int | float) or (hasattr(value, "__float__") and getattr(value, "shape", None) == ())
+    number = math.nan
+    if is_number and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(refuse(f"{name} must be a finite number", repr(value)))
+    if number < minimum:
+        raise ValueError(refuse(f"{name} must be at least {minimum:g}", repr(value)))
+    if number > maximum:
+        raise ValueError(refuse(f"{name} must be at most {maximum:g}", repr(value)))
+    if number <= above:
+        raise ValueError(refuse(f"{name} must be greater than {above:g}", repr(value)))
+    return number
 
 
 def first_line(error: BaseException, most: int = 160) -> str:

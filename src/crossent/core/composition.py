@@ -18,8 +18,8 @@ from typing import Any
 
 from crossent.core.arrays import Array
 from crossent.core.jet import Jet
-from crossent.core.losses import Loss
 from crossent.core.statistics import Rows
+from crossent.losses import Loss
 
 # Stands for a larger or infinite nll while derivatives are taken: e^-LARGE is exactly 0 in every dtype, and LARGE·0 is
 # 0, the limit of p·nll as p → 0.

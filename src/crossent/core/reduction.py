@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from crossent.core.arrays import Array
-from crossent.core.losses import check_number
-from crossent.errors import refuse
+from crossent.errors import check_number, refuse
 
 LEAST = 2.0**-1022  # the smallest normal number: 1 / x is finite from here on
 REDUCTIONS = ("mean", "sum", "none")

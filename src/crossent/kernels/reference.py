@@ -5,7 +5,7 @@ It serves where no compiled twin does, and computes what only `core` knows (Hess
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
@@ -13,21 +13,10 @@ import numpy as np
 
 from crossent.core import composition
 from crossent.core.links import SigmoidRows
-from crossent.core.losses import (
-    Brier,
-    Combination,
-    CrossEntropy,
-    Distillation,
-    EntropyPenalty,
-    Focal,
-    GeneralizedCrossEntropy,
-    Loss,
-    Poly1,
-    ZPenalty,
-)
 from crossent.core.reduction import is_silent
 from crossent.core.statistics import Rows, Target
 from crossent.core.teachers import TeacherRows
+from crossent.losses import DEFAULT_LOSS, Distillation, from_table
 
 from .affine_reference import affine_moments, sigmoid_affine_moments, temperature_moments
 from .probability_reference import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
@@ -38,7 +27,6 @@ __all__ = [
     "blocks",
     "distillation_value_grad",
     "lies_within",
-    "loss_from_table",
     "mean_at",
     "pool_adjacent",
     "ranked_terms",
@@ -59,24 +47,7 @@ __all__ = [
 NAME = "reference"
 BLOCK_ELEMENTS = 1 << 18  # float64 temporaries of 2 MiB each
 
-_ELEMENTARY: dict[int, Callable[[float], Loss]] = {
-    CrossEntropy.code: lambda _: CrossEntropy(),
-    Focal.code: Focal,
-    Poly1.code: Poly1,
-    GeneralizedCrossEntropy.code: GeneralizedCrossEntropy,
-    ZPenalty.code: lambda _: ZPenalty(1.0),
-    EntropyPenalty.code: lambda _: EntropyPenalty(1.0),
-    Brier.code: lambda _: Brier(),
-    Distillation.code: Distillation,
-}
-
-
-def loss_from_table(terms: np.ndarray) -> Loss:
-    """Return the loss that a table of (code, scale, parameter) stands for: the inverse of `Loss.table`."""
-    parts = tuple((float(scale), _ELEMENTARY[int(code)](float(parameter))) for code, scale, parameter in terms)
-    if len(parts) == 1 and isinstance(parts[0][1], Distillation):  # it stands alone, and does not scale
-        return parts[0][1]
-    return Combination(parts)
+PLAIN = np.array(DEFAULT_LOSS.table())
 
 
 def blocks(num_rows: int, row_elements: int) -> Iterator[slice]:
@@ -184,7 +155,7 @@ def softmax_value_grad(
     grad: np.ndarray | None,
 ) -> np.ndarray:
     """Return the loss of each row; fill `grad` with scale · row_weight · ∂loss/∂z. `grad` may be `logits`."""
-    loss = loss_from_table(terms)
+    loss = from_table(terms)
     values = np.empty(len(logits))
     with np.errstate(all="ignore"):
         for block in blocks(*logits.shape):
@@ -309,8 +280,7 @@ def logistic_value_grad(
     slow.
     """
     logits = (columns @ weight + bias)[:, None]
-    terms = np.array([[CrossEntropy.code, 1.0, 0.0]])
-    common = (labels, soft, class_weight, label_smoothing, terms, 1.0, row_weight)
+    common = (labels, soft, class_weight, label_smoothing, PLAIN, 1.0, row_weight)
     losses = sigmoid_value_grad(logits, *common, logits, None)
     gradient = np.where(np.abs(logits) < negligible, 0, logits)[:, 0]
     total[:-1] += gradient @ columns
@@ -332,8 +302,7 @@ def multinomial_value_grad(
     """
     x = _with_ones(columns)
     logits = x @ theta.T
-    terms = np.array([[CrossEntropy.code, 1.0, 0.0]])
-    losses = softmax_value_grad(logits, labels, None, class_weight, 0.0, terms, 1.0, row_weight, logits)
+    losses = softmax_value_grad(logits, labels, None, class_weight, 0.0, PLAIN, 1.0, row_weight, logits)
     total += logits.T @ x
     return float(row_weight @ losses)
 
@@ -444,7 +413,7 @@ def sigmoid_value_grad(
     `entry_weight` is a further factor of the gradient, one an entry; an entry of factor 0 has no loss either. A twin
     may return losses of several rows as one if `sum_only`.
     """
-    loss = loss_from_table(terms)
+    loss = from_table(terms)
     row_loss = np.empty(len(logits))
     with np.errstate(all="ignore"):
         for block in blocks(logits.shape[0], 2 * logits.shape[1]):

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossent.core.losses import Distillation, Focal, Loss
 from crossent.errors import refuse
+from crossent.losses import Distillation, Focal, Loss
 from crossent.numpy.options import collect, takes_options
 from crossent.numpy.problem import Problem
 from crossent.numpy.shortcut import mean_cross_entropy

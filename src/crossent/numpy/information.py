@@ -14,8 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from crossent.core import information as core
-from crossent.core.losses import check_number
-from crossent.errors import describe, refuse
+from crossent.errors import check_number, describe, refuse
 from crossent.numpy.arrays import compute_dtype, quietly, real_array, widened
 
 __all__ = [

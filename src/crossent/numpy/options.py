@@ -9,12 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from crossent.core.losses import CrossEntropy, Loss, check_number
-from crossent.errors import describe, refuse
+from crossent.errors import check_number, describe, refuse
+from crossent.losses import Loss, is_member
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-DEFAULT_LOSS = CrossEntropy()
 
 # Each link and the kind of target it takes: one class among K, or a yes or no per entry.
 LINKS = {
@@ -66,7 +64,7 @@ class Options:
         """
         if not isinstance(self.link, str) or self.link not in LINKS:
             raise ValueError(refuse(f"link must be one of {', '.join(LINKS)}", repr(self.link)))
-        if self.loss is not None and (not isinstance(self.loss, Loss) or type(self.loss) is Loss):
+        if self.loss is not None and not is_member(self.loss):
             raise TypeError(refuse("loss must be a loss such as crossent.Focal(2.0)", repr(self.loss)))
         for name, kind in _OF_ONE_KIND:
             if getattr(self, name) is not None and self.kind != kind:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from crossent.core.logit_maps import LogitMap
-from crossent.core.losses import Distillation, check_number
-from crossent.errors import describe, refuse
+from crossent.errors import check_number, describe, refuse
 from crossent.kernels import reference
 from crossent.numpy import buffers
 from crossent.numpy.arrays import (
@@ -82,11 +81,11 @@ def with_teacher_temperature(options: Options) -> Options:
 
     The prior comes behind that division: ``z/T + κ log prior`` is ``(z + T κ log prior) / T``.
     """
-    if not isinstance(options.loss, Distillation):
+    if options.loss is None or not options.loss.needs_teacher:
         return options
     if options.temperature is not None:
         raise TypeError(refuse("a distillation loss has its own temperature", f"temperature={options.temperature!r}"))
-    return replace(options, prior_strength=options.loss.temperature * options.prior_strength)
+    return replace(options, prior_strength=options.loss.parameter * options.prior_strength)
 
 
 class Evaluator:

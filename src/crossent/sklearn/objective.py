@@ -30,9 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
-from crossent.core.losses import ZPenalty
 from crossent.kernels import registry
 from crossent.kernels.threads import run_rows
+from crossent.losses import DEFAULT_LOSS, from_table
 
 from .blas import single_threaded_blas
 from .interface import Array, DualSums, Evaluation, HessianProducts, RowSample
@@ -73,7 +73,7 @@ SHORT_ROW = 64
 convert them takes as long as their exponentials."""
 LONG_GAP = 64
 """So many rows of weight 0 in a row are worth an extra block."""
-CROSS_ENTROPY_TERMS = np.array([[0.0, 1.0, 0.0]])
+CROSS_ENTROPY_TERMS = np.array(DEFAULT_LOSS.table())
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _cut(blocks: list[slice], least: int) -> list[slice]:
 def is_shift_invariant(link: str, terms: Array) -> bool:
     """Whether F stays the same when the logits of all classes are shifted together: a softmax does not see it, and of
     the losses only the z-penalty does."""
-    return link == "softmax" and not bool((terms[:, 0] == ZPenalty.code).any())
+    return link == "softmax" and from_table(terms).is_shift_invariant
 
 
 class Workspace:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crossent.core.losses import CrossEntropy, Loss
+from crossent.losses import Loss
 
 from .interface import Array, Objective
 from .targets import EncodedTarget
@@ -60,7 +60,7 @@ class Problem:
 
 def is_cross_entropy(loss: Loss) -> bool:
     """Whether a loss is cross-entropy times a number."""
-    return all(isinstance(part, CrossEntropy) for _, part in loss.terms)
+    return loss.cross_entropy_factor is not None
 
 
 def has_one_logit(target: EncodedTarget, outputs: NDArray[np.intp], loss: Loss) -> bool:

@@ -23,10 +23,10 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from crossent.core.losses import CrossEntropy, Distillation, Loss, Poly1
 from crossent.core.reduction import check_total
 from crossent.errors import describe, refuse
 from crossent.estimator import Classifier, all_or_nothing
+from crossent.losses import DEFAULT_LOSS, Loss
 from crossent.masked import refuse_masked
 from crossent.numpy.dense import binary_cross_entropy_with_logits, cross_entropy
 from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softmax
@@ -427,8 +427,8 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         if not _is_number(self.checkpoint_interval) or self.checkpoint_interval < 0:
             raise ValueError(refuse("checkpoint_interval must be 0 or more seconds", repr(self.checkpoint_interval)))
         if self.loss is None:
-            return CrossEntropy()
-        if not isinstance(self.loss, Loss) or isinstance(self.loss, Distillation):
+            return DEFAULT_LOSS
+        if not isinstance(self.loss, Loss) or self.loss.needs_teacher:
             raise ValueError(
                 refuse(
                     "loss must be None or a loss of labels such as crossent.Focal(2.0)",
@@ -436,7 +436,7 @@ class SoftmaxRegression(Classifier, BaseEstimator):
                     "to distil, pass the teacher's probabilities as y",
                 )
             )
-        if any(isinstance(part, CrossEntropy) and scale < 0 for scale, part in self.loss.terms):
+        if any(part.is_cross_entropy and scale < 0 for scale, part in self.loss.terms):
             raise ValueError(refuse("a loss to minimise must not hold cross-entropy negatively", repr(self.loss)))
         return self.loss
 
@@ -565,8 +565,8 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         if monitor.certificate is not None:
             return f"(f - f*) / f is at most {result.gap:.2g}"
         loss = self._check_parameters()
-        if not all(isinstance(part, CrossEntropy) for _, part in loss.terms):
-            why = f"{loss!r} is not " + ("cross-entropy" if _is_convex(loss) else "convex and may have other minima")
+        if loss.cross_entropy_factor is None:
+            why = f"{loss!r} is not " + ("cross-entropy" if loss.is_convex else "convex and may have other minima")
         else:
             why = "C=inf leaves no penalty"
         return f"none: {why}; stopped by the norm of the gradient"
@@ -655,7 +655,7 @@ class SoftmaxRegression(Classifier, BaseEstimator):
         check_is_fitted(self)
         refuse_source(X, "summary", "X[:] reads all rows")
         loss = self._check_parameters()
-        if not isinstance(loss, CrossEntropy):
+        if not loss.is_cross_entropy:
             raise ValueError(refuse("standard errors exist for plain cross-entropy", repr(loss)))
         given = X
         X, y = clone(self).check_data(X, y)  # a fit's checks would overwrite this one's features
@@ -790,18 +790,9 @@ def _total(weight: Array | float, largest_class_weight: float) -> float:
 
 def _terms(loss: Loss) -> tuple[Array, float]:
     """Return the loss as its table, and what row weights are multiplied by: a scaled cross-entropy is cross-entropy."""
-    terms = np.array(loss.table(), dtype=np.float64).reshape(-1, 3)
-    if (terms[:, 0] == 0).all():
-        return CROSS_ENTROPY_TERMS, float(terms[:, 1].sum())
-    return terms, 1.0
-
-
-def _is_convex(loss: Loss) -> bool:
-    """Whether a loss is known to be convex in the logits: cross-entropy, and Poly-1 for 0 ≤ c ≤ 1."""
-    return all(
-        scale >= 0 and (isinstance(part, CrossEntropy) or (isinstance(part, Poly1) and 0 <= part.c <= 1))
-        for scale, part in loss.terms
-    )
+    if loss.cross_entropy_factor is not None:
+        return CROSS_ENTROPY_TERMS, float(loss.cross_entropy_factor)
+    return np.array(loss.table(), dtype=np.float64).reshape(-1, 3), 1.0
 
 
 def _is_number(value: Any) -> bool:

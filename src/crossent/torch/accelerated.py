@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from crossent.core.losses import CrossEntropy
 from crossent.errors import refuse
 from crossent.numpy.options import Options
 
@@ -46,7 +45,7 @@ def serves(input: Tensor, target: Any, options: Options) -> bool:
         and input.dtype in _SINGLE
         and input.numel() > 0
         and options.kind == "softmax"
-        and (options.loss is None or type(options.loss) is CrossEntropy)
+        and (options.loss is None or options.loss.is_cross_entropy)
         and options.temperature is None
         and options.prior is None
         and options.margin is None

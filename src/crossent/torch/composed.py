@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crossent.core.losses import Distillation, check_number
 from crossent.core.reduction import Reduction
-from crossent.errors import refuse
+from crossent.errors import check_number, refuse
+from crossent.losses import DEFAULT_LOSS
 from crossent.numpy.heads import TopK
-from crossent.numpy.options import DEFAULT_LOSS, Options
+from crossent.numpy.options import Options
 
 from .native import NativeEntries, NativeRows, distillation_losses, softmax_losses, top_k_losses
 from .rows import row_losses
@@ -186,7 +186,7 @@ class SoftmaxProblem:
         self.precision = torch.float64 if native and device.type == "cpu" else self.result_dtype
         self.num_rows = math.prod(shape)
         self.loss = options.loss or DEFAULT_LOSS
-        if isinstance(self.loss, Distillation):
+        if self.loss.needs_teacher:
             _check_distillation(options)
         self.options = options
         self.labels: Tensor | None = None
@@ -196,9 +196,9 @@ class SoftmaxProblem:
         self.teacher: Tensor | TopK | None = None
         self._take_target(target)
         self.offset = _log_prior(options, num_classes, device)
-        if self.offset is not None and isinstance(self.loss, Distillation):
+        if self.offset is not None and self.loss.needs_teacher:
             # The loss divides by its temperature itself, and the prior comes behind that.
-            self.offset = self.offset * self.loss.temperature
+            self.offset = self.offset * self.loss.parameter
         if options.weight is not None:
             self.weight = torch.as_tensor(options.weight, device=device).to(wide(device))
             if self.weight.shape != (num_classes,):
@@ -208,7 +208,7 @@ class SoftmaxProblem:
 
     def _take_target(self, target: Any) -> None:
         full = (*self.shape, self.num_classes)
-        if isinstance(self.loss, Distillation):
+        if self.loss.needs_teacher:
             self._take_teacher(target, full)
         elif isinstance(target, TopK):
             raise TypeError(refuse("a TopK target needs a distillation loss", repr(self.loss)))
@@ -380,7 +380,7 @@ class SigmoidProblem:
         self.loss = options.loss or DEFAULT_LOSS
         self.counted: Tensor | None = None
         self.bad: Tensor | None = None
-        if isinstance(self.loss, Distillation):
+        if self.loss.needs_teacher:
             raise TypeError(refuse("distillation needs the softmax link", 'link="sigmoid"'))
         if not isinstance(target, Tensor) or tuple(target.shape) != shape:
             asked = f"with the sigmoid link target must have the logits' shape {shape}"

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import _reduction as legacy
 
-from crossent.core.losses import Distillation, Focal, Loss
 from crossent.errors import refuse
+from crossent.losses import Distillation, Focal, Loss
 from crossent.numpy.arrays import lies_within
 from crossent.numpy.heads import TopK
 from crossent.numpy.options import Options, takes_options
@@ -80,7 +80,7 @@ def _in_range(tensor: Any, most: float = math.inf) -> bool:
 
 def _fits_kernels(target: Any, options: Options, num_labels: int | None) -> bool:
     """Whether the values are those that the NumPy front end accepts."""
-    is_teacher = isinstance(options.loss, Distillation)
+    is_teacher = options.loss is not None and options.loss.needs_teacher
     is_soft = isinstance(target, Tensor) and target.is_floating_point() and not is_teacher
     if is_soft:
         options.target_in_range = _in_range(target, 1.0 if options.kind == "sigmoid" else math.inf)

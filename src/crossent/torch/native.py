@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossent.core.arrays import divergence_terms
-from crossent.core.losses import CrossEntropy, Loss
 from crossent.core.teachers import FAR
+from crossent.losses import Loss
 from crossent.numpy.heads import TopK
 
 from .tensors import varies
@@ -127,7 +127,7 @@ class NativeRows:
 def softmax_losses(
     logits: Tensor, labels: Tensor | None, soft: Tensor | None, weight: Tensor | None, loss: Loss, smoothing: float
 ) -> Tensor:
-    if labels is not None and isinstance(loss, CrossEntropy) and (weight is None or not varies(weight)):
+    if labels is not None and loss.is_cross_entropy and (weight is None or not varies(weight)):
         # PyTorch's fused form, where there is nothing to add to it. It has no derivative in the weights.
         return F.cross_entropy(logits, labels, weight, ignore_index=-1, reduction="none", label_smoothing=smoothing)
     rows = NativeRows(logits, labels, soft, weight, smoothing)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from crossent.errors import refuse
-from crossent.kernels.reference import loss_from_table
+from crossent.losses import from_table
 from crossent.numpy.options import Options
 
 from .blocks import KernelRows, one_pass
@@ -37,7 +37,7 @@ def _rows(
     """The rows of an operator's arguments; `numbers` are those that `_arguments` packs, NaN for None."""
     label_smoothing, prior_strength, softcap, temperature = numbers
     options = Options(
-        loss=loss_from_table(np.array(terms).reshape(-1, 3)),
+        loss=from_table(np.array(terms).reshape(-1, 3)),
         weight=class_weight,
         label_smoothing=label_smoothing,
         ignore_index=-100 if target.is_floating_point() else -1,

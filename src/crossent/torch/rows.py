@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from crossent.core import composition
-from crossent.core.losses import Distillation, Loss
 from crossent.core.statistics import Rows, Target
 from crossent.core.teachers import TeacherRows
 from crossent.kernels import registry
-from crossent.kernels.reference import loss_from_table
+from crossent.losses import Loss, from_table
 
 from .tensors import is_traced
 
@@ -41,8 +40,7 @@ class Form:
     @property
     def temperature(self) -> float | None:
         """That of a distillation loss, for which `soft` are the teacher's logits; None for any other."""
-        loss = self.loss.terms[0][1]
-        return loss.temperature if isinstance(loss, Distillation) else None
+        return self.loss.terms[0][1].parameter if self.loss.needs_teacher else None
 
 
 def _array(tensor: Tensor | None, dtype: Any = None) -> Any:
@@ -224,7 +222,7 @@ class _RowGradient(torch.autograd.Function):
 
 
 def _form(terms: list[float], label_smoothing: float) -> Form:
-    return Form(loss_from_table(np.array(terms).reshape(-1, 3)), label_smoothing)
+    return Form(from_table(np.array(terms).reshape(-1, 3)), label_smoothing)
 
 
 @torch.library.custom_op("crossent::row_loss", mutates_args=())

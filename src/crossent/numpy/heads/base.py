@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from crossent.core.losses import Loss
 from crossent.core.reduction import Reduction, is_silent
 from crossent.core.statistics import Rows
 from crossent.kernels import registry
+from crossent.losses import DEFAULT_LOSS, Loss
 from crossent.numpy.arrays import as_ndarray, compute_dtype, weights
-from crossent.numpy.options import DEFAULT_LOSS, Options
+from crossent.numpy.options import Options
 
 
 @lru_cache(maxsize=256)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from crossent.core.arrays import guarded_product
-from crossent.core.losses import CrossEntropy
 from crossent.errors import refuse
 from crossent.kernels.reference import blocks
 from crossent.numpy.heads.base import Head
@@ -24,7 +23,7 @@ def check_probability_head(head: Head) -> None:
     ------
     TypeError
     """
-    if not isinstance(head.loss, CrossEntropy):
+    if not head.loss.is_cross_entropy:
         raise TypeError(
             refuse("on probabilities the loss is cross-entropy", repr(head.loss), "other losses take logits")
         )

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from crossent.core import composition
-from crossent.core.losses import Distillation, check_number
 from crossent.core.statistics import Rows
-from crossent.errors import describe, refuse
+from crossent.errors import check_number, describe, refuse
 from crossent.kernels import reference, registry
 from crossent.numpy.arrays import FLOAT64, lies_within, typed, weights
 from crossent.numpy.heads.base import Head, target_array, terms_table
@@ -21,7 +20,7 @@ class SigmoidHead(Head):
 
     def __init__(self, target: Any, options: Options, shape: tuple[int, ...], num_classes: int, dtype: np.dtype):
         super().__init__(options, shape, num_classes, dtype)
-        if isinstance(self.loss, Distillation):
+        if self.loss.needs_teacher:
             raise TypeError(refuse("distillation needs the softmax link", 'link="sigmoid"'))
         self.twin = registry.find(dtype)
         self.terms = terms_table(self.loss)

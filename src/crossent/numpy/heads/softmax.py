@@ -9,11 +9,11 @@ import numpy as np
 
 from crossent.core import composition
 from crossent.core.arrays import two_sum
-from crossent.core.losses import Distillation, Loss
 from crossent.core.statistics import Rows
 from crossent.core.teachers import TopKRows, TopKTarget
 from crossent.errors import describe, refuse
 from crossent.kernels import reference, registry
+from crossent.losses import Loss
 from crossent.numpy.arrays import (
     as_ndarray,
     compute_dtype,
@@ -73,8 +73,8 @@ class SoftmaxHead(Head):
             self.class_weight = weights(options.weight, "weight", (num_classes,), "one weight a class")
         self.twin = registry.find(dtype)
         self.terms = terms_table(self.loss)
-        if isinstance(self.loss, Distillation):
-            self._take_teacher(target, self.loss)
+        if self.loss.needs_teacher:
+            self._take_teacher(target)
         else:
             if isinstance(target, TopK):
                 raise TypeError(
@@ -155,7 +155,7 @@ class SoftmaxHead(Head):
         weighted = float(self.num_rows) if self.row_weight is None else float(np.sum(self.row_weight))
         self._resolve(self.num_rows, weighted)
 
-    def _take_teacher(self, teacher: Any, loss: Distillation) -> None:
+    def _take_teacher(self, teacher: Any) -> None:
         for name in ("weight", "margin"):
             if getattr(self.options, name) is not None:
                 raise TypeError(refuse(f"{name} does not apply to distillation", repr(getattr(self.options, name))))
@@ -259,7 +259,7 @@ class SoftmaxHead(Head):
             losses = self.twin.distillation_value_grad(
                 logits,
                 self.teacher[rows],
-                self.loss.temperature,  # type: ignore[attr-defined]
+                self.loss.parameter,
                 self.scale * self.slope,
                 None if self.row_weight is None else self.row_weight[rows],
                 grad,
@@ -293,7 +293,7 @@ class SoftmaxHead(Head):
 
     def reference_rows(self, logits: np.ndarray, rows: slice) -> Rows:
         if self.teacher is not None:
-            temperature = self.loss.temperature  # type: ignore[attr-defined]
+            temperature = self.loss.parameter
             if not isinstance(self.teacher, TopK):
                 return reference.teacher_rows(logits, self.teacher[rows], temperature)
             indices, probabilities = self.teacher.indices[rows], self.teacher.probabilities[rows]

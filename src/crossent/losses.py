@@ -1,20 +1,28 @@
-"""Every loss, once: a scalar function of the row statistics, one line of mathematics each.
+"""Every loss, once: a scalar function of the row statistics, one line of mathematics each, and what others must know
+of it.
 
 The line is written with ``+``, ``*`` and :func:`~crossent.core.jet.power_product` only, so it runs on plain arrays
 (values), on jets (derivatives) and on the arrays of a framework that differentiates by itself.
 
 Class weights multiply the terms that look at the target (through ``nll`` and ``mass``); the penalties on the
 prediction alone, `ZPenalty` and `EntropyPenalty`, are not weighted by class.
+
+A new loss is one class here. Its traits are keywords of the class statement, so that a missing one is an error at
+import. `FAMILY` is the table of all losses; a loss's place in it is the number by which compiled kernels know the loss.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from crossent.core.jet import power_product
-from crossent.errors import refuse
+from crossent.errors import check_number, refuse
+
+Row = tuple[float, float, float]
+"""A term of a loss as kernels read it: its place in `FAMILY`, its factor and its parameter."""
 
 
 class Statistics(Protocol):
@@ -45,37 +53,74 @@ class Statistics(Protocol):
 class Loss:
     """A member of the family. Losses add and scale: ``Focal(2.0) + 1e-4 * ZPenalty(1.0)``."""
 
-    code: ClassVar[int] = -1
-    """The number by which compiled kernels know the loss."""
-    needs_unit_mass: ClassVar[bool] = False
-    """Whether a soft target must sum to 1 (the loss reads 1 - p_y as Σ (1 - t_k) p_k)."""
-    needs_hard_target: ClassVar[bool] = False
+    @property
+    def terms(self) -> tuple[tuple[float, Elementary], ...]:
+        """The loss as a sum of (scale, elementary loss)."""
+        raise NotImplementedError
 
     def of(self, s: Statistics) -> Any:
         """Return the loss of each row from its statistics."""
         raise NotImplementedError
 
     @property
-    def terms(self) -> tuple[tuple[float, Loss], ...]:
-        """The loss as a sum of (scale, elementary loss)."""
-        return ((1.0, self),)
-
-    @property
     def parameter(self) -> float:
-        """The number that tells this loss from others of its kind."""
+        """The number that tells this loss from others of its class; 0 if there is none, and for a sum."""
         return 0.0
 
-    @property
-    def strength(self) -> float:
-        """The factor inside the loss (a penalty's coefficient), which kernels take as part of the term's scale."""
-        return 1.0
+    def table(self) -> tuple[Row, ...]:
+        """Return the terms as rows of numbers: what compiled kernels read.
 
-    def table(self) -> tuple[tuple[float, float, float], ...]:
-        """Return the terms as rows (code, scale, parameter): what compiled kernels read."""
-        return tuple((float(loss.code), scale * loss.strength, loss.parameter) for scale, loss in self.terms)
+        Raises
+        ------
+        TypeError
+            If a term is not of the family.
+        """
+        return tuple(part.row(scale) for scale, part in self.terms)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Which statistics `of` reads."""
+        return frozenset[str]().union(*(part.statistics for _, part in self.terms))
+
+    @property
+    def needs_unit_mass(self) -> bool:
+        """Whether a soft target must sum to 1: the loss reads 1 - p_y as Σ (1 - t_k) p_k."""
+        return any(part.takes == "unit mass" for _, part in self.terms)
+
+    @property
+    def needs_hard_target(self) -> bool:
+        """Whether the target must be labels, and not smoothed."""
+        return any(part.takes == "labels" for _, part in self.terms)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the target is a teacher; its temperature is then the loss's `parameter`."""
+        return any(part.takes == "teacher" for _, part in self.terms)
+
+    @property
+    def is_convex(self) -> bool:
+        """Whether the loss is known to be convex in the logits."""
+        return all(scale >= 0 and part.is_convex for scale, part in self.terms)
+
+    @property
+    def is_shift_invariant(self) -> bool:
+        """Whether softmax logits that are shifted together have the same loss: of the statistics only lse moves."""
+        return "lse" not in self.reads
+
+    @property
+    def cross_entropy_factor(self) -> float | None:
+        """The number c, where the loss is c times cross-entropy and nothing else."""
+        if all(isinstance(part, CrossEntropy) for _, part in self.terms):
+            return sum(scale for scale, _ in self.terms)
+        return None
+
+    @property
+    def is_cross_entropy(self) -> bool:
+        """Whether the loss is plain cross-entropy."""
+        return self.cross_entropy_factor == 1.0
 
     def __add__(self, other: Loss) -> Loss:
-        if not isinstance(other, Loss) or isinstance(other, Distillation):
+        if not isinstance(other, Loss) or other.needs_teacher:
             return NotImplemented
         return Combination((*self.terms, *other.terms))
 
@@ -100,51 +145,29 @@ class Loss:
         return self if isinstance(other, int) and other == 0 else NotImplemented  # what sum() starts from
 
 
-def check_number(
-    name: str, value: Any, *, minimum: float = -math.inf, maximum: float = math.inf, above: float = -math.inf
-) -> float:
-    """Return a finite number in [minimum, maximum] and greater than `above` as a float.
+def is_member(value: Any) -> bool:
+    """Return whether the value is a loss of the family, or a sum of such losses."""
+    return isinstance(value, Loss) and (
+        type(value) in FAMILY or (type(value) is Combination and all(type(part) in FAMILY for _, part in value.parts))
+    )
 
-    Raises
-    ------
-    ValueError
-        If it is not.
-    """
-    is_number = isinstance(value, int | float) or (hasattr(value, "__float__") and getattr(value, "shape", None) == ())
-    number = math.nan
-    if is_number and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(refuse(f"{name} must be a finite number", repr(value)))
-    if number < minimum:
-        raise ValueError(refuse(f"{name} must be at least {minimum:g}", repr(value)))
-    if number > maximum:
-        raise ValueError(refuse(f"{name} must be at most {maximum:g}", repr(value)))
-    if number <= above:
-        raise ValueError(refuse(f"{name} must be greater than {above:g}", repr(value)))
-    return number
+
+def from_table(rows: Iterable[Row]) -> Loss:
+    """Return the loss that rows of numbers stand for: the inverse of `Loss.table`."""
+    parts = tuple((float(scale), FAMILY[int(place)].with_parameter(parameter)) for place, scale, parameter in rows)
+    is_single = len(parts) == 1 and parts[0][0] == 1.0
+    return parts[0][1] if is_single else Combination(parts)
 
 
 @dataclass(frozen=True)
 class Combination(Loss):
     """A sum of scaled losses; made by ``+`` and ``*``."""
 
-    parts: tuple[tuple[float, Loss], ...]
+    parts: tuple[tuple[float, Elementary], ...]
 
     @property
-    def terms(self) -> tuple[tuple[float, Loss], ...]:
+    def terms(self) -> tuple[tuple[float, Elementary], ...]:
         return self.parts
-
-    @property
-    def needs_unit_mass(self) -> bool:  # type: ignore[override]
-        return any(loss.needs_unit_mass for _, loss in self.parts)
-
-    @property
-    def needs_hard_target(self) -> bool:  # type: ignore[override]
-        return any(loss.needs_hard_target for _, loss in self.parts)
 
     def of(self, s: Statistics) -> Any:
         # A term of scale 0 is absent, even where its loss is infinite; the entropy never is.
@@ -158,8 +181,69 @@ class Combination(Loss):
         return " + ".join(f"{loss!r}" if scale == 1 else f"{scale!r} * {loss!r}" for scale, loss in self.parts)
 
 
+Interval = tuple[float, float]
+ALWAYS: Interval = (-math.inf, math.inf)
+NEVER: Interval = (math.inf, -math.inf)
+_members: list[type[Elementary]] = []
+
+
+class Elementary(Loss):
+    """A loss that is no sum: one class with one line, one parameter at most, and these traits.
+
+    Parameters
+    ----------
+    reads : tuple of str
+        Which statistics `of` reads, "mass" left out, and "likelihood" for `Statistics.lost_likelihood`.
+    takes : {"any", "unit mass", "labels", "teacher"}
+        The targets: labels and distributions of any mass; those whose mass is 1; labels that are not smoothed; or the
+        teacher of a distillation.
+    convex : (float, float)
+        The least and the greatest parameter with which the loss is known to be convex in the logits.
+    is_factor : bool
+        Whether the parameter multiplies the loss; kernels then read it as a part of the term's factor.
+    """
+
+    statistics: ClassVar[frozenset[str]]
+    takes: ClassVar[Literal["any", "unit mass", "labels", "teacher"]]
+    convex: ClassVar[Interval]
+    is_factor: ClassVar[bool]
+
+    def __init_subclass__(cls, *, reads: tuple[str, ...], takes: Any, convex: Interval, is_factor: bool = False):
+        if "of" not in vars(cls):
+            raise TypeError(refuse("a loss must define `of`, its line", cls.__name__))
+        cls.statistics, cls.takes, cls.convex, cls.is_factor = frozenset(reads), takes, convex, is_factor
+        _members.append(cls)
+
+    @classmethod
+    def with_parameter(cls, parameter: float) -> Elementary:
+        """Return the loss of this class with the parameter of a table's row."""
+        if not cls.__match_args__:  # type: ignore[attr-defined]  # a dataclass has them
+            return cls()
+        return cls(1.0 if cls.is_factor else float(parameter))  # type: ignore[call-arg]
+
+    def row(self, scale: float) -> Row:
+        """Return ``scale`` times the loss as a row of numbers."""
+        if type(self) not in FAMILY:
+            raise TypeError(refuse("kernels know the losses of crossent.losses.FAMILY only", repr(self)))
+        place = float(FAMILY.index(type(self)))
+        return (place, scale * self.parameter, 0.0) if self.is_factor else (place, float(scale), self.parameter)
+
+    @property
+    def terms(self) -> tuple[tuple[float, Elementary], ...]:
+        return ((1.0, self),)
+
+    @property
+    def parameter(self) -> float:
+        return float(next(iter(vars(self).values()), 0.0))
+
+    @property
+    def is_convex(self) -> bool:
+        least, greatest = self.convex
+        return least <= self.parameter <= greatest
+
+
 @dataclass(frozen=True)
-class CrossEntropy(Loss):
+class CrossEntropy(Elementary, reads=("nll",), takes="any", convex=ALWAYS):
     """Cross-entropy, the negative log-likelihood of a categorical: ``Σ_k w_k t_k (LSE(z) - z_k)`` nats.
 
     Examples
@@ -168,14 +252,12 @@ class CrossEntropy(Loss):
     CrossEntropy() + 0.5 * Focal(gamma=2.0)
     """
 
-    code = 0
-
     def of(self, s: Statistics) -> Any:
         return s.nll
 
 
 @dataclass(frozen=True)
-class Focal(Loss):
+class Focal(Elementary, reads=("miss", "nll"), takes="unit mass", convex=NEVER):
     """Focal loss ``(1 - p_y)^γ · nll`` (Lin et al. 2017, arXiv:1708.02002), γ ≥ 0; γ = 0 is cross-entropy.
 
     The gradient is finite at saturation for every γ. With soft or smoothed targets ``1 - p_y`` reads
@@ -199,22 +281,16 @@ class Focal(Loss):
     """
 
     gamma: float = 2.0
-    code = 1
-    needs_unit_mass = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "gamma", check_number("gamma", self.gamma, minimum=0))
-
-    @property
-    def parameter(self) -> float:
-        return float(self.gamma)
 
     def of(self, s: Statistics) -> Any:
         return power_product(s.miss, self.gamma, s.nll)
 
 
 @dataclass(frozen=True)
-class Poly1(Loss):
+class Poly1(Elementary, reads=("nll", "miss"), takes="unit mass", convex=(0.0, 1.0)):
     """Poly-1 ``nll + c (1 - p_y)`` (Leng et al. 2022, arXiv:2204.12511): cross-entropy with its leading term changed.
 
     Parameters
@@ -235,22 +311,16 @@ class Poly1(Loss):
     """
 
     c: float = 1.0
-    code = 2
-    needs_unit_mass = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "c", check_number("c", self.c))
-
-    @property
-    def parameter(self) -> float:
-        return float(self.c)
 
     def of(self, s: Statistics) -> Any:
         return s.nll + s.miss * (self.c * s.mass)
 
 
 @dataclass(frozen=True)
-class GeneralizedCrossEntropy(Loss):
+class GeneralizedCrossEntropy(Elementary, reads=("likelihood",), takes="labels", convex=NEVER):
     """Generalised cross-entropy ``(1 - p_y^q) / q`` (Zhang & Sabuncu 2018, arXiv:1805.07836), 0 < q ≤ 1.
 
     Bounded by 1/q, so that one wrong label cannot dominate; q → 0 is cross-entropy, q = 1 is 1 - p_y. Hard,
@@ -273,34 +343,16 @@ class GeneralizedCrossEntropy(Loss):
     """
 
     q: float = 0.7
-    code = 3
-    needs_hard_target = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "q", check_number("q", self.q, above=0, maximum=1))
-
-    @property
-    def parameter(self) -> float:
-        return float(self.q)
 
     def of(self, s: Statistics) -> Any:
         return s.lost_likelihood(self.q) * (s.mass / self.q)
 
 
 @dataclass(frozen=True)
-class _Penalty(Loss):
-    coefficient: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "coefficient", check_number("coefficient", self.coefficient))
-
-    @property
-    def strength(self) -> float:
-        return float(self.coefficient)
-
-
-@dataclass(frozen=True)
-class ZPenalty(_Penalty):
+class ZPenalty(Elementary, reads=("lse",), takes="any", convex=NEVER, is_factor=True):
     """``coefficient · LSE(z)²``, added to another loss to keep the logits' normaliser near 0 (PaLM, arXiv:2204.02311).
 
     Parameters
@@ -320,14 +372,17 @@ class ZPenalty(_Penalty):
     CrossEntropy() + ZPenalty(coefficient=0.0001)
     """
 
-    code = 4
+    coefficient: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "coefficient", check_number("coefficient", self.coefficient))
 
     def of(self, s: Statistics) -> Any:
         return s.lse * s.lse * self.coefficient
 
 
 @dataclass(frozen=True)
-class EntropyPenalty(_Penalty):
+class EntropyPenalty(Elementary, reads=("entropy",), takes="any", convex=NEVER, is_factor=True):
     """``coefficient · H(p)``, H the entropy of the prediction in nats; a negative coefficient rewards entropy
     (the confidence penalty of Pereyra et al. 2017, arXiv:1701.06548).
 
@@ -347,14 +402,17 @@ class EntropyPenalty(_Penalty):
     CrossEntropy() + EntropyPenalty(coefficient=-0.1)
     """
 
-    code = 5
+    coefficient: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "coefficient", check_number("coefficient", self.coefficient))
 
     def of(self, s: Statistics) -> Any:
         return s.entropy * self.coefficient
 
 
 @dataclass(frozen=True)
-class Brier(Loss):
+class Brier(Elementary, reads=("brier",), takes="any", convex=NEVER):
     """The Brier score on softmax, ``Σ (p_k - t_k)²`` (Brier 1950): squared error on probabilities.
 
     A proper score, but its gradient vanishes where the prediction is confidently wrong: the counter-example.
@@ -366,14 +424,12 @@ class Brier(Loss):
     0.012301
     """
 
-    code = 6
-
     def of(self, s: Statistics) -> Any:
         return s.brier * s.mass
 
 
 @dataclass(frozen=True)
-class Distillation(Loss):
+class Distillation(Elementary, reads=("divergence",), takes="teacher", convex=ALWAYS):
     """Distillation ``T² · KL(softmax(teacher/T) ‖ softmax(z/T))`` (Hinton et al. 2015, arXiv:1503.02531).
 
     The target is the teacher: its logits, of the student's shape, or a :class:`~crossent.TopK`. The gradient is
@@ -397,14 +453,9 @@ class Distillation(Loss):
     """
 
     temperature: float = 1.0
-    code = 7
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "temperature", check_number("temperature", self.temperature, above=0))
-
-    @property
-    def parameter(self) -> float:
-        return self.temperature
 
     def of(self, s: Any) -> Any:
         """The statistic that only rows beside a teacher have (`crossent.core.teachers`)."""
@@ -419,3 +470,9 @@ class Distillation(Loss):
         raise TypeError(refuse("a distillation loss does not scale", repr(factor), "scale its value"))
 
     __rmul__ = __mul__
+
+
+DEFAULT_LOSS = CrossEntropy()
+
+FAMILY: tuple[type[Elementary], ...] = tuple(_members)
+"""Every elementary loss; new ones come last, as their places are in stored tables."""
