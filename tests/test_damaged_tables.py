@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 from damage import damaged, damages, wrong_with_sentence
 
-from crossent.sklearn.parquet import ParquetTable
+from crossent.regression.data.parquet import ParquetTable
 from crossent.tabular import InputError, file_sizes, read_table, should_stream
 from crossent.tabular.columns import read_column
 

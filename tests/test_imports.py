@@ -28,6 +28,7 @@ RANK = {
     "": 4,
     "information": 5,
     "estimator": 5,
+    "regression": 5,
     "calibration": 6,
     "sklearn": 7,
     "torch": 8,  # its calibrators are fitted by those of sklearn
@@ -53,8 +54,9 @@ LIBRARIES = {
     "": {"numpy"},
     "torch": {"numpy", "torch"},
     "estimator": {"sklearn"},
+    "regression": {"numpy", "sklearn", "scipy", "threadpoolctl", "dask", "narwhals", "polars"},
     "calibration": {"numpy", "sklearn", "scipy"},
-    "sklearn": {"numpy", "sklearn", "scipy", "threadpoolctl", "onnx", "dask", "narwhals", "polars", "safetensors"},
+    "sklearn": {"numpy", "sklearn", "scipy", "onnx", "narwhals", "safetensors"},
     "tabular": {"numpy", "sklearn", "scipy", "polars", "narwhals", "pyarrow", "safetensors"},
     "report": {"numpy", "polars", "matplotlib", "jinja2", "rich"},
     "cli": {"numpy", "typer", "rich"},

@@ -224,13 +224,13 @@ def test_files_that_are_no_parquet_are_refused() -> None:
 
 KILL = """
 import os, signal, sys
-import crossent.cli, crossent.tabular.streaming, crossent.sklearn.objective
+import crossent.cli, crossent.tabular.streaming, crossent.regression.objective
 from crossent.sklearn import SoftmaxRegression
-from crossent.sklearn.parquet import ParquetTable
-crossent.sklearn.objective.CACHE_BYTES, crossent.sklearn.objective.BLOCK_ELEMENTS = 1 << 10, 1 << 12
+from crossent.regression.data.parquet import ParquetTable
+crossent.regression.objective.CACHE_BYTES, crossent.regression.objective.BLOCK_ELEMENTS = 1 << 10, 1 << 12
 crossent.tabular.streaming.fit_parquet.__kwdefaults__["window_bytes"] = 1 << 15
 where, path = sys.argv.pop(1), sys.argv.pop(1)
-frame, evaluate, seen = ParquetTable.frame, crossent.sklearn.objective.LinearObjective.rows, []
+frame, evaluate, seen = ParquetTable.frame, crossent.regression.objective.LinearObjective.rows, []
 def count(at):
     if os.path.exists(path):
         seen.append(at)
@@ -245,7 +245,7 @@ elif where == "block":
     def rows(self, rows):
         count(rows.start > 500)
         return evaluate(self, rows)
-    crossent.sklearn.objective.LinearObjective.rows = rows
+    crossent.regression.objective.LinearObjective.rows = rows
 crossent.cli.main()
 """
 
@@ -269,8 +269,8 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_answer(monkeypatch: pytest.Mo
     other = run(*fit, "--resume", "--C", "2")
     assert other.exit_code == 2
     assert "a checkpoint must be of this fit" in other.stderr
-    monkeypatch.setattr("crossent.sklearn.objective.CACHE_BYTES", 1 << 10)
-    monkeypatch.setattr("crossent.sklearn.objective.BLOCK_ELEMENTS", 1 << 12)
+    monkeypatch.setattr("crossent.regression.objective.CACHE_BYTES", 1 << 10)
+    monkeypatch.setattr("crossent.regression.objective.BLOCK_ELEMENTS", 1 << 12)
     monkeypatch.setitem(fit_parquet.__kwdefaults__, "window_bytes", 1 << 15)
     resumed = run(*fit, "--resume")
     assert (resumed.exit_code, resumed.stderr) == (0, "")

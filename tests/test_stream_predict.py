@@ -16,7 +16,7 @@ import pytest
 from test_stream_cli import files, run, table
 
 import crossent.tabular
-from crossent.sklearn.parquet import ParquetTable
+from crossent.regression.data.parquet import ParquetTable
 from crossent.tabular import (
     Model,
     ParquetPredictions,
@@ -239,7 +239,7 @@ def test_a_folder_gives_its_name_to_the_predictions(monkeypatch: pytest.MonkeyPa
 INTERRUPT = """
 import os, signal, sys
 import crossent.cli, crossent.tabular.predicting as predicting
-from crossent.sklearn.parquet import ParquetTable
+from crossent.regression.data.parquet import ParquetTable
 predicting.BLOCK_LOGITS = 1 << 12
 predicting.ParquetPredictions.__init__.__defaults__ = (1,)
 frame = ParquetTable.frame

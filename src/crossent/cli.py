@@ -427,7 +427,7 @@ def _check_folder(folder: Path, outputs: list[Path]) -> None:
 
 def _check_checkpoint(path: Path, interval: float, resume: bool, sweep: bool) -> None:
     """Refuse to lose the checkpoint of an earlier fit or another file, or to look for one where there can be none."""
-    from .sklearn.checkpoint import exclusive, read_checkpoint
+    from .regression.checkpoint import exclusive, read_checkpoint
     from .tabular import InputError
     from .tabular.writing import refuse_unwritable
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from regression_oracle import Problem, blobs, one_hot
 
+from crossent.regression.certificate import Certificate
+from crossent.regression.interface import Evaluation
+from crossent.regression.objective import CROSS_ENTROPY_TERMS, LinearObjective
+from crossent.regression.targets import EncodedTarget
 from crossent.sklearn import SoftmaxRegression
-from crossent.sklearn.certificate import Certificate
-from crossent.sklearn.interface import Evaluation
-from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
-from crossent.sklearn.targets import EncodedTarget
 
 RNG = np.random.default_rng(7)
 X, LABELS = blobs(60, 3, 4, seed=1)

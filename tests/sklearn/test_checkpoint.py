@@ -19,9 +19,9 @@ from safetensors.numpy import save
 from sklearn.exceptions import ConvergenceWarning
 
 import crossent as ce
+from crossent.regression.checkpoint import FORMAT_VERSION, HEADER_ENTRY, Checkpoint, read_checkpoint
 from crossent.sealed import seal, unseal
 from crossent.sklearn import ParquetRows, SoftmaxRegression, softmax_regression_path
-from crossent.sklearn.checkpoint import FORMAT_VERSION, HEADER_ENTRY, Checkpoint, read_checkpoint
 
 
 class Killed(Exception):
@@ -405,9 +405,9 @@ def test_parameters_are_checked(tmp_path: Path) -> None:
 SCRIPT = """
 import os, signal, sys
 import numpy as np
-import crossent.sklearn.objective as objective
+import crossent.regression.objective as objective
 from crossent.sklearn import ParquetRows, SoftmaxRegression
-from crossent.sklearn.parquet import ParquetTable
+from crossent.regression.data.parquet import ParquetTable
 objective.CACHE_BYTES = 1 << 10
 data, path = sys.argv[1:]
 rows = ParquetRows(data, exclude=["label"], window_bytes=250 * 40)
@@ -436,7 +436,7 @@ def test_a_fit_killed_in_the_middle_of_a_pass_goes_on(tmp_path: Path, monkeypatc
     killed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert read_checkpoint(path).finished is False
-    monkeypatch.setattr("crossent.sklearn.objective.CACHE_BYTES", 1 << 10)
+    monkeypatch.setattr("crossent.regression.objective.CACHE_BYTES", 1 << 10)
     rows = ParquetRows(data, exclude=["label"], window_bytes=250 * 40)
     resumed = SoftmaxRegression(100.0, tol=1e-9, checkpoint=path).fit(rows, y)
     whole = SoftmaxRegression(100.0, tol=1e-9).fit(rows, y)

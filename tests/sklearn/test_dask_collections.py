@@ -19,10 +19,10 @@ import dask.array as da
 import dask.dataframe as dd
 import pandas as pd
 
-from crossent.sklearn import partitions
-from crossent.sklearn.dask_graphs import WorkersLost
-from crossent.sklearn.distributed import DistributedRows
-from crossent.sklearn.partitions import Part, read_rows
+from crossent.regression.data import partitions
+from crossent.regression.data.dask_graphs import WorkersLost
+from crossent.regression.data.distributed import DistributedRows
+from crossent.regression.data.partitions import Part, read_rows
 
 X, LABELS = blobs(9000, 6, 4, seed=3, spread=0.7)
 X = X * [1, 1, 10, 1, 0.1, 1] + [0, 100, 0, 0, 0, 0]

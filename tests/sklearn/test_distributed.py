@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from regression_oracle import Problem, assert_certified, blobs, one_hot
 
+from crossent.regression.data.distributed import DistributedObjective
 from crossent.sklearn import SoftmaxRegression
-from crossent.sklearn.distributed import DistributedObjective
 
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
@@ -73,7 +73,7 @@ def undisturbed(cluster: Any) -> tuple[SoftmaxRegression, list[dict[Any, int]]]:
 
 
 def test_a_cluster_finds_what_memory_finds(undisturbed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crossent.sklearn.direct.SOFTMAX_WORK", 0)  # a whole Hessian is formed in memory only
+    monkeypatch.setattr("crossent.regression.direct.SOFTMAX_WORK", 0)  # a whole Hessian is formed in memory only
     model, _ = undisturbed
     data = np.concatenate([large_block(place) for place in range(len(LARGE))])
     X, y = data[:, :10], data[:, 10].astype(int)
@@ -125,7 +125,7 @@ class Loss:
 
 def die_in_the_next_evaluation(grave: str) -> None:
     """Run on all workers: SIGKILL comes to the first that has evaluated a part, before it can hand the result on."""
-    from crossent.sklearn.objective import LinearObjective
+    from crossent.regression.objective import LinearObjective
 
     evaluate = LinearObjective.evaluate
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from regression_oracle import blobs
 
+from crossent.regression.direct import HessianSums
+from crossent.regression.hessian import Hessian
+from crossent.regression.objective import CROSS_ENTROPY_TERMS, LinearObjective
+from crossent.regression.targets import EncodedTarget
 from crossent.sklearn import SoftmaxRegression
-from crossent.sklearn.curvature import Hessian
-from crossent.sklearn.direct import HessianSums
-from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
-from crossent.sklearn.targets import EncodedTarget
 
 
 def _objective(link: str, intercept: bool, rows: int = 60, dtype: str = "float64") -> LinearObjective:
@@ -70,8 +70,8 @@ def test_partial_sums_make_one_hessian(link: str, monkeypatch: pytest.MonkeyPatc
     objective = _objective(link, True, rows=101)
     theta = _theta(objective)
     whole = HessianSums(objective).at(theta).blocks
-    monkeypatch.setattr("crossent.sklearn.direct.CHUNK_WORK", 1)
-    monkeypatch.setattr("crossent.sklearn.direct.PIECE_ELEMENTS", 60)
+    monkeypatch.setattr("crossent.regression.direct.CHUNK_WORK", 1)
+    monkeypatch.setattr("crossent.regression.direct.PIECE_ELEMENTS", 60)
     np.testing.assert_allclose(HessianSums(objective).at(theta).blocks, whole, rtol=1e-12, atol=1e-16)
 
 
@@ -82,7 +82,7 @@ def test_a_costly_hessian_serves_several_steps(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(HessianSums, "at", lambda sums, theta: formed.append(theta) or at(sums, theta))
     kept = SoftmaxRegression(10.0, tol=1e-8).fit(X, y)
     times = len(formed)
-    monkeypatch.setattr("crossent.sklearn.direct.KEPT_WORK", 1 << 62)
+    monkeypatch.setattr("crossent.regression.direct.KEPT_WORK", 1 << 62)
     fresh = SoftmaxRegression(10.0, tol=1e-8).fit(X, y)
     assert times < len(formed) - times == fresh.n_iter_
     assert kept.n_iter_ > times

@@ -7,11 +7,12 @@ import pytest
 from libraries import HAS_NUMBA
 from regression_oracle import blobs
 
-from crossent.sklearn import SoftmaxRegression, intercept
-from crossent.sklearn.certificate import Certificate
-from crossent.sklearn.curvature import DENSE_OUTPUTS
-from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
-from crossent.sklearn.targets import EncodedTarget
+from crossent.regression import intercept
+from crossent.regression.certificate import Certificate
+from crossent.regression.hessian import DENSE_OUTPUTS
+from crossent.regression.objective import CROSS_ENTROPY_TERMS, LinearObjective
+from crossent.regression.targets import EncodedTarget
+from crossent.sklearn import SoftmaxRegression
 
 NUM_CLASSES = DENSE_OUTPUTS + 44
 

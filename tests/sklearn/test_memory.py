@@ -11,9 +11,9 @@ from libraries import HAS_NUMBA
 from sklearn.exceptions import ConvergenceWarning
 
 from crossent import Focal
+from crossent.regression import objective as objectives
+from crossent.regression.targets import EncodedTarget
 from crossent.sklearn import SoftmaxRegression
-from crossent.sklearn import objective as objectives
-from crossent.sklearn.targets import EncodedTarget
 
 CONTENDERS = {"newton": (None, 14.5), "l-bfgs": (Focal(2.0), 15.5)}
 """The centred rows, the kept probabilities and the buffers are allowed one array each here. Of the parameters' size
@@ -33,9 +33,9 @@ def test_few_arrays_of_the_parameters_size_are_held(
     monkeypatch.setattr(objectives, "CACHE_BYTES", parameters)
     monkeypatch.setattr(objectives, "BLOCK_ROWS", objectives.BLOCK_ROWS // 6)
     monkeypatch.setattr(objectives, "BLOCK_ELEMENTS", 1)
-    monkeypatch.setattr("crossent.sklearn.steps.CACHE_BYTES", parameters // 4)
-    monkeypatch.setattr("crossent.sklearn.interface.BLOCK_ELEMENTS", 1 << 14)
-    monkeypatch.setattr("crossent.sklearn.lbfgs.MEMORY_BYTES", 4 * parameters)
+    monkeypatch.setattr("crossent.regression.newton.CACHE_BYTES", parameters // 4)
+    monkeypatch.setattr("crossent.regression.interface.BLOCK_ELEMENTS", 1 << 14)
+    monkeypatch.setattr("crossent.regression.lbfgs.MEMORY_BYTES", 4 * parameters)
     rng = np.random.default_rng(0)
     y = np.tile(np.arange(num_classes), 2)
     X = rng.standard_normal((len(y), num_features), dtype=np.float32)

@@ -158,8 +158,8 @@ def test_an_interrupt_in_any_fit_of_a_fold_ends_the_choice(fit: int) -> None:
 
 
 def test_folds_share_one_matrix_and_one_basis(monkeypatch: pytest.MonkeyPatch) -> None:
-    from crossent.sklearn.kronecker import FeatureBasis
-    from crossent.sklearn.objective import LinearObjective
+    from crossent.regression.objective import LinearObjective
+    from crossent.regression.preconditioner import FeatureBasis
 
     made: list[LinearObjective] = []
     bases: list[FeatureBasis] = []
@@ -181,8 +181,8 @@ def test_folds_share_one_matrix_and_one_basis(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_what_folds_share_changes_no_loss(monkeypatch: pytest.MonkeyPatch, kind: str, copied: bool) -> None:
     if not copied:
-        for module in ("objective", "path"):
-            monkeypatch.setattr(f"crossent.sklearn.{module}.CACHE_BYTES", 1000)
+        for module in ("regression.objective", "sklearn.path"):
+            monkeypatch.setattr(f"crossent.{module}.CACHE_BYTES", 1000)
         monkeypatch.setattr("crossent.sklearn.path.BLOCK_ELEMENTS", 100)
     X, y = wine()
     weight = np.random.default_rng(0).uniform(0, 2, len(y)) * (np.arange(len(y)) % 7 > 0)
@@ -225,9 +225,9 @@ def test_it_does_what_softmax_regression_does() -> None:
 
 
 def test_a_prediction_that_is_worse_is_not_used() -> None:
-    from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
-    from crossent.sklearn.solvers import predicted_start
-    from crossent.sklearn.targets import encode_target
+    from crossent.regression.objective import CROSS_ENTROPY_TERMS, LinearObjective
+    from crossent.regression.solvers import predicted_start
+    from crossent.regression.targets import encode_target
 
     X, y = wine()
     share = np.full(len(y), 1 / len(y))

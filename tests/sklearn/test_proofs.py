@@ -16,9 +16,9 @@ from exact_oracle import ROUNDING, ExactProblem
 from scipy.sparse import csr_array
 from sklearn.exceptions import ConvergenceWarning
 
+from crossent.regression.interface import Evaluation
+from crossent.regression.solvers import Monitor
 from crossent.sklearn import ParquetRows, SoftmaxRegression, SoftmaxRegressionCV, softmax_regression_path
-from crossent.sklearn.interface import Evaluation
-from crossent.sklearn.solvers import Monitor
 
 
 @dataclass

@@ -15,13 +15,13 @@ from threadpoolctl import ThreadpoolController
 
 from crossent.kernels import reference, registry
 from crossent.kernels.threads import run_rows, set_num_threads
+from crossent.regression.hessian import Hessian
+from crossent.regression.lbfgs import MEMORY, num_pairs
+from crossent.regression.line_search import _between, _Point
+from crossent.regression.objective import CROSS_ENTROPY_TERMS, LinearObjective
+from crossent.regression.preconditioner import FeatureBasis, KroneckerMetric
+from crossent.regression.targets import EncodedTarget, encode_target
 from crossent.sklearn import SoftmaxRegression
-from crossent.sklearn.curvature import Hessian
-from crossent.sklearn.kronecker import FeatureBasis, KroneckerMetric
-from crossent.sklearn.lbfgs import MEMORY, num_pairs
-from crossent.sklearn.line_search import _between, _Point
-from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
-from crossent.sklearn.targets import EncodedTarget, encode_target
 
 STEPS = 400
 
@@ -59,7 +59,7 @@ def test_the_mean_over_draws_is_the_hessian(link: str) -> None:
 @pytest.fixture
 def entries_of_few_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draws single entries of p for fewer classes than is worth it, so that tests are small."""
-    monkeypatch.setattr("crossent.sklearn.curvature.ENTRY_OUTPUTS", 32)
+    monkeypatch.setattr("crossent.regression.hessian.ENTRY_OUTPUTS", 32)
 
 
 def test_the_mean_over_draws_of_entries_is_nearly_the_hessian(entries_of_few_classes: None) -> None:
@@ -103,14 +103,14 @@ def test_memory_bounds_entries_and_pairs(entries_of_few_classes: None, monkeypat
     objective = LinearObjective(X, encode_target(y, "softmax"), np.full(1000, 1e-3), 1e-3, CROSS_ENTROPY_TERMS, True)
     monkeypatch.setattr(objective, "cache_bytes", 16_000)
     assert Hessian(objective, np.zeros((40, 5)), 1e9, 1, 1e9)._kept is None  # of few classes products are made anew
-    monkeypatch.setattr("crossent.sklearn.curvature.DENSE_OUTPUTS", 30)
+    monkeypatch.setattr("crossent.regression.hessian.DENSE_OUTPUTS", 30)
     hessian = Hessian(objective, np.zeros((40, 5)), 1e9, 1, 1e9)
     kept = sum(len(block.values) for block in hessian._kept or [])
     assert 0 < kept <= 2 * 16_000 / 16
     assert num_pairs(objective) == MEMORY
-    monkeypatch.setattr("crossent.sklearn.lbfgs.MEMORY_BYTES", 5 * 2 * 8 * 40 * 5)
+    monkeypatch.setattr("crossent.regression.lbfgs.MEMORY_BYTES", 5 * 2 * 8 * 40 * 5)
     assert num_pairs(objective) == 5
-    monkeypatch.setattr("crossent.sklearn.lbfgs.MEMORY_BYTES", 1)
+    monkeypatch.setattr("crossent.regression.lbfgs.MEMORY_BYTES", 1)
     assert num_pairs(objective) == 2
 
 

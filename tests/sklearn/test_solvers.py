@@ -15,12 +15,12 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.exceptions import ConvergenceWarning
 
 import crossent as ce
+from crossent.regression.direct import HessianSums
+from crossent.regression.hessian import Hessian
+from crossent.regression.objective import CROSS_ENTROPY_TERMS, LinearObjective
+from crossent.regression.preconditioner import FeatureBasis, KroneckerMetric
+from crossent.regression.targets import EncodedTarget
 from crossent.sklearn import SoftmaxRegression
-from crossent.sklearn.curvature import Hessian
-from crossent.sklearn.direct import HessianSums
-from crossent.sklearn.kronecker import FeatureBasis, KroneckerMetric
-from crossent.sklearn.objective import CROSS_ENTROPY_TERMS, LinearObjective
-from crossent.sklearn.targets import EncodedTarget
 
 RNG = np.random.default_rng(11)
 
@@ -178,7 +178,7 @@ def test_few_parameters_need_no_conjugate_gradients(C: float, monkeypatch: pytes
     X, y = blobs(150, 4, 3, seed=4)
     direct = SoftmaxRegression(C, tol=1e-9).fit(X, y)
     assert direct.history_[-1]["hessian_products"] == 0
-    monkeypatch.setattr("crossent.sklearn.direct.SOFTMAX_WORK", 0)
+    monkeypatch.setattr("crossent.regression.direct.SOFTMAX_WORK", 0)
     iterative = SoftmaxRegression(C, tol=1e-9).fit(X, y)
     assert iterative.history_[-1]["hessian_products"] > 0
     np.testing.assert_allclose(direct.coef_, iterative.coef_, rtol=1e-3, atol=1e-4)
@@ -255,7 +255,7 @@ def _objective(link: str, intercept: bool, k: int = 4) -> LinearObjective:
 
 
 def test_blocks_and_threads_change_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    from crossent.sklearn import objective as module
+    from crossent.regression import objective as module
 
     X, y = blobs(500, 6, 7, seed=13)
     whole = SoftmaxRegression(tol=1e-10).fit(X, y)
@@ -277,7 +277,7 @@ def test_blocks_and_threads_change_no_result(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_float32_columns_that_are_not_held_are_centred_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    from crossent.sklearn import objective as module
+    from crossent.regression import objective as module
 
     X, y = blobs(300, 4, 3, seed=14)
     X = (X + 3000).astype(np.float32)
@@ -390,7 +390,7 @@ def test_many_classes_of_few_rows_need_no_hessian(monkeypatch: pytest.MonkeyPatc
     X, y = blobs(1400, 80, 70, seed=2, spread=0.3)
     slow = SoftmaxRegression(0.1, tol=1e-3).fit(X, y)
     assert slow.history_[-1]["hessian_products"] == 0
-    monkeypatch.setattr("crossent.sklearn.beginning.ROWS_A_FEATURE", 0)
+    monkeypatch.setattr("crossent.regression.beginning.ROWS_A_FEATURE", 0)
     newton = SoftmaxRegression(0.1, tol=1e-3).fit(X, y)
     assert newton.history_[-1]["hessian_products"] > 0
     assert slow.duality_gap_ <= 1e-3
@@ -402,10 +402,12 @@ def test_easy_features_need_no_hessian(k: int, monkeypatch: pytest.MonkeyPatch) 
     data, y = _easy(k)
     models = []
     monkeypatch.setattr(HessianSums, "at", lambda *_: pytest.fail("a Hessian was formed"))
-    monkeypatch.setattr("crossent.sklearn.kronecker.KroneckerMetric.at", lambda *_, **__: pytest.fail("a model was"))
+    monkeypatch.setattr(
+        "crossent.regression.preconditioner.KroneckerMetric.at", lambda *_, **__: pytest.fail("a model was")
+    )
     models.append(SoftmaxRegression(tol=1e-2).fit(data, y))
     monkeypatch.undo()
-    monkeypatch.setattr("crossent.sklearn.beginning.Beginning.suits", staticmethod(lambda *_: False))
+    monkeypatch.setattr("crossent.regression.beginning.Beginning.suits", staticmethod(lambda *_: False))
     models.append(SoftmaxRegression(tol=1e-2).fit(data, y))
     easy, newton = models
     assert easy.duality_gap_ <= 1e-2

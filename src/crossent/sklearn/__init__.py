@@ -21,9 +21,9 @@ from crossent.calibration import (
     TemperatureScaling,
     VectorScaling,
 )
+from crossent.regression.data.parquet import ParquetRows
 
 from .export import to_onnx
-from .parquet import ParquetRows
 from .path import RegressionPath, SoftmaxRegressionCV, softmax_regression_path
 from .softmax_regression import SoftmaxRegression
 

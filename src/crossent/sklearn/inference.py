@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossent.errors import refuse
-
-from .interface import Array
-from .targets import EncodedTarget
+from crossent.regression.interface import Array
+from crossent.regression.targets import EncodedTarget
 
 MOST_PARAMETERS = 4096
 

@@ -15,9 +15,8 @@ from sklearn.utils.validation import _check_y, check_consistent_length
 from crossent.errors import refuse
 from crossent.kernels.threads import run_rows
 from crossent.masked import refuse_masked
-
-from .blas import single_threaded_blas
-from .streaming import RowSource
+from crossent.regression.blas import single_threaded_blas
+from crossent.regression.data.streaming import RowSource
 
 PIECE_ELEMENTS = 1 << 18
 UNTYPED = (nw.Object, nw.Unknown)

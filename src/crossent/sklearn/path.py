@@ -15,10 +15,10 @@ from sklearn.utils.validation import check_random_state, column_or_1d
 from crossent.errors import describe, refuse
 from crossent.estimator import all_or_nothing
 from crossent.masked import refuse_masked
+from crossent.regression.interface import Array
+from crossent.regression.objective import BLOCK_ELEMENTS, CACHE_BYTES, can_copy
 
 from .inputs import refuse_source
-from .interface import Array
-from .objective import BLOCK_ELEMENTS, CACHE_BYTES, can_copy
 from .softmax_regression import SoftmaxRegression, checked_weight, is_dask_collection
 
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]

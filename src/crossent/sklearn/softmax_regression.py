@@ -30,10 +30,17 @@ from crossent.losses import DEFAULT_LOSS, Loss
 from crossent.masked import refuse_masked
 from crossent.numpy.dense import binary_cross_entropy_with_logits, cross_entropy
 from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softmax
+from crossent.regression.blas import single_threaded_blas
+from crossent.regression.certificate import Certificate
+from crossent.regression.checkpoint import Checkpoint, exclusive, identify
+from crossent.regression.data.streaming import MappedRows, RowSource
+from crossent.regression.interface import Array, Evaluation, Objective
+from crossent.regression.objective import CACHE_BYTES, CROSS_ENTROPY_TERMS, SIZEABLE_WORK, LinearObjective, can_copy
+from crossent.regression.problem import Problem, has_one_logit, is_cross_entropy
+from crossent.regression.rounding import add_products, is_as_good
+from crossent.regression.solvers import Monitor, Result, minimize, predicted_start
+from crossent.regression.targets import EncodedTarget, class_weights, encode_target
 
-from .blas import single_threaded_blas
-from .certificate import Certificate
-from .checkpoint import Checkpoint, exclusive, identify
 from .inference import CoefficientSummary, summarize_coefficients
 from .inputs import (
     are_rows_with_labels,
@@ -46,13 +53,6 @@ from .inputs import (
     refuse_overflow,
     refuse_source,
 )
-from .interface import Array, Evaluation, Objective
-from .objective import CACHE_BYTES, CROSS_ENTROPY_TERMS, SIZEABLE_WORK, LinearObjective, can_copy
-from .problem import Problem, has_one_logit, is_cross_entropy
-from .rounding import add_products, is_as_good
-from .solvers import Monitor, Result, minimize, predicted_start
-from .streaming import MappedRows, RowSource
-from .targets import EncodedTarget, class_weights, encode_target
 
 
 def is_dask_collection(X: Any) -> bool:
@@ -67,7 +67,7 @@ def _or_lazily(method: Callable[[Any, Any], NDArray[Any]]) -> Callable[[Any, Any
     def wrapped(self: SoftmaxRegression, X: Any) -> Any:
         if not is_dask_collection(X):
             return method(self, X)
-        from .dask_collections import frame_of, map_rows
+        from crossent.regression.data.dask_collections import frame_of, map_rows
 
         check_is_fitted(self)
         validate_data(self, frame_of(X), skip_check_array=True, reset=False)
@@ -361,8 +361,8 @@ class SoftmaxRegression(Classifier, BaseEstimator):
 
     def _prepare_distributed(self, X: Any, y: Any, sample_weight: Any, loss: Loss) -> Problem:
         """The same for Dask collections, whose rows stay where they are."""
-        from .dask_collections import frame_of
-        from .distributed import DistributedObjective, DistributedRows
+        from crossent.regression.data.dask_collections import frame_of
+        from crossent.regression.data.distributed import DistributedObjective, DistributedRows
 
         validate_data(self, frame_of(X), skip_check_array=True)  # sets n_features_in_ and feature_names_in_
         dtype = None if self.dtype is None else self._accepted_dtypes()

@@ -18,8 +18,8 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from ..kernels.threads import OneThread
-from ..sklearn.parquet import ParquetTable
-from ..sklearn.streaming import WINDOW_BYTES, even_boundaries, read_ahead
+from ..regression.data.parquet import ParquetTable
+from ..regression.data.streaming import WINDOW_BYTES, even_boundaries, read_ahead
 from .columns import as_text
 from .errors import InputError
 from .model import Model

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 import crossent as ce
 
+from ..regression.data.parquet import ParquetTable
+from ..regression.data.streaming import WINDOW_BYTES, RowSource, even_boundaries, read_ahead
 from ..sklearn import SoftmaxRegression
-from ..sklearn.parquet import ParquetTable
-from ..sklearn.streaming import WINDOW_BYTES, RowSource, even_boundaries, read_ahead
 from .calibrating import cautious_temperature
 from .columns import as_text, refuse_names
 from .errors import InputError, name_list

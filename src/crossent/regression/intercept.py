@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from .curvature import DENSE_OUTPUTS, between_outputs
+from .hessian import DENSE_OUTPUTS, between_outputs
 from .interface import Array, Evaluation, Objective
 from .objective import LinearObjective, Workspace
 

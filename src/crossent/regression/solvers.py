@@ -17,8 +17,8 @@ from . import direct
 from .beginning import Beginning
 from .certificate import Certificate
 from .interface import Array, Evaluation, Objective
+from .newton import DirectStep, FirstSteps, NewtonStep, QuasiNewtonStep, Step
 from .objective import LinearObjective
-from .steps import DirectStep, FirstSteps, NewtonStep, QuasiNewtonStep, Step
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint

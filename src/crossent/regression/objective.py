@@ -35,8 +35,8 @@ from crossent.kernels.threads import run_rows
 from crossent.losses import DEFAULT_LOSS, from_table
 
 from .blas import single_threaded_blas
+from .data.streaming import RowSource
 from .interface import Array, DualSums, Evaluation, HessianProducts, RowSample
-from .streaming import RowSource
 from .targets import EncodedTarget
 
 BLOCK_ELEMENTS = 1 << 19
@@ -371,8 +371,8 @@ class LinearObjective:
     def hessian(
         self, theta: Array, sampling: float = np.inf, step: int = 0, most_rows: float = np.inf
     ) -> HessianProducts:
-        """Return what multiplies by ∇²F at `theta`; see :class:`~crossent.sklearn.curvature.Hessian`."""
-        from .curvature import Hessian  # it builds on this module
+        """Return what multiplies by ∇²F at `theta`; see :class:`~crossent.regression.hessian.Hessian`."""
+        from .hessian import Hessian  # it builds on this module
 
         return Hessian(self, theta, sampling, step, most_rows)
 

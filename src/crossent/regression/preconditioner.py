@@ -1,6 +1,6 @@
 """The Kronecker model of the Hessian of cross-entropy on a linear model: what products are preconditioned by.
 
-In the notation of the curvature module, it replaces the sum of Kronecker products by one, ``A ⊗ B / Σ_i ω_i`` with ``A
+In the notation of the hessian module, it replaces the sum of Kronecker products by one, ``A ⊗ B / Σ_i ω_i`` with ``A
 = Σ_i S_i``, ``ω_i = tr S_i`` and ``B = Σ_i ω_i (x_i - x̂)(x_i - x̂)ᵀ``, centred at ``x̂ = Σ ω_i x_i / Σ ω_i``. In the
 coordinates (W, b + W x̂) the intercept then parts from W: its block is A, exactly, and the block of W is ``A ⊗ B / Σω +
 λ``, which two eigendecompositions invert. B's eigenvectors change little as ω does: they are found once, at the start,
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .curvature import DENSE_OUTPUTS, SEED, between_outputs, row_curvature
+from .hessian import DENSE_OUTPUTS, SEED, between_outputs, row_curvature
 from .interface import Array, Objective, row_blocks
 from .objective import LinearObjective, WorkingParameters
 from .targets import EncodedTarget

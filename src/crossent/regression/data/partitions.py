@@ -21,11 +21,11 @@ from sklearn.utils.validation import check_array
 from crossent.errors import describe, refuse
 from crossent.masked import refuse_masked
 
-from .certificate import dual_sums
-from .curvature import Hessian
-from .interface import Array
-from .objective import BLOCK_ELEMENTS, LinearObjective
-from .targets import EncodedTarget, encode_target
+from ..certificate import dual_sums
+from ..hessian import Hessian
+from ..interface import Array
+from ..objective import BLOCK_ELEMENTS, LinearObjective
+from ..targets import EncodedTarget, encode_target
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import math
 import numpy as np
 
 from .certificate import Gap
+from .data.streaming import RowSource
 from .interface import Array, Evaluation
 from .lbfgs import PairMemory, num_pairs
 from .objective import LinearObjective, Workspace
-from .streaming import RowSource
 
 __all__ = ["Beginning"]
 

@@ -12,10 +12,10 @@ from . import intercept
 from .beginning import Beginning
 from .direct import DirectHessian, HessianSums
 from .interface import Array, Evaluation, HessianProducts, Objective, row_blocks
-from .kronecker import FeatureBasis, KroneckerMetric
 from .lbfgs import PairMemory, num_pairs
 from .line_search import EXACT, FIRST_UPHILL, LOOSE, STEEP, UPHILL, line_search
 from .objective import CACHE_BYTES, LinearObjective
+from .preconditioner import FeatureBasis, KroneckerMetric
 
 if TYPE_CHECKING:
     from .solvers import Monitor
@@ -68,7 +68,7 @@ class Step(Protocol):
 class NewtonStep:
     """Truncated Newton: conjugate gradients on the Hessian of some rows, preconditioned by the Kronecker model.
 
-    The oversampling (κ of the curvature module) decides how many rows, or entries of p, are drawn. It starts low and
+    The oversampling (κ of the hessian module) decides how many rows, or entries of p, are drawn. It starts low and
     grows when a step did less than it should have. At W = 0 all rows have the same curvature, the model is the Hessian
     (of some rows), and no product is needed.
     """
@@ -232,7 +232,7 @@ class DirectStep(NewtonStep):
 
 
 class FirstSteps:
-    """The steps of a :class:`~crossent.sklearn.beginning.Beginning`, then others."""
+    """The steps of a :class:`~crossent.regression.beginning.Beginning`, then others."""
 
     def __init__(self, monitor: Monitor, beginning: Beginning, then: Step) -> None:
         self._monitor, self._then = monitor, then

@@ -1,6 +1,6 @@
 """The objective over Dask collections: rows stay on the workers, sums of the parameters' size travel.
 
-Each part of the collection becomes a :class:`~crossent.sklearn.partitions.Part` on the worker that has its rows. An
+Each part of the collection becomes a `partitions.Part` on the worker that has its rows. An
 evaluation is one task for each part and a tree that adds `FAN_IN` results at a time, always in the same order: the bits
 depend on how the rows are divided, and not on which worker was quicker or had to be replaced. If a part is computed
 again and has other rows, the fit ends with an error: what was proved is not about them. Down go the parameters, in
@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from crossent.errors import refuse
 
+from ..blas import single_threaded_blas
+from ..interface import Array, DualSums, Evaluation, RowSample
+from ..objective import CACHE_BYTES, SIZEABLE_WORK, LinearObjective, is_shift_invariant
+from ..targets import EncodedTarget
 from . import partitions
-from .blas import single_threaded_blas
 from .dask_collections import in_parts, is_float32, tasks_of
 from .dask_graphs import AS_IT_IS, Tasks, count_workers, in_spite_of_losses, on_each, sending
-from .interface import Array, DualSums, Evaluation, RowSample
-from .objective import CACHE_BYTES, SIZEABLE_WORK, LinearObjective, is_shift_invariant
 from .partitions import Part, Plan, Summary
-from .targets import EncodedTarget
 
 
 class DistributedRows:
@@ -90,7 +90,7 @@ class DistributedRows:
 
 
 class DistributedObjective:
-    """F of distributed rows; see the module's docstring and :class:`~crossent.sklearn.interface.Objective`.
+    """F of distributed rows; see the module's docstring and :class:`~crossent.regression.interface.Objective`.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ class DistributedObjective:
     def hessian(
         self, theta: Array, sampling: float = np.inf, step: int = 0, most_rows: float = np.inf
     ) -> DistributedHessian:
-        """Return what multiplies by ∇²F at `theta`; arguments as of :class:`~crossent.sklearn.curvature.Hessian`."""
+        """Return what multiplies by ∇²F at `theta`; arguments as of :class:`~crossent.regression.hessian.Hessian`."""
         return DistributedHessian(self, theta, sampling, step, most_rows)
 
 

@@ -1,7 +1,7 @@
 """What the solvers and the certificate ask of an objective, and nothing else: they never see where its rows are.
 
 Every method is a sum over rows and returns numbers of the parameters' size, but for `sample`, whose size its argument
-bounds. :class:`~crossent.sklearn.objective.LinearObjective` keeps the rows in this process.
+bounds. :class:`~crossent.regression.objective.LinearObjective` keeps the rows in this process.
 """
 
 from __future__ import annotations

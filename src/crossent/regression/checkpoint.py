@@ -29,8 +29,8 @@ from crossent.errors import refuse
 from crossent.files import Busy, locked, write_together
 from crossent.sealed import SealError, seal, unseal
 
+from .newton import OVERSAMPLING, Pace, Step
 from .objective import Array, Evaluation, LinearObjective
-from .steps import OVERSAMPLING, Pace, Step
 
 if TYPE_CHECKING:
     from .solvers import Monitor

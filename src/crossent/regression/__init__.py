@@ -1,0 +1,1 @@
+"""The optimiser behind softmax regression: objective, steps, certificate, and where rows are."""
