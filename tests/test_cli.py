@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 
 import crossent.tabular
 from crossent.cli import _progress, app
-from crossent.tabular import InputError, read_model, read_table
+from crossent.tabular import FitOptions, InputError, read_model, read_table
 
 MODEL = "good/model.safetensors"
 
@@ -485,11 +485,11 @@ def test_an_interruption_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     table().write_csv("t.csv")
     whole = crossent.tabular.fit_table
 
-    def interrupted(*arguments: object, **options: object) -> object:
+    def interrupted(frame: pl.DataFrame, source: str, target: str, options: FitOptions) -> object:
         def callback(entry: dict) -> None:
             raise KeyboardInterrupt
 
-        return whole(*arguments, **{**options, "callback": callback})  # type: ignore[arg-type]
+        return whole(frame, source, target, replace(options, callback=callback))
 
     monkeypatch.setattr(crossent.tabular, "fit_table", interrupted)
     result = run("fit", "t.csv", "--target", "kind")
@@ -654,7 +654,7 @@ def test_the_progress_bar_follows_the_gap(is_terminal: bool, monkeypatch: pytest
 def test_the_progress_bar_of_a_sweep_counts_its_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each entry says which fit of how many it is of, and the bar never goes back."""
     entries: list[dict] = []
-    crossent.tabular.fit_table(table(), "t.csv", "kind", sweep=True, callback=entries.append)
+    crossent.tabular.fit_table(table(), "t.csv", "kind", FitOptions(sweep=True, callback=entries.append))
     assert {entry["fits"] for entry in entries} == {5 * 13 + 1}  # folds, values of C, and the fit to all rows
     assert [entry["fit"] for entry in entries if entry["iteration"] == 0] == list(range(1, 67))
     assert [entry["fit"] for entry in entries] == sorted(entry["fit"] for entry in entries)

@@ -287,7 +287,7 @@ finally:
 
 def test_many_columns_are_looked_up_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Reading names, choosing columns and judging ask for a table's list of columns a fixed number of times."""
-    from crossent.tabular import Preprocessing, fit_table
+    from crossent.tabular import FitOptions, Preprocessing, fit_table
 
     asked = [0]
     columns = pl.DataFrame.columns
@@ -311,6 +311,6 @@ def test_many_columns_are_looked_up_once(monkeypatch: pytest.MonkeyPatch, tmp_pa
         path = tmp_path / "t.csv"
         frame.with_columns(y=pl.Series(["a", "b"] * 20)).write_csv(path)
         asked[0] = 0
-        fit_table(read_table(str(path)), "t.csv", "y", max_iter=2)
+        fit_table(read_table(str(path)), "t.csv", "y", FitOptions(max_iter=2))
         counts.append(asked[0])
     assert counts[0] == counts[1]

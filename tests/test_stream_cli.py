@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from crossent.cli import app
-from crossent.tabular import Preprocessing, read_model, should_stream, streaming
+from crossent.tabular import FitOptions, Preprocessing, read_model, should_stream, streaming
 from crossent.tabular.statistics import TableStatistics
 from crossent.tabular.streaming import fit_parquet
 
@@ -86,8 +86,8 @@ def test_statistics_in_pieces_are_those_of_the_whole(window: int) -> None:
     assert statistics.missing_cells == sum(features[name].null_count() for name in ("size", "colour", "nothing")) + sum(
         features["text"].is_in(["NA", ""])
     )
-    assert any("'nothing' has no value" in note for note in statistics.notes(found, int(training.sum())))
-    assert any("'town' has many categories" in note for note in statistics.notes(found, int(training.sum())))
+    assert any("'nothing' has no value" in note for note in statistics.notes(found))
+    assert any("'town' has many categories" in note for note in statistics.notes(found))
 
 
 def test_a_streamed_fit_is_the_fit_in_memory_on_its_rows() -> None:
@@ -97,7 +97,7 @@ def test_a_streamed_fit_is_the_fit_in_memory_on_its_rows() -> None:
     whole = table()
     whole[:777].write_parquet("a.parquet", row_group_size=100)
     whole[777:].write_parquet("b.parquet", row_group_size=333)
-    result = fit_parquet("*.parquet", "kind", strength=0.01, tolerance=1e-12, seed=3, window_bytes=1 << 17)
+    result = fit_parquet("*.parquet", "kind", FitOptions(strength=0.01, tolerance=1e-12, seed=3), window_bytes=1 << 17)
     training = streaming.draw_parts(whole.height, 0.25, 0.0, seed=3) == 0
     matrix = result.model.preprocessing.transform(whole)
     codes = pl.Series(whole["kind"]).replace_strict(["ant", "bee", "cat"], [0, 1, 2]).to_numpy()
@@ -136,7 +136,7 @@ def test_the_command_writes_the_same_files_and_says_how_it_read() -> None:
 def test_a_report_of_many_test_rows_judges_some(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "MOST_JUDGED", 100)
     table().write_parquet("t.parquet")
-    result = fit_parquet("t.parquet", "kind", calibration_size=0.2)
+    result = fit_parquet("t.parquet", "kind", FitOptions(calibration_size=0.2))
     assert len(result.test) == len(result.test_logits) == len(result.data.cells) == 100
     assert any(re.search(r"judges 100 of the \d+ test rows", note) for note in result.notes)
 

@@ -18,6 +18,7 @@ from test_stream_cli import files, run, table
 import crossent.tabular
 from crossent.regression.data.parquet import ParquetTable
 from crossent.tabular import (
+    FitOptions,
     Model,
     ParquetPredictions,
     fit_table,
@@ -34,7 +35,7 @@ SUFFIXES = (".csv", ".parquet")
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return fit_table(table(), "t.parquet", "kind", tolerance=1e-2).model
+    return fit_table(table(), "t.parquet", "kind", FitOptions(tolerance=1e-2)).model
 
 
 @pytest.fixture(autouse=True)

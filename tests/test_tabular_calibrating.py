@@ -11,7 +11,7 @@ import pytest
 
 import crossent as ce
 from crossent.sklearn import TemperatureScaling
-from crossent.tabular import InputError, calibrating, default_target, fit_table, read_table
+from crossent.tabular import FitOptions, InputError, calibrating, default_target, fit_table, read_table
 from crossent.tabular.calibrating import cautious_temperature, cross_fit
 
 
@@ -117,9 +117,9 @@ def overconfident(seed: int) -> pl.DataFrame:
 def gain(read: Callable[[int], tuple[pl.DataFrame, str]], seed: int) -> float:
     """Nats a row that the default calibration takes off the loss of test rows, which no choice has seen."""
     frame, target = read(seed)
-    result = fit_table(frame, "t", target, calibration_size=0.2, seed=seed)
+    result = fit_table(frame, "t", target, FitOptions(calibration_size=0.2, seed=seed))
     assert result.calibration is not None
-    codes = result.codes[result.test]
+    codes = result.test_codes
     before = float(ce.cross_entropy(result.test_logits * result.calibration.temperature, codes))
     return before - float(ce.cross_entropy(result.test_logits, codes))
 

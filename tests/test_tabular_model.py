@@ -10,9 +10,10 @@ import pytest
 
 import crossent as ce
 from crossent.tabular import (
+    FitOptions,
     InputError,
     Model,
-    TrainedTable,
+    TrainedModel,
     fit_table,
     prediction_table,
     read_model,
@@ -38,11 +39,11 @@ def mixed_table(rows: int = 120) -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def trained() -> TrainedTable:
+def trained() -> TrainedModel:
     return fit_table(mixed_table(), "mixed", "kind")
 
 
-def test_file_and_back_is_the_same_model(trained: TrainedTable, tmp_path: Path) -> None:
+def test_file_and_back_is_the_same_model(trained: TrainedModel, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(trained.model.to_bytes())
     again = read_model(str(path))
@@ -57,27 +58,28 @@ def test_file_and_back_is_the_same_model(trained: TrainedTable, tmp_path: Path) 
     assert again.to_bytes() == trained.model.to_bytes()
 
 
-def test_predictions_are_those_of_the_test_part(trained: TrainedTable, tmp_path: Path) -> None:
+def test_predictions_are_those_of_the_test_part(trained: TrainedModel, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(trained.model.to_bytes())
-    table = prediction_table(read_model(str(path)), trained.frame, "mixed")
+    table = prediction_table(read_model(str(path)), mixed_table(), "mixed")
     names = [f"probability_{name}" for name in ("ant", "bee", "cat")]
     assert table.columns == ["kind", "prediction", *names]
     found = table.select(names).to_numpy()[trained.test]
     np.testing.assert_allclose(found, ce.softmax(trained.test_logits), rtol=1e-12)
     best = table.select(names).to_numpy().argmax(axis=1)
     assert table["prediction"].to_list() == [("ant", "bee", "cat")[k] for k in best]
-    unlabelled = prediction_table(read_model(str(path)), trained.frame.drop("kind"), "mixed")
+    unlabelled = prediction_table(read_model(str(path)), mixed_table().drop("kind"), "mixed")
     assert unlabelled.equals(table.drop("kind"))
 
 
-def test_the_model_has_learned_and_is_at_the_optimum(trained: TrainedTable) -> None:
-    codes = trained.codes[trained.test]
+def test_the_model_has_learned_and_is_at_the_optimum(trained: TrainedModel) -> None:
+    codes = trained.test_codes
     assert ce.cross_entropy(trained.test_logits, codes) < 0.8
     assert trained.duality_gap is not None
     assert trained.duality_gap <= 1e-4
-    matrix = trained.model.preprocessing.transform(trained.frame)[trained.training]
-    truth = trained.codes[trained.training]
+    training = np.setdiff1d(np.arange(120), trained.test)
+    matrix = trained.model.preprocessing.transform(mixed_table())[training]
+    truth = encode_labels(mixed_table()["kind"])[1][training]
     _, gradient = ce.linear_value_and_grad(
         matrix, trained.model.coef, truth, linear_bias=trained.model.intercept, reduction="sum"
     )
@@ -87,13 +89,16 @@ def test_the_model_has_learned_and_is_at_the_optimum(trained: TrainedTable) -> N
     assert excess < 0.02 * np.linalg.norm(start.weight)
 
 
-def test_split_is_stratified_seeded_and_disjoint(trained: TrainedTable) -> None:
-    assert sorted([*trained.training, *trained.test]) == list(range(120))
-    assert len(trained.test) == 30
-    shares = np.bincount(trained.codes) / 120
-    np.testing.assert_allclose(np.bincount(trained.codes[trained.test]) / 30, shares, atol=1 / 30)
+def test_split_is_stratified_seeded_and_disjoint(trained: TrainedModel) -> None:
+    counts = trained.data.training_counts
+    assert len(set(trained.test)) == 30
+    assert counts.sum() == 90
+    codes = encode_labels(mixed_table()["kind"])[1]
+    np.testing.assert_array_equal(counts + np.bincount(codes[trained.test]), np.bincount(codes))
+    np.testing.assert_array_equal(trained.test_codes, codes[trained.test])
+    np.testing.assert_allclose(np.bincount(trained.test_codes) / 30, np.bincount(codes) / 120, atol=1 / 30)
     assert np.array_equal(fit_table(mixed_table(), "mixed", "kind").test, trained.test)
-    assert not np.array_equal(fit_table(mixed_table(), "mixed", "kind", seed=1).test, trained.test)
+    assert not np.array_equal(fit_table(mixed_table(), "mixed", "kind", FitOptions(seed=1)).test, trained.test)
 
 
 def test_labels_keep_the_order_of_their_type() -> None:
@@ -190,13 +195,13 @@ def test_other_refusals_of_training() -> None:
     with pytest.raises(InputError, match="no column 'z' in 't'; its columns are 'x', 'y'"):
         fit_table(frame, "t", "z")
     with pytest.raises(InputError, match="no column 'z'"):
-        fit_table(frame, "t", "y", drop=["z"])
+        fit_table(frame, "t", "y", FitOptions(drop=["z"]))
     with pytest.raises(InputError, match="column 'y' is the target and cannot be dropped as well"):
-        fit_table(frame, "t", "y", drop=["y"])
+        fit_table(frame, "t", "y", FitOptions(drop=["y"]))
     with pytest.raises(InputError, match="no column beside 'y'"):
-        fit_table(frame, "t", "y", drop=["x"])
+        fit_table(frame, "t", "y", FitOptions(drop=["x"]))
     with pytest.raises(InputError, match="between 0 and 1"):
-        fit_table(frame, "t", "y", test_size=1.0)
+        fit_table(frame, "t", "y", FitOptions(test_size=1.0))
     with pytest.raises(InputError, match="NaN in row 3"):
         fit_table(frame.with_columns(x=pl.Series([0.0, 1.0, 2.0, float("nan"), 4.0, 5.0, 6.0, 7.0])), "t", "y")
 
@@ -206,7 +211,7 @@ def test_columns_without_a_name_are_refused() -> None:
     for target in ("y", ""):
         with pytest.raises(InputError, match="a column of 't' has no name: give it one"):
             fit_table(frame, "t", target)
-    fit_table(frame, "t", "y", drop=[""])
+    fit_table(frame, "t", "y", FitOptions(drop=[""]))
 
 
 @pytest.mark.parametrize("name", ["*", "^x$"])
@@ -243,14 +248,14 @@ def test_an_identifier_is_pointed_out() -> None:
     assert any("'name' has 120 different values" in note for note in fit_table(frame, "t", "kind").notes)
 
 
-def test_data_to_predict_on_must_have_the_columns(trained: TrainedTable) -> None:
+def test_data_to_predict_on_must_have_the_columns(trained: TrainedModel) -> None:
     model: Model = trained.model
     with pytest.raises(InputError, match="no column 'size' in 'new'; its columns are 'colour', 'kind'"):
-        model.predict_logits(trained.frame.drop("size"), "new")
+        model.predict_probabilities(mixed_table().drop("size"), "new")
     with pytest.raises(InputError, match="holds 'huge' in row 1"):
-        model.predict_logits(pl.DataFrame({"size": ["1", "huge"], "colour": ["red", "red"]}))
-    shuffled = trained.frame.select("colour", pl.lit("x").alias("extra"), "size")
-    np.testing.assert_array_equal(model.predict_logits(shuffled), model.predict_logits(trained.frame))
+        model.predict_probabilities(pl.DataFrame({"size": ["1", "huge"], "colour": ["red", "red"]}))
+    shuffled = mixed_table().select("colour", pl.lit("x").alias("extra"), "size")
+    np.testing.assert_array_equal(model.predict_probabilities(shuffled), model.predict_probabilities(mixed_table()))
 
 
 def predictions(**columns: list) -> pl.DataFrame:
@@ -415,6 +420,6 @@ def test_probabilities_declared_as_logits_are_noticed() -> None:
 
 def test_built_in_digits_reach_a_good_accuracy() -> None:
     result = fit_table(read_table("digits"), "digits", "target")
-    hits = result.test_logits.argmax(axis=1) == result.codes[result.test]
+    hits = result.test_logits.argmax(axis=1) == result.test_codes
     assert hits.mean() > 0.95
     assert len(result.history) == result.iterations + 1 or len(result.history) == result.iterations

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 try:
     import typer
@@ -25,9 +25,6 @@ except ModuleNotFoundError as error:  # pragma: no cover
     raise SystemExit("the command line needs more packages: pip install 'crossent[cli]'") from error
 
 from .text import plain
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 # Of a command line that says what no command takes. Typer does not export it by name.
 _UsageError: Any = typer.BadParameter.__base__
@@ -108,21 +105,13 @@ def fit(
 ) -> None:
     """Train a softmax regression on a table; write a model file and a report."""
     with _clean_endings():
-        from rich.console import Console
+        from . import report as reports
+        from . import tabular
+        from .tabular import InputError, writing
 
-        from .report import HTML_FILE, JSON_FILE, MODEL_FILE, fit_files, render_terminal, summarize_fit
-        from .tabular import (
-            InputError,
-            default_target,
-            fit_parquet,
-            fit_table,
-            read_table,
-        )
-        from .tabular.writing import alone_in, refuse_checkpoint, refuse_over, remove_checkpoint, write_files
-
-        outputs = [output / name for name in (MODEL_FILE, JSON_FILE, HTML_FILE)]
+        outputs = [output / name for name in (reports.MODEL_FILE, reports.JSON_FILE, reports.HTML_FILE)]
         _check_folder(output, outputs)
-        refuse_over(outputs, [data])
+        writing.refuse_over(outputs, [data])
         if sweep and strength is not None:
             raise InputError("--sweep chooses C itself: leave out --sweep or --C")
         strength = 1.0 if strength is None else strength
@@ -131,39 +120,37 @@ def fit(
                 raise InputError(f"{name} must be a positive number, and is {value}")
         kept = output / CHECKPOINT_FILE if checkpoint is None else checkpoint
         if not sweep:
-            refuse_checkpoint(kept, data, outputs)
-        with alone_in(output, JSON_FILE):
+            writing.refuse_checkpoint(kept, data, outputs)
+        with writing.alone_in(output, reports.JSON_FILE):
             _check_checkpoint(kept, checkpoint_interval, resume, sweep)
             streamed = _is_streamed(data, stream)
             if streamed and sweep:
                 raise InputError("--sweep needs the table in memory: leave it out, or pass --no-stream")
-            frame = None if streamed else read_table(data)
-            column = target if target is not None else default_target(data)
-            if column is None:
-                raise InputError(_which_target(None if frame is None else frame.columns))
-            options: dict[str, Any] = {
-                "drop": drop,
-                "test_size": test_size,
-                "calibration_size": calibration_size,
-                "seed": seed,
-                "strength": strength,
-                "tolerance": tol,
-                "max_iter": max_iter,
-                "checkpoint": None if sweep else kept,
-                "checkpoint_interval": checkpoint_interval,
-            }
+            frame = None if streamed else tabular.read_table(data)
+            column = _target(target, data, None if frame is None else frame.columns)
             with _progress(tol) as callback:
+                options = tabular.FitOptions(
+                    drop=drop or (),
+                    test_size=test_size,
+                    calibration_size=calibration_size,
+                    seed=seed,
+                    strength=strength,
+                    tolerance=tol,
+                    max_iter=max_iter,
+                    sweep=sweep,
+                    callback=callback,
+                    checkpoint=None if sweep else kept,
+                    checkpoint_interval=checkpoint_interval,
+                )
                 if frame is None:
-                    result = fit_parquet(data, column, callback=callback, **options)
+                    result = tabular.fit_parquet(data, column, options)
                 else:
-                    result = fit_table(frame, data, column, callback=callback, sweep=sweep, **options)
-            report = summarize_fit(result)
-            write_files(fit_files(report, result.model, output))
+                    result = tabular.fit_table(frame, data, column, options)
+            summary = reports.summarize_fit(result)
+            writing.write_files(reports.fit_files(summary, result.model, output))
             if not sweep:
-                remove_checkpoint(kept)
-        console = Console()
-        render_terminal(report, console)
-        _print_files(console, outputs)
+                writing.remove_checkpoint(kept)
+        _print_report(summary, outputs)
 
 
 @app.command()
@@ -189,19 +176,9 @@ def predict(
 ) -> None:
     """Write one probability per row and class."""
     with _clean_endings():
-        from rich.console import Console
-
+        from . import tabular
         from .report import other_run
-        from .tabular import (
-            InputError,
-            ParquetPredictions,
-            UnseenCategories,
-            prediction_bytes,
-            prediction_table,
-            read_model,
-            read_table,
-        )
-        from .tabular.writing import refuse_among, refuse_folders, refuse_over, refuse_unwritable, write_files
+        from .tabular import InputError, writing
 
         if output is None and not os.path.lexists(data) and set("*?[") & set(Path(data).stem):
             raise InputError("predictions of a pattern's files need a name: pass --output FILE")
@@ -209,24 +186,24 @@ def predict(
         suffix = path.suffix.lower()
         if suffix not in (".csv", ".parquet"):
             raise InputError(f"predictions are written as .csv or .parquet, and {str(path)!r} ends in neither")
-        refuse_folders([path])
-        refuse_over([path], [data, model])
-        refuse_unwritable(path.parent)
-        trained = read_model(model)
+        writing.refuse_folders([path])
+        writing.refuse_over([path], [data, model])
+        writing.refuse_unwritable(path.parent)
+        trained = tabular.read_model(model)
         if _is_streamed(data, stream):
-            predictions = ParquetPredictions(trained, data)
-            refuse_over([path], predictions.paths)
-            refuse_among(path, data)
-            write_files({path: lambda beside: predictions.write(beside, suffix, escape=escape_formulas)})
+            predictions = tabular.ParquetPredictions(trained, data)
+            writing.refuse_over([path], predictions.paths)
+            writing.refuse_among(path, data)
+            writing.write_files({path: lambda beside: predictions.write(beside, suffix, escape=escape_formulas)})
             unseen, num_rows = predictions.unseen, predictions.num_rows
         else:
-            unseen = UnseenCategories()
-            table = prediction_table(trained, read_table(data), data, unseen)
-            write_files({path: prediction_bytes(table, suffix, escape=escape_formulas)})
+            unseen = tabular.UnseenCategories()
+            table = tabular.prediction_table(trained, tabular.read_table(data), data, unseen)
+            writing.write_files({path: tabular.prediction_bytes(table, suffix, escape=escape_formulas)})
             num_rows = table.height
         mixed = other_run(trained, model)
         _print_warnings([*unseen.sentences(num_rows), *([mixed] if mixed else [])])
-        _print_files(Console(), [path])
+        _print_files([path])
 
 
 def _is_streamed(data: str, stream: bool | None) -> bool:
@@ -280,19 +257,9 @@ def report(
 ) -> None:
     """Judge anyone's predictions, or compare two files of them: the report that fit writes, without the training."""
     with _clean_endings():
-        from rich.console import Console
-
-        from .report import (
-            HTML_FILE,
-            JSON_FILE,
-            compare_predictions,
-            render_terminal,
-            report_files,
-            summarize_predictions,
-        )
-        from .tabular import InputError, default_target, read_predictions, read_table
-        from .tabular.spreadsheets import name_target
-        from .tabular.writing import alone_in, refuse_over, write_files
+        from . import report as reports
+        from . import tabular
+        from .tabular import InputError, spreadsheets, writing
 
         if len(predictions) > 2:
             raise InputError(
@@ -301,27 +268,24 @@ def report(
         scales: list[Scale] = context.meta.get(_DECLARED, [])
         if len(scales) not in (1, len(predictions)):
             raise InputError("say what the numbers are: pass one of --probabilities and --logits")
-        outputs = [output / name for name in (JSON_FILE, HTML_FILE)]
+        outputs = [output / name for name in (reports.JSON_FILE, reports.HTML_FILE)]
         _check_folder(output, outputs)
-        refuse_over(outputs, predictions)
-        frames = [read_table(path) for path in predictions]
+        writing.refuse_over(outputs, predictions)
+        frames = [tabular.read_table(path) for path in predictions]
         judged = []
         for k, (path, frame) in enumerate(zip(predictions, frames, strict=True)):
-            column = target if target is not None else default_target(path)
-            if column is None:
-                raise InputError(_which_target(frame.columns))
+            column = _target(target, path, frame.columns)
             # A column to leave out may be in one of two files only.
             elsewhere = {name for other in frames if other is not frame for name in other.columns} - {*frame.columns}
             here = [name for name in drop or [] if name not in elsewhere]
-            frame = name_target(frame, column)
-            judged.append(read_predictions(frame, path, column, scales[k % len(scales)], drop=here))
-        summary = summarize_predictions(judged[0]) if len(judged) == 1 else compare_predictions(*judged)
-        with alone_in(output, JSON_FILE):
-            write_files(report_files(summary, output))
+            frame = spreadsheets.name_target(frame, column)
+            judged.append(tabular.read_predictions(frame, path, column, scales[k % len(scales)], drop=here))
+        summarize = reports.summarize_predictions if len(judged) == 1 else reports.compare_predictions
+        summary = summarize(*judged)
+        with writing.alone_in(output, reports.JSON_FILE):
+            writing.write_files(reports.report_files(summary, output))
         _print_warnings(summary["warnings"])
-        console = Console()
-        render_terminal(summary, console)
-        _print_files(console, outputs)
+        _print_report(summary, outputs)
 
 
 def main() -> None:
@@ -377,11 +341,16 @@ def _print_warnings(sentences: Iterable[str]) -> None:
         _print_warning(sentence)
 
 
-def _which_target(columns: list[str] | None) -> str:
+def _target(asked: str | None, data: str, columns: list[str] | None) -> str:
+    """Return the column of labels: the one asked for, or the one that the data themselves name."""
+    from .tabular import InputError, default_target
     from .tabular.reading import columns_list
 
-    known = "" if columns is None else f"; the columns are {columns_list(columns)}"
-    return f"which column holds the labels? Pass --target COLUMN{known}"
+    column = default_target(data) if asked is None else asked
+    if column is None:
+        known = "" if columns is None else f"; the columns are {columns_list(columns)}"
+        raise InputError(f"which column holds the labels? Pass --target COLUMN{known}")
+    return column
 
 
 @contextmanager
@@ -453,9 +422,20 @@ def _check_checkpoint(path: Path, interval: float, resume: bool, sweep: bool) ->
         )
 
 
-def _print_files(console: Console, paths: list[Path]) -> None:
+def _print_report(summary: dict[str, Any], outputs: list[Path]) -> None:
+    from rich.console import Console
+
+    from .report import render_terminal
+
+    render_terminal(summary, Console())
+    _print_files(outputs)
+
+
+def _print_files(paths: list[Path]) -> None:
+    from rich.console import Console
     from rich.text import Text
 
+    console = Console()
     console.print()
     for path in paths:
         name = {".html": "report", ".json": "numbers", ".safetensors": "model"}.get(path.suffix, "predictions")

@@ -19,13 +19,19 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
-__all__ = ["SealError", "seal", "unseal"]
+__all__ = ["SealError", "require", "seal", "unseal"]
 
 Tensors = Mapping[str, NDArray[Any]]
 
 
 class SealError(ValueError):
     """Why a file cannot be read, as the end of a sentence: "it is damaged or cut short"."""
+
+
+def require(holds: bool, otherwise: str) -> None:
+    """Refuse what a file says unless it `holds`; `otherwise` is the end of a sentence."""
+    if not holds:
+        raise SealError(otherwise)
 
 
 def seal(entry: str, version: int, content: Mapping[str, Any], tensors: Tensors) -> bytes:

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from crossent.report import render_html, summarize_fit, summarize_predictions
-from crossent.tabular import Predictions, fit_table
+from crossent.tabular import FitOptions, Predictions, fit_table
 
 from .test_sections import predictions, rules, table
 
@@ -67,7 +67,7 @@ def test_two_classes_that_are_taken_for_each_other() -> None:
 
 
 def test_a_model_that_knows_its_training_rows_by_heart() -> None:
-    report = summarize_fit(fit_table(table(300), "t", "y", strength=1e3))
+    report = summarize_fit(fit_table(table(300), "t", "y", FitOptions(strength=1e3)))
     found = item(report, "overfitting")
     assert "nats lower: lower --C, or let --sweep choose it" in found["reason"]
     assert report["loss"]["nats"] > 1.5 * report["training_loss"]["nats"]

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from crossent.report import summarize_fit, summarize_predictions
 from crossent.report.charts import DARK, LIGHT, draw_learning, draw_reliability
-from crossent.tabular import fit_table
+from crossent.tabular import FitOptions, fit_table
 
 from .test_sections import predictions, table
 
@@ -68,7 +68,7 @@ def test_the_learning_chart_shows_the_optimisers_history() -> None:
 
 
 def test_before_and_after_are_two_charts_of_their_own_numbers() -> None:
-    state = summarize_fit(fit_table(table(), "t", "y", calibration_size=0.2, strength=1e4))["calibration"]
+    state = summarize_fit(fit_table(table(), "t", "y", FitOptions(calibration_size=0.2, strength=1e4)))["calibration"]
     confident = []
     for name in ("before", "after"):
         figure = Figure()

@@ -18,7 +18,7 @@ import pytest
 
 from crossent.report import compare_predictions, render_html, summarize_fit, summarize_predictions
 from crossent.report.charts import DARK, LIGHT, Theme
-from crossent.tabular import Predictions, fit_table, read_predictions
+from crossent.tabular import FitOptions, Predictions, fit_table, read_predictions
 
 from .test_sections import predictions, table
 
@@ -89,7 +89,7 @@ def test_identifiers_stand_beside_surprising_rows() -> None:
     report = summarize_predictions(read_predictions(frame, "p.csv", "y", "probabilities", drop=["id"]))
     assert report["surprising"][0]["cells"] == {"id": "IMG_1"}
     wide = table(200).with_columns(id=pl.int_range(200).cast(pl.String))
-    fitted = summarize_fit(fit_table(wide, "t", "y", drop=["id"]))
+    fitted = summarize_fit(fit_table(wide, "t", "y", FitOptions(drop=["id"])))
     assert [entry["cells"] for entry in fitted["surprising"]] == [
         {"id": str(entry["row"])} for entry in fitted["surprising"]
     ]
@@ -195,7 +195,9 @@ class Outline(HTMLParser):
 
 @cache
 def pages() -> dict[str, str]:
-    fitted: dict[str, Any] = summarize_fit(fit_table(table(), "t.csv", "y", calibration_size=0.2, strength=1e4))
+    fitted: dict[str, Any] = summarize_fit(
+        fit_table(table(), "t.csv", "y", FitOptions(calibration_size=0.2, strength=1e4))
+    )
     return {
         "fit": render_html(fitted),
         "predictions": render_html(summarize_predictions(predictions(300))),
@@ -277,7 +279,7 @@ def test_no_tag_has_a_style_or_a_script_of_its_own(kind: str, rendered: dict[str
 def test_cells_of_the_matrix_are_shaded_by_their_share(rendered: dict[str, str]) -> None:
     shades = {int(name): float(share) for name, share in re.findall(r"\.s(\d+) \{ --share: ([.\d]+); \}", CSS)}
     assert shades == {k: k / 20 for k in range(21)}
-    report = summarize_fit(fit_table(table(), "t.csv", "y", calibration_size=0.2, strength=1e4))
+    report = summarize_fit(fit_table(table(), "t.csv", "y", FitOptions(calibration_size=0.2, strength=1e4)))
     cells = re.findall(r'<td class="(?:right|wrong)(?: zero)? s(\d+)">(\d+)</td>', rendered["fit"])
     counts = [n for row in report["confusion"]["matrix"] for n in row]
     rows = [entry["rows"] for entry in report["per_class"] for _ in report["per_class"]]

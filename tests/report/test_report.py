@@ -137,8 +137,8 @@ def test_fit_is_judged_beside_the_training_prior() -> None:
     labels = ["a"] * 60 + ["b"] * 20
     result = fit_table(pl.DataFrame({"x": rng.normal(size=80), "y": labels}), "t", "y")
     report = summarize_fit(result)
-    train = np.bincount(result.codes[result.training]) / len(result.training)
-    test = np.bincount(result.codes[result.test]) / len(result.test)
+    test = np.bincount(result.test_codes) / len(result.test)
+    train = (np.array([60, 20]) - np.bincount(result.test_codes)) / (80 - len(result.test))
     assert report["loss"]["baseline"]["nats"] == pytest.approx(-float(test @ np.log(train)), rel=1e-12)
     assert "training part" in report["loss"]["baseline"]["is"]
     assert report["imbalance"]["ratio"] == 3

@@ -15,7 +15,7 @@ from crossent.metrics import calibration_error, log_loss
 from crossent.report import compare_predictions, render_html, render_terminal, summarize_fit, summarize_predictions
 from crossent.report.words import good, honest
 from crossent.sklearn import TemperatureScaling
-from crossent.tabular import InputError, Predictions, fit_table, read_predictions
+from crossent.tabular import FitOptions, InputError, Predictions, fit_table, read_predictions
 
 NASTY = "<script>alert('x')</script>&\"{{ 7 * 7 }}"
 
@@ -128,15 +128,15 @@ def table(rows: int = 800) -> pl.DataFrame:
 
 
 def test_fit_calibrates_and_shows_before_and_after() -> None:
-    result = fit_table(table(), "t", "y", calibration_size=0.2, strength=1e4)
+    result = fit_table(table(), "t", "y", FitOptions(calibration_size=0.2, strength=1e4))
     assert result.calibration is not None
-    assert len(result.training) + len(result.test) == 800
-    np.testing.assert_array_equal(result.calibration.rows, result.training)
+    training = np.setdiff1d(np.arange(800), result.test)
+    np.testing.assert_array_equal(result.calibration.rows, training)
     report = summarize_fit(result)
     assert (report["data"]["training_rows"], report["data"]["test_rows"], report["data"]["calibration_rows"]) == (
-        len(result.training),
+        len(training),
         len(result.test),
-        len(result.training),
+        len(training),
     )
     state = report["calibration"]
     assert 1 < state["temperature"] < state["best_temperature"]
@@ -146,12 +146,12 @@ def test_fit_calibrates_and_shows_before_and_after() -> None:
     assert state["after"]["loss"]["nats"] < state["before"]["loss"]["nats"]
     # The model's own coefficients carry the temperature: predict gives the calibrated probabilities.
     prob = result.model.predict_probabilities(table()[result.test.tolist()])
-    codes = result.codes[result.test]
+    codes = result.test_codes
     assert log_loss(codes, prob) == pytest.approx(report["loss"]["nats"], rel=1e-9)
     after = state["after"]["reliability"]["calibration_error"]
     assert calibration_error(codes, prob) == pytest.approx(after, rel=1e-9)
     # Before: the same training without calibration.
-    plain = summarize_fit(fit_table(table(), "t", "y", strength=1e4))
+    plain = summarize_fit(fit_table(table(), "t", "y", FitOptions(strength=1e4)))
     assert plain["calibration"] is None
     assert plain["loss"]["nats"] == pytest.approx(state["before"]["loss"]["nats"], rel=1e-12)
     assert plain["brier_score"] == pytest.approx(state["before"]["brier_score"], rel=1e-12)
@@ -167,7 +167,7 @@ def test_a_temperature_not_told_from_1_is_left_out_and_said() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 2))
     y = (x + rng.gumbel(size=(60, 2))).argmax(axis=1)
-    result = fit_table(pl.DataFrame({"a": x[:, 0], "b": x[:, 1], "y": y}), "t", "y", calibration_size=0.2)
+    result = fit_table(pl.DataFrame({"a": x[:, 0], "b": x[:, 1], "y": y}), "t", "y", FitOptions(calibration_size=0.2))
     assert result.calibration is not None
     assert result.calibration.temperature == 1
     report = summarize_fit(result)

@@ -10,6 +10,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .errors import InputError
+from .fitting import FitOptions
 from .model import Model, read_model
 from .predicting import ParquetPredictions, prediction_bytes, prediction_table
 from .predictions import Predictions, read_predictions
@@ -17,17 +18,17 @@ from .preprocessing import Preprocessing, UnseenCategories
 from .reading import BUILT_IN, default_target, read_table
 from .results import TrainedModel
 from .streaming import fit_parquet, should_stream
-from .training import TrainedTable, fit_table
+from .training import fit_table
 
 __all__ = [
     "BUILT_IN",
+    "FitOptions",
     "InputError",
     "Model",
     "ParquetPredictions",
     "Predictions",
     "Preprocessing",
     "TrainedModel",
-    "TrainedTable",
     "UnseenCategories",
     "default_target",
     "fit_parquet",

@@ -225,6 +225,18 @@ def as_text(series: pl.Series) -> pl.Series:
     return text.set(text.str.strip_chars() == "", None)
 
 
+def count_words(words: pl.Series) -> dict[str | None, int]:
+    """Return how many cells hold each word, and None for those that hold none.
+
+    Examples
+    --------
+    >>> sorted(count_words(pl.Series(["b", "a", "b"])).items())
+    [('a', 1), ('b', 2)]
+    """
+    counted = words.alias("word").value_counts(name="rows")
+    return dict(zip(counted["word"].to_list(), counted["rows"].to_list(), strict=True))
+
+
 def as_numbers(series: pl.Series) -> pl.Series | None:
     """Return the column as Float64 with null where it is missing, or None if it is not a column of numbers.
 

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 import crossent as ce
 
 from .._version import __version__
-from ..sealed import SealError, seal, unseal
+from ..sealed import SealError, require, seal, unseal
 from .columns import TRUTH_VALUES, is_pattern
 from .errors import InputError, name_list
 from .preprocessing import CategoryColumn, NumberColumn, Preprocessing, UnseenCategories
@@ -52,10 +52,6 @@ class Model:
     classes: tuple[str, ...]
     target: str
     training: dict[str, Any]  # how it came about, as plain JSON values; for people, never read back by the model
-
-    def predict_logits(self, frame: pl.DataFrame, source: str = "the table") -> NDArray[np.float64]:
-        """Return the logits (N, K) of the rows of a table."""
-        return self.logits_of(self.preprocessing.transform(frame, source))
 
     def logits_of(self, matrix: NDArray[np.float64], first_row: int = 0) -> NDArray[np.float64]:
         """Return the logits (N, K) of rows that are preprocessed already; messages count them from `first_row`."""
@@ -125,86 +121,77 @@ def read_model(path: str) -> Model:
         raise InputError(f"cannot read {path!r} as a model file: {error}") from error
     try:
         return _model(content, tensors)
-    except _MisfitError as error:
+    except SealError as error:
         raise InputError(f"the model file {path!r} is damaged: its parts do not fit together ({error})") from error
-
-
-class _MisfitError(ValueError):
-    """What is wrong with a part of a model file."""
-
-
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise _MisfitError(otherwise)
 
 
 def _model(content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Model:
     kept = ("crossent_version", "classes", "target", "link", "numbers", "missing", "categories", "training")
     _names_are(content, ("format_version", *kept), "its header")
     _text(content["crossent_version"], "its crossent version")
-    _require(content["link"] == LINK, f"its link is {content['link']!r}, and this crossent knows {LINK!r}")
+    require(content["link"] == LINK, f"its link is {content['link']!r}, and this crossent knows {LINK!r}")
     classes = _texts(content["classes"], "its classes")
-    _require(len(classes) > 1, "it has fewer than 2 classes")
+    require(len(classes) > 1, "it has fewer than 2 classes")
     target = _text(content["target"], "its target")
     names = _texts(content["numbers"], "its columns of numbers")
     missing = _texts(content["missing"], "its words for no value")
     categories = tuple(map(_category_column, _list(content["categories"], "its columns of categories")))
     columns = _texts([*names, *(column.name for column in categories), target], "its columns")
-    _require(not any(map(is_pattern, columns)), "the name of a column is a pattern of names")
+    require(not any(map(is_pattern, columns)), "the name of a column is a pattern of names")
     training = content["training"]
-    _require(type(training) is dict and _is_finite(training), "its account of the training is no plain JSON object")
+    require(type(training) is dict and _is_finite(training), "its account of the training is no plain JSON object")
 
     learned = ("number.median", "number.mean", "number.scale")
     _names_are(tensors, ("coef", "intercept", *learned), "its tensors")
     for name in learned:
         _check_tensor(tensors, name, (len(names),))
-    _require(bool((tensors["number.scale"] > 0).all()), "a scale is not positive")
+    require(bool((tensors["number.scale"] > 0).all()), "a scale is not positive")
     numbers = map(NumberColumn, names, *(tensors[name].tolist() for name in learned))
     preprocessing = Preprocessing(tuple(numbers), categories, missing)
-    _require(bool(preprocessing.input_names), "it has no input")
+    require(bool(preprocessing.input_names), "it has no input")
     _check_tensor(tensors, "coef", (len(classes), len(preprocessing.input_names)))
     _check_tensor(tensors, "intercept", (len(classes),))
     return Model(preprocessing, tensors["coef"], tensors["intercept"], classes, target, training)
 
 
 def _category_column(entry: object) -> CategoryColumn:
-    _require(type(entry) is dict, f"a column of categories is {entry!r}")
+    require(type(entry) is dict, f"a column of categories is {entry!r}")
     assert isinstance(entry, dict)
     _names_are(entry, ("name", "kind", "fill", "categories", "other"), "a column of categories")
     name = _text(entry["name"], "the name of a column")
     kind, other, fill = entry["kind"], entry["other"], entry["fill"]
-    _require(kind in ("booleans", "categories"), f"the kind of column {name!r} is {kind!r}")
-    _require(type(other) is bool, f"'other' of column {name!r} is {other!r}")
+    require(kind in ("booleans", "categories"), f"the kind of column {name!r} is {kind!r}")
+    require(type(other) is bool, f"'other' of column {name!r} is {other!r}")
     categories = _texts(entry["categories"], f"the categories of column {name!r}")
     if kind == "booleans":
-        _require({*categories} <= {*TRUTH_VALUES} and not other, f"column {name!r} is not of true and false alone")
+        require({*categories} <= {*TRUTH_VALUES} and not other, f"column {name!r} is not of true and false alone")
     if categories:
         _text(fill, f"what fills column {name!r}")
-        _require(
+        require(
             fill in categories or other, f"column {name!r} is filled with {fill!r}, which is not among its categories"
         )
     else:
-        _require(fill == "" and not other, f"column {name!r} has no category, and is filled")
+        require(fill == "" and not other, f"column {name!r} has no category, and is filled")
     return CategoryColumn(name, fill, categories, other, kind)
 
 
 def _names_are(entries: Mapping[str, object], names: Sequence[str], what: str) -> None:
     surplus, lacking = sorted({*entries} - {*names}), sorted({*names} - {*entries})
-    _require(not lacking, f"{what} lacks {name_list(lacking)}")
-    _require(not surplus, f"{what} holds {name_list(surplus)}")
+    require(not lacking, f"{what} lacks {name_list(lacking)}")
+    require(not surplus, f"{what} holds {name_list(surplus)}")
 
 
 def _text(value: object, what: str) -> str:
-    _require(type(value) is str and value != "", f"{what} is {value!r}, where text is needed")
+    require(type(value) is str and value != "", f"{what} is {value!r}, where text is needed")
     assert isinstance(value, str)
-    _require(
+    require(
         value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value), f"{what} is no Unicode text"
     )
     return value
 
 
 def _list(value: object, what: str) -> list[Any]:
-    _require(type(value) is list, f"{what} are no list")
+    require(type(value) is list, f"{what} are no list")
     assert isinstance(value, list)
     return value
 
@@ -212,7 +199,7 @@ def _list(value: object, what: str) -> list[Any]:
 def _texts(values: object, what: str) -> tuple[str, ...]:
     """Return different texts."""
     texts = tuple(_text(value, f"one of {what}") for value in _list(values, what))
-    _require(len({*texts}) == len(texts), f"{what} are not different from each other")
+    require(len({*texts}) == len(texts), f"{what} are not different from each other")
     return texts
 
 
@@ -227,8 +214,8 @@ def _is_finite(value: object) -> bool:
 
 def _check_tensor(tensors: dict[str, NDArray[Any]], name: str, shape: tuple[int, ...]) -> None:
     tensor = tensors[name]
-    _require(
+    require(
         tensor.dtype == np.float64 and tensor.shape == shape,
         f"{name} has dtype {tensor.dtype} and shape {tensor.shape}, where float64 and {shape} are needed",
     )
-    _require(bool(np.isfinite(tensor).all()), f"{name} holds a number that is not finite")
+    require(bool(np.isfinite(tensor).all()), f"{name} holds a number that is not finite")

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 import crossent as ce
 
-from .columns import as_numbers, refuse_names
+from .columns import as_numbers
 from .errors import InputError, name_list
 from .labels import encode_labels, truth_value, whole_number
-from .reading import drop_columns, require_column
+from .reading import remaining_columns
 from .spreadsheets import read_labels
 
 Scale = Literal["probabilities", "logits"]
@@ -70,10 +70,10 @@ def read_predictions(
         If a label has no column, a column of numbers is no class, a cell is missing or no number, or declared
         probabilities are none.
     """
-    refuse_names(frame.columns, source, drop)
-    labels = require_column(frame, target, source)
-    whole = frame
-    frame = drop_columns(frame, drop, target, source)
+    drop = drop or []
+    remaining_columns(frame.columns, target, drop, source)  # refuses what cannot be left out
+    labels, whole = frame[target], frame
+    frame = frame.drop(drop)
     names = _possible_labels(frame.columns)
     shown, codes_of_shown = encode_labels(labels, names)
     shown = read_labels(shown, names)

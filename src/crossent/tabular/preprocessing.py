@@ -1,23 +1,25 @@
 """From columns to a matrix: fill in what is missing, standardise numbers, one-hot encode the rest.
 
-What a cell says is for `columns.read_columns`, by the kind that training found the column to be of. scikit-learn's
-transformers are fitted on the training rows; what they learned is kept as plain numbers and words, which say the same
-thing in a file that runs no code when it is read. `Preprocessing.transform` is exactly what those transformers do.
+What a cell says is for `columns.read_columns`, by the kind that training found the column to be of. What the training
+rows teach is what they teach scikit-learn's `SimpleImputer`, `StandardScaler` and `OneHotEncoder`. It is kept as plain
+numbers and words, which say the same thing in a file that runs no code when it is read. `Preprocessing.transform` is
+exactly what those transformers do.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from sklearn.impute import SimpleImputer
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import StandardScaler
 
-from .columns import MISSING_NUMBERS, Kind, code_among_numbers, first_kind, possible_kinds, read_columns
+from .columns import MISSING_NUMBERS, Kind, code_among_numbers, count_words, first_kind, possible_kinds, read_columns
 from .errors import InputError
 from .reading import require_columns
 
@@ -45,6 +47,29 @@ class CategoryColumn:
     categories: tuple[str, ...]
     other: bool
     kind: Kind = "categories"  # or "booleans", whose categories are "false" and "true"
+
+    @classmethod
+    def learned(cls, name: str, counts: Mapping[str | None, int], kind: Kind) -> CategoryColumn:
+        """Return what scikit-learn's imputer and encoder make of a column of so many rows of each word, None included.
+
+        What is missing counts as the most common word, the first in order of several.
+
+        Examples
+        --------
+        >>> CategoryColumn.learned("x", {"b": 2, "a": 2, None: 1}, "categories")
+        CategoryColumn(name='x', fill='a', categories=('a', 'b'), other=False, kind='categories')
+        """
+        rows = {word: count for word, count in counts.items() if word is not None}
+        if not rows:
+            return cls(name, "", (), False, kind)
+        most = max(rows.values())
+        fill = min(word for word, count in rows.items() if count == most)
+        rows[fill] += counts.get(None, 0)
+        words = sorted(rows)
+        if len(words) <= MAX_CATEGORIES:
+            return cls(name, fill, tuple(words), False, kind)
+        by_rows = np.argsort([rows[word] for word in words], kind="stable")
+        return cls(name, fill, tuple(words[i] for i in sorted(by_rows[-(MAX_CATEGORIES - 1) :])), True, kind)
 
     @property
     def holds_dates(self) -> bool:
@@ -108,7 +133,7 @@ class Preprocessing:
             if kind == "numbers":
                 numbers.append(cells)
             else:
-                categories.append(_fit_category(cells, kind))
+                categories.append(CategoryColumn.learned(cells.name, count_words(cells), kind))
         return cls(_fit_numbers(numbers), tuple(categories))
 
     @property
@@ -186,19 +211,6 @@ def _fit_numbers(columns: list[pl.Series]) -> tuple[NumberColumn, ...]:
     )
 
 
-def _fit_category(series: pl.Series, kind: Kind) -> CategoryColumn:
-    if series.null_count() == len(series):
-        return CategoryColumn(series.name, "", (), False, kind)
-    cells = np.array(series.to_list(), dtype=object).reshape(-1, 1)
-    imputer = SimpleImputer(missing_values=None, strategy="most_frequent")
-    encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=MAX_CATEGORIES, sparse_output=False)
-    encoder.fit(imputer.fit_transform(cells))
-    infrequent = encoder.infrequent_categories_[0]
-    rare = set() if infrequent is None else set(infrequent)
-    kept = tuple(str(category) for category in encoder.categories_[0] if category not in rare)
-    return CategoryColumn(series.name, str(imputer.statistics_[0]), kept, bool(rare), kind)
-
-
 def category_notes(column: CategoryColumn, words: pl.Series, rows: int, of: str = "rows") -> list[str]:
     """Return what a person should know about a column that holds these different words, null included, in its rows."""
     if column.holds_dates:
@@ -224,6 +236,12 @@ def category_notes(column: CategoryColumn, words: pl.Series, rows: int, of: str 
             "their own, the others share one"
         )
     return notes
+
+
+def no_value_notes(preprocessing: Preprocessing, numbers: list[str]) -> list[str]:
+    """Return a note on each column without a value in the training part: those of words, and these of numbers."""
+    names = [column.name for column in preprocessing.categories if not column.categories] + numbers
+    return [f"column {name!r} has no value in the training part and has no influence" for name in names]
 
 
 def _one_hot(cells: pl.Series, column: CategoryColumn, unseen: UnseenCategories | None) -> NDArray[np.float64]:

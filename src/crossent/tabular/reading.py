@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import polars as pl
 
 from crossent.errors import first_line
 
+from .columns import refuse_names
 from .errors import InputError, name_list
 from .file_sizes import check_fits
 
@@ -233,16 +234,6 @@ def default_target(source: str) -> str | None:
     return "y" if Path(source).suffix.lower() == ".npz" else None
 
 
-def require_column(frame: pl.DataFrame, column: str, source: str) -> pl.Series:
-    """Return a column, or say which columns there are."""
-    try:
-        return frame.get_column(column)
-    except pl.exceptions.ColumnNotFoundError as error:
-        raise InputError(
-            f"there is no column {column!r} in {source!r}; its columns are {columns_list(frame.columns)}"
-        ) from error
-
-
 def columns_list(columns: list[str]) -> str:
     """Return the names of columns for a sentence; of a single one that looks like several, say what to do.
 
@@ -260,7 +251,7 @@ def columns_list(columns: list[str]) -> str:
     return shown
 
 
-def require_columns(columns: list[str], needed: list[str], source: str) -> None:
+def require_columns(columns: list[str], needed: Iterable[str], source: str) -> None:
     """Refuse a table that lacks one of the columns that are needed, and say which there are."""
     known = set(columns)
     for column in needed:
@@ -268,10 +259,17 @@ def require_columns(columns: list[str], needed: list[str], source: str) -> None:
             raise InputError(f"there is no column {column!r} in {source!r}; its columns are {columns_list(columns)}")
 
 
-def drop_columns(frame: pl.DataFrame, drop: list[str] | None, target: str, source: str) -> pl.DataFrame:
-    """Return the table without the columns `drop`, which must be there and not be the target."""
-    for column in drop or []:
-        require_column(frame, column, source)
-        if column == target:
-            raise InputError(f"column {column!r} is the target and cannot be dropped as well")
-    return frame.drop(drop or [])
+def remaining_columns(columns: list[str], target: str, drop: Collection[str], source: str) -> list[str]:
+    """Return the columns that are neither the target nor to be dropped.
+
+    Raises
+    ------
+    InputError
+        If one of those that are named is not there, the target is to be dropped, or a name cannot be used.
+    """
+    refuse_names(columns, source, drop)
+    require_columns(columns, [target, *drop], source)
+    if target in drop:
+        raise InputError(f"column {target!r} is the target and cannot be dropped as well")
+    left_out = {target, *drop}
+    return [name for name in columns if name not in left_out]

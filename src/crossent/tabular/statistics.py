@@ -17,9 +17,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .columns import KINDS, Kind, first_kind, possible_kinds, read_column, refuse_type
+from .columns import KINDS, Kind, count_words, first_kind, possible_kinds, read_column, refuse_type
 from .errors import InputError
-from .preprocessing import MAX_CATEGORIES, CategoryColumn, NumberColumn, Preprocessing, category_notes
+from .preprocessing import CategoryColumn, NumberColumn, Preprocessing, category_notes, no_value_notes
 
 MAX_DISTINCT = 100_000
 """Words of one column that are counted; a column of more is an identifier."""
@@ -38,8 +38,7 @@ class TableStatistics:
 
     def __init__(self, schema: dict[str, pl.DataType]) -> None:
         self._columns = [_Column(name, type_) for name, type_ in schema.items()]
-        self._numbers = _Numbers([c.name for c in self._columns if c.typed])
-        self.missing_cells = 0
+        self._training_rows = self._sampled_rows = 0
 
     def add(self, frame: pl.DataFrame, training: Mask, sampled: Mask, first_row: int) -> None:
         """Take in a piece: all rows say of what kind a column is, the training rows all else, some of them medians.
@@ -50,7 +49,8 @@ class TableStatistics:
             If a cell of a column of numbers is NaN or infinite, or a column cannot be used.
         """
         sampled = sampled & training
-        typed = []
+        self._training_rows += int(np.count_nonzero(training))
+        self._sampled_rows += int(np.count_nonzero(sampled))
         undecided = [column for column in self._columns if len(column.kinds) > 1]
         allowed = possible_kinds(frame[[column.name for column in undecided]])
         for column, kinds in zip(undecided, allowed, strict=True):
@@ -59,16 +59,10 @@ class TableStatistics:
         for column, series in zip(self._columns, in_order.iter_columns(), strict=True):
             refuse_type(series)
             numbers = column.read_numbers(series, first_row)
-            if column.typed:
-                typed.append(numbers)
-                continue
             if numbers is not None:
-                column.numbers.add([numbers], training, sampled)
-            words = read_column(series, "categories")
-            column.missing_words += words.null_count()
-            column.count(words.filter(pl.Series(training)))
-        if typed:
-            self._numbers.add(typed, training, sampled)
+                column.numbers.add(numbers.to_numpy().astype(np.float64), training, sampled)  # null: NaN
+            if not column.is_typed:
+                column.count(read_column(series, "categories"), training)
 
     def preprocessing(self) -> Preprocessing:
         """Return what was learned.
@@ -79,91 +73,70 @@ class TableStatistics:
             If a column of numbers holds an infinite one or some that are too large to standardise, or another
             column more than `MAX_DISTINCT` different words.
         """
-        typed = {number.name: number for number in self._numbers.finish()}
         numbers, categories = [], []
         for column in self._columns:
-            if column.kind == "numbers":
-                if column.refusal is not None:
-                    raise column.refusal
-                self.missing_cells += column.missing_numbers
-                numbers.append(typed[column.name] if column.typed else column.numbers.finish()[0])
-            else:
-                self.missing_cells += column.missing_words
+            if column.kind != "numbers":
                 categories.append(column.category())
+            elif column.refusal is not None:
+                raise column.refusal
+            else:
+                numbers.append(column.numbers.learned(column.name))
         return Preprocessing(tuple(numbers), tuple(categories))
 
-    def notes(self, preprocessing: Preprocessing, training_rows: int) -> list[str]:
+    @property
+    def missing_cells(self) -> int:
+        """How many cells of the columns have no value."""
+        return sum(c.missing_numbers if c.kind == "numbers" else c.missing_words for c in self._columns)
+
+    def notes(self, preprocessing: Preprocessing) -> list[str]:
         """Return what a person should know about the columns."""
         counted = [column.counts for column in self._columns if column.kind != "numbers"]
         notes = [
             note
             for column, counts in zip(preprocessing.categories, counted, strict=True)
-            for note in category_notes(column, pl.Series([*counts], dtype=pl.String), training_rows, "training rows")
-        ]
-        filled = [c.name for c in self._columns if c.kind == "numbers" and c.missing_numbers]
-        if filled and not self._numbers.sampled_all:
-            notes.append(
-                f"missing numbers were filled in with medians of {self._numbers.sampled_rows:,} training rows, drawn "
-                "by the seed"
+            for note in category_notes(
+                column, pl.Series([*counts], dtype=pl.String), self._training_rows, "training rows"
             )
-        empty = [c.name for c in preprocessing.categories if not c.categories]
-        without = self._without_value()
-        empty += [number.name for number in preprocessing.numbers if number.name in without]
-        return notes + [f"column {name!r} has no value in the training part and has no influence" for name in empty]
-
-    def _without_value(self) -> set[str]:
-        groups = [self._numbers, *(c.numbers for c in self._columns if c.kind == "numbers" and not c.typed)]
-        return {name for group in groups for name in group.empty}
-
-
-# How many values, their mean, and their sum of squared deviations from it.
-Moments = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+        ]
+        numbers = [column for column in self._columns if column.kind == "numbers"]
+        if any(column.missing_numbers for column in numbers) and self._sampled_rows < self._training_rows:
+            rows = f"{self._sampled_rows:,} training rows"
+            notes.append(f"missing numbers were filled in with medians of {rows}, drawn by the seed")
+        return notes + no_value_notes(preprocessing, [c.name for c in numbers if not c.numbers.count])
 
 
 class _Numbers:
-    """Columns of numbers, together."""
+    """The numbers of a column: how many, their mean, the sum of their squared deviations from it, and a sample."""
 
-    def __init__(self, names: list[str]) -> None:
-        self._names = names
-        self._moments: Moments = (np.zeros(len(names)), np.zeros(len(names)), np.zeros(len(names)))
+    def __init__(self) -> None:
+        self._moments: Any = (0, 0.0, 0.0)
         self._rows = 0
         self._sample: list[NDArray[np.float64]] = []
-        self.empty: list[str] = []
 
-    def add(self, columns: list[pl.Series | None], training: Mask, sampled: Mask) -> None:
-        matrix = np.column_stack([c.to_numpy() for c in columns if c is not None]).astype(np.float64)  # null: NaN
-        self._sample.append(matrix[sampled])
-        rows = matrix[training]
+    @property
+    def count(self) -> int:
+        """How many rows have a number."""
+        return int(self._moments[0])
+
+    def add(self, numbers: NDArray[np.float64], training: Mask, sampled: Mask) -> None:
+        """Take in a piece of the column, in which NaN is no number."""
+        self._sample.append(_known(numbers[sampled]))
+        rows = numbers[training]
         self._rows += len(rows)
+        known = _known(rows)
         with np.errstate(over="ignore", invalid="ignore"):  # refused at the end, by name
-            counts = np.count_nonzero(~np.isnan(rows), axis=0).astype(np.float64)
-            means = np.nansum(rows, axis=0) / np.maximum(counts, 1)
-            self._moments = _merged(self._moments, (counts, means, np.nansum((rows - means) ** 2, axis=0)))
+            mean = known.sum() / max(len(known), 1)
+            self._moments = _merged(self._moments, (len(known), mean, np.sum((known - mean) ** 2)))
 
-    @property
-    def sampled_rows(self) -> int:
-        return sum(map(len, self._sample))
-
-    @property
-    def sampled_all(self) -> bool:
-        return self.sampled_rows == self._rows
-
-    def finish(self) -> list[NumberColumn]:
-        if not self._names:
-            return []
-        sample = np.concatenate(self._sample)
-        return [self._column(j, name, sample[:, j]) for j, name in enumerate(self._names)]
-
-    def _column(self, j: int, name: str, sample: NDArray[np.float64]) -> NumberColumn:
-        count, mean, spread = (moment[j] for moment in self._moments)
+    def learned(self, name: str) -> NumberColumn:
+        """Return what is done to the column, in which the median stands in the place of what is missing."""
+        count, mean, _ = self._moments
         if count == 0:
-            self.empty.append(name)
             return NumberColumn(name, 0.0, 0.0, 1.0)
-        known = sample[~np.isnan(sample)]
-        median = float(np.median(known)) if len(known) else float(mean)
+        sample = np.concatenate(self._sample)
+        median = float(np.median(sample)) if len(sample) else float(mean)
         with np.errstate(over="ignore", invalid="ignore"):
-            filled = (self._rows - count, np.float64(median), np.float64(0))  # the median stands in the place of others
-            _, mean, spread = _merged((count, mean, spread), filled)
+            _, mean, spread = _merged(self._moments, (self._rows - count, np.float64(median), np.float64(0)))
             variance = spread / self._rows
             rounding = self._rows * np.finfo(np.float64).eps
             constant = variance <= rounding * variance + (mean * rounding) ** 2
@@ -172,10 +145,14 @@ class _Numbers:
         return NumberColumn(name, median, float(mean), 1.0 if constant else math.sqrt(variance))
 
 
+def _known(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    return numbers[~np.isnan(numbers)]
+
+
 def _merged(one: Any, other: Any) -> Any:
     """Return the moments of two groups of values together."""
     (count, mean, spread), (more, other_mean, other_spread) = one, other
-    share = more / np.maximum(count + more, 1)
+    share = more / max(count + more, 1)
     apart = other_mean - mean
     return count + more, mean + share * apart, spread + other_spread + count * share * apart**2
 
@@ -188,13 +165,15 @@ class _Column:
     type: pl.DataType
     counts: Counter[str | None] = field(default_factory=Counter)
     kinds: set[Kind] = field(default_factory=lambda: {*KINDS})
+    numbers: _Numbers = field(default_factory=_Numbers)
     missing_numbers: int = 0
     missing_words: int = 0
     refusal: InputError | None = None  # of the first number that is none, in text that may turn out to be words
 
-    def __post_init__(self) -> None:
-        self.numbers = _Numbers([self.name])
-        self.typed = self.type.is_numeric() or self.type == pl.Null
+    @property
+    def is_typed(self) -> bool:
+        """Whether the file says that the column is of numbers."""
+        return self.type.is_numeric() or self.type == pl.Null
 
     @property
     def kind(self) -> Kind:
@@ -215,32 +194,22 @@ class _Column:
         self.missing_numbers += numbers.null_count()
         return numbers
 
-    def count(self, text: pl.Series) -> None:
+    def count(self, words: pl.Series, training: Mask) -> None:
         """Count words, None for a missing one; columns of numbers written as text have many, and lose count."""
+        self.missing_words += words.null_count()
         if len(self.counts) <= MAX_DISTINCT:
-            values = text.value_counts(name="rows")
-            self.counts.update(dict(zip(values[self.name].to_list(), values["rows"].to_list(), strict=True)))
+            self.counts.update(count_words(words.filter(pl.Series(training))))
 
     def category(self) -> CategoryColumn:
-        """Return what scikit-learn's imputer and encoder make of these counts."""
+        """Return what is learned of the words counted."""
         if len(self.counts) > MAX_DISTINCT:
             raise InputError(
                 f"column {self.name!r} has more than {MAX_DISTINCT:,} different values: leave it out with --drop"
             )
-        counts = {word: rows for word, rows in self.counts.items() if word is not None}
+        counts = self.counts
         if self.kind == "booleans":
-            spelled = Counter[str]()
-            for word, truth in zip(counts, read_column(pl.Series([*counts], dtype=pl.String), "booleans"), strict=True):
-                spelled[truth] += counts[word]
-            counts = dict(spelled)
-        if not counts:
-            return CategoryColumn(self.name, "", (), False, self.kind)
-        most = max(counts.values())
-        fill = min(word for word, rows in counts.items() if rows == most)
-        counts[fill] += self.counts.get(None, 0)
-        words = sorted(counts)
-        if len(words) <= MAX_CATEGORIES:
-            return CategoryColumn(self.name, fill, tuple(words), False, self.kind)
-        by_rows = np.argsort([counts[word] for word in words], kind="stable")
-        kept = sorted(by_rows[-(MAX_CATEGORIES - 1) :])
-        return CategoryColumn(self.name, fill, tuple(words[i] for i in kept), True, self.kind)
+            words = [word for word in counts if word is not None]
+            counts = Counter({None: counts[None]})
+            for word, truth in zip(words, read_column(pl.Series(words, dtype=pl.String), "booleans"), strict=True):
+                counts[truth] += self.counts[word]
+        return CategoryColumn.learned(self.name, counts, self.kind)

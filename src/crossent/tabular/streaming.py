@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,18 +23,17 @@ import crossent as ce
 
 from ..regression.data.parquet import ParquetTable
 from ..regression.data.streaming import WINDOW_BYTES, RowSource, even_boundaries, read_ahead
-from ..sklearn import SoftmaxRegression
 from .calibrating import cautious_temperature
-from .columns import as_text, refuse_names
-from .errors import InputError, name_list
+from .columns import as_text
+from .errors import InputError
 from .file_sizes import fits, table_bytes
+from .fitting import DEFAULTS, FitOptions, build_model, optimiser_summary, require_inputs, run
 from .labels import check_classes, check_labels, encode_labels, label_notes, no_labels
 from .model import Model
 from .preprocessing import Preprocessing
 from .reading import exists
 from .results import Calibration, DataSummary, TrainedModel
 from .statistics import MAX_DISTINCT, TableStatistics
-from .training import build_model, fit_estimator, optimiser_summary
 
 MEMORY_SHARE = 1 / 8
 """A table in memory becomes a matrix, of which the training rows are copied: larger ones are streamed."""
@@ -66,29 +65,23 @@ def should_stream(source: str) -> bool:
 def fit_parquet(
     source: str,
     target: str,
+    options: FitOptions = DEFAULTS,
     *,
-    drop: list[str] | None = None,
-    test_size: float = 0.25,
-    calibration_size: float = 0.0,
-    seed: int = 0,
-    strength: float = 1.0,
-    tolerance: float = 1e-4,
-    max_iter: int = 1000,
-    callback: Callable[[dict[str, Any]], None] | None = None,
-    checkpoint: Path | None = None,
-    checkpoint_interval: float = 60.0,
     window_bytes: int = WINDOW_BYTES,
 ) -> TrainedModel:
     """Train a softmax regression on Parquet files that are never in memory as a whole.
+
+    Rows are drawn for the test part and, from the others, for the calibration part, independently of each other and of
+    their classes.
 
     Parameters
     ----------
     source : str
         A Parquet file, a folder of them, or a pattern.
-    target, drop, seed, strength, tolerance, max_iter, callback, checkpoint, checkpoint_interval
-        As `fit_table` takes them.
-    test_size, calibration_size : float
-        As `fit_table` takes them, but rows are drawn independently of each other and of their classes.
+    target : str
+        The column of labels.
+    options : FitOptions
+        Not to sweep.
     window_bytes : int
         About how much of the table, as a matrix, to hold at a time.
 
@@ -97,59 +90,41 @@ def fit_parquet(
     InputError
         If the table cannot be learned from, with the reason in one sentence.
     """
-    if not 0 < test_size < 1:
-        raise InputError(f"the test part must be a share of the rows between 0 and 1, and is {test_size}")
-    if not 0 <= calibration_size < 1:
+    if not 0 <= options.calibration_size < 1:
         raise InputError(
-            f"the calibration part must be a share of the rows from 0 to below 1, and is {calibration_size}"
+            f"the calibration part must be a share of the rows from 0 to below 1, and is {options.calibration_size}"
         )
+    seed = options.seed
     with as_input_errors():
-        table = _Table(source, target, drop or [], window_bytes)
+        table = _Table(source, target, options, window_bytes)
         classes, codes = table.labels()
-        part = draw_parts(table.num_rows, test_size, calibration_size, seed)
+        part = draw_parts(table.num_rows, options.test_size, options.calibration_size, seed)
         counts = [np.bincount(codes[part == which], minlength=len(classes)) for which in (TRAINING, CALIBRATING, TEST)]
-        notes: list[str] = []
-        _check_parts(classes, counts[TRAINING], counts[TEST], test_size)
-        statistics = table.statistics(part == TRAINING, seed)
-        preprocessing = statistics.preprocessing()
-        if not preprocessing.input_names:
-            raise InputError(f"no column of {source!r} holds a value in the training part")
-        rows = _PreprocessedRows(table, preprocessing, window_bytes)
+        _check_parts(classes, counts[TRAINING], counts[TEST], options.test_size)
         training = part == TRAINING
-        estimator = SoftmaxRegression(
-            strength,
-            tol=tolerance,
-            max_iter=max_iter,
-            callback=callback,
-            checkpoint=checkpoint,
-            checkpoint_interval=checkpoint_interval,
-        )
-        warned = fit_estimator(estimator, rows[training], codes[training])
+        statistics = table.statistics(training, seed)
+        preprocessing = statistics.preprocessing()
+        require_inputs(preprocessing, source)
+        rows = _PreprocessedRows(table, preprocessing, window_bytes)
+        estimator = options.estimator()
+        warned = run(estimator, rows[training], codes[training])
         kept = _Kept(part, seed, len(classes))
-        plain = build_model(preprocessing, estimator, None, classes, target, {})
-        loss, cells = kept.collect(rows, plain, codes, keep_cells=True)
+        account = options.account(source, counts[TRAINING])
+        model = build_model(preprocessing, estimator, None, classes, target, account)
+        loss, cells = kept.collect(rows, model, codes, keep_cells=True)
         calibration = None
         if len(kept.calibrating):
             best, temperature = cautious_temperature(kept.calibrating_logits, codes[kept.calibrating])
             calibration = Calibration(kept.calibrating, folds=1, best=best, temperature=temperature)
-        model = build_model(
-            preprocessing,
-            estimator,
-            calibration,
-            classes,
-            target,
-            {
-                "source": source,
-                "training_rows": int(counts[TRAINING].sum()),
-                "class_counts": counts[TRAINING].tolist(),
-                "C": strength,
-                "tolerance": tolerance,
-                "seed": seed,
-                "test_size": test_size,
-            },
-        )
-        if calibration is not None and calibration.temperature != 1.0:
-            loss, _ = kept.collect(rows, model, codes)
+            model = build_model(preprocessing, estimator, calibration, classes, target, account)
+            if temperature != 1.0:
+                loss, _ = kept.collect(rows, model, codes)
+    notes = [
+        f"read window by window ({rows.num_windows} of them), never in memory as a whole",
+        *label_notes(classes, target),
+        *statistics.notes(preprocessing),
+        *warned,
+    ]
     test_rows = int(counts[TEST].sum())
     if len(kept.judged) < test_rows:
         notes.append(f"the report judges {len(kept.judged):,} of the {test_rows:,} test rows, drawn by the seed")
@@ -169,16 +144,8 @@ def fit_parquet(
         test=kept.judged,
         test_codes=codes[kept.judged].astype(np.intp),
         test_logits=kept.judged_logits,
-        **optimiser_summary(estimator),
-        tolerance=tolerance,
-        seed=seed,
-        notes=[
-            f"read window by window ({rows.num_windows} of them), never in memory as a whole",
-            *label_notes(classes, target),
-            *statistics.notes(preprocessing, int(counts[TRAINING].sum())),
-            *warned,
-            *notes,
-        ],
+        **optimiser_summary(estimator, options),
+        notes=notes,
         calibration=calibration,
     )
 
@@ -197,21 +164,10 @@ def as_input_errors() -> Generator[None]:
 class _Table:
     """The feature and target columns of Parquet files, in windows."""
 
-    def __init__(self, source: str, target: str, drop: list[str], window_bytes: int) -> None:
+    def __init__(self, source: str, target: str, options: FitOptions, window_bytes: int) -> None:
         self._table = ParquetTable(source)
-        self._source, self._target = source, target
-        schema = self._table.schema
-        for name in (target, *drop):
-            if name not in schema:
-                raise InputError(
-                    f"there is no column {name!r} in {source!r}; its columns are {name_list(list(schema))}"
-                )
-        if target in drop:
-            raise InputError(f"column {target!r} is the target and cannot be dropped as well")
-        self._features = {name: type_ for name, type_ in schema.items() if name != target and name not in drop}
-        if not self._features:
-            raise InputError(f"{source!r} has no column beside {target!r} to learn from")
-        refuse_names([target, *self._features], source)
+        self._target = target
+        self._features = options.features([*self._table.schema], target, source)
         self.num_rows = self._table.num_rows
         self._boundaries = even_boundaries((self.num_rows, len(self._features)), np.float64, window_bytes)
 
@@ -249,9 +205,9 @@ class _Table:
 
     def statistics(self, training: NDArray[np.bool_], seed: int) -> TableStatistics:
         """Return what one pass over the features tells."""
-        statistics = TableStatistics(self._features)
+        statistics = TableStatistics({name: self._table.schema[name] for name in self._features})
         sampled = max(1, MEDIAN_CELLS // len(self._features)) / max(1, int(training.sum()))
-        for start, frame in self._frames(list(self._features)):
+        for start, frame in self._frames(self._features):
             stop = start + frame.height
             chosen = hashed_shares(start, stop, seed, _TO_SAMPLE) < sampled
             statistics.add(frame, training[start:stop], chosen, start)

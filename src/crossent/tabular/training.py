@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,43 +19,18 @@ import crossent as ce
 from ..sklearn import SoftmaxRegression, SoftmaxRegressionCV
 from ..sklearn.path import DEFAULT_CS
 from .calibrating import cross_fit
-from .columns import refuse_names
 from .errors import InputError
+from .fitting import DEFAULTS, FitOptions, build_model, optimiser_summary, require_inputs, run
 from .labels import check_classes, encode_labels, label_notes
-from .model import Model
-from .preprocessing import Preprocessing, category_notes
-from .reading import drop_columns, require_column
+from .preprocessing import Preprocessing, category_notes, no_value_notes
 from .results import Calibration, DataSummary, TrainedModel
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainedTable(TrainedModel):
-    """A model trained on a table in memory, with the table. Rows are counted from 0 in the table as read."""
-
-    frame: pl.DataFrame
-    codes: NDArray[np.intp]  # class index of every row
-    training: NDArray[np.intp]  # row numbers
-    training_losses: NDArray[np.float64]  # nats, one per training row
-
-
-def fit_table(
-    frame: pl.DataFrame,
-    source: str,
-    target: str,
-    *,
-    drop: list[str] | None = None,
-    test_size: float = 0.25,
-    calibration_size: float = 0.0,
-    seed: int = 0,
-    strength: float = 1.0,
-    tolerance: float = 1e-4,
-    max_iter: int = 1000,
-    sweep: bool = False,
-    callback: Callable[[dict[str, Any]], None] | None = None,
-    checkpoint: Path | None = None,
-    checkpoint_interval: float = 60.0,
-) -> TrainedTable:
+def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions = DEFAULTS) -> TrainedModel:
     """Train a softmax regression on a table.
+
+    The rows held out have each class in proportion. A temperature comes from a cross-fit (`cross_fit`), of whose folds
+    `calibration_size` is the share; the model itself is trained on all training rows.
 
     Parameters
     ----------
@@ -66,119 +40,57 @@ def fit_table(
         Where the table came from, for messages and the report.
     target : str
         The column of labels.
-    drop : list of str, optional
-        Columns to leave out.
-    test_size : float
-        Share of the rows to hold out, each class in proportion.
-    calibration_size : float
-        Share of the training rows in a fold of the cross-fit that finds a temperature (`cross_fit`); 0 calibrates
-        nothing. The model itself is trained on all training rows.
-    seed : int
-        Seed of the splits. The same seed gives the same model.
-    strength : float
-        The estimator's C: the weight of the losses beside ½‖W‖².
-    tolerance, max_iter : float, int
-        When the optimiser stops: relative duality gap, iterations.
-    sweep : bool
-        Choose C by cross-validation on the training part, from a range of values; `strength` is then not used.
-    callback : callable, optional
-        Called with every entry of the optimiser's history; in a sweep the entry also says which fit it is of, from 1
-        ("fit"), and of how many ("fits").
-    checkpoint, checkpoint_interval : path, float
-        As the estimator takes them; a sweep has none.
+    options : FitOptions
 
     Raises
     ------
     InputError
         If the table cannot be learned from, with the reason in one sentence.
     """
-    refuse_names(frame.columns, source, drop)
-    labels = require_column(frame, target, source)
-    features = drop_columns(frame, drop, target, source).drop(target)
-    if features.width == 0:
-        raise InputError(f"{source!r} has no column beside {target!r} to learn from")
-    classes, codes = encode_labels(labels)
-    check_classes(classes, np.bincount(codes, minlength=len(classes)), labels)
-    training, test = _split(codes, len(classes), test_size, seed)
+    features = frame.select(options.features(frame.columns, target, source))
+    classes, codes = encode_labels(frame[target])
+    counts = np.bincount(codes, minlength=len(classes))
+    check_classes(classes, counts, frame[target])
+    training, test = _split(codes, len(classes), options.test_size, options.seed)
     preprocessing = Preprocessing.fit(features, training)
-    if not preprocessing.input_names:
-        raise InputError(f"no column of {source!r} holds a value in the training part")
+    require_inputs(preprocessing, source)
     cells = preprocessing.read(features, source)
     matrix = preprocessing.encode(cells)
-
-    common: dict[str, Any] = {"tol": tolerance, "max_iter": max_iter, "callback": callback}
-    if sweep:
-        folds = _folds(codes[training])
-        if callback is not None:
-            common["callback"] = _count_fits(callback, folds * DEFAULT_CS + 1)  # the last is to all training rows
-        estimator = SoftmaxRegressionCV(DEFAULT_CS, cv=folds, **common)
-    else:
-        kept: dict[str, Any] = {"checkpoint": checkpoint, "checkpoint_interval": checkpoint_interval}
-        estimator = SoftmaxRegression(strength, **common, **kept)
-    warned = fit_estimator(estimator, matrix[training], codes[training])
-    if isinstance(estimator, SoftmaxRegressionCV):
-        strength = float(estimator.C_)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the fold models, which only lend their logits
-        warnings.filterwarnings("error", ".*interrupted after", ConvergenceWarning)
-        try:
-            calibration, calibration_notes = cross_fit(
-                lambda: SoftmaxRegression(strength, tol=tolerance, max_iter=max_iter),
-                matrix,
-                codes,
-                training,
-                calibration_size,
-                seed,
-            )
-        except ConvergenceWarning as error:
-            raise KeyboardInterrupt from error
     chosen: list[str] = []
-    if isinstance(estimator, SoftmaxRegressionCV):
+    if options.sweep:
+        estimator = _sweep(codes[training], options)
+        warned = run(estimator, matrix[training], codes[training])
+        options = replace(options, strength=float(estimator.C_))
         tried = f"{len(estimator.Cs_)} values from {estimator.Cs_[0]:g} to {estimator.Cs_[-1]:g}"
-        chosen = [f"C = {strength:.3g} has the least held-out log-loss of {tried} ({len(estimator.losses_)} folds)"]
-    model = build_model(
-        preprocessing,
-        estimator,
-        calibration,
-        classes,
-        target,
-        {
-            "source": source,
-            "training_rows": len(training),
-            "class_counts": np.bincount(codes[training], minlength=len(classes)).tolist(),
-            "C": strength,
-            "tolerance": tolerance,
-            "seed": seed,
-            "test_size": test_size,
-        },
-    )
+        folds = len(estimator.losses_)
+        chosen = [f"C = {options.strength:.3g} has the least held-out log-loss of {tried} ({folds} folds)"]
+    else:
+        estimator = options.estimator()
+        warned = run(estimator, matrix[training], codes[training])
+    calibration, calibration_notes = _calibrate(matrix, codes, training, options)
+    training_counts = np.bincount(codes[training], minlength=len(classes))
+    account = options.account(source, training_counts)
+    model = build_model(preprocessing, estimator, calibration, classes, target, account)
     logits = model.logits_of(matrix)
-    losses = np.asarray(ce.cross_entropy(logits[training], codes[training], reduction="none"))
-    others = frame.drop(target)
     used = set(preprocessing.column_names)
-    return TrainedTable(
+    others = frame.drop(target)
+    return TrainedModel(
         model=model,
         source=source,
         data=DataSummary(
             rows=frame.height,
             unused_columns=[name for name in others.columns if name not in used],
             missing_cells=sum(series.null_count() for series in cells.iter_columns()),
-            class_counts=np.bincount(codes, minlength=len(classes)),
-            training_counts=np.bincount(codes[training], minlength=len(classes)),
+            class_counts=counts,
+            training_counts=training_counts,
             test_rows=len(test),
-            training_loss=float(np.mean(losses)),
+            training_loss=float(np.mean(ce.cross_entropy(logits[training], codes[training], reduction="none"))),
             cells=others[test],
         ),
-        frame=frame,
-        codes=codes,
-        training=training,
         test=test,
         test_codes=codes[test],
         test_logits=logits[test],
-        training_losses=losses,
-        **optimiser_summary(estimator),
-        tolerance=tolerance,
-        seed=seed,
+        **optimiser_summary(estimator, options),
         notes=[
             *chosen,
             *label_notes(classes, target),
@@ -190,64 +102,36 @@ def fit_table(
     )
 
 
-def fit_estimator(estimator: SoftmaxRegression, X: Any, codes: NDArray[Any]) -> list[str]:
-    """Fit, and return the first lines of what the estimator warns of.
-
-    Raises
-    ------
-    InputError
-        If the estimator refuses the data.
-    KeyboardInterrupt
-        If it was interrupted: it keeps its best coefficients, but a file of half a training is not wanted.
-    """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            estimator.fit(X, codes)
-        except ValueError as error:
-            raise InputError(str(error)) from error
-    if any("interrupted after" in str(warning.message) for warning in caught):
-        raise KeyboardInterrupt
-    return [str(warning.message).splitlines()[0] for warning in caught]
-
-
-def build_model(
-    preprocessing: Preprocessing,
-    estimator: SoftmaxRegression,
-    calibration: Calibration | None,
-    classes: list[str],
-    target: str,
-    training: dict[str, Any],
-) -> Model:
-    """Return the model of a fitted estimator, its coefficients divided by the temperature."""
-    temperature = 1.0 if calibration is None else calibration.temperature
-    if calibration is not None:
-        training = {**training, "temperature": temperature, "calibration_rows": len(calibration.rows)}
-    return Model(
-        preprocessing,
-        np.asarray(estimator.coef_, dtype=np.float64) / temperature,
-        np.asarray(estimator.intercept_, dtype=np.float64) / temperature,
-        tuple(classes),
-        target,
-        training,
+def _sweep(codes: NDArray[np.intp], options: FitOptions) -> SoftmaxRegressionCV:
+    """Return an estimator that chooses C, for rows of these classes."""
+    folds, callback = _folds(codes), options.callback
+    if callback is not None:
+        callback = _count_fits(callback, folds * DEFAULT_CS + 1)  # the last is to all training rows
+    return SoftmaxRegressionCV(
+        DEFAULT_CS, cv=folds, tol=options.tolerance, max_iter=options.max_iter, callback=callback
     )
 
 
-def optimiser_summary(estimator: SoftmaxRegression) -> dict[str, Any]:
-    """Return how a fit went, as fields of `TrainedModel`."""
-    gap = float(estimator.duality_gap_)
-    return {
-        "history": [dict(entry) for entry in estimator.history_],
-        "duality_gap": gap if math.isfinite(gap) else None,
-        "iterations": int(np.max(estimator.n_iter_)),
-    }
+def _calibrate(
+    matrix: NDArray[np.float64], codes: NDArray[np.intp], training: NDArray[np.intp], options: FitOptions
+) -> tuple[Calibration | None, list[str]]:
+    """Return what `cross_fit` does; an interruption of one of its models ends the program as usual."""
+
+    def make() -> SoftmaxRegression:
+        return SoftmaxRegression(options.strength, tol=options.tolerance, max_iter=options.max_iter)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the fold models, which only lend their logits
+        warnings.filterwarnings("error", ".*interrupted after", ConvergenceWarning)
+        try:
+            return cross_fit(make, matrix, codes, training, options.calibration_size, options.seed)
+        except ConvergenceWarning as error:
+            raise KeyboardInterrupt from error
 
 
 def _split(
     codes: NDArray[np.intp], num_classes: int, test_size: float, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    if not 0 < test_size < 1:
-        raise InputError(f"the test part must be a share of the rows between 0 and 1, and is {test_size}")
     held_out = math.ceil(len(codes) * test_size)
     if min(held_out, len(codes) - held_out) < num_classes:
         raise InputError(
@@ -295,8 +179,6 @@ def _notes(cells: pl.DataFrame, preprocessing: Preprocessing, training: NDArray[
         for column, words in zip(preprocessing.categories, categories, strict=True)
         for note in category_notes(column, words.unique(), cells.height)
     ]
-    empty = [c.name for c in preprocessing.categories if not c.categories]
     incomplete = [series for series in numbers if series.null_count()]
-    empty += [series.name for series in incomplete if series.gather(training).null_count() == len(training)]
-    notes += [f"column {name!r} has no value in the training part and has no influence" for name in empty]
-    return notes
+    empty = [series.name for series in incomplete if series.gather(training).null_count() == len(training)]
+    return notes + no_value_notes(preprocessing, empty)

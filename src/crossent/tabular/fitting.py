@@ -1,0 +1,156 @@
+"""What both fits of a table share: what is asked for, the optimiser's run, and the model that comes of it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..sklearn import SoftmaxRegression
+from .errors import InputError
+from .model import Model
+from .preprocessing import Preprocessing
+from .reading import remaining_columns
+from .results import Calibration
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """What is asked of a fit.
+
+    Attributes
+    ----------
+    drop : collection of str
+        Columns to leave out.
+    test_size : float
+        Share of the rows to hold out.
+    calibration_size : float
+        Share of the rows that find a temperature, of rows that each fit chooses; 0 calibrates nothing.
+    seed : int
+        Seed of the splits. The same seed gives the same model.
+    strength : float
+        The estimator's C: the weight of the losses beside ½‖W‖².
+    tolerance, max_iter : float, int
+        When the optimiser stops: relative duality gap, iterations.
+    sweep : bool
+        Choose C by cross-validation on the training part, from a range of values; `strength` is then not used.
+    callback : callable, optional
+        Called with every entry of the optimiser's history; in a sweep the entry also says which fit it is of, from 1
+        ("fit"), and of how many ("fits").
+    checkpoint, checkpoint_interval : path, float
+        As the estimator takes them; a sweep has none.
+    """
+
+    drop: Collection[str] = ()
+    test_size: float = 0.25
+    calibration_size: float = 0.0
+    seed: int = 0
+    strength: float = 1.0
+    tolerance: float = 1e-4
+    max_iter: int = 1000
+    sweep: bool = False
+    callback: Callable[[dict[str, Any]], None] | None = None
+    checkpoint: Path | None = None
+    checkpoint_interval: float = 60.0
+
+    def estimator(self) -> SoftmaxRegression:
+        """Return the estimator that is asked for where nothing is swept."""
+        return SoftmaxRegression(
+            self.strength,
+            tol=self.tolerance,
+            max_iter=self.max_iter,
+            callback=self.callback,
+            checkpoint=self.checkpoint,
+            checkpoint_interval=self.checkpoint_interval,
+        )
+
+    def features(self, columns: list[str], target: str, source: str) -> list[str]:
+        """Return the columns to learn from, if the shares of the rows are such and there is a column to learn from."""
+        if not 0 < self.test_size < 1:
+            raise InputError(f"the test part must be a share of the rows between 0 and 1, and is {self.test_size}")
+        features = remaining_columns(columns, target, self.drop, source)
+        if not features:
+            raise InputError(f"{source!r} has no column beside {target!r} to learn from")
+        return features
+
+    def account(self, source: str, training_counts: NDArray[np.intp]) -> dict[str, Any]:
+        """Return what a model file says of its training."""
+        return {
+            "source": source,
+            "training_rows": int(training_counts.sum()),
+            "class_counts": training_counts.tolist(),
+            "C": self.strength,
+            "tolerance": self.tolerance,
+            "seed": self.seed,
+            "test_size": self.test_size,
+        }
+
+
+DEFAULTS = FitOptions()
+
+
+def require_inputs(preprocessing: Preprocessing, source: str) -> None:
+    """Refuse a table from which nothing can be learned."""
+    if not preprocessing.input_names:
+        raise InputError(f"no column of {source!r} holds a value in the training part")
+
+
+def run(estimator: SoftmaxRegression, X: Any, codes: NDArray[Any]) -> list[str]:
+    """Fit, and return the first lines of what the estimator warns of.
+
+    Raises
+    ------
+    InputError
+        If the estimator refuses the data.
+    KeyboardInterrupt
+        If it was interrupted: it keeps its best coefficients, but a file of half a training is not wanted.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            estimator.fit(X, codes)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+    if any("interrupted after" in str(warning.message) for warning in caught):
+        raise KeyboardInterrupt
+    return [str(warning.message).splitlines()[0] for warning in caught]
+
+
+def build_model(
+    preprocessing: Preprocessing,
+    estimator: SoftmaxRegression,
+    calibration: Calibration | None,
+    classes: list[str],
+    target: str,
+    account: dict[str, Any],
+) -> Model:
+    """Return the model of a fitted estimator, its coefficients divided by the temperature."""
+    temperature = 1.0 if calibration is None else calibration.temperature
+    if calibration is not None:
+        account = {**account, "temperature": temperature, "calibration_rows": len(calibration.rows)}
+    return Model(
+        preprocessing,
+        np.asarray(estimator.coef_, dtype=np.float64) / temperature,
+        np.asarray(estimator.intercept_, dtype=np.float64) / temperature,
+        tuple(classes),
+        target,
+        account,
+    )
+
+
+def optimiser_summary(estimator: SoftmaxRegression, options: FitOptions) -> dict[str, Any]:
+    """Return how a fit went, as fields of `TrainedModel`."""
+    gap = float(estimator.duality_gap_)
+    return {
+        "history": [dict(entry) for entry in estimator.history_],
+        "duality_gap": gap if math.isfinite(gap) else None,
+        "iterations": int(np.max(estimator.n_iter_)),
+        "tolerance": options.tolerance,
+        "seed": options.seed,
+    }
