@@ -15,28 +15,26 @@ from laws.tables import BY_NAME, LOSSES, LossCase, Problem, applies, problem
 from libraries import Library
 
 from crossent.core import composition, information
-from crossent.core.links import SigmoidRows
 from crossent.core.logit_maps import LogitMap
-from crossent.core.statistics import STATISTICS, Rows, Target
-from crossent.core.teachers import TeacherRows, TopKRows, TopKTarget
+from crossent.core.statistics import STATISTICS, Rows
+from crossent.core.target import Target, Teacher
 
 SETTINGS = ["hard", "soft", "weighted", "weighted-soft", "weighted-smoothed", "soft-smoothed", "masked"]
 
 
 def rows_of(library: Library, p: Problem) -> Rows:
     """The statistics of a softmax or sigmoid problem in a library's arrays."""
-    weight, z, target = p.options.get("weight"), p.logits, p.target
+    weight, target = p.options.get("weight"), p.target
     soft = target.dtype.kind == "f"
-    if p.link == "sigmoid":
-        z, target = z.ravel(), np.stack([1 - target.ravel(), target.ravel()], axis=-1) if soft else target.ravel()
     made = Target(
-        2 if p.link == "sigmoid" else z.shape[1],
+        p.logits.shape[1],
         labels=None if soft else library.array(target),
         soft=library.array(target) if soft else None,
         class_weight=None if weight is None else library.array(weight),
         label_smoothing=p.options.get("label_smoothing", 0.0),
+        link=p.link,
     )
-    return (SigmoidRows if p.link == "sigmoid" else Rows)(library.array(z), made)
+    return composition.rows_of(library.array(p.logits), made)
 
 
 @pytest.fixture(autouse=True)
@@ -103,8 +101,8 @@ def test_statistics_stay_in_their_library(library: Library) -> None:
 def test_top_k_teacher(library: Library) -> None:
     z = np.array([[0.3, -1.2, 2.5, 0.7], [1.0, 1.0, -2.0, 0.0]])
     indices, t = np.array([[2, 0], [3, 1]]), np.array([[0.6, 0.2], [0.5, 0.5]])
-    teacher = TopKTarget(4, library.array(indices), library.array(t), library.array(1 - t.sum(axis=1)))
-    rows = TopKRows(library.array(z), teacher, 2.0)
+    teacher = Teacher(library.array(indices), library.array(t), library.array(1 - t.sum(axis=1)))
+    rows: Any = composition.rows_of(library.array(z), Target(4, teacher=teacher, temperature=2.0))
     p = np.exp(z / 2) / np.exp(z / 2).sum(axis=1, keepdims=True)
     listed = np.take_along_axis(p, indices, axis=1)
     rest, left = 1 - listed.sum(axis=1), 1 - t.sum(axis=1)
@@ -121,7 +119,7 @@ def test_top_k_teacher(library: Library) -> None:
 def test_teacher(library: Library) -> None:
     z = np.array([[0.3, -1.2, 2.5, 0.7], [1.0, 1.0, -2.0, 0.0], [0.5, 1.0, 2.0, 3.0]])
     v = np.array([[1.3, 0.2, -9.5, 0.4], [1.0, 1.0, -2.0, 1e-9], [9.0, 1.0, 2.0, 3.0]])
-    rows = TeacherRows(library.array(z), library.array(v), 2.0)
+    rows: Any = composition.rows_of(library.array(z), Target(4, teacher=library.array(v), temperature=2.0))
     p, t = (np.exp(x / 2) / np.exp(x / 2).sum(axis=1, keepdims=True) for x in (z, v))
     exact = 4 * (t * np.log(t / p)).sum(axis=1)
     exact[1] = 1e-18 * t[1, 3] * (1 - t[1, 3]) / 2

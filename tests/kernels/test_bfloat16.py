@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import crossent as ce
+from crossent.core.target import Target
 from crossent.kernels import reference
-from crossent.numpy.heads.base import terms_table
 
 cpu = pytest.importorskip("crossent.kernels.cpu", reason="numba is not installed")
 
@@ -65,13 +65,14 @@ def test_hard_labels(num_classes: int, smoothing: float, scale: float) -> None:
     row_weight[20] = 0.0
     for loss in (ce.CrossEntropy(), ce.Focal(2.0) + ce.ZPenalty(0.1)):
         for weights in ((None, None), (class_weight, row_weight)):
-            arguments: tuple[Any, ...] = (weights[0], smoothing, terms_table(loss), scale, weights[1])
+            target = Target(num_classes, labels, class_weight=weights[0], label_smoothing=smoothing)
+            arguments: tuple[Any, ...] = (target, loss, scale, weights[1])
             narrow, wide = np.empty_like(bits), np.empty(bits.shape, np.float32)
-            found = cpu.softmax_value_grad(bits, labels, None, *arguments, narrow)
-            expected = cpu.softmax_value_grad(numbers_of(bits), labels, None, *arguments, wide)
+            found = cpu.row_losses(bits, *arguments, narrow)
+            expected = cpu.row_losses(numbers_of(bits), *arguments, wide)
             np.testing.assert_array_equal(found, expected)
             assert_same_numbers(narrow, bits_of(wide))
-            np.testing.assert_array_equal(cpu.softmax_value_grad(bits, labels, None, *arguments, None), expected)
+            np.testing.assert_array_equal(cpu.row_losses(bits, *arguments, None), expected)
     assert np.isfinite(expected).any()
 
 
@@ -97,12 +98,13 @@ def test_entries(loss: ce.Loss, num_classes: int) -> None:
     class_weight, row_weight, entry_weight = rng.random((2, num_classes)), rng.random(ROWS), rng.random(bits.shape)
     entry_weight[5:9] = 0.0
     for target in ((labels, None), (None, soft)):
-        for weights in ((None, None, None), (class_weight, row_weight, entry_weight)):
-            arguments: tuple[Any, ...] = (*target, weights[0], 0.1, terms_table(loss), 0.3, weights[1])
+        for weights in ((None, None), (class_weight, row_weight), (class_weight, entry_weight)):
+            asked = Target(num_classes, *target, class_weight=weights[0], label_smoothing=0.1, link="sigmoid")
+            arguments: tuple[Any, ...] = (asked, loss, 0.3, weights[1])
             narrow, wide = np.empty_like(bits), np.empty(bits.shape, np.float32)
             entries = np.empty((2, *bits.shape))
-            found = cpu.sigmoid_value_grad(bits, *arguments, narrow, entries[0], weights[2])
-            expected = cpu.sigmoid_value_grad(numbers_of(bits), *arguments, wide, entries[1], weights[2])
+            found = cpu.row_losses(bits, *arguments, narrow, entries[0])
+            expected = cpu.row_losses(numbers_of(bits), *arguments, wide, entries[1])
             np.testing.assert_array_equal(found, expected)
             np.testing.assert_array_equal(*entries)
             assert_same_numbers(narrow, bits_of(wide))

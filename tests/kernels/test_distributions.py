@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-import crossent as ce
+from crossent.core.target import Target
 from crossent.kernels import reference
-from crossent.numpy.heads.base import terms_table
+from crossent.losses import DEFAULT_LOSS
 
 cpu = pytest.importorskip("crossent.kernels.cpu", reason="numba is not installed")
 
 ROWS = 70
-PLAIN = terms_table(ce.CrossEntropy())
 CLASSES = [1, 2, 10, 64, 65, 300, 3001]
 
 
@@ -41,7 +40,8 @@ def problem(num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def evaluate(twin: Any, logits: np.ndarray, soft: np.ndarray, scale: float, row_weight: Any) -> Any:
     grad = np.empty_like(logits)
-    losses = twin.softmax_value_grad(logits, None, soft, None, 0.0, PLAIN, scale, row_weight, grad)
+    target = Target(logits.shape[1], soft=soft)
+    losses = twin.row_losses(logits, target, DEFAULT_LOSS, scale, row_weight, grad)
     return np.where(row_weight == 0, 0.0, losses) if row_weight is not None else losses, grad
 
 
@@ -75,7 +75,7 @@ def test_bfloat16_is_float32_rounded_once(num_classes: int) -> None:
     bits, wide = np.empty(logits.shape, np.uint16), np.empty_like(logits)
     reference.narrow_bfloat16(logits, bits)
     reference.widen_bfloat16(bits, wide)
-    assert cpu.takes_bfloat16(None, num_classes, None, 0.0, PLAIN)
+    assert "bfloat16" in cpu.forms(Target(num_classes, soft=soft), DEFAULT_LOSS)
     losses, grad = evaluate(cpu, bits, soft, 0.3, row_weight)
     expected, expected_grad = evaluate(cpu, wide, soft, 0.3, row_weight)
     rounded = np.empty_like(bits)
@@ -91,6 +91,6 @@ def test_bfloat16_is_float32_rounded_once(num_classes: int) -> None:
 def test_the_gradient_may_take_the_logits_place(num_classes: int) -> None:
     logits, soft, _ = problem(num_classes)
     expected = evaluate(cpu, logits, soft, 0.3, None)
-    losses = cpu.softmax_value_grad(logits, None, soft, None, 0.0, PLAIN, 0.3, None, logits)
+    losses = cpu.row_losses(logits, Target(num_classes, soft=soft), DEFAULT_LOSS, 0.3, None, logits)
     np.testing.assert_array_equal(losses, expected[0])
     np.testing.assert_array_equal(logits, expected[1])

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from crossent.core.target import Target
 from crossent.kernels import reference, registry
+from crossent.losses import DEFAULT_LOSS
 
 ROWS, FEATURES = 150, 13  # no multiples of what a kernel takes at a time
-TERMS = np.array([[0.0, 1.0, 0.0]])
 TARGETS: dict[str, dict[str, Any]] = {
     "labels": {},
     "smoothed": {"label_smoothing": 0.2},
@@ -48,18 +49,9 @@ def test_the_pass_is_that_of_the_logits(dtype: Any, options: dict[str, Any]) -> 
     logits = columns @ given["weight"].astype(np.float64) + float(given["bias"])
     soft = None if given["soft"] is None else given["soft"].astype(np.float64)
     gradient = np.empty((ROWS, 1))
-    losses = reference.sigmoid_value_grad(
-        logits[:, None],
-        given["labels"],
-        soft,
-        given["class_weight"],
-        given["label_smoothing"],
-        TERMS,
-        1.0,
-        given["row_weight"],
-        gradient,
-        None,
-    )
+    form = {"class_weight": given["class_weight"], "label_smoothing": given["label_smoothing"], "link": "sigmoid"}
+    target = Target(1, given["labels"], soft, **form)
+    losses = reference.row_losses(logits[:, None], target, DEFAULT_LOSS, 1.0, given["row_weight"], gradient)
     rounding = 64 * float(np.finfo(dtype).eps)
     assert value == pytest.approx(float(given["row_weight"] @ losses), rel=rounding)
     expected = np.append(gradient[:, 0] @ columns, gradient.sum())

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from crossent.core.target import Target
 from crossent.kernels import reference, registry
+from crossent.losses import DEFAULT_LOSS
 
 ROWS, FEATURES, CLASSES = 60, 5, 4
-TERMS = np.array([[0.0, 1.0, 0.0]])
 WEIGHTS = {"plain": None, "weighted": np.array([0.5, 3.0, 1.0, 0.0])}
 
 
@@ -41,8 +42,8 @@ def test_the_pass_is_that_of_the_logits(dtype: Any, class_weight: Any) -> None:
     x = with_ones(given["columns"])
     logits = x @ given["theta"].T
     gradient = np.empty_like(logits)
-    common = (given["labels"], None, class_weight, 0.0, TERMS, 1.0, given["row_weight"])
-    losses = reference.softmax_value_grad(logits, *common, gradient)
+    target = Target(len(given["theta"]), given["labels"], class_weight=class_weight)
+    losses = reference.row_losses(logits, target, DEFAULT_LOSS, 1.0, given["row_weight"], gradient)
     assert value == pytest.approx(float(given["row_weight"] @ losses), rel=1e-13)
     np.testing.assert_allclose(total - 1, gradient.T @ x, rtol=1e-12, atol=1e-13)
 

@@ -333,33 +333,26 @@ else:
 @pytest.mark.parametrize("soft", [False, True])
 def test_bits_do_not_depend_on_the_number_of_threads(dtype, rows, classes, soft):
     pytest.importorskip("numba")
+    import crossent as ce
+    from crossent.core.target import Target
     from crossent.kernels import cpu
 
     rng = np.random.default_rng(11)
     logits = (rng.normal(size=(rows, classes)) * 4).astype(dtype)
     labels = None if soft else rng.integers(0, classes, rows)
     target = rng.dirichlet(np.ones(classes), rows).astype(dtype) if soft else None
-    weight = rng.uniform(0.5, 2, classes)
-    terms = np.array([[1.0, 1.0, 2.0], [4.0, 0.01, 0.0]])
+    form = {"class_weight": rng.uniform(0.5, 2, classes), "label_smoothing": 0.1}
+    whole = Target(classes, labels, target, **form)
+    loss_of = ce.Focal(2.0) + ce.ZPenalty(0.01)
     results = []
     for count in (1, 2, 3, 5):
         threads.set_num_threads(count)
         grad = np.empty_like(logits)
-        loss = cpu.softmax_value_grad(logits, labels, target, weight, 0.1, terms, 0.3, None, grad)
+        loss = cpu.row_losses(logits, whole, loss_of, 0.3, None, grad)
         results.append((loss, grad))
     # ... nor on where in a block a row comes to lie.
     grad = np.empty_like(logits[13:])
-    loss = cpu.softmax_value_grad(
-        logits[13:].copy(),
-        None if soft else labels[13:].copy(),
-        target[13:].copy() if soft else None,
-        weight,
-        0.1,
-        terms,
-        0.3,
-        None,
-        grad,
-    )
+    loss = cpu.row_losses(logits[13:].copy(), whole.rows(slice(13, None)), loss_of, 0.3, None, grad)
     np.testing.assert_array_equal(loss, results[0][0][13:])
     np.testing.assert_array_equal(grad, results[0][1][13:])
     for other_loss, other_grad in results[1:]:

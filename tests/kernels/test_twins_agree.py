@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import crossent as ce
+from crossent.core.target import Target
 from crossent.kernels import reference
-from crossent.numpy.heads.base import terms_table
 
 cpu = pytest.importorskip("crossent.kernels.cpu", reason="numba is not installed")
 
@@ -59,9 +59,8 @@ def test_softmax(loss: ce.Loss, num_classes: int, kind: str) -> None:
                 for twin in (cpu, reference):
                     z = logits.copy()
                     grad = z if in_place else np.empty_like(z)
-                    values = twin.softmax_value_grad(
-                        z, *target, class_weight, smoothing, terms_table(loss), 0.3, rows, grad
-                    )
+                    asked = Target(num_classes, *target, class_weight=class_weight, label_smoothing=smoothing)
+                    values = twin.row_losses(z, asked, loss, 0.3, rows, grad)
                     weighing = np.ones(ROWS) if rows is None else rows
                     results.append([np.where(weighing == 0, 0.0, values), grad])
                 assert_same(*results)
@@ -77,16 +76,17 @@ def test_statistics_and_their_gradients(num_classes: int, kind: str) -> None:
     target: tuple[Any, Any] = (rng.integers(0, num_classes, ROWS), None)
     if kind == "soft":
         target = (None, rng.dirichlet(np.ones(num_classes), ROWS) * np.isfinite(logits))
-    arguments = (*target, rng.random(num_classes), 0.1 if kind == "smoothed" else 0.0)
-    found, expected = (twin.softmax_statistics(logits, *arguments) for twin in (cpu, reference))
+    smoothing = 0.1 if kind == "smoothed" else 0.0
+    asked = Target(num_classes, *target, class_weight=rng.random(num_classes), label_smoothing=smoothing)
+    found, expected = (twin.statistics(logits, asked) for twin in (cpu, reference))
     assert set(found) >= set(expected)
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-12, atol=1e-14, err_msg=name)
     for name in ("nll", "miss", "lse", "entropy", "brier"):
         results = []
-        for twin, statistics in ((cpu, found), (reference, expected)):
+        for twin in (cpu, reference):
             out = np.empty_like(logits)
-            twin.softmax_pullback(logits, *arguments, statistics, {name: np.arange(1.0, ROWS + 1)}, out)
+            twin.pullback(logits, asked, {name: np.arange(1.0, ROWS + 1)}, out)
             results.append([out])
         assert_same(*results)
 
@@ -112,9 +112,8 @@ def test_sigmoid(loss: ce.Loss, kind: str) -> None:
             results = []
             for twin in (cpu, reference):
                 grad, entries = np.empty_like(logits), np.empty_like(logits)
-                values = twin.sigmoid_value_grad(
-                    logits, *target, class_weight, smoothing, terms_table(loss), 0.3, rows, grad, entries
-                )
+                asked = Target(7, *target, class_weight=class_weight, label_smoothing=smoothing, link="sigmoid")
+                values = twin.row_losses(logits, asked, loss, 0.3, rows, grad, entries)
                 silent = np.zeros(ROWS, dtype=bool) if rows is None else rows == 0
                 values, entries = np.where(silent, 0.0, values), np.where(silent[:, None], 0.0, entries)
                 results.append([values, grad, entries])

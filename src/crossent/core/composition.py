@@ -18,12 +18,24 @@ from typing import Any
 
 from crossent.core.arrays import Array
 from crossent.core.jet import Jet
+from crossent.core.links import SigmoidRows
 from crossent.core.statistics import Rows
+from crossent.core.target import Target, Teacher
+from crossent.core.teachers import TeacherRows, TopKRows
 from crossent.losses import Loss
 
 # Stands for a larger or infinite nll while derivatives are taken: e^-LARGE is exactly 0 in every dtype, and LARGE·0 is
 # 0, the limit of p·nll as p → 0.
 LARGE = 1e5
+
+
+def rows_of(logits: Array, target: Target) -> Rows:
+    """Return the statistics of rows of logits (N, K) beside their target; with the sigmoid link, of N·K rows."""
+    if target.link == "sigmoid":
+        return SigmoidRows(logits, target)
+    if target.teacher is None:
+        return Rows(logits, target)
+    return TopKRows(logits, target) if isinstance(target.teacher, Teacher) else TeacherRows(logits, target)
 
 
 class _JetStatistics:

@@ -40,70 +40,9 @@ from crossent.core.arrays import (
     two_product,
     two_sum,
 )
+from crossent.core.target import Target
 
 STATISTICS = ("nll_plain", "nll", "miss", "lse", "entropy", "brier")
-
-
-class Target:
-    """The target of a block of rows: labels or distributions, class weights and label smoothing.
-
-    Parameters
-    ----------
-    num_classes : int
-        K.
-    labels : (N,) integer array in 0..K-1, or None
-    soft : (N, K) array, or None
-        Exactly one of the two is given.
-    class_weight : (K,) array or None
-    label_smoothing : float in [0, 1]
-    soft_complement : (N, K) array, optional
-        1 - soft, where it is known with more digits than the subtraction leaves.
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        labels: Array | None = None,
-        soft: Array | None = None,
-        class_weight: Array | None = None,
-        label_smoothing: float = 0.0,
-        soft_complement: Array | None = None,
-    ):
-        self.num_classes = num_classes
-        self.labels = labels
-        self.soft = soft
-        self.class_weight = class_weight
-        self.label_smoothing = label_smoothing
-        self.soft_complement = 1 - soft if soft_complement is None and soft is not None else soft_complement
-
-    @property
-    def is_hard(self) -> bool:
-        """Whether every row's target is one class, so that every target statistic is a function of ``nll_plain``."""
-        return self.labels is not None and self.label_smoothing == 0
-
-    @cached_property
-    def is_true_class(self) -> Array:
-        return one_hot(self.labels, self.num_classes)
-
-    def distribution(self, like: Array) -> Array:
-        """Return t', (N, K), in the dtype of `like`."""
-        xp = array_namespace(like)
-        distribution = xp.astype(self.is_true_class, like.dtype) if self.soft is None else self.soft
-        if self.label_smoothing:
-            distribution = (1 - self.label_smoothing) * distribution + self.label_smoothing / self.num_classes
-        return distribution
-
-    def complement(self, like: Array) -> Array:
-        """Return 1 - t', (N, K), without the rounding of t': ``(1-ε)(1-t) + ε (1 - 1/K)``."""
-        xp = array_namespace(like)
-        complement: Array = self.soft_complement
-        if self.soft is None:
-            complement = xp.astype(~self.is_true_class, like.dtype)
-        if self.label_smoothing:
-            kept, share = 1 - self.label_smoothing, self.label_smoothing / self.num_classes
-            complement = kept * complement + (self.label_smoothing - share)
-        return complement
 
 
 class Rows:
@@ -199,8 +138,7 @@ class Rows:
         return self.xp.sum(self.weighted, axis=-1)
 
     def _of_true_class(self, values: Array) -> Array:
-        labels = self.target.labels
-        return self.xp.take_along_axis(values, labels[:, None], axis=-1)[:, 0]  # type: ignore[index]
+        return self.xp.take_along_axis(values, self.target.counted_labels[:, None], axis=-1)[:, 0]
 
     @cached_property
     def residual(self) -> Array:

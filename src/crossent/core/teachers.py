@@ -32,7 +32,8 @@ from crossent.core.arrays import (
     two_product,
     two_sum,
 )
-from crossent.core.statistics import Rows, Target
+from crossent.core.statistics import Rows
+from crossent.core.target import Target, Teacher
 
 FAR = 30.0
 """From this many nats on a divergence is the difference of cross-entropy and entropy."""
@@ -48,17 +49,11 @@ def _quotient(high: Array, low: Array, divisor: float) -> tuple[Array, Array]:
 
 
 class TemperedRows(Rows):
-    """Rows of softmax(z/T): ``below`` and all that follows from it are those of the divided logits.
+    """Rows of softmax(z/T): ``below`` and all that follows from it are those of the divided logits."""
 
-    Parameters
-    ----------
-    logits : (N, K) array
-    temperature : float > 0
-    """
-
-    def __init__(self, logits: Array, target: Target, temperature: float):
-        super().__init__(logits, target)
-        self.temperature = temperature
+    @property
+    def temperature(self) -> float:
+        return self.target.temperature
 
     @cached_property
     def _below_two_sum(self) -> tuple[Array, Array]:
@@ -76,17 +71,12 @@ class TemperedRows(Rows):
 
 
 class TeacherRows(TemperedRows):
-    """Rows of a student beside the logits of its teacher.
+    """Rows of a student beside the logits of its teacher, in the student's dtype."""
 
-    Parameters
-    ----------
-    logits, teacher : (N, K) arrays
-    temperature : float > 0
-    """
-
-    def __init__(self, logits: Array, teacher: Array, temperature: float):
-        super().__init__(logits, Target(logits.shape[1]), temperature)
-        self.teacher = TemperedRows(teacher, self.target, temperature)
+    @cached_property
+    def teacher(self) -> TemperedRows:
+        teacher = self.xp.astype(self.target.teacher, self.logits.dtype)
+        return TemperedRows(teacher, Target(self.target.num_classes, temperature=self.temperature))
 
     @cached_property
     def _differences(self) -> tuple[Array, Array]:
@@ -151,39 +141,6 @@ class TeacherRows(TemperedRows):
         return unit * xp.where(is_near, close, p - t)
 
 
-class TopKTarget(Target):
-    """A teacher known on k classes; the mass it left over is one bucket, compared with the student's summed tail.
-
-    Parameters
-    ----------
-    num_classes : int
-    indices : (N, k) integer array, distinct classes in each row
-    probabilities : (N, k) array ≥ 0 with row sums ≤ 1
-    remainder : (N,) array ≥ 0
-        The teacher's mass outside the list.
-    """
-
-    def __init__(self, num_classes: int, indices: Array, probabilities: Array, remainder: Array):
-        super().__init__(num_classes)
-        self.indices, self.probabilities, self.remainder = indices, probabilities, remainder
-
-    @cached_property
-    def listed(self) -> tuple[Array, Array]:
-        """Return (t on the listed classes and 0 elsewhere; whether a class is listed), both (N, K)."""
-        xp = array_namespace(self.probabilities)
-        dense: Array = 0.0
-        is_listed: Array = None
-        for j in range(self.indices.shape[1]):
-            here = one_hot(self.indices[:, j], self.num_classes)
-            probability = self.probabilities[:, j][:, None]
-            dense = dense + xp.where(here, probability, xp.zeros_like(probability))
-            is_listed = here if is_listed is None else is_listed | here
-        return dense, is_listed
-
-    def distribution(self, like: Array) -> Array:
-        raise TypeError("a top-k teacher has no distribution over single classes")
-
-
 class TopKRows(TemperedRows):
     """Rows of a student beside a teacher known on k classes.
 
@@ -195,27 +152,44 @@ class TopKRows(TemperedRows):
     all t, and the Hessian ``τ (diag p - ppᵀ) - remainder·(diag π - ππᵀ)``.
     """
 
-    target: TopKTarget
+    @property
+    def known(self) -> Teacher:
+        assert isinstance(self.target.teacher, Teacher)
+        return self.target.teacher
+
+    @cached_property
+    def listed(self) -> tuple[Array, Array]:
+        """Return (t on the listed classes and 0 elsewhere; whether a class is listed), both (N, K)."""
+        xp = self.xp
+        indices, probabilities, _ = self.known
+        dense: Array = 0.0
+        is_listed: Array = None
+        for j in range(indices.shape[1]):
+            here = one_hot(indices[:, j], self.target.num_classes)
+            probability = probabilities[:, j][:, None]
+            dense = dense + xp.where(here, probability, xp.zeros_like(probability))
+            is_listed = here if is_listed is None else is_listed | here
+        return dense, is_listed
 
     @cached_property
     def bucket(self) -> TemperedRows:
         """The unlisted classes as rows of their own."""
-        _, is_listed = self.target.listed
+        _, is_listed = self.listed
         masked = self.xp.where(is_listed, self.xp.full_like(self.logits, -self.xp.inf), self.logits)
         # A bucket without classes, or all masked, has mass 0; a row of zeros stands in and is multiplied by 0.
         empty = self.xp.all(self.xp.isinf(masked) & (masked < 0), axis=-1, keepdims=True)
         masked = self.xp.where(empty, self.xp.zeros_like(masked), masked)
-        return TemperedRows(masked, Target(self.target.num_classes), self.temperature)
+        return TemperedRows(masked, Target(self.target.num_classes, temperature=self.temperature))
 
     @cached_property
     def bucket_is_possible(self) -> Array:
-        _, is_listed = self.target.listed
+        _, is_listed = self.listed
         return self.xp.any(~is_listed & (self.logits > -self.xp.inf), axis=-1)
 
     @cached_property
     def total(self) -> Array:
         """τ, (N, 1)."""
-        return (self.xp.sum(self.target.probabilities, axis=-1) + self.target.remainder)[:, None]
+        return (self.xp.sum(self.known.probabilities, axis=-1) + self.known.remainder)[:, None]
 
     def _terms(self, t: Array, p: Array, surprisal: Array) -> Array:
         xp = self.xp
@@ -226,27 +200,27 @@ class TopKRows(TemperedRows):
     @cached_property
     def divergence(self) -> Array:
         xp = self.xp
-        dense, is_listed = self.target.listed
+        dense, is_listed = self.listed
         zero = xp.zeros_like(self.logits)
         terms = xp.where(is_listed, self._terms(dense, self.probability, self.surprisal), zero)
         others = xp.sum(xp.where(is_listed, zero, self.probability), axis=-1)
         gap, gap_low = two_sum(self.maximum, -self.bucket.maximum)
         surprisal = _quotient(gap, gap_low, self.temperature)[0] + (self.log1p_tail - self.bucket.log1p_tail)
         surprisal = xp.where(self.bucket_is_possible, surprisal, xp.full_like(surprisal, xp.inf))
-        bucket = self._terms(self.target.remainder, others, surprisal)
+        bucket = self._terms(self.known.remainder, others, surprisal)
         return xp.sum(terms, axis=-1) + bucket
 
     @cached_property
     def share(self) -> Array:
         """remainder · π."""
-        return self.target.remainder[:, None] * self.xp.where(
+        return self.known.remainder[:, None] * self.xp.where(
             self.bucket_is_possible[:, None], self.bucket.probability, self.xp.zeros_like(self.logits)
         )
 
     def gradient_row(self, name: str) -> Array:
         if name != "divergence":
             return super().gradient_row(name)
-        dense, _ = self.target.listed
+        dense, _ = self.listed
         return self.temperature * (self.total * self.probability - dense - self.share)
 
     def hessian_product(self, name: str, vector: Array) -> Array:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.target import Target, Teacher
+from ..losses import Loss
 from . import curvature, entries, logistic, multinomial, reference
 from .affine import affine_moments, sigmoid_affine_moments, temperature_moments
 from .numba import (
@@ -29,15 +31,15 @@ from .numba import (
     wide,
 )
 from .numba import labels as _labels
-from .numba.closed_forms import BRIER_TERM, CROSS_ENTROPY, ENTROPY_PENALTY, LANES
+from .numba.closed_forms import LANES
 from .probability import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
 from .threads import SERIAL_ELEMENTS, run_rows
 
 __all__ = [
     "affine_moments",
     "bin_sums",
-    "distillation_value_grad",
     "draw_entries",
+    "forms",
     "lies_within",
     "logistic_value_grad",
     "mean_at",
@@ -46,20 +48,15 @@ __all__ = [
     "multiply_entries",
     "narrow_bfloat16",
     "pool_adjacent",
+    "pullback",
     "ranked_terms",
+    "row_losses",
     "scan_labels",
     "sigmoid_affine_moments",
-    "sigmoid_value_grad",
     "softmax_curvature",
-    "softmax_planes_value_grad",
-    "softmax_pullback",
-    "softmax_statistics",
-    "softmax_value_grad",
     "squares_beside",
+    "statistics",
     "summarize_rows",
-    "takes_bfloat16",
-    "takes_bfloat16_entries",
-    "takes_planes",
     "temperature_moments",
     "widen_bfloat16",
 ]
@@ -74,6 +71,9 @@ _NO_ROWS = {np.dtype(t): np.empty((0, 0), t) for t in (np.float32, np.float64, n
 _NO_PLANES = {dtype: rows.reshape(0, 0, 0) for dtype, rows in _NO_ROWS.items()}
 _NO_DOUBLE_ROWS = _NO_ROWS[np.dtype(np.float64)]
 _NO_ENTRIES = np.empty((0, 0), np.int8)
+_NO_FORMS: frozenset[str] = frozenset()
+_BITS = frozenset({"bfloat16"})
+_BITS_AND_PLANES = frozenset({"bfloat16", "planes"})
 _PARTIALS = ("nll", "miss", "lse", "entropy", "brier")
 
 
@@ -121,224 +121,212 @@ def _weights(class_weight: Float64 | None, classes: int, dtype: np.dtype[Any]) -
     return class_weight, np.ldexp(class_weight, -exponent).astype(dtype), math.ldexp(1.0, exponent), total
 
 
-def _reads(terms: Float64) -> tuple[bool, bool]:
-    """Whether a loss reads the entropy, and the Brier score."""
-    codes = terms[:, 0].tolist()
-    return ENTROPY_PENALTY in codes, BRIER_TERM in codes
+@lru_cache(maxsize=256)
+def _terms(loss: Loss) -> Float64:
+    """The loss's terms as the table that kernels read."""
+    return np.array(loss.table(), dtype=np.float64)
 
 
-def _is_plain(class_weight: Float64 | None, label_smoothing: float, terms: Float64) -> bool:
-    """Whether a loss is cross-entropy and nothing else."""
-    is_cross_entropy = len(terms) == 1 and terms[0, 0] == CROSS_ENTROPY and terms[0, 1] != 0.0
-    return is_cross_entropy and class_weight is None and label_smoothing == 0.0
+@lru_cache(maxsize=256)
+def _reads(loss: Loss) -> tuple[bool, bool]:
+    """Whether a loss reads the entropy, and the Brier score: kernels compute them for such losses only."""
+    return "entropy" in loss.reads, "brier" in loss.reads
 
 
-def takes_bfloat16(
-    labels: NDArray[np.int64] | None, classes: int, class_weight: Float64 | None, label_smoothing: float, terms: Float64
-) -> bool:
-    """Whether `softmax_value_grad` computes this loss from the bits of bfloat16 logits."""
-    if labels is None:
-        return classes > narrow.MAX_CLASSES and _is_plain(class_weight, label_smoothing, terms)
-    return not any(_reads(terms))
+@lru_cache(maxsize=256)
+def _cross_entropy_factor(loss: Loss) -> float:
+    """The factor of a loss that is a multiple of cross-entropy; 0 for any other."""
+    return loss.cross_entropy_factor or 0.0
 
 
-def takes_bfloat16_entries() -> bool:
-    """Whether `sigmoid_value_grad` computes from the bits of bfloat16 logits."""
-    return True
+def _labels_of(target: Target) -> Array:
+    if target.labels is None:
+        return _NO_LABELS
+    return _plain(target.labels.astype(np.int64, copy=False))
 
 
-def softmax_value_grad(
+def _soft_of(target: Target, dtype: np.dtype[Any]) -> Array:
+    """Distributions in the logits' dtype, in float32 beside bits."""
+    if target.soft is None:
+        return _NO_ROWS[dtype]
+    return _plain(target.soft.astype(_FLOAT32 if dtype == np.uint16 else dtype, copy=False))
+
+
+def forms(target: Target, loss: Loss) -> frozenset[str]:
+    """Which other forms of logits `row_losses` takes: bits of bfloat16 numbers, classes as planes."""
+    if target.link == "sigmoid":
+        return _BITS
+    if target.teacher is not None:
+        return _NO_FORMS
+    if target.labels is not None:
+        return _NO_FORMS if any(_reads(loss)) else _BITS_AND_PLANES
+    is_long = target.num_classes > narrow.MAX_CLASSES
+    return _BITS if is_long and target.is_plain and _cross_entropy_factor(loss) else _NO_FORMS
+
+
+def row_losses(
     logits: Array,
-    labels: NDArray[np.int64] | None,
-    soft: Array | None,
-    class_weight: Float64 | None,
-    label_smoothing: float,
-    terms: Float64,
-    scale: float,
-    row_weight: Float64 | None,
-    grad: Array | None,
+    target: Target,
+    loss: Loss,
+    scale: float = 1.0,
+    weight: Float64 | None = None,
+    grad: Array | None = None,
+    entries: Float64 | None = None,
+    sum_only: bool = False,
 ) -> Float64:
-    """Loss of each row, and ``scale * row_weight_i * d(loss_i)/dz`` into ``grad`` (which may be ``logits`` itself).
-
-    Where `takes_bfloat16` says so, ``logits`` and ``grad`` may be bits of bfloat16 numbers in uint16, with ``soft`` in
-    float32.
-    """
-    rows, classes = logits.shape
-    loss = np.empty(rows)
-    if rows == 0:
-        return loss
+    """Loss of each row, its gradient into ``grad``; `crossent.kernels.protocol` says what the arguments are."""
+    if logits.size == 0:
+        return np.zeros(len(logits) if logits.ndim == 2 else 0)
+    weights = _NO_DOUBLES if weight is None else _plain(weight)
+    if target.link == "sigmoid":
+        return _entry_losses(logits, target, loss, scale, weights, grad, entries, sum_only)
+    if isinstance(target.teacher, Teacher):
+        return reference.row_losses(logits, target, loss, scale, weight, grad)
+    rows = logits.size // target.num_classes
+    losses = np.empty(rows)
     logits = _plain(logits)
-    is_bits = logits.dtype == np.uint16
-    weight, typed_weight, weight_unit, weight_sum = _weights(
-        class_weight, classes, _FLOAT32 if is_bits else logits.dtype
-    )
-    factors = _NO_DOUBLES if row_weight is None else _plain(row_weight)
-    terms = _plain(terms)
     out = _NO_ROWS[logits.dtype] if grad is None else grad
-    with_entropy, with_brier = _reads(terms)
-    arguments: tuple[Any, ...]
-    if labels is not None and not with_entropy and not with_brier:
+    if target.teacher is not None:
+        arguments: tuple[Any, ...] = (
+            logits,
+            _plain(target.teacher),
+            loss.parameter,
+            float(scale),
+            weights,
+            out,
+            losses,
+        )
+        run_rows(distillation.teacher_rows, rows, target.num_classes, arguments)
+    elif target.labels is not None and not any(_reads(loss)):
+        _label_losses(logits, target, loss, scale, weights, grad, losses)
+    elif target.soft is not None and logits.dtype != np.float64 and target.is_plain and _cross_entropy_factor(loss):
+        soft = _soft_of(target, logits.dtype)
+        arguments = (logits, soft, _cross_entropy_factor(loss), float(scale), weights, out, losses)
+        if target.num_classes <= narrow.MAX_CLASSES:
+            run_rows(distributions.short_rows, rows, target.num_classes, arguments, LANES)
+        else:
+            run_rows(distributions.wide_rows, rows, target.num_classes, arguments)
+    else:
+        class_weight, _, _, weight_sum = _weights(target.class_weight, target.num_classes, logits.dtype)
         arguments = (
             logits,
-            _plain(labels),
-            weight,
-            typed_weight,
-            weight_unit,
+            _labels_of(target),
+            _soft_of(target, logits.dtype),
+            class_weight,
             weight_sum,
-            float(label_smoothing),
-            terms,
+            float(target.label_smoothing),
+            _terms(loss),
             float(scale),
-            factors,
+            weights,
+            *_reads(loss),
             out,
-            loss,
+            losses,
         )
-        if classes <= narrow.MAX_CLASSES:
-            kernel = bfloat16.short_hard_rows_of_bits if is_bits else narrow.narrow_hard_rows
-            run_rows(kernel, rows, classes, arguments, LANES)
+        if target.num_classes <= narrow.MAX_CLASSES:
+            kernel = narrow.narrow_distribution_rows if target.labels is None else narrow.narrow_label_rows
+            run_rows(kernel, rows, target.num_classes, arguments, LANES)
         else:
-            run_rows(bfloat16.wide_hard_rows_of_bits if is_bits else wide.hard_rows, rows, classes, arguments)
-    elif soft is not None and soft.dtype == _FLOAT32 and _is_plain(class_weight, label_smoothing, terms):
-        arguments = (logits, _plain(soft), float(terms[0, 1]), float(scale), factors, out, loss)
-        if classes <= narrow.MAX_CLASSES:
-            run_rows(distributions.short_rows, rows, classes, arguments, LANES)
-        else:
-            run_rows(distributions.wide_rows, rows, classes, arguments)
+            run_rows(general.general_rows, rows, target.num_classes, arguments)
+    return losses
+
+
+def _label_losses(
+    logits: Array, target: Target, loss: Loss, scale: float, weights: Array, grad: Array | None, losses: Float64
+) -> None:
+    """Fill the losses of rows or planes with labels, for a loss that reads neither entropy nor Brier score."""
+    rows, classes = len(losses), target.num_classes
+    is_bits, are_planes = logits.dtype == np.uint16, logits.ndim == 3
+    unread = _NO_PLANES if are_planes else _NO_ROWS
+    arguments = (
+        logits,
+        _labels_of(target),
+        *_weights(target.class_weight, classes, _FLOAT32 if is_bits else logits.dtype),
+        float(target.label_smoothing),
+        _terms(loss),
+        float(scale),
+        weights,
+        unread[logits.dtype] if grad is None else grad,
+        losses,
+    )
+    if are_planes:
+        run_rows(planes.planes_hard_rows, rows, classes, arguments, LANES)
+    elif classes <= narrow.MAX_CLASSES:
+        kernel = bfloat16.short_hard_rows_of_bits if is_bits else narrow.narrow_hard_rows
+        run_rows(kernel, rows, classes, arguments, LANES)
     else:
-        arguments = (
-            _plain(logits),
-            _NO_LABELS if labels is None else _plain(labels),
-            _NO_ROWS[logits.dtype] if soft is None else _plain(soft),
-            weight,
-            weight_sum,
-            float(label_smoothing),
-            terms,
-            float(scale),
-            factors,
-            with_entropy,
-            with_brier,
-            out,
-            loss,
-        )
-        if classes <= narrow.MAX_CLASSES:
-            kernel = narrow.narrow_distribution_rows if labels is None else narrow.narrow_label_rows
-            run_rows(kernel, rows, classes, arguments, LANES)
-        else:
-            run_rows(general.general_rows, rows, classes, arguments)
-    return loss
+        run_rows(bfloat16.wide_hard_rows_of_bits if is_bits else wide.hard_rows, rows, classes, arguments)
 
 
-def distillation_value_grad(
-    logits: Array, teacher: Array, temperature: float, scale: float, row_weight: Float64 | None, grad: Array | None
+def _entry_losses(
+    logits: Array,
+    target: Target,
+    loss: Loss,
+    scale: float,
+    weights: Array,
+    grad: Array | None,
+    entries: Float64 | None,
+    sum_only: bool,
 ) -> Float64:
-    """``T² KL(softmax(teacher/T) ‖ softmax(logits/T))`` of each row, and its gradient as `softmax_value_grad`.
-
-    Logits and teacher are float32 or float64, each its own; of a teacher's row the maximum is finite.
-    """
+    """`row_losses` of a target with the sigmoid link."""
     rows, classes = logits.shape
-    loss = np.empty(rows)
-    if rows:
-        arguments = (
-            _plain(logits),
-            _plain(teacher),
-            float(temperature),
-            float(scale),
-            _NO_DOUBLES if row_weight is None else _plain(row_weight),
-            _NO_ROWS[logits.dtype] if grad is None else grad,
-            loss,
-        )
-        run_rows(distillation.teacher_rows, rows, classes, arguments)
-    return loss
+    losses = np.empty(-(-rows // LANES) if sum_only and classes == 1 else rows)
+    arguments = (
+        _plain(logits),
+        _NO_ENTRIES if target.labels is None else _plain(target.labels),
+        _soft_of(target, _FLOAT32 if logits.dtype == np.uint16 else logits.dtype),
+        _NO_DOUBLE_ROWS if target.class_weight is None else _plain(target.class_weight),
+        float(target.label_smoothing),
+        _terms(loss),
+        float(scale),
+        weights if weights.ndim == 1 else _NO_DOUBLES,
+        weights if weights.ndim == 2 else _NO_DOUBLE_ROWS,
+        _NO_ROWS[logits.dtype] if grad is None else grad,
+        _NO_DOUBLE_ROWS if entries is None else entries,
+        losses,
+    )
+    run_rows(binary.sigmoid_rows, rows, classes, arguments, LANES if classes == 1 else 1)
+    return losses
 
 
 def mean_at(
-    dtype: str, logits: int, labels: int, grad: int, rows: int, classes: int, ignore_index: int, terms: Float64
+    dtype: str, logits: int, labels: int, grad: int, rows: int, classes: int, ignore_index: int, loss: Loss
 ) -> float | None:
     """The mean of a loss over the rows that count, its gradient to ``grad``; everything contiguous, at addresses.
 
     None, and nothing computed, where a label is out of range, no row counts, or there is enough to compute for several
-    threads. ``terms`` are those of a loss that is never negative.
+    threads. The loss is one that is never negative.
     """
     if rows * classes >= SERIAL_ELEMENTS:
         return None
     kernel, like = mean.KERNELS[dtype, classes <= narrow.MAX_CLASSES]
-    value: float = kernel(logits, labels, grad, rows, classes, ignore_index, terms, like)
+    value: float = kernel(logits, labels, grad, rows, classes, ignore_index, _terms(loss), like)
     return None if value < 0.0 else value
 
 
-def takes_planes(labels: NDArray[np.int64] | None, terms: Float64) -> bool:
-    """Whether `softmax_planes_value_grad` computes this loss."""
-    return labels is not None and not any(_reads(terms))
-
-
-def softmax_planes_value_grad(
-    logits: Array,
-    labels: NDArray[np.int64],
-    class_weight: Float64 | None,
-    label_smoothing: float,
-    terms: Float64,
-    scale: float,
-    row_weight: Float64 | None,
-    grad: Array | None,
-) -> Float64:
-    """What `softmax_value_grad` computes for logits (N, C, P), whose rows are the N · P positions; bits likewise."""
-    samples, classes, positions = logits.shape
-    rows = samples * positions
-    loss = np.empty(rows)
-    dtype = _FLOAT32 if logits.dtype == np.uint16 else logits.dtype
-    arguments = (
-        _plain(logits),
-        _plain(labels),
-        *_weights(class_weight, classes, dtype),
-        float(label_smoothing),
-        _plain(terms),
-        float(scale),
-        _NO_DOUBLES if row_weight is None else _plain(row_weight),
-        _NO_PLANES[logits.dtype] if grad is None else grad,
-        loss,
-    )
-    run_rows(planes.planes_hard_rows, rows, classes, arguments, LANES)
-    return loss
-
-
-def softmax_statistics(
-    logits: Array,
-    labels: NDArray[np.int64] | None,
-    soft: Array | None,
-    class_weight: Float64 | None,
-    label_smoothing: float,
-) -> dict[str, Array]:
+def statistics(logits: Array, target: Target) -> dict[str, Array]:
     """Every row statistic: `general.STATISTICS` in float64 and ``argmax`` in int64, each of shape (N,)."""
     rows, classes = logits.shape
     out = np.empty((len(general.STATISTICS), rows))
     argmax = np.empty(rows, np.int64)
     if rows:
-        weight, _, _, weight_sum = _weights(class_weight, classes, logits.dtype)
+        weight, _, _, weight_sum = _weights(target.class_weight, classes, logits.dtype)
         arguments = (
             _plain(logits),
-            _NO_LABELS if labels is None else _plain(labels),
-            _NO_ROWS[logits.dtype] if soft is None else _plain(soft),
+            _labels_of(target),
+            _soft_of(target, logits.dtype),
             weight,
             weight_sum,
-            float(label_smoothing),
+            float(target.label_smoothing),
             out,
             argmax,
         )
         run_rows(general.statistics_rows, rows, classes, arguments)
-    statistics: dict[str, Array] = dict(zip(general.STATISTICS, out, strict=True))
-    statistics["argmax"] = argmax
-    return statistics
+    found: dict[str, Array] = dict(zip(general.STATISTICS, out, strict=True))
+    found["argmax"] = argmax
+    return found
 
 
-def softmax_pullback(
-    logits: Array,
-    labels: NDArray[np.int64] | None,
-    soft: Array | None,
-    class_weight: Float64 | None,
-    label_smoothing: float,
-    statistics: dict[str, Array],
-    partials: dict[str, Float64],
-    out: Array,
-) -> None:
+def pullback(logits: Array, target: Target, partials: dict[str, Float64], out: Array) -> None:
     """``sum_s partials[s] * (gradient row of s)`` into ``out``; the statistics are cheap enough to be computed anew."""
     rows, classes = logits.shape
     if rows == 0:
@@ -347,63 +335,20 @@ def softmax_pullback(
     for row, name in zip(table, _PARTIALS, strict=True):
         if name in partials:
             row[:] = partials[name]
-    weight, _, _, weight_sum = _weights(class_weight, classes, logits.dtype)
+    weight, _, _, weight_sum = _weights(target.class_weight, classes, logits.dtype)
     arguments = (
         _plain(logits),
-        _NO_LABELS if labels is None else _plain(labels),
-        _NO_ROWS[logits.dtype] if soft is None else _plain(soft),
+        _labels_of(target),
+        _soft_of(target, logits.dtype),
         weight,
         weight_sum,
-        float(label_smoothing),
+        float(target.label_smoothing),
         table,
         "entropy" in partials,
         "brier" in partials,
         out,
     )
     run_rows(general.pullback_rows, rows, classes, arguments)
-
-
-def sigmoid_value_grad(
-    logits: Array,
-    labels: NDArray[np.int8] | None,
-    soft: Array | None,
-    class_weight: Float64 | None,
-    label_smoothing: float,
-    terms: Float64,
-    scale: float,
-    row_weight: Float64 | None,
-    grad: Array | None,
-    entry_loss: Float64 | None,
-    entry_weight: Float64 | None = None,
-    sum_only: bool = False,
-) -> Float64:
-    """Summed loss of each row of entries, each entry's own into ``entry_loss``, and the gradient into ``grad``.
-
-    ``entry_weight`` is a further factor of the gradient, one an entry; an entry of factor 0 has no loss either.
-    ``logits`` and ``grad`` may be bits of bfloat16 numbers in uint16, with ``soft`` in float32. ``sum_only`` allows
-    losses of several rows to be returned as one.
-    """
-    rows, classes = logits.shape
-    computed = _FLOAT32 if logits.dtype == np.uint16 else logits.dtype
-    if rows == 0 or classes == 0:
-        return np.zeros(rows)
-    loss = np.empty(-(-rows // LANES) if sum_only and classes == 1 else rows)
-    arguments = (
-        _plain(logits),
-        _NO_ENTRIES if labels is None else _plain(labels),
-        _NO_ROWS[computed] if soft is None else _plain(soft),
-        _NO_DOUBLE_ROWS if class_weight is None else _plain(class_weight),
-        float(label_smoothing),
-        _plain(terms),
-        float(scale),
-        _NO_DOUBLES if row_weight is None else _plain(row_weight),
-        _NO_DOUBLE_ROWS if entry_weight is None else _plain(entry_weight),
-        _NO_ROWS[logits.dtype] if grad is None else grad,
-        _NO_DOUBLE_ROWS if entry_loss is None else entry_loss,
-        loss,
-    )
-    run_rows(binary.sigmoid_rows, rows, classes, arguments, LANES if classes == 1 else 1)
-    return loss
 
 
 def logistic_value_grad(

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from crossent.core import composition
-from crossent.core.links import SigmoidRows
 from crossent.core.reduction import is_silent
-from crossent.core.statistics import Rows, Target
-from crossent.core.teachers import TeacherRows
-from crossent.losses import DEFAULT_LOSS, Distillation, from_table
+from crossent.core.statistics import Rows
+from crossent.core.target import Target
+from crossent.losses import DEFAULT_LOSS, Loss
 
 from .affine_reference import affine_moments, sigmoid_affine_moments, temperature_moments
 from .probability_reference import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
@@ -25,29 +24,24 @@ __all__ = [
     "affine_moments",
     "bin_sums",
     "blocks",
-    "distillation_value_grad",
+    "forms",
     "lies_within",
     "mean_at",
     "pool_adjacent",
+    "pullback",
     "ranked_terms",
+    "row_losses",
+    "rows_of",
     "scan_labels",
     "sigmoid_affine_moments",
-    "sigmoid_rows",
-    "sigmoid_value_grad",
-    "softmax_pullback",
-    "softmax_rows",
-    "softmax_statistics",
-    "softmax_value_grad",
     "squares_beside",
+    "statistics",
     "summarize_rows",
-    "teacher_rows",
     "temperature_moments",
 ]
 
 NAME = "reference"
 BLOCK_ELEMENTS = 1 << 18  # float64 temporaries of 2 MiB each
-
-PLAIN = np.array(DEFAULT_LOSS.table())
 
 
 def blocks(num_rows: int, row_elements: int) -> Iterator[slice]:
@@ -87,175 +81,79 @@ def lies_within(values: np.ndarray, greatest: float) -> bool:
     return values.size == 0 or bool(np.min(values) >= 0 and float(np.max(values)) <= greatest)
 
 
-def softmax_rows(
+def rows_of(logits: np.ndarray, target: Target) -> Rows:
+    """Return the statistics of one block of rows, or of their entries, in float64."""
+    return composition.rows_of(logits.astype(np.float64), target)
+
+
+def forms(target: Target, loss: Loss) -> frozenset[str]:
+    """Return which other forms of logits `row_losses` takes: none, here."""
+    return frozenset()
+
+
+def row_losses(
     logits: np.ndarray,
-    labels: np.ndarray | None,
-    soft: np.ndarray | None,
-    class_weight: np.ndarray | None,
-    label_smoothing: float,
-) -> Rows:
-    """Return the row statistics of one block, in float64; rows that do not count take class 0."""
-    target = Target(
-        logits.shape[1],
-        labels=None if labels is None else np.maximum(labels, 0),
-        soft=None if soft is None else soft.astype(np.float64),
-        class_weight=class_weight,
-        label_smoothing=label_smoothing,
-    )
-    return Rows(logits.astype(np.float64), target)
-
-
-def sigmoid_rows(
-    logits: np.ndarray,
-    labels: np.ndarray | None,
-    soft: np.ndarray | None,
-    class_weight: np.ndarray | None,
-    label_smoothing: float,
-) -> SigmoidRows:
-    """Return the statistics of the entries of one block as two-class rows, flattened."""
-    complement = None
-    if soft is not None:
-        positive = soft.astype(np.float64).ravel()
-        soft, complement = np.stack([1.0 - positive, positive], axis=-1), np.stack([positive, 1.0 - positive], axis=-1)
-    weight = None
-    if class_weight is not None:
-        weight = np.broadcast_to(class_weight.T, (*logits.shape, 2)).reshape(-1, 2)
-    target = Target(
-        2,
-        labels=None if labels is None else np.maximum(labels, 0).astype(np.int64).ravel(),
-        soft=soft,
-        class_weight=weight,
-        label_smoothing=label_smoothing,
-        soft_complement=complement,
-    )
-    return SigmoidRows(logits.astype(np.float64).ravel(), target)
-
-
-def _take(array: np.ndarray | None, rows: slice) -> np.ndarray | None:
-    return None if array is None else array[rows]
-
-
-def _weigh(gradient: Any, scale: float, weight: np.ndarray | None, silent: np.ndarray) -> np.ndarray:
-    """Return scale·weight·gradient, and 0 where silent or weighing nothing."""
-    if weight is None:
-        return np.where(silent, 0.0, scale * gradient)
-    column = weight if weight.ndim == 2 else weight[:, None]
-    return np.where(silent | (column == 0), 0.0, scale * column * gradient)
-
-
-def softmax_value_grad(
-    logits: np.ndarray,
-    labels: np.ndarray | None,
-    soft: np.ndarray | None,
-    class_weight: np.ndarray | None,
-    label_smoothing: float,
-    terms: np.ndarray,
-    scale: float,
-    row_weight: np.ndarray | None,
-    grad: np.ndarray | None,
+    target: Target,
+    loss: Loss,
+    scale: float = 1.0,
+    weight: np.ndarray | None = None,
+    grad: np.ndarray | None = None,
+    entries: np.ndarray | None = None,
+    sum_only: bool = False,
 ) -> np.ndarray:
-    """Return the loss of each row; fill `grad` with scale · row_weight · ∂loss/∂z. `grad` may be `logits`."""
-    loss = from_table(terms)
-    values = np.empty(len(logits))
+    """Return the loss of each row; `crossent.kernels.protocol` says what the arguments are."""
+    is_binary = target.link == "sigmoid"
+    found = np.empty(len(logits))
+    weights = np.ones((len(logits), 1)) if weight is None else weight.reshape(len(logits), -1)
     with np.errstate(all="ignore"):
         for block in blocks(*logits.shape):
-            rows = softmax_rows(logits[block], _take(labels, block), _take(soft, block), class_weight, label_smoothing)
-            silent = is_silent(rows.mass, _take(labels, block))
-            values[block] = np.where(silent, 0.0, composition.value(loss, rows))
+            part = target.rows(block)
+            rows = rows_of(logits[block], part)
+            shape = logits[block].shape if is_binary else (-1, 1)
+            labels = None if part.labels is None else part.labels.reshape(shape)
+            silent = is_silent(rows.mass.reshape(shape), labels)
+            weighs_nothing = weights[block] == 0
+            if weight is not None and weight.ndim == 2:
+                silent = silent | weighs_nothing
+            losses = np.where(silent, 0.0, composition.value(loss, rows).reshape(shape))
+            found[block] = losses.sum(axis=1)
+            if entries is not None:
+                entries[block] = losses
             if grad is not None:
                 gradient = composition.gradient(loss, rows)
-                grad[block] = _weigh(gradient, scale, _take(row_weight, block), silent[:, None])
-    return values
-
-
-def teacher_rows(logits: np.ndarray, teacher: np.ndarray, temperature: float) -> TeacherRows:
-    """Return the statistics of one block of student logits beside its teacher's, in float64."""
-    return TeacherRows(logits.astype(np.float64), teacher.astype(np.float64), temperature)
-
-
-def distillation_value_grad(
-    logits: np.ndarray,
-    teacher: np.ndarray,
-    temperature: float,
-    scale: float,
-    row_weight: np.ndarray | None,
-    grad: np.ndarray | None,
-) -> np.ndarray:
-    """Return ``T² KL(softmax(teacher/T) ‖ softmax(logits/T))`` of each row, and its gradient as `softmax_value_grad`.
-
-    Logits and teacher are float32 or float64, each its own; of a teacher's row the maximum is finite.
-    """
-    loss = Distillation(temperature)
-    values = np.empty(len(logits))
-    silent = np.zeros(1, bool)
-    with np.errstate(all="ignore"):
-        for block in blocks(*logits.shape):
-            rows = teacher_rows(logits[block], teacher[block], temperature)
-            values[block] = composition.value(loss, rows)
-            if grad is not None:
-                grad[block] = _weigh(composition.gradient(loss, rows), scale, _take(row_weight, block), silent)
-    return values
-
-
-def takes_bfloat16(
-    labels: np.ndarray | None, classes: int, class_weight: np.ndarray | None, label_smoothing: float, terms: np.ndarray
-) -> bool:
-    """Return whether `softmax_value_grad` computes this loss from the bits of bfloat16 logits: never, here."""
-    return False
-
-
-def takes_planes(labels: np.ndarray | None, terms: np.ndarray) -> bool:
-    """Return whether there is a `softmax_planes_value_grad` for logits (N, C, P): none, here."""
-    return False
-
-
-def takes_bfloat16_entries() -> bool:
-    """Return whether `sigmoid_value_grad` computes from the bits of bfloat16 logits: never, here."""
-    return False
+                gradient = gradient[:, 1].reshape(shape) if is_binary else gradient
+                grad[block] = np.where(silent | weighs_nothing, 0.0, scale * weights[block] * gradient)
+    return found
 
 
 def mean_at(
-    dtype: str, logits: int, labels: int, grad: int, rows: int, classes: int, ignore_index: int, terms: np.ndarray
+    dtype: str, logits: int, labels: int, grad: int, rows: int, classes: int, ignore_index: int, loss: Loss
 ) -> float | None:
     """Return the mean of a loss over rows that lie at addresses, or None if it is not computed: never, here."""
     return None
 
 
-def softmax_statistics(
-    logits: np.ndarray,
-    labels: np.ndarray | None,
-    soft: np.ndarray | None,
-    class_weight: np.ndarray | None,
-    label_smoothing: float,
-) -> dict[str, np.ndarray]:
+def statistics(logits: np.ndarray, target: Target) -> dict[str, np.ndarray]:
     """Return every row statistic, each (N,)."""
     names = ["maximum", "tail", "lse", "nll", "mass", "miss", "hit", "entropy", "brier"]
-    if labels is not None:
+    if target.labels is not None:
         names.append("nll_plain")
     collected: dict[str, np.ndarray] = {name: np.zeros(len(logits)) for name in names}
     collected["argmax"] = np.zeros(len(logits), dtype=np.int64)
     with np.errstate(all="ignore"):
         for block in blocks(*logits.shape):
-            rows = softmax_rows(logits[block], _take(labels, block), _take(soft, block), class_weight, label_smoothing)
+            rows = rows_of(logits[block], target.rows(block))
             for name, values in collected.items():
                 values[block] = getattr(rows, name)
     return collected
 
 
-def softmax_pullback(
-    logits: np.ndarray,
-    labels: np.ndarray | None,
-    soft: np.ndarray | None,
-    class_weight: np.ndarray | None,
-    label_smoothing: float,
-    statistics: dict[str, np.ndarray],
-    partials: dict[str, np.ndarray],
-    out: np.ndarray,
-) -> None:
+def pullback(logits: np.ndarray, target: Target, partials: dict[str, np.ndarray], out: np.ndarray) -> None:
     """Fill `out` with Σ_s partials_s · ∂s/∂z; the statistics are computed anew here."""
+    labels = target.labels
     with np.errstate(all="ignore"):
         for block in blocks(*logits.shape):
-            rows = softmax_rows(logits[block], _take(labels, block), _take(soft, block), class_weight, label_smoothing)
+            rows = rows_of(logits[block], target.rows(block))
             total: Any = 0.0
             for name, partial in partials.items():
                 total = total + partial[block][:, None] * rows.gradient_row(name)
@@ -280,8 +178,8 @@ def logistic_value_grad(
     slow.
     """
     logits = (columns @ weight + bias)[:, None]
-    common = (labels, soft, class_weight, label_smoothing, PLAIN, 1.0, row_weight)
-    losses = sigmoid_value_grad(logits, *common, logits, None)
+    target = Target(1, labels, soft, class_weight=class_weight, label_smoothing=label_smoothing, link="sigmoid")
+    losses = row_losses(logits, target, DEFAULT_LOSS, 1.0, row_weight, logits)
     gradient = np.where(np.abs(logits) < negligible, 0, logits)[:, 0]
     total[:-1] += gradient @ columns
     total[-1] += gradient.sum(dtype=np.float64)
@@ -302,7 +200,8 @@ def multinomial_value_grad(
     """
     x = _with_ones(columns)
     logits = x @ theta.T
-    losses = softmax_value_grad(logits, labels, None, class_weight, 0.0, PLAIN, 1.0, row_weight, logits)
+    target = Target(len(theta), labels, class_weight=class_weight)
+    losses = row_losses(logits, target, DEFAULT_LOSS, 1.0, row_weight, logits)
     total += logits.T @ x
     return float(row_weight @ losses)
 
@@ -392,47 +291,6 @@ def multiply_entries(
         v = mass[i] * p * (u - (p @ u) / p.sum())
         out[kept, :-1] += np.outer(v, columns[row])
         out[kept, -1] += v
-
-
-def sigmoid_value_grad(
-    logits: np.ndarray,
-    labels: np.ndarray | None,
-    soft: np.ndarray | None,
-    class_weight: np.ndarray | None,
-    label_smoothing: float,
-    terms: np.ndarray,
-    scale: float,
-    row_weight: np.ndarray | None,
-    grad: np.ndarray | None,
-    entry_loss: np.ndarray | None,
-    entry_weight: np.ndarray | None = None,
-    sum_only: bool = False,
-) -> np.ndarray:
-    """Return each row's summed entry losses; fill `grad` and, per entry, `entry_loss`.
-
-    `entry_weight` is a further factor of the gradient, one an entry; an entry of factor 0 has no loss either. A twin
-    may return losses of several rows as one if `sum_only`.
-    """
-    loss = from_table(terms)
-    row_loss = np.empty(len(logits))
-    with np.errstate(all="ignore"):
-        for block in blocks(logits.shape[0], 2 * logits.shape[1]):
-            shape = logits[block].shape
-            rows = sigmoid_rows(logits[block], _take(labels, block), _take(soft, block), class_weight, label_smoothing)
-            weight = _take(row_weight, block)
-            if entry_weight is not None:
-                weight = entry_weight[block] if weight is None else entry_weight[block] * weight[:, None]
-            silent = is_silent(rows.mass.reshape(shape), _take(labels, block))
-            if entry_weight is not None:
-                silent |= entry_weight[block] == 0
-            values = np.where(silent, 0.0, composition.value(loss, rows).reshape(shape))
-            row_loss[block] = values.sum(axis=1)
-            if entry_loss is not None:
-                entry_loss[block] = values
-            if grad is not None:
-                gradient = composition.gradient(loss, rows)[:, 1].reshape(shape)
-                grad[block] = _weigh(gradient, scale, weight, silent)
-    return row_loss
 
 
 def widen_bfloat16(bits: np.ndarray, out: np.ndarray) -> None:

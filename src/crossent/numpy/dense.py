@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +10,6 @@ from crossent.errors import refuse
 from crossent.losses import Distillation, Focal, Loss
 from crossent.numpy.options import collect, takes_options
 from crossent.numpy.problem import Problem
-from crossent.numpy.shortcut import mean_cross_entropy
 
 
 class ValueGrad(NamedTuple):
@@ -100,12 +98,6 @@ def cross_entropy(
     >>> round(float(ce.cross_entropy([[1.0, 2.0, 3.0], [2.0, 1.0, 3.0]], [2, 0])), 6)
     0.907606
     """
-    if loss is weight is sample_weight is normalizer is temperature is prior is margin is softcap is None:
-        rest = (label_smoothing, ignore_index, reduction, on_empty, prior_strength, axis)  # in the signature's order
-        if all(map(is_, rest, _USUAL)):
-            value = mean_cross_entropy(logits, target)
-            if value is not None:
-                return value
     options = collect(
         "cross_entropy",
         {},
@@ -125,10 +117,6 @@ def cross_entropy(
         axis=axis,
     )
     return Problem(logits, target, options).solve(with_grad=False)[0]
-
-
-# The defaults that are not None, in the order of the signature; as objects, which cost next to nothing to compare.
-_USUAL = tuple(value for value in (cross_entropy.__kwdefaults__ or {}).values() if value is not None)
 
 
 @takes_options(without=("link", "margin", "alpha"))

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from crossent.core.links import SigmoidRows
-from crossent.core.statistics import Rows, Target
+from crossent.core.statistics import Rows
+from crossent.core.target import Target
 from crossent.errors import refuse
 from crossent.kernels import registry
 from crossent.kernels.reference import blocks
@@ -62,8 +63,8 @@ def softmax(logits: Any, *, axis: int = -1) -> np.ndarray:
     ready = np.ascontiguousarray(rows, dtype=compute_dtype(dtype))
     out = np.empty(ready.shape, dtype=ready.dtype)
     # The probabilities are the gradient of log-sum-exp, which every twin knows.
-    labels, slopes = np.zeros(len(ready), dtype=np.int64), {"lse": np.ones(len(ready))}
-    registry.find(ready.dtype).softmax_pullback(ready, labels, None, None, 0.0, {}, slopes, out)
+    target = Target(ready.shape[1], labels=np.zeros(len(ready), dtype=np.int64))
+    registry.find(ready.dtype).pullback(ready, target, {"lse": np.ones(len(ready))}, out)
     return np.moveaxis(out.astype(dtype, copy=False).reshape(moved.shape), -1, axis)
 
 

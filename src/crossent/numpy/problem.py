@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from crossent.core.logit_maps import LogitMap
+from crossent.core.target import TopK
 from crossent.errors import check_number, describe, refuse
 from crossent.kernels import reference
 from crossent.numpy import buffers
@@ -26,7 +27,7 @@ from crossent.numpy.arrays import (
     weights,
     widened,
 )
-from crossent.numpy.heads import Head, SigmoidHead, TopK, make_head
+from crossent.numpy.heads import Head, SigmoidHead, make_head
 from crossent.numpy.options import Options
 
 LAST_AXIS = Options().axis
@@ -132,7 +133,7 @@ class Evaluator:
         """Return the weighted row losses of a block, of any dtype; fill `grad`, of the same, which may be `logits`."""
         if self.map.is_identity and logits.dtype == self.head.dtype:
             return self.head.evaluate(logits, rows, grad, entries)
-        if is_bfloat16(logits.dtype) and self.map.is_identity and self.head.takes_bfloat16:
+        if is_bfloat16(logits.dtype) and self.map.is_identity and "bfloat16" in self.head.forms:
             return self.head.evaluate(as_bits(logits), rows, None if grad is None else as_bits(grad), entries)
         losses = [np.empty(0)]
         step = max(1, WORK_ELEMENTS // max(1, logits.shape[1]))
@@ -216,7 +217,7 @@ class Problem:
     def _takes(self, planes: np.ndarray) -> bool:
         """Whether the logits (n, K, positions) are computed where they lie, and need not be transposed."""
         return (
-            self.head.takes_planes
+            "planes" in self.head.forms
             and self.evaluator.map.is_identity
             and (planes.dtype == self.dtype or is_bfloat16(planes.dtype))
             and planes.shape[2] >= LEAST_POSITIONS
@@ -273,7 +274,8 @@ class Problem:
         logits, out = planes, grad
         if is_bfloat16(planes.dtype):
             logits, out = as_bits(planes), None if grad is None else as_bits(grad)
-        value = self._value(self.evaluator.head.evaluate_planes(logits, out), None)  # type: ignore[attr-defined]
+        rows = slice(0, self.head.num_rows)
+        value = self._value(self.evaluator.head.evaluate(logits, rows, out, None), None)
         shape = (*self.shape[: self.axis], self.shape[-1], *self.shape[self.axis : -1])
         return value, None if grad is None else grad.reshape(shape)
 

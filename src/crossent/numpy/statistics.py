@@ -55,8 +55,7 @@ class Collector:
         head = self.head
         work = logits if self.evaluator.map.is_identity else self.evaluator.mapped(logits, rows)
         labels = None if head.labels is None else head.labels[rows]
-        soft = None if head.soft is None else head.soft[rows]
-        found = registry.find(work.dtype).softmax_statistics(np.ascontiguousarray(work), labels, soft, None, 0.0)
+        found = registry.find(work.dtype).statistics(np.ascontiguousarray(work), head.target.rows(rows))
         self.columns["lse"][rows] = found["lse"]
         self.columns["entropy"][rows] = found["entropy"]
         log_prob = -(found["nll_plain"] if labels is not None else found["nll"])

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 
+from crossent.core.target import Target
 from crossent.kernels import registry
 from crossent.kernels.threads import run_rows
 from crossent.losses import DEFAULT_LOSS, from_table
@@ -601,8 +602,15 @@ class LinearObjective:
         self, target: EncodedTarget, logits: NDArray[Any], terms: Array, weight: Array | None
     ) -> Array:
         """Replace the logits of some rows by the gradient of their losses, times their weights; return the losses."""
-        common = (logits, *target.for_kernels(logits.dtype), terms, 1.0, weight, logits)
+        labels, soft, class_weight, smoothing = target.for_kernels(logits.dtype)
+        asked = Target(
+            target.num_outputs,
+            labels,
+            soft,
+            class_weight=class_weight,
+            label_smoothing=smoothing,
+            link=target.link,  # type: ignore[arg-type]
+        )
         twin = registry.find(logits.dtype)
-        if target.link == "softmax":
-            return twin.softmax_value_grad(*common)
-        return twin.sigmoid_value_grad(*common, None)
+        losses: Array = twin.row_losses(logits, asked, from_table(terms.tolist()), 1.0, weight, logits)
+        return losses

@@ -9,7 +9,7 @@ try:
 except ImportError as error:
     raise ModuleNotFoundError("crossent.torch needs PyTorch: pip install 'crossent[torch]'") from error
 
-from crossent.numpy.heads import TopK
+from crossent.core.target import TopK
 
 from .calibration import TemperatureScaling, VectorScaling
 from .functional import (

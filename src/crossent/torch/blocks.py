@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -208,6 +209,7 @@ class KernelRows:
             if "nll" in partials:
                 partials["nll"] = np.where(labels < 0, 0.0, partials["nll"])
             labels = np.maximum(labels, 0)
+        target = replace(head.target, labels=labels)
         step = max(1, WORK_ELEMENTS // array.shape[1])
         for start in range(0, len(array), step):
             piece = array[start : start + step]
@@ -215,16 +217,8 @@ class KernelRows:
             raw = widened(piece, head.dtype)
             mapped = raw if logit_map.is_identity else self.evaluator.mapped(raw, here)
             gradient = np.empty(mapped.shape, mapped.dtype)
-            registry.find(mapped.dtype).softmax_pullback(
-                mapped,
-                None if labels is None else labels[here],
-                None if head.soft is None else head.soft[here],
-                None,
-                0.0,
-                {},
-                {name: partial[here] for name, partial in partials.items()},
-                gradient,
-            )
+            here_partials = {name: partial[here] for name, partial in partials.items()}
+            registry.find(mapped.dtype).pullback(mapped, target.rows(here), here_partials, gradient)
             slope = logit_map.slope(raw.astype(np.float64))
             logits[start : start + step].copy_(torch.from_numpy(gradient * slope))
 

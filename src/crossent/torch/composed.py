@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossent.core.reduction import Reduction
+from crossent.core.target import TopK
 from crossent.errors import check_number, refuse
 from crossent.losses import DEFAULT_LOSS
-from crossent.numpy.heads import TopK
 from crossent.numpy.options import Options
 
 from .native import NativeEntries, NativeRows, distillation_losses, softmax_losses, top_k_losses

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import _reduction as legacy
 
+from crossent.core.target import TopK
 from crossent.errors import refuse
 from crossent.losses import Distillation, Focal, Loss
 from crossent.numpy.arrays import lies_within
-from crossent.numpy.heads import TopK
 from crossent.numpy.options import Options, takes_options
 
 from . import accelerated, composed, fused, linear

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossent.core.arrays import divergence_terms
+from crossent.core.target import TopK
 from crossent.core.teachers import FAR
 from crossent.losses import Loss
-from crossent.numpy.heads import TopK
 
 from .tensors import varies
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from crossent.core import composition
-from crossent.core.statistics import Rows, Target
-from crossent.core.teachers import TeacherRows
+from crossent.core.statistics import Rows
+from crossent.core.target import Target
 from crossent.kernels import registry
 from crossent.losses import Loss, from_table
 
@@ -33,14 +33,11 @@ class Form:
     loss: Loss
     label_smoothing: float
 
-    @property
-    def table(self) -> np.ndarray:
-        return np.array(self.loss.table(), np.float64)
-
-    @property
-    def temperature(self) -> float | None:
-        """That of a distillation loss, for which `soft` are the teacher's logits; None for any other."""
-        return self.loss.terms[0][1].parameter if self.loss.needs_teacher else None
+    def target(self, num_classes: int, labels: Any, soft: Any, class_weight: Any) -> Target:
+        """Return the target of rows; `soft` are the teacher's logits of a distillation loss."""
+        if self.loss.needs_teacher:
+            return Target(num_classes, teacher=soft, temperature=self.loss.parameter)
+        return Target(num_classes, labels, soft, class_weight=class_weight, label_smoothing=self.label_smoothing)
 
 
 def _array(tensor: Tensor | None, dtype: Any = None) -> Any:
@@ -57,27 +54,10 @@ def _evaluate(
     out: Tensor | None,
 ) -> np.ndarray:
     array = _array(logits)
+    target = form.target(array.shape[1], _array(labels, np.int64), _array(soft), _array(class_weight, np.float64))
+    weight, grad = _array(row_weight, np.float64), None if out is None else out.numpy()
     with np.errstate(all="ignore"):
-        if form.temperature is not None:
-            return registry.find(array.dtype).distillation_value_grad(
-                array,
-                _array(soft),
-                form.temperature,
-                1.0,
-                _array(row_weight, np.float64),
-                None if out is None else out.numpy(),
-            )
-        return registry.find(array.dtype).softmax_value_grad(
-            array,
-            _array(labels, np.int64),
-            _array(soft, array.dtype),
-            _array(class_weight, np.float64),
-            form.label_smoothing,
-            form.table,
-            1.0,
-            _array(row_weight, np.float64),
-            None if out is None else out.numpy(),
-        )
+        return registry.find(array.dtype).row_losses(array, target, form.loss, 1.0, weight, grad)
 
 
 def _values(logits: Tensor, labels: Any, soft: Any, class_weight: Any, form: Form) -> Tensor:
@@ -98,18 +78,9 @@ def _silent(labels: Tensor | None, rows: Rows) -> Tensor:
 def _curvature(logits: Tensor, vector: Tensor, targets: Any, form: Form) -> Tensor:
     """``∇²loss · vector`` of each row, in operations that PyTorch can differentiate."""
     labels, soft, class_weight = targets
-    rows: Rows
-    if form.temperature is not None:
-        rows = TeacherRows(logits.double(), soft.double(), form.temperature)
-    else:
-        target = Target(
-            logits.shape[-1],
-            labels=None if labels is None else labels.clamp(min=0),
-            soft=None if soft is None else soft.double(),
-            class_weight=None if class_weight is None else class_weight.double(),
-            label_smoothing=form.label_smoothing,
-        )
-        rows = Rows(logits.double(), target)
+    weight = None if class_weight is None else class_weight.double()
+    target = form.target(logits.shape[-1], labels, soft, weight)
+    rows = composition.rows_of(logits.double(), target)
     product = composition.hessian_product(form.loss, rows, vector.double())
     return torch.where(_silent(labels, rows)[:, None], 0.0, product).to(logits.dtype)
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
+from crossent.core.target import TopK
 from crossent.errors import refuse
-from crossent.numpy.heads import TopK
 from crossent.numpy.options import Options
 
 from .composed import counts_of, factor_of, reduction_of

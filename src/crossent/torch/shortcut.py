@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from crossent.kernels import registry
-from crossent.numpy.heads.base import DEFAULT_TABLE
+from crossent.losses import DEFAULT_LOSS
 
 from .pullback import pull_back
 from .tensors import PLAIN, is_traced, is_transformed
@@ -35,7 +35,7 @@ def _evaluate(input: Tensor, target: Tensor, ignore_index: int, gradient: Tensor
         return None
     out = 0 if gradient is None else gradient.data_ptr()
     shape = input.shape
-    value = twin.mean_at(name, logits, labels, out, shape[0], shape[1], ignore_index, DEFAULT_TABLE)
+    value = twin.mean_at(name, logits, labels, out, shape[0], shape[1], ignore_index, DEFAULT_LOSS)
     if value is None:
         return None
     return torch.scalar_tensor(value, dtype=torch.float64 if dtype is torch.float64 else torch.float32)

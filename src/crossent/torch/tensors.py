@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from crossent.core.target import TopK
 from crossent.errors import refuse
 from crossent.numpy.arrays import BFLOAT16_BITS
-from crossent.numpy.heads import TopK
 from crossent.numpy.options import Options
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -14,7 +14,7 @@ from crossent.numpy.heads.probability import (
     check_probability_head,
 )
 from crossent.numpy.heads.sigmoid import SigmoidHead
-from crossent.numpy.heads.softmax import SoftmaxHead, TopK
+from crossent.numpy.heads.softmax import SoftmaxHead
 from crossent.numpy.options import Options
 
 _OF_LINK: dict[str, type[SoftmaxHead] | type[SigmoidHead]] = {
@@ -34,4 +34,4 @@ def make_head(target: Any, options: Options, shape: tuple[int, ...], num_classes
     return head
 
 
-__all__ = ["Head", "SigmoidHead", "SoftmaxHead", "TopK", "make_head"]
+__all__ = ["Head", "SigmoidHead", "SoftmaxHead", "make_head"]

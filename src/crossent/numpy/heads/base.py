@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from crossent.core.reduction import Reduction, is_silent
 from crossent.core.statistics import Rows
-from crossent.kernels import registry
-from crossent.losses import DEFAULT_LOSS, Loss
+from crossent.core.target import Target
+from crossent.kernels import reference, registry
+from crossent.losses import DEFAULT_LOSS
 from crossent.numpy.arrays import as_ndarray, compute_dtype, weights
 from crossent.numpy.options import Options
-
-
-@lru_cache(maxsize=256)
-def _cached_table(loss: Loss) -> np.ndarray:
-    return np.array(loss.table(), dtype=np.float64)
-
-
-DEFAULT_TABLE = _cached_table(DEFAULT_LOSS)
-
-
-def terms_table(loss: Loss) -> np.ndarray:
-    """Return the loss's terms as the float64 table (n, 3) that kernels read; it is shared, and not to be written to."""
-    return DEFAULT_TABLE if loss is DEFAULT_LOSS else _cached_table(loss)
-
 
 _DEFAULT_REDUCTION = Reduction()
 
@@ -106,14 +93,15 @@ class Head:
         return np.add.reduce(row_losses) * self.scale
 
     @property
-    def takes_bfloat16(self) -> bool:
-        """Whether `evaluate` takes bfloat16 logits as their bits in uint16."""
-        return False
+    def target(self) -> Target:
+        """The target of all rows."""
+        raise NotImplementedError
 
-    @property
-    def takes_planes(self) -> bool:
-        """Whether there is an `evaluate_planes` for this loss."""
-        return False
+    @cached_property
+    def forms(self) -> frozenset[str]:
+        """Which other forms of logits `evaluate` takes: "bfloat16", their bits in uint16; "planes"."""
+        forms: frozenset[str] = self.twin.forms(self.target, self.loss)
+        return forms
 
     def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
         """Return the weighted loss of each row of a block; fill `grad` (which may be `logits`) with its gradient."""
@@ -121,7 +109,7 @@ class Head:
 
     def reference_rows(self, logits: np.ndarray, rows: slice) -> Rows:
         """Return the block's statistics in float64, for what only `core` computes."""
-        raise NotImplementedError
+        return reference.rows_of(logits, self.target.rows(rows))
 
     def second_order(self, logits: np.ndarray, rows: slice, vector: np.ndarray | None) -> tuple[Any, Any, Any]:
         """Return weighted losses, gradient and (Hessian diagonal, or Hessian · vector) of a block, float64."""
@@ -131,13 +119,9 @@ class Head:
         """Return the weights of the block's losses: (n,), or (n, K) where every entry has one."""
         return np.ones(rows.stop - rows.start) if self.row_weight is None else self.row_weight[rows]
 
-    def _twin_and_soft(self, logits: np.ndarray, rows: slice) -> tuple[Any, np.ndarray | None]:
-        """Return the kernels for a block of logits, and its distributions in the dtype that they read."""
-        is_typed = logits.dtype in (self.dtype, np.uint16)
-        soft = (
-            None if self.soft is None else self.soft[rows].astype(self.dtype if is_typed else logits.dtype, copy=False)
-        )
-        return self.twin if is_typed else registry.find(logits.dtype), soft
+    def twin_of(self, logits: np.ndarray) -> Any:
+        """Return the kernels for a block of logits."""
+        return self.twin if logits.dtype in (self.dtype, np.uint16) else registry.find(logits.dtype)
 
     def _weighted(self, losses: np.ndarray, rows: slice) -> np.ndarray:
         """Return losses of rows times their weights; 0 where a weight is 0, whatever the loss."""

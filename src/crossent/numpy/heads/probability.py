@@ -45,13 +45,7 @@ def _refuse_entry(values: np.ndarray, bad: np.ndarray, rows: slice, what: str) -
 class _TakesNoLogits:
     """The kernels that read bits, or logits where they lie, would take probabilities for logits."""
 
-    @property
-    def takes_bfloat16(self) -> bool:
-        return False
-
-    @property
-    def takes_planes(self) -> bool:
-        return False
+    forms: frozenset[str] = frozenset()
 
 
 class _CategoricalHead(_TakesNoLogits, SoftmaxHead):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from crossent.core import composition
-from crossent.core.statistics import Rows
+from crossent.core.target import Target
 from crossent.errors import check_number, describe, refuse
-from crossent.kernels import reference, registry
+from crossent.kernels import registry
 from crossent.numpy.arrays import FLOAT64, lies_within, typed, weights
-from crossent.numpy.heads.base import Head, target_array, terms_table
+from crossent.numpy.heads.base import Head, target_array
 from crossent.numpy.options import Options
 
 
@@ -23,7 +24,6 @@ class SigmoidHead(Head):
         if self.loss.needs_teacher:
             raise TypeError(refuse("distillation needs the softmax link", 'link="sigmoid"'))
         self.twin = registry.find(dtype)
-        self.terms = terms_table(self.loss)
         self.label_smoothing = float(options.label_smoothing)
         self.class_weight = self._class_weight()
         self.soft: np.ndarray | None = None
@@ -86,51 +86,38 @@ class SigmoidHead(Head):
             )
         self._resolve(target.size, target.size)
 
-    @property
-    def takes_bfloat16(self) -> bool:
-        return bool(self.twin.takes_bfloat16_entries())
+    @cached_property
+    def target(self) -> Target:
+        return Target(
+            self.num_classes,
+            labels=self.labels,
+            soft=self.soft,
+            class_weight=self.class_weight,
+            label_smoothing=self.label_smoothing,
+            link="sigmoid",
+        )
 
     def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
         if entries is None and self.factor is not None:
             entries = np.empty(logits.shape)
-        twin, soft = self._twin_and_soft(logits, rows)
-        row_weight = None if self.row_weight is None else self.row_weight[rows]
-        factor = None if self.factor is None else self.factor[rows]
-        losses = twin.sigmoid_value_grad(
-            logits,
-            None if self.labels is None else self.labels[rows],
-            soft,
-            self.class_weight,
-            self.label_smoothing,
-            self.terms,
-            self.scale * self.slope,
-            row_weight,
-            grad,
-            entries,
-            factor,
-            self.sum_only and row_weight is None,
-        )
+        weight = None if self.row_weight is None and self.factor is None else self._weights(rows)
+        if self.factor is None and self.row_weight is not None:
+            weight = self.row_weight[rows]
+        target = self.target.rows(rows)
+        sum_only = self.sum_only and weight is None
+        twin = self.twin_of(logits)
+        losses = twin.row_losses(logits, target, self.loss, self.scale * self.slope, weight, grad, entries, sum_only)
         if entries is None:
             return self._weighted(losses, rows)
-        weight = np.ones((len(logits), 1)) if row_weight is None else row_weight[:, None]
-        if factor is not None:
-            weight = weight * factor
-        # A weight of 0 silences an infinite or NaN entry, which a product would not.
-        np.copyto(entries, np.where(weight == 0, 0.0, entries * weight))
+        if weight is not None:
+            weight = weight if weight.ndim == 2 else weight[:, None]
+            # A weight of 0 silences an infinite or NaN entry, which a product would not.
+            np.copyto(entries, np.where(weight == 0, 0.0, entries * weight))
         return np.sum(entries, axis=1)
 
     def _weights(self, rows: slice) -> np.ndarray:
         weight = np.ones((rows.stop - rows.start, self.num_classes)) if self.factor is None else self.factor[rows]
         return weight if self.row_weight is None else weight * self.row_weight[rows, None]
-
-    def reference_rows(self, logits: np.ndarray, rows: slice) -> Rows:
-        return reference.sigmoid_rows(
-            logits,
-            None if self.labels is None else self.labels[rows],
-            None if self.soft is None else self.soft[rows],
-            self.class_weight,
-            self.label_smoothing,
-        )
 
     def second_order(self, logits: np.ndarray, rows: slice, vector: np.ndarray | None) -> tuple[Any, Any, Any]:
         statistics = self.reference_rows(logits, rows)

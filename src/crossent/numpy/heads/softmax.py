@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from crossent.core import composition
 from crossent.core.arrays import two_sum
-from crossent.core.statistics import Rows
-from crossent.core.teachers import TopKRows, TopKTarget
+from crossent.core.target import Target, Teacher, TopK
 from crossent.errors import describe, refuse
-from crossent.kernels import reference, registry
+from crossent.kernels import registry
 from crossent.losses import Loss
 from crossent.numpy.arrays import (
     as_ndarray,
@@ -22,26 +22,10 @@ from crossent.numpy.arrays import (
     typed,
     weights,
 )
-from crossent.numpy.heads.base import Head, target_array, terms_table
+from crossent.numpy.heads.base import Head, target_array
 from crossent.numpy.options import Options
 
 _MASS_TOLERANCE = {2: 1e-2, 4: 1e-4, 8: 1e-6}  # by the item size of the targets' dtype
-
-
-class TopK(NamedTuple):
-    """A teacher known on its k most likely classes: the target of a distillation loss.
-
-    Attributes
-    ----------
-    indices : (..., k) integer array
-        Distinct classes of each row.
-    probabilities : (..., k) floating array
-        The teacher's probabilities of these classes (at the temperature of the loss), with row sums ≤ 1. What is
-        missing to 1 is one bucket, compared with the student's summed probability of all other classes.
-    """
-
-    indices: Any
-    probabilities: Any
 
 
 def _check_distributions(target: np.ndarray, loss: Loss, tolerance: float, in_range: bool) -> None:
@@ -66,13 +50,12 @@ class SoftmaxHead(Head):
     def __init__(self, target: Any, options: Options, shape: tuple[int, ...], num_classes: int, dtype: np.dtype):
         super().__init__(options, shape, num_classes, dtype)
         self.soft: np.ndarray | None = None
-        self.teacher: np.ndarray | TopK | None = None
+        self.teacher: np.ndarray | Teacher | None = None
         self.class_weight: np.ndarray | None = None
         self.label_smoothing = float(options.label_smoothing)
         if options.weight is not None:
             self.class_weight = weights(options.weight, "weight", (num_classes,), "one weight a class")
         self.twin = registry.find(dtype)
-        self.terms = terms_table(self.loss)
         if self.loss.needs_teacher:
             self._take_teacher(target)
         else:
@@ -224,88 +207,27 @@ class SoftmaxHead(Head):
                 refuse("TopK probabilities must be non-negative with sums ≤ 1", f"{probabilities[row]} in row {row}")
             )
         # What rounding left of a full list is no mass: an empty bucket would make it an infinite loss.
-        self.remainder = np.where((left > rounding) & (k < self.num_classes), left, 0.0)
-        self.teacher = TopK(indices, probabilities)
+        remainder = np.where((left > rounding) & (k < self.num_classes), left, 0.0)
+        self.teacher = Teacher(indices, probabilities, remainder)
         self._count_rows()
 
-    @property
-    def takes_bfloat16(self) -> bool:
-        arguments = (self.labels, self.num_classes, self.class_weight, self.label_smoothing, self.terms)
-        return self.teacher is None and self.twin.takes_bfloat16(*arguments)
-
-    @property
-    def takes_planes(self) -> bool:
-        """Whether `evaluate_planes` computes this loss."""
-        return self.teacher is None and self.twin.takes_planes(self.labels, self.terms)
-
-    def evaluate_planes(self, logits: np.ndarray, grad: np.ndarray | None) -> np.ndarray:
-        """What `evaluate` returns for all rows, of logits (N, K, P) whose rows are the N · P positions."""
-        losses: np.ndarray = self.twin.softmax_planes_value_grad(
-            logits,
-            self.labels,
-            self.class_weight,
-            self.label_smoothing,
-            self.terms,
-            self.scale * self.slope,
-            self.row_weight,
-            grad,
+    @cached_property
+    def target(self) -> Target:
+        return Target(
+            self.num_classes,
+            labels=self.labels,
+            soft=self.soft,
+            teacher=self.teacher,
+            class_weight=self.class_weight,
+            label_smoothing=self.label_smoothing,
+            temperature=self.loss.parameter if self.loss.needs_teacher else 1.0,
         )
-        return self._weighted(losses, slice(None))
 
     def evaluate(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None) -> Any:
-        if isinstance(self.teacher, TopK):
-            losses = self._evaluate_top_k(logits, rows, grad)
-        elif self.teacher is not None:
-            losses = self.twin.distillation_value_grad(
-                logits,
-                self.teacher[rows],
-                self.loss.parameter,
-                self.scale * self.slope,
-                None if self.row_weight is None else self.row_weight[rows],
-                grad,
-            )
-        else:
-            twin, soft = self._twin_and_soft(logits, rows)
-            losses = twin.softmax_value_grad(
-                logits,
-                None if self.labels is None else self.labels[rows],
-                soft,
-                self.class_weight,
-                self.label_smoothing,
-                self.terms,
-                self.scale * self.slope,
-                None if self.row_weight is None else self.row_weight[rows],
-                grad,
-            )
+        weight = None if self.row_weight is None else self.row_weight[rows]
+        target = self.target.rows(rows)
+        losses = self.twin_of(logits).row_losses(logits, target, self.loss, self.scale * self.slope, weight, grad)
         return self._weighted(losses, rows)
-
-    def _evaluate_top_k(self, logits: np.ndarray, rows: slice, grad: np.ndarray | None) -> np.ndarray:
-        losses = np.empty(len(logits))
-        first = rows.start or 0
-        for block in reference.blocks(*logits.shape):
-            here = slice(first + block.start, first + block.stop)
-            statistics = self.reference_rows(logits[block], here)
-            losses[block] = composition.value(self.loss, statistics)
-            if grad is not None:
-                gradient = composition.gradient(self.loss, statistics)
-                grad[block] = self.slope * self._weigh(here, statistics.mass, losses[block], gradient, gradient)[1]
-        return losses
-
-    def reference_rows(self, logits: np.ndarray, rows: slice) -> Rows:
-        if self.teacher is not None:
-            temperature = self.loss.parameter
-            if not isinstance(self.teacher, TopK):
-                return reference.teacher_rows(logits, self.teacher[rows], temperature)
-            indices, probabilities = self.teacher.indices[rows], self.teacher.probabilities[rows]
-            target = TopKTarget(self.num_classes, indices, probabilities, self.remainder[rows])
-            return TopKRows(logits.astype(np.float64), target, temperature)
-        return reference.softmax_rows(
-            logits,
-            None if self.labels is None else self.labels[rows],
-            None if self.soft is None else self.soft[rows],
-            self.class_weight,
-            self.label_smoothing,
-        )
 
     def second_order(self, logits: np.ndarray, rows: slice, vector: np.ndarray | None) -> tuple[Any, Any, Any]:
         statistics = self.reference_rows(logits, rows)
