@@ -34,6 +34,7 @@ RANK = {
     "torch": 8,  # its calibrators are fitted by those of sklearn
     "tabular": 8,
     "report": 9,
+    "doctor": 9,
     "cli": 10,
     "__main__": 11,
 }
@@ -59,6 +60,7 @@ LIBRARIES = {
     "sklearn": {"numpy", "sklearn", "scipy", "onnx", "narwhals", "safetensors"},
     "tabular": {"numpy", "sklearn", "scipy", "polars", "narwhals", "pyarrow", "safetensors"},
     "report": {"numpy", "polars", "matplotlib", "jinja2", "rich"},
+    "doctor": {"typer", "rich"},
     "cli": {"numpy", "typer", "rich"},
     "__main__": set(),
 }

@@ -24,6 +24,7 @@ try:
 except ModuleNotFoundError as error:  # pragma: no cover
     raise SystemExit("the command line needs more packages: pip install 'crossent[cli]'") from error
 
+from .doctor.commands import register
 from .text import plain
 
 # Of a command line that says what no command takes. Typer does not export it by name.
@@ -286,6 +287,9 @@ def report(
             writing.write_files(reports.report_files(summary, output))
         _print_warnings(summary["warnings"])
         _print_report(summary, outputs)
+
+
+register(app)
 
 
 def main() -> None:

@@ -1,0 +1,112 @@
+"""What the arguments of a call say: which loss Keras compiles, what a loss reads and how it reduces, sizes."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+
+from .names import KERAS_LOSSES, LOSSES, Loss
+from .records import Argument, Layer
+from .values import Value
+
+__all__ = [
+    "compiled_loss",
+    "has_one_output",
+    "is_attribute",
+    "is_true",
+    "is_unbounded",
+    "parts_of",
+    "reads_of",
+    "reduction_of",
+]
+
+_BOUNDED = frozenset(
+    {"log", "log_softmax", "logsigmoid", "clip", "clamp", "min", "minimum", "tanh", "arange", "linspace"}
+)
+
+
+def compiled_loss(value: Value) -> tuple[Loss | None, Mapping[str, Argument]]:
+    if value.kind == "constant":
+        return KERAS_LOSSES.get(str(value.payload)), {}
+    if value.kind == "name":
+        loss = LOSSES.get(value.payload)
+        return (loss, {}) if loss is not None and loss.library == "keras" and not loss.options else (None, {})
+    if value.kind == "criterion" and value.payload.is_complete:
+        return value.payload.loss, value.payload.options
+    return None, {}
+
+
+def parts_of(value: Value) -> tuple[Value, ...] | None:
+    """Return the layers of a list of layers or of (name, layer) pairs."""
+    if value.kind == "dict":
+        return tuple(part for _, part in value.payload)
+    if value.kind != "tuple":
+        return None
+    pairs = [part.payload[1] for part in value.payload if part.kind == "tuple" and len(part.payload) == 2]
+    return tuple(pairs) if len(pairs) == len(value.payload) and pairs else value.payload
+
+
+def has_one_output(layer: Layer) -> bool:
+    if layer.arguments is None or not isinstance(layer.node, ast.Call):
+        return False
+    is_dense = ast.unparse(layer.node.func).endswith("Dense")
+    names = ("units", "features", "out_features", "out_channels")
+    given = next((layer.arguments.get(name) for name in names if layer.arguments.get(name) is not None), None)
+    given = given or layer.arguments.get("units", 0 if is_dense else 1)
+    return given is not None and given.value.kind == "constant" and given.value.payload == 1
+
+
+def reads_of(loss: Loss, options: Mapping[str, Argument], is_complete: bool) -> str:
+    if not loss.has_from_logits:
+        return loss.reads
+    given = options.get("from_logits")
+    if given is None:
+        return "probabilities" if is_complete else "unknown"
+    if given.value.kind != "constant":
+        return "unknown"
+    return "logits" if given.value.payload else "probabilities"
+
+
+def reduction_of(loss: Loss, options: Mapping[str, Argument], is_complete: bool) -> str | None:
+    if loss.library in ("optax", "tensorflow") or (loss.library == "keras" and not loss.options):
+        return "none"
+    given = options.get("reduction")
+    if given is not None:
+        return str(given.value.payload) if given.value.kind == "constant" else None
+    if "reduce" in options or "size_average" in options or not is_complete:
+        return None
+    return "mean"
+
+
+def is_true(argument: Argument | None) -> bool:
+    return argument is not None and argument.value.kind == "constant" and argument.value.payload is True
+
+
+def is_attribute(node: ast.expr) -> bool:
+    """Return whether a weight is an attribute or a parameter, which may be None."""
+    return isinstance(node, ast.Attribute | ast.Name)
+
+
+def is_unbounded(node: ast.expr) -> bool:
+    """Return whether nothing in an exponent keeps it small: no difference, no minus, no bound, no imaginary unit."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Sub | ast.USub | ast.IfExp | ast.Constant) and (
+            not isinstance(part, ast.Constant) or isinstance(part.value, complex)
+        ):
+            return False
+        if isinstance(part, ast.Call):
+            name = ast.unparse(part.func).rpartition(".")[2]
+            if name in (
+                "log",
+                "log_softmax",
+                "logsigmoid",
+                "clip",
+                "clamp",
+                "min",
+                "minimum",
+                "tanh",
+                "arange",
+                "linspace",
+            ):
+                return False
+    return not isinstance(node, ast.Constant)

@@ -1,0 +1,18 @@
+"""Every rule of `crossent lint`, one class each, grouped by what they look at."""
+
+from __future__ import annotations
+
+from . import pairing
+from .base import SEVERITIES, Context, Found, Rule
+
+__all__ = ["RULES", "SEVERITIES", "Context", "Found", "Rule", "find_rule"]
+
+RULES: tuple[Rule, ...] = tuple(
+    sorted((made() for group in (pairing,) for made in group.RULES), key=lambda rule: rule.code)
+)
+"""All rules, by code."""
+
+
+def find_rule(text: str) -> Rule | None:
+    """Return the rule of a code or a name, in any case; None if there is none."""
+    return next((rule for rule in RULES if text.upper() == rule.code or text.lower() == rule.name), None)
