@@ -10,8 +10,8 @@ import oracle
 from oracle import Options, Row, Term, mp, mpf
 
 import crossent as ce
+from crossent.numpy.evaluator import make_map
 from crossent.numpy.options import Options as NumpyOptions
-from crossent.numpy.problem import make_map
 
 from . import families
 from .errors import Errors, Key

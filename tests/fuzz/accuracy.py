@@ -14,8 +14,8 @@ from laws.tables import LOSSES, LossCase
 from oracle import Options
 
 import crossent as ce
+from crossent.numpy.evaluator import make_map
 from crossent.numpy.options import Options as NumpyOptions
-from crossent.numpy.problem import make_map
 
 FLOATS = st.one_of(
     st.floats(-8, 8, width=32),

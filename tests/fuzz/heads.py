@@ -15,8 +15,8 @@ from laws.tables import LossCase
 from oracle import Options, Term
 
 import crossent as ce
+from crossent.numpy.evaluator import make_map
 from crossent.numpy.options import Options as NumpyOptions
-from crossent.numpy.problem import make_map
 from fuzz.accuracy import Judged, Mapped, sigmoid_problems
 
 MAP_BAR = 4

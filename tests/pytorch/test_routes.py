@@ -16,7 +16,7 @@ from torch import Tensor
 
 import crossent as ce
 import crossent.torch as cet
-from crossent.numpy.heads import sigmoid, softmax
+from crossent.numpy import target as numpy_target
 from crossent.numpy.options import Options
 from crossent.torch import composed, functional
 
@@ -226,7 +226,7 @@ def test_floating_targets_of_every_dtype(dtype: torch.dtype, rows: int) -> None:
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
 def test_floating_targets_are_looked_at_once(link: str, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
-    for place in (functional, softmax, sigmoid):
+    for place in (functional, numpy_target):
         look = place.lies_within
         monkeypatch.setattr(place, "lies_within", lambda *given, look=look: looks.append("") or look(*given))
     logits = torch.randn(20, CLASSES, requires_grad=True)

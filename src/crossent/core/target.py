@@ -1,12 +1,18 @@
-"""The target of rows of logits: labels, distributions or a teacher, with class weights and label smoothing."""
+"""The target of rows of logits: labels, distributions or a teacher, with class weights and label smoothing.
+
+`encode` makes one of what a user gives. It decides what kind of target that is and refuses what does not fit the loss,
+the link or the shape; a `Library` looks at the values of an array.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from crossent.core.arrays import Array, array_namespace, one_hot
+from crossent.errors import refuse
+from crossent.losses import Loss
 
 Link = Literal["softmax", "sigmoid"]
 
@@ -151,3 +157,177 @@ class Target:
             label_smoothing=self.label_smoothing,
             soft_complement=complement,
         )
+
+
+NO_INDEX = -100
+"""The default of ignore_index, which floating targets cannot have."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a target is encoded for.
+
+    Parameters
+    ----------
+    loss : Loss
+    link : {"softmax", "sigmoid"}
+    shape : tuple of int
+        Of the rows, before they are flattened.
+    num_classes : int
+    class_weight : array, optional
+        As `Target` has it.
+    label_smoothing : float
+    ignore_index : int
+    margin : object
+        What the logits' map takes off the true class, which labels alone have; None for nothing.
+    """
+
+    loss: Loss
+    link: Link
+    shape: tuple[int, ...]
+    num_classes: int
+    class_weight: Array | None = None
+    label_smoothing: float = 0.0
+    ignore_index: int = NO_INDEX
+    margin: Any = None
+
+    @property
+    def full_shape(self) -> tuple[int, ...]:
+        return (*self.shape, self.num_classes)
+
+    def target(self, **given: Any) -> Target:
+        """Return the target of this form that holds what is given."""
+        return Target(
+            self.num_classes,
+            class_weight=self.class_weight,
+            label_smoothing=self.label_smoothing,
+            temperature=self.loss.parameter if self.loss.needs_teacher else 1.0,
+            link=self.link,
+            **given,
+        )
+
+
+class Library(Protocol):
+    """How an array library looks at targets. Each method refuses values that are wrong, by the first of them."""
+
+    def array(self, value: Any, name: str) -> Array:
+        """Return the value as an array of the library."""
+
+    def kind(self, array: Array) -> Literal["integer", "bool", "floating"]:
+        """Return what an array holds."""
+
+    def describe(self, value: Any) -> str:
+        """Return shape and dtype in words."""
+
+    def labels(self, target: Array, asked: Asked) -> Array:
+        """Return labels of the rows' shape as `Target` has them."""
+
+    def distributions(self, target: Array, asked: Asked) -> Array:
+        """Return floating targets of the full shape as rows (N, K)."""
+
+    def entry_labels(self, target: Array, asked: Asked) -> Array:
+        """Return integers or bools of the full shape as the labels of entries (N, K)."""
+
+    def probabilities(self, target: Array, asked: Asked) -> Array:
+        """Return floating targets of entries as (N, K)."""
+
+    def teacher(self, logits: Array, asked: Asked) -> Array:
+        """Return a teacher's logits as (N, K)."""
+
+    def top_k(self, indices: Array, probabilities: Array, asked: Asked) -> Teacher:
+        """Return a teacher of k classes."""
+
+
+def encode(target: Any, asked: Asked, library: Library) -> Target:
+    """Return what a user gave as a target.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it does not fit what is asked.
+    """
+    if asked.link == "sigmoid":
+        return _encode_entries(target, asked, library)
+    if asked.loss.needs_teacher:
+        return _encode_teacher(target, asked, library)
+    if isinstance(target, TopK):
+        raise TypeError(refuse("a TopK target needs a distillation loss", repr(asked.loss), "use distillation_loss"))
+    target = library.array(target, "target")
+    kind = library.kind(target)
+    if kind == "integer":
+        _check_shape_of_labels(target, asked, library)
+        return asked.target(labels=library.labels(target, asked))
+    if kind == "bool":
+        asked_for = "target must be integer labels or floating distributions"
+        raise TypeError(refuse(asked_for, library.describe(target)))
+    if tuple(target.shape) != asked.full_shape:
+        works = "class labels must be integers" if tuple(target.shape) == asked.shape else ""
+        asked_for = f"a floating target must have the logits' shape {asked.full_shape}"
+        raise ValueError(refuse(asked_for, library.describe(target), works))
+    if asked.loss.needs_hard_target:
+        raise ValueError(refuse(f"{asked.loss!r} needs integer labels", library.describe(target)))
+    if asked.ignore_index != NO_INDEX:
+        works = "use sample_weight with soft targets"
+        raise ValueError(refuse("ignore_index applies to integer labels", library.describe(target), works))
+    if asked.margin is not None:
+        raise ValueError(refuse("margin needs integer labels", library.describe(target)))
+    return asked.target(soft=library.distributions(target, asked))
+
+
+def _check_shape_of_labels(target: Array, asked: Asked, library: Library) -> None:
+    if tuple(target.shape) == asked.shape:
+        return
+    is_one_hot = tuple(target.shape) == asked.full_shape
+    works = "integers are class indices: give one-hot targets as floats" if is_one_hot else ""
+    raise ValueError(refuse(f"labels must have shape {asked.shape}, one a row", library.describe(target), works))
+
+
+def _encode_entries(target: Any, asked: Asked, library: Library) -> Target:
+    if asked.loss.needs_teacher:
+        raise TypeError(refuse("distillation needs the softmax link", 'link="sigmoid"'))
+    target = library.array(target, "target")
+    if tuple(target.shape) != asked.full_shape:
+        asked_for = f"with the sigmoid link target must have the logits' shape {asked.full_shape}"
+        raise ValueError(refuse(asked_for, library.describe(target)))
+    if library.kind(target) != "floating":
+        return asked.target(labels=library.entry_labels(target, asked))
+    if asked.loss.needs_hard_target:
+        raise ValueError(refuse(f"{asked.loss!r} needs integer or bool targets", library.describe(target)))
+    if asked.ignore_index != NO_INDEX:
+        works = "use weight with floating targets"
+        raise ValueError(refuse("ignore_index applies to integer targets", library.describe(target), works))
+    return asked.target(soft=library.probabilities(target, asked))
+
+
+def _encode_teacher(teacher: Any, asked: Asked, library: Library) -> Target:
+    if asked.class_weight is not None:
+        raise TypeError(refuse("weight does not apply to distillation", repr(asked.class_weight)))
+    if asked.margin is not None:
+        raise TypeError(refuse("margin does not apply to distillation", repr(asked.margin)))
+    if asked.label_smoothing:
+        raise TypeError(refuse("label_smoothing does not apply to distillation", asked.label_smoothing))
+    if isinstance(teacher, TopK):
+        return asked.target(teacher=_encode_top_k(teacher, asked, library))
+    logits = library.array(teacher, "teacher")
+    if library.kind(logits) != "floating" or tuple(logits.shape) != asked.full_shape:
+        asked_for = f"a teacher must be floating logits of the student's shape {asked.full_shape}"
+        raise ValueError(refuse(asked_for, library.describe(logits), "or a TopK(indices, probabilities)"))
+    return asked.target(teacher=library.teacher(logits, asked))
+
+
+def _encode_top_k(teacher: TopK, asked: Asked, library: Library) -> Teacher:
+    indices = library.array(teacher.indices, "indices")
+    probabilities = library.array(teacher.probabilities, "probabilities")
+    kinds = library.kind(indices), library.kind(probabilities)
+    shape = tuple(indices.shape)
+    is_list = len(shape) > 0 and shape[-1] > 0 and kinds[0] == "integer"
+    if not is_list or shape != tuple(probabilities.shape) or shape[:-1] != asked.shape:
+        full = (*asked.shape, "k")
+        raise ValueError(
+            refuse(
+                f"TopK needs integer indices and floating probabilities, both of shape {full}, k ≥ 1",
+                f"{library.describe(indices)} and {library.describe(probabilities)}",
+                "indices come first, though torch.topk returns them second" if kinds == ("floating", "integer") else "",
+            )
+        )
+    return library.top_k(indices, probabilities, asked)

@@ -9,7 +9,7 @@ import numpy as np
 from crossent.errors import refuse
 from crossent.losses import Distillation, Focal, Loss
 from crossent.numpy.options import collect, takes_options
-from crossent.numpy.problem import Problem
+from crossent.numpy.problem import make_problem
 
 
 class ValueGrad(NamedTuple):
@@ -116,7 +116,7 @@ def cross_entropy(
         softcap=softcap,
         axis=axis,
     )
-    return Problem(logits, target, options).solve(with_grad=False)[0]
+    return make_problem(logits, target, options).solve(with_grad=False)[0]
 
 
 @takes_options(without=("link", "margin", "alpha"))
@@ -160,7 +160,7 @@ def binary_cross_entropy_with_logits(logits: Any, target: Any, **options: Any) -
     """
     name = "binary_cross_entropy_with_logits"
     collected = collect(name, options, without=("link", "margin"), link="sigmoid")
-    return Problem(logits, target, collected).solve(with_grad=False)[0]
+    return make_problem(logits, target, collected).solve(with_grad=False)[0]
 
 
 @takes_options(without=("loss", "weight"))
@@ -209,7 +209,7 @@ def focal_loss(
     given = {"link": link, "loss": Focal(gamma), "normalizer": normalizer}
     given["alpha" if link == "sigmoid" else "weight"] = alpha
     collected = collect("focal_loss", options, without=("loss", "weight"), **given)
-    return Problem(logits, target, collected).solve(with_grad=False)[0]
+    return make_problem(logits, target, collected).solve(with_grad=False)[0]
 
 
 _NOT_DISTILLED = ("link", "loss", "weight", "pos_weight", "alpha", "label_smoothing", "ignore_index", "margin")
@@ -248,7 +248,7 @@ def distillation_loss(logits: Any, teacher: Any, *, temperature: float = 1.0, **
     0.443776
     """
     collected = collect("distillation_loss", options, without=_NOT_DISTILLED, loss=Distillation(temperature))
-    return Problem(logits, teacher, collected).solve(with_grad=False)[0]
+    return make_problem(logits, teacher, collected).solve(with_grad=False)[0]
 
 
 @takes_options()
@@ -288,7 +288,7 @@ def value_and_grad(logits: Any, target: Any, *, link: str = "softmax", **options
     >>> grad
     array([[ 0.5, -0.5]])
     """
-    value, grad = Problem(logits, target, collect("value_and_grad", options, link=link)).solve(with_grad=True)
+    value, grad = make_problem(logits, target, collect("value_and_grad", options, link=link)).solve(with_grad=True)
     return ValueGrad(value, grad)  # type: ignore[arg-type]
 
 
@@ -320,7 +320,7 @@ def value_grad_hess(logits: Any, target: Any, *, link: str = "softmax", **option
     >>> ce.value_grad_hess([[0.0, 0.0]], [1]).hess
     array([[0.25, 0.25]])
     """
-    return ValueGradHess(*Problem(logits, target, collect("value_grad_hess", options, link=link)).second_order())
+    return ValueGradHess(*make_problem(logits, target, collect("value_grad_hess", options, link=link)).second_order())
 
 
 @takes_options()
@@ -357,5 +357,5 @@ def hessian_vector_product(
     """
     if vector is None:
         raise TypeError(refuse("vector must be an array of the logits' shape", "None"))
-    problem = Problem(logits, target, collect("hessian_vector_product", options, link=link))
+    problem = make_problem(logits, target, collect("hessian_vector_product", options, link=link))
     return problem.second_order(vector)[2]

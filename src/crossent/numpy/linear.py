@@ -10,9 +10,8 @@ import numpy as np
 from crossent.core.linear import LinearGradients, evaluate
 from crossent.errors import describe, refuse
 from crossent.numpy.arrays import FLOAT64, compute_dtype, quietly, real_array
-from crossent.numpy.heads import make_head
+from crossent.numpy.links import make_evaluator
 from crossent.numpy.options import Options, collect, takes_options
-from crossent.numpy.problem import Evaluator, make_map, with_teacher_temperature
 
 
 class LinearValueGrad(NamedTuple):
@@ -52,17 +51,14 @@ class LinearProblem:
         self.input, self.weight = ready[0].reshape(math.prod(self.row_shape), source.shape[-1]), ready[1]
         self.bias = ready[2] if bias is not None else None
         self.num_classes = weight.shape[0]
-        options = with_teacher_temperature(options)
-        self.head = make_head(target, options, self.row_shape, self.num_classes, self.dtype)
-        self.evaluator = Evaluator(self.head, make_map(options, self.num_classes))
+        self.evaluator = make_evaluator(target, options, self.row_shape, self.num_classes, self.dtype)
         self.result_dtype = np.float64 if self.dtype == FLOAT64 else np.float32
 
     @quietly
     def solve(self, *, with_gradients: bool) -> tuple[Any, LinearGradients | None]:
         """Return the reduced value and the gradients, each in its argument's shape and dtype."""
         shape = (*self.row_shape, self.num_classes)
-        wants_entries = self.head.options.kind == "sigmoid" and self.head.reduction.kind == "none"
-        entries = np.empty((self.head.num_rows, self.num_classes)) if wants_entries else None
+        entries = np.empty((len(self.input), self.num_classes)) if self.evaluator.wants_entries else None
 
         def evaluate_block(logits: np.ndarray, rows: slice) -> tuple[np.ndarray, np.ndarray]:
             part = None if entries is None else entries[rows]
@@ -74,12 +70,12 @@ class LinearProblem:
             self.bias,
             evaluate_block,
             with_gradients=with_gradients,
-            is_silent=self.head.silent_rows,
+            is_silent=self.evaluator.silent_rows,
         )
         if entries is not None:
             value = entries.reshape(shape).astype(self.result_dtype, copy=False)
         else:
-            value = self.head.reduce(losses).astype(self.result_dtype)
+            value = self.evaluator.reduce(losses).astype(self.result_dtype)
         if gradients is None:
             return value, None
         restored = [self._restore(g, argument) for g, argument in zip(gradients, self.arguments, strict=False)]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
+from crossent.core.target import Link
 from crossent.errors import check_number, describe, refuse
 from crossent.losses import Loss, is_member
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Each link and the kind of target it takes: one class among K, or a yes or no per entry.
-LINKS = {
+LINKS: dict[str, Link] = {
     "softmax": "softmax",
     "sigmoid": "sigmoid",
     "probability": "softmax",
@@ -26,7 +27,7 @@ LINKS = {
 _OF_ONE_KIND = (("pos_weight", "sigmoid"), ("alpha", "sigmoid"), ("margin", "softmax"))
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Options:
     """The options of a loss; the order is that of the public signatures."""
 
@@ -48,15 +49,15 @@ class Options:
     softcap: Any = None
     axis: int = -1
     target_in_range: bool = False
-    """No keyword: whoever has looked at a floating target already says so here."""
+    """No keyword: whether the values of a floating target have been looked at already."""
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Link:
         """ "softmax" for one class among K, "sigmoid" for a yes or no per entry."""
         return LINKS[self.link]
 
-    def check(self) -> None:
-        """Refuse options that do not go together.
+    def checked(self) -> Options:
+        """Return the options, their label smoothing a float; refuse those that do not go together.
 
         Raises
         ------
@@ -73,12 +74,14 @@ class Options:
             raise TypeError(refuse("ignore_index must be an integer", repr(self.ignore_index)))
         if not -(2**63) <= self.ignore_index < 2**63:
             raise ValueError(refuse("ignore_index must be an int64", repr(self.ignore_index)))
-        if not (type(self.label_smoothing) is float and self.label_smoothing == 0.0):
-            self.label_smoothing = check_number("label_smoothing", self.label_smoothing, minimum=0, maximum=1)
-            if self.label_smoothing and self.loss is not None and self.loss.needs_hard_target:
-                raise ValueError(refuse(f"{self.loss!r} takes unsmoothed labels", f"{self.label_smoothing=}"[5:]))
         if not (type(self.prior_strength) is float and self.prior_strength == 1.0):
             check_number("prior_strength", self.prior_strength)
+        if type(self.label_smoothing) is float and self.label_smoothing == 0.0:
+            return self
+        label_smoothing = check_number("label_smoothing", self.label_smoothing, minimum=0, maximum=1)
+        if label_smoothing and self.loss is not None and self.loss.needs_hard_target:
+            raise ValueError(refuse(f"{self.loss!r} takes unsmoothed labels", f"{label_smoothing=}"))
+        return replace(self, label_smoothing=label_smoothing)
 
 
 KEYWORDS = {option.name: option.default for option in fields(Options) if option.name != "target_in_range"}
@@ -121,6 +124,4 @@ def collect(function_name: str, options: dict[str, Any], *, without: tuple[str, 
             raise TypeError(
                 refuse(f"{function_name}() takes no keyword {name!r}", describe(options[name]), f"it takes {known}")
             )
-    collected = Options(**options, **given)
-    collected.check()
-    return collected
+    return Options(**options, **given).checked()

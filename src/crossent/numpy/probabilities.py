@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from crossent.numpy.options import collect, takes_options
-from crossent.numpy.problem import Problem
+from crossent.numpy.problem import make_problem
 
 _NOT_TAKEN = ("link", "loss", "pos_weight", "alpha", "temperature", "prior", "prior_strength", "margin", "softcap")
 
@@ -36,9 +36,9 @@ def nll_loss(log_probs: Any, target: Any, **options: Any) -> Any:
     >>> round(float(ce.nll_loss(np.log([[0.25, 0.75]]), [0])), 6)
     1.386294
     """
-    return Problem(log_probs, target, collect("nll_loss", options, without=_NOT_TAKEN, link="log_probability")).solve(
-        with_grad=False
-    )[0]
+    return make_problem(
+        log_probs, target, collect("nll_loss", options, without=_NOT_TAKEN, link="log_probability")
+    ).solve(with_grad=False)[0]
 
 
 @takes_options(without=_NOT_TAKEN)
@@ -67,7 +67,7 @@ def cross_entropy_from_probabilities(probs: Any, target: Any, **options: Any) ->
     inf
     """
     collected = collect("cross_entropy_from_probabilities", options, without=_NOT_TAKEN, link="probability")
-    return Problem(probs, target, collected).solve(with_grad=False)[0]
+    return make_problem(probs, target, collected).solve(with_grad=False)[0]
 
 
 @takes_options(without=_NOT_TAKEN)
@@ -96,4 +96,4 @@ def binary_cross_entropy(probs: Any, target: Any, **options: Any) -> Any:
     array([ 0., inf])
     """
     collected = collect("binary_cross_entropy", options, without=_NOT_TAKEN, link="binary_probability")
-    return Problem(probs, target, collected).solve(with_grad=False)[0]
+    return make_problem(probs, target, collected).solve(with_grad=False)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,10 +11,10 @@ from crossent.core.linear import evaluate
 from crossent.errors import refuse
 from crossent.kernels import registry
 from crossent.numpy.arrays import quietly, widened
-from crossent.numpy.heads import SoftmaxHead
+from crossent.numpy.evaluator import WORK_ELEMENTS, Evaluator
 from crossent.numpy.linear import LinearProblem
 from crossent.numpy.options import KEYWORDS, Options, collect, takes_options
-from crossent.numpy.problem import WORK_ELEMENTS, Problem
+from crossent.numpy.problem import make_problem
 
 _TAKEN = ("ignore_index", "temperature", "prior", "prior_strength", "softcap", "axis")
 _WITHOUT = tuple(name for name in KEYWORDS if name not in _TAKEN)
@@ -36,9 +37,12 @@ class Statistics(NamedTuple):
 class Collector:
     """Fills the five arrays block by block."""
 
-    def __init__(self, head: SoftmaxHead, evaluator: Any):
-        self.head, self.evaluator = head, evaluator
-        n = head.num_rows
+    def __init__(self, evaluator: Evaluator):
+        if evaluator.is_binary or evaluator.target.teacher is not None:
+            got = "the sigmoid link" if evaluator.is_binary else "a teacher"
+            raise TypeError(refuse("statistics need labels or distributions as targets", got))
+        self.evaluator = evaluator
+        n = evaluator.num_rows
         self.columns = {name: np.empty(n) for name in ("lse", "entropy", "log_prob")}
         self.argmax = np.empty(n, dtype=np.int64)
 
@@ -52,10 +56,10 @@ class Collector:
 
     @quietly
     def add(self, logits: np.ndarray, rows: slice) -> None:
-        head = self.head
         work = logits if self.evaluator.map.is_identity else self.evaluator.mapped(logits, rows)
-        labels = None if head.labels is None else head.labels[rows]
-        found = registry.find(work.dtype).statistics(np.ascontiguousarray(work), head.target.rows(rows))
+        target = replace(self.evaluator.target.rows(rows), class_weight=None, label_smoothing=0.0)
+        labels = target.labels
+        found = registry.find(work.dtype).statistics(np.ascontiguousarray(work), target)
         self.columns["lse"][rows] = found["lse"]
         self.columns["entropy"][rows] = found["entropy"]
         log_prob = -(found["nll_plain"] if labels is not None else found["nll"])
@@ -67,21 +71,12 @@ class Collector:
 
     @quietly
     def result(self, dtype: Any) -> Statistics:
-        head = self.head
-        if head.labels is not None:
-            correct = self.argmax == head.labels
-        else:
-            correct = self.argmax == np.argmax(head.soft, axis=1)  # type: ignore[arg-type]
+        target, shape = self.evaluator.target, self.evaluator.shape
+        labels = np.argmax(np.asarray(target.soft), axis=1) if target.labels is None else target.labels
+        correct = self.argmax == labels
         correct &= ~np.isnan(self.columns["lse"])
-        columns = {name: column.astype(dtype).reshape(head.shape) for name, column in self.columns.items()}
-        return Statistics(**columns, argmax=self.argmax.reshape(head.shape), correct=correct.reshape(head.shape))
-
-
-def _softmax_head(head: Any) -> SoftmaxHead:
-    if not isinstance(head, SoftmaxHead) or head.teacher is not None:
-        got = "a teacher" if isinstance(head, SoftmaxHead) else "the sigmoid link"
-        raise TypeError(refuse("statistics need labels or distributions as targets", got))
-    return head
+        columns = {name: column.astype(dtype).reshape(shape) for name, column in self.columns.items()}
+        return Statistics(**columns, argmax=self.argmax.reshape(shape), correct=correct.reshape(shape))
 
 
 @takes_options(without=_WITHOUT)
@@ -115,12 +110,12 @@ def statistics(logits: Any, target: Any, **options: Any) -> Statistics:
     >>> round(float(s.entropy[0]), 4), bool(s.correct[0])
     (0.6931, True)
     """
-    problem = Problem(logits, target, collect("statistics", options, without=_WITHOUT))
-    collector = Collector(_softmax_head(problem.head), problem.evaluator)
+    problem = make_problem(logits, target, collect("statistics", options, without=_WITHOUT))
+    collector = Collector(problem.evaluator)
     step = max(1, WORK_ELEMENTS // problem.logits.shape[1])
     for start in range(0, len(problem.logits), step):
         rows = slice(start, min(start + step, len(problem.logits)))
-        collector.add(widened(problem.logits[rows], problem.dtype), rows)
+        collector.add(widened(problem.logits[rows], problem.evaluator.dtype), rows)
     return collector.result(problem.result_dtype)
 
 
@@ -156,7 +151,7 @@ def linear_statistics(
     """
     collected: Options = collect("linear_statistics", options, without=(*_WITHOUT, "axis"))
     problem = LinearProblem(input, linear_weight, linear_bias, target, collected)
-    collector = Collector(_softmax_head(problem.head), problem.evaluator)
+    collector = Collector(problem.evaluator)
 
     collector.add_linear(problem)
     return collector.result(problem.result_dtype)

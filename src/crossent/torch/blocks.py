@@ -17,9 +17,9 @@ from crossent.core import linear as driver
 from crossent.errors import refuse
 from crossent.kernels import registry
 from crossent.numpy.arrays import quietly, widened
-from crossent.numpy.heads import SoftmaxHead, make_head
+from crossent.numpy.evaluator import WORK_ELEMENTS, Evaluator
+from crossent.numpy.links import make_evaluator
 from crossent.numpy.options import Options
-from crossent.numpy.problem import WORK_ELEMENTS, Evaluator, make_map, with_teacher_temperature
 from crossent.numpy.statistics import Collector
 
 from . import accelerated
@@ -132,16 +132,15 @@ class KernelRows:
     """Rows whose losses the kernels compute, on logits in ordinary memory."""
 
     def __init__(self, target: Any, options: Options, shape: tuple[int, ...], num_classes: int, dtype: torch.dtype):
-        options = with_teacher_temperature(numpy_options(options))
+        options = numpy_options(options)
         computed = np.dtype(np.float64 if dtype is torch.float64 else np.float32)
-        self.head = make_head(numpy_target(target), options, shape, num_classes, computed)
-        self.evaluator = Evaluator(self.head, make_map(options, num_classes))
-        self.kind = self.head.reduction.kind
+        self.evaluator = make_evaluator(numpy_target(target), options, shape, num_classes, computed)
+        self.kind = self.evaluator.reduction.kind
         self.result_dtype = torch.float64 if dtype is torch.float64 else torch.float32
         self.full_shape = (*shape, num_classes)
         self.entries: np.ndarray | None = None
-        if self.kind == "none" and options.kind == "sigmoid":
-            self.entries = np.empty((self.head.num_rows, num_classes))
+        if self.evaluator.wants_entries:
+            self.entries = np.empty((self.evaluator.num_rows, num_classes))
         self.collector: Collector | None = None
         self.is_narrow = dtype is torch.float16
         self.unit = 1.0
@@ -150,19 +149,19 @@ class KernelRows:
     def _fit(self) -> None:
         """Scale float16 slopes by a power of two, so that the largest are about 1; `unit` takes it back."""
         if self.is_narrow:
-            self.unit = _largest_factor(self.head)
+            self.unit = _largest_factor(self.evaluator)
             self.evaluator = self.evaluator.with_scale(1 / self.unit)
 
     @property
     def is_silent(self) -> Tensor | None:
-        silent = self.head.silent_rows
+        silent = self.evaluator.silent_rows
         return None if silent is None else torch.from_numpy(silent)
 
     def collect(self) -> None:
         """From now on, keep the statistics of the rows that are evaluated."""
-        if not isinstance(self.head, SoftmaxHead) or self.head.teacher is not None:
+        if self.evaluator.is_binary or self.evaluator.target.teacher is not None:
             raise TypeError(refuse(STATISTICS_NEED, "another target"))
-        self.collector = Collector(self.head, self.evaluator)
+        self.collector = Collector(self.evaluator)
 
     def statistics(self) -> tuple[Tensor, ...]:
         assert self.collector is not None
@@ -178,43 +177,41 @@ class KernelRows:
             for start in range(0, len(array), step):
                 piece = array[start : start + step]
                 here = slice(rows.start + start, rows.start + start + len(piece))
-                self.collector.add(widened(piece, self.head.dtype), here)
+                self.collector.add(widened(piece, self.evaluator.dtype), here)
         entries = None if self.entries is None else self.entries[rows]
         return torch.from_numpy(self.evaluator.evaluate(array, rows, array if with_gradient else None, entries))
 
     def reduce(self, losses: Tensor) -> Tensor:
         if self.entries is not None:
             return as_tensor(self.entries).reshape(self.full_shape).to(self.result_dtype)
-        return as_tensor(self.head.reduce(losses.numpy())).to(self.result_dtype)
+        return as_tensor(self.evaluator.reduce(losses.numpy())).to(self.result_dtype)
 
     def with_factor(self, factor: Tensor) -> KernelRows:
         """The same rows with a factor on each one's loss."""
         scaled = object.__new__(KernelRows)
         scaled.__dict__ |= self.__dict__
         scaled.collector = scaled.entries = None
-        evaluator = Evaluator(self.head, self.evaluator.map)
-        scaled.evaluator = evaluator.with_factor(factor.double().numpy())
-        scaled.head = scaled.evaluator.head
+        scaled.evaluator = self.evaluator.with_scale(self.unit).with_factor(factor.double().numpy())
         scaled._fit()
         return scaled
 
     @quietly
     def pull_back(self, logits: Tensor, rows: slice, upstream: list[Tensor | None]) -> None:
         """Put the gradient of the statistics, each row's times the upstream one, in the place of a block of logits."""
-        array, logit_map, head = as_numpy(logits), self.evaluator.map, self.head
+        array, logit_map, target = as_numpy(logits), self.evaluator.map, self.evaluator.target
         signed = zip(("lse", "entropy", "nll"), (1.0, 1.0, -1.0), upstream, strict=True)  # log_prob is minus the nll
         partials = {name: sign * u.double().numpy() for name, sign, u in signed if u is not None}
-        labels = head.labels
+        labels = target.labels
         if labels is not None:  # of a row that does not count the log-probability is a constant, the rest is not
             if "nll" in partials:
                 partials["nll"] = np.where(labels < 0, 0.0, partials["nll"])
             labels = np.maximum(labels, 0)
-        target = replace(head.target, labels=labels)
+        target = replace(target, labels=labels, class_weight=None, label_smoothing=0.0)
         step = max(1, WORK_ELEMENTS // array.shape[1])
         for start in range(0, len(array), step):
             piece = array[start : start + step]
             here = slice(rows.start + start, rows.start + start + len(piece))
-            raw = widened(piece, head.dtype)
+            raw = widened(piece, self.evaluator.dtype)
             mapped = raw if logit_map.is_identity else self.evaluator.mapped(raw, here)
             gradient = np.empty(mapped.shape, mapped.dtype)
             here_partials = {name: partial[here] for name, partial in partials.items()}
@@ -223,10 +220,10 @@ class KernelRows:
             logits[start : start + step].copy_(torch.from_numpy(gradient * slope))
 
 
-def _largest_factor(head: Any) -> float:
+def _largest_factor(evaluator: Evaluator) -> float:
     """The largest factor of a row's or entry's slope, as a power of two."""
-    largest = abs(head.scale)
-    for weights in (head.row_weight, head.class_weight, getattr(head, "factor", None)):
+    largest = abs(evaluator.scale)
+    for weights in (evaluator.weight, evaluator.target.class_weight):
         if weights is not None and weights.size:
             largest *= float(np.abs(weights).max())
     return 2.0 ** math.frexp(largest)[1] if 0 < largest < math.inf else 1.0

@@ -45,11 +45,7 @@ def _options(size_average: Any, reduce: Any, **given: Any) -> Options:
     if isinstance(smoothing, Tensor) and (smoothing.requires_grad or is_traced() or is_transformed()):
         asked = "label_smoothing must be a number: it has no gradient"
         raise TypeError(refuse(asked, describe(smoothing), "float(label_smoothing)"))
-    options = Options(**given)
-    options.check()
-    for name, value in numbers.items():
-        setattr(options, name, value)
-    return options
+    return replace(Options(**given).checked(), **numbers)
 
 
 def _for_distributions(options: Options) -> Options:
@@ -82,10 +78,8 @@ def _fits_kernels(target: Any, options: Options, num_labels: int | None) -> bool
     """Whether the values are those that the NumPy front end accepts."""
     is_teacher = options.loss is not None and options.loss.needs_teacher
     is_soft = isinstance(target, Tensor) and target.is_floating_point() and not is_teacher
-    if is_soft:
-        options.target_in_range = _in_range(target, 1.0 if options.kind == "sigmoid" else math.inf)
-        if not options.target_in_range:
-            return False
+    if is_soft and not _in_range(target, 1.0 if options.kind == "sigmoid" else math.inf):
+        return False
     pos_weight = options.pos_weight
     if isinstance(pos_weight, Tensor) and pos_weight.numel() != 1 and tuple(pos_weight.shape) != (num_labels,):
         return False  # PyTorch broadcasts it in any way
@@ -137,8 +131,9 @@ def _dense(input: Tensor, target: Any, options: Options) -> Tensor:
 
         return sharded.dense(input, target, options, _dense)
     if route == "kernels":
+        options = replace(options, target_in_range=True)  # or there is none
         if options.kind == "softmax":
-            options.axis = 0 if input.ndim == 1 else 1
+            options = replace(options, axis=0 if input.ndim == 1 else 1)
         return fused.loss(input, target, options, lambda z: composed.loss(z, target, options, native=False))
     return composed.loss(input, target, options, native=route == "native")
 
@@ -563,6 +558,8 @@ def _linear(
     input: Tensor, matrix: Tensor, bias: Tensor | None, target: Any, options: Options, with_statistics: bool = False
 ) -> Any:
     route = _route([input, matrix] if bias is None else [input, matrix, bias], target, options, matrix.shape[0])
+    if route == "kernels":
+        options = replace(options, target_in_range=True)
     if route != "sharded":
         return linear.loss(input, matrix, bias, target, options, route, with_statistics)
     from . import sharded

@@ -6,7 +6,6 @@ for more (a second backward, a gradient of the gradient, a factor per row) is co
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -15,30 +14,12 @@ import torch
 from torch import Tensor
 
 from crossent.numpy.options import Options
-from crossent.numpy.problem import Problem
+from crossent.numpy.problem import Problem, make_problem
 
 from .pullback import pull_back
 from .tensors import as_numpy, as_tensor, numpy_options, numpy_target, other_tensors
 
 Differentiable = Callable[[Tensor], Tensor]
-
-
-def _with_scale(problem: Problem, factor: float) -> Problem:
-    """The problem with a factor on the gradient of what "mean" or "sum" returns."""
-    scaled = copy.copy(problem)
-    scaled.evaluator = problem.evaluator.with_scale(factor)
-    scaled.head = scaled.evaluator.head
-    return scaled
-
-
-def _with_factor(problem: Problem, factor: Tensor) -> Problem:
-    """The problem with a factor on each of the losses that "none" returns."""
-    scaled = copy.copy(problem)
-    if problem.wants_entries and problem.axis != len(problem.shape) - 1:
-        factor = factor.movedim(problem.axis, -1)
-    scaled.evaluator = problem.evaluator.with_factor(factor.double().numpy())
-    scaled.head = scaled.evaluator.head
-    return scaled
 
 
 class _FusedLoss(torch.autograd.Function):
@@ -47,7 +28,7 @@ class _FusedLoss(torch.autograd.Function):
         ctx.save_for_backward(input, *others)  # the problem reads the others' memory: autograd notices if they change
         ctx.problem, ctx.composed, ctx.gradient = problem, composed, None
         # A row's part of a mean may be too small for float16 before the factor of a scaled loss arrives.
-        ctx.waits = problem.head.reduction.kind == "none" or input.dtype is torch.float16
+        ctx.waits = problem.evaluator.reduction.kind == "none" or input.dtype is torch.float16
         if ctx.waits:
             return as_tensor(problem.solve(with_grad=False)[0])
         value, gradient = problem.solve(with_grad=True)
@@ -61,8 +42,8 @@ class _FusedLoss(torch.autograd.Function):
         problem: Problem = ctx.problem
         if ctx.waits:
             _ = ctx.saved_tensors  # raises if an argument was changed in place since
-            is_mean = problem.head.reduction.kind != "none"
-            scaled = _with_scale(problem, upstream.item()) if is_mean else _with_factor(problem, upstream)
+            is_mean = problem.evaluator.reduction.kind != "none"
+            scaled = problem.with_scale(upstream.item()) if is_mean else problem.with_factor(upstream.double().numpy())
             return _gradient_tensor(scaled.solve(with_grad=True)[1]), None, None, None
         gradient, ctx.gradient = ctx.gradient, None  # handed out once: autograd may write into it
         if gradient is None:
@@ -82,7 +63,7 @@ def _gradient_tensor(gradient: Any) -> Tensor:
 
 def loss(input: Tensor, target: Any, options: Options, composed: Differentiable) -> Tensor:
     """Return the loss of logits in ordinary memory; `composed` is the same function of them for higher derivatives."""
-    problem = Problem(as_numpy(input), numpy_target(target), numpy_options(options))
+    problem = make_problem(as_numpy(input), numpy_target(target), numpy_options(options))
     if input.requires_grad and torch.is_grad_enabled():
         return _FusedLoss.apply(input, problem, composed, other_tensors(target, options))
     return as_tensor(problem.solve(with_grad=False)[0])
