@@ -50,7 +50,7 @@ LIBRARIES = {
     "losses": set(),
     "kernels": {"numpy", "numba", "llvmlite", "triton"},
     "metrics": {"numpy", "matplotlib"},
-    "information": set(),
+    "information": {"numpy"},
     "numpy": {"numpy"},
     "": {"numpy"},
     "torch": {"numpy", "torch"},

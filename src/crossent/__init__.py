@@ -7,6 +7,7 @@
 from crossent import information
 from crossent._version import __version__
 from crossent.core.target import TopK
+from crossent.information import entropy, js_divergence, kl_divergence, perplexity
 from crossent.kernels.threads import get_num_threads, set_num_threads
 from crossent.losses import (
     Brier,
@@ -29,7 +30,6 @@ from crossent.numpy.dense import (
     value_grad_hess,
 )
 from crossent.numpy.elementwise import log_sigmoid, log_softmax, logsumexp, sigmoid, softmax, softplus
-from crossent.numpy.information import entropy, js_divergence, kl_divergence, perplexity
 from crossent.numpy.linear import linear_cross_entropy, linear_value_and_grad
 from crossent.numpy.probabilities import binary_cross_entropy, cross_entropy_from_probabilities, nll_loss
 from crossent.numpy.statistics import linear_statistics, statistics

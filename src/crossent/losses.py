@@ -16,7 +16,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from functools import reduce
+from operator import add
+from typing import Any, ClassVar, Literal
 
 from crossent.core.jet import power_product
 from crossent.errors import check_number, refuse
@@ -25,29 +27,9 @@ Row = tuple[float, float, float]
 """A term of a loss as kernels read it: its place in `FAMILY`, its factor and its parameter."""
 
 
-class Statistics(Protocol):
-    """What a loss may look at: arrays or jets, one number per row."""
-
-    @property
-    def nll(self) -> Any: ...
-
-    @property
-    def miss(self) -> Any: ...
-
-    @property
-    def lse(self) -> Any: ...
-
-    @property
-    def entropy(self) -> Any: ...
-
-    @property
-    def brier(self) -> Any: ...
-
-    @property
-    def mass(self) -> Any: ...
-
-    def lost_likelihood(self, q: float) -> Any:
-        """``1 - p_y^q``."""
+Statistics = Any
+"""What a loss may look at, one number a row, as arrays or jets: ``nll``, ``miss``, ``lse``, ``entropy``, ``brier``,
+``mass`` and ``lost_likelihood(q)``, which is ``1 - p_y^q``; beside a teacher also ``divergence``."""
 
 
 class Loss:
@@ -68,13 +50,7 @@ class Loss:
         return 0.0
 
     def table(self) -> tuple[Row, ...]:
-        """Return the terms as rows of numbers: what compiled kernels read.
-
-        Raises
-        ------
-        TypeError
-            If a term is not of the family.
-        """
+        """Return the terms as rows of numbers, which compiled kernels read."""
         return tuple(part.row(scale) for scale, part in self.terms)
 
     @property
@@ -172,10 +148,7 @@ class Combination(Loss):
     def of(self, s: Statistics) -> Any:
         # A term of scale 0 is absent, even where its loss is infinite; the entropy never is.
         present = [loss.of(s) * scale for scale, loss in self.parts if scale != 0] or [s.entropy * 0.0]
-        total = present[0]
-        for term in present[1:]:
-            total = total + term
-        return total
+        return reduce(add, present)
 
     def __repr__(self) -> str:
         return " + ".join(f"{loss!r}" if scale == 1 else f"{scale!r} * {loss!r}" for scale, loss in self.parts)
@@ -201,18 +174,34 @@ class Elementary(Loss):
         The least and the greatest parameter with which the loss is known to be convex in the logits.
     is_factor : bool
         Whether the parameter multiplies the loss; kernels then read it as a part of the term's factor.
+    bounds : dict, optional
+        Where the parameter must lie, as keywords of `check_number`.
     """
 
     statistics: ClassVar[frozenset[str]]
     takes: ClassVar[Literal["any", "unit mass", "labels", "teacher"]]
     convex: ClassVar[Interval]
     is_factor: ClassVar[bool]
+    bounds: ClassVar[dict[str, float]]
 
-    def __init_subclass__(cls, *, reads: tuple[str, ...], takes: Any, convex: Interval, is_factor: bool = False):
+    def __init_subclass__(
+        cls,
+        *,
+        reads: tuple[str, ...],
+        takes: Literal["any", "unit mass", "labels", "teacher"],
+        convex: Interval,
+        is_factor: bool = False,
+        bounds: dict[str, float] | None = None,
+    ):
         if "of" not in vars(cls):
             raise TypeError(refuse("a loss must define `of`, its line", cls.__name__))
-        cls.statistics, cls.takes, cls.convex, cls.is_factor = frozenset(reads), takes, convex, is_factor
+        cls.statistics, cls.takes, cls.convex = frozenset(reads), takes, convex
+        cls.is_factor, cls.bounds = is_factor, bounds or {}
         _members.append(cls)
+
+    def __post_init__(self) -> None:
+        for name, value in list(vars(self).items()):
+            object.__setattr__(self, name, check_number(name, value, **self.bounds))
 
     @classmethod
     def with_parameter(cls, parameter: float) -> Elementary:
@@ -257,7 +246,7 @@ class CrossEntropy(Elementary, reads=("nll",), takes="any", convex=ALWAYS):
 
 
 @dataclass(frozen=True)
-class Focal(Elementary, reads=("miss", "nll"), takes="unit mass", convex=NEVER):
+class Focal(Elementary, reads=("miss", "nll"), takes="unit mass", convex=NEVER, bounds={"minimum": 0}):
     """Focal loss ``(1 - p_y)^γ · nll`` (Lin et al. 2017, arXiv:1708.02002), γ ≥ 0; γ = 0 is cross-entropy.
 
     The gradient is finite at saturation for every γ. With soft or smoothed targets ``1 - p_y`` reads
@@ -281,9 +270,6 @@ class Focal(Elementary, reads=("miss", "nll"), takes="unit mass", convex=NEVER):
     """
 
     gamma: float = 2.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "gamma", check_number("gamma", self.gamma, minimum=0))
 
     def of(self, s: Statistics) -> Any:
         return power_product(s.miss, self.gamma, s.nll)
@@ -312,15 +298,14 @@ class Poly1(Elementary, reads=("nll", "miss"), takes="unit mass", convex=(0.0, 1
 
     c: float = 1.0
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "c", check_number("c", self.c))
-
     def of(self, s: Statistics) -> Any:
         return s.nll + s.miss * (self.c * s.mass)
 
 
 @dataclass(frozen=True)
-class GeneralizedCrossEntropy(Elementary, reads=("likelihood",), takes="labels", convex=NEVER):
+class GeneralizedCrossEntropy(
+    Elementary, reads=("likelihood",), takes="labels", convex=NEVER, bounds={"above": 0, "maximum": 1}
+):
     """Generalised cross-entropy ``(1 - p_y^q) / q`` (Zhang & Sabuncu 2018, arXiv:1805.07836), 0 < q ≤ 1.
 
     Bounded by 1/q, so that one wrong label cannot dominate; q → 0 is cross-entropy, q = 1 is 1 - p_y. Hard,
@@ -343,9 +328,6 @@ class GeneralizedCrossEntropy(Elementary, reads=("likelihood",), takes="labels",
     """
 
     q: float = 0.7
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "q", check_number("q", self.q, above=0, maximum=1))
 
     def of(self, s: Statistics) -> Any:
         return s.lost_likelihood(self.q) * (s.mass / self.q)
@@ -374,9 +356,6 @@ class ZPenalty(Elementary, reads=("lse",), takes="any", convex=NEVER, is_factor=
 
     coefficient: float
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "coefficient", check_number("coefficient", self.coefficient))
-
     def of(self, s: Statistics) -> Any:
         return s.lse * s.lse * self.coefficient
 
@@ -404,9 +383,6 @@ class EntropyPenalty(Elementary, reads=("entropy",), takes="any", convex=NEVER, 
 
     coefficient: float
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "coefficient", check_number("coefficient", self.coefficient))
-
     def of(self, s: Statistics) -> Any:
         return s.entropy * self.coefficient
 
@@ -429,7 +405,7 @@ class Brier(Elementary, reads=("brier",), takes="any", convex=NEVER):
 
 
 @dataclass(frozen=True)
-class Distillation(Elementary, reads=("divergence",), takes="teacher", convex=ALWAYS):
+class Distillation(Elementary, reads=("divergence",), takes="teacher", convex=ALWAYS, bounds={"above": 0}):
     """Distillation ``T² · KL(softmax(teacher/T) ‖ softmax(z/T))`` (Hinton et al. 2015, arXiv:1503.02531).
 
     The target is the teacher: its logits, of the student's shape, or a :class:`~crossent.TopK`. The gradient is
@@ -454,11 +430,7 @@ class Distillation(Elementary, reads=("divergence",), takes="teacher", convex=AL
 
     temperature: float = 1.0
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "temperature", check_number("temperature", self.temperature, above=0))
-
-    def of(self, s: Any) -> Any:
-        """The statistic that only rows beside a teacher have (`crossent.core.teachers`)."""
+    def of(self, s: Statistics) -> Any:
         return s.divergence
 
     def __add__(self, other: Loss) -> Loss:

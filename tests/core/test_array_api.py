@@ -14,7 +14,8 @@ from laws.law import agree
 from laws.tables import BY_NAME, LOSSES, LossCase, Problem, applies, problem
 from libraries import Library
 
-from crossent.core import composition, information
+from crossent import information
+from crossent.core import composition
 from crossent.core.logit_maps import LogitMap
 from crossent.core.statistics import STATISTICS, Rows
 from crossent.core.target import Target, Teacher

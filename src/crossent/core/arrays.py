@@ -10,7 +10,6 @@ Array = Any  # an array of any library that follows the array-API standard
 __all__ = [
     "Array",
     "array_namespace",
-    "as_array",
     "divergence_terms",
     "guarded_product",
     "log_ratio",
@@ -31,17 +30,6 @@ def array_namespace(*arrays: Any) -> Any:
     from array_api_compat import array_namespace as wrapped_namespace  # 60 ms that NumPy users need not wait for
 
     return wrapped_namespace(*arrays)
-
-
-def as_array(value: Any) -> Array:
-    """Return an array of any library as it is, and lists and numbers as NumPy arrays."""
-    if hasattr(value, "__array_namespace__"):
-        return value
-    import array_api_compat
-    import array_api_compat.numpy
-
-    numpy: Any = array_api_compat.numpy
-    return value if array_api_compat.is_array_api_obj(value) else numpy.asarray(value)
 
 
 def one_hot(labels: Array, num_classes: int) -> Array:
