@@ -66,6 +66,8 @@ class Target:
         Whether a row is one question with K answers, or K questions of yes or no.
     soft_complement : (N, K) array, optional
         1 - soft, where it is known with more digits than the subtraction leaves.
+    count : int, optional
+        How many labels are not negative, where that is known.
     """
 
     num_classes: int
@@ -77,6 +79,7 @@ class Target:
     temperature: float = 1.0
     link: Link = "softmax"
     soft_complement: Array | None = None
+    count: int | None = None
 
     @property
     def is_hard(self) -> bool:
@@ -100,6 +103,7 @@ class Target:
             labels=None if self.labels is None else self.labels[rows],
             soft=None if self.soft is None else self.soft[rows],
             teacher=teacher,
+            count=None,
             soft_complement=None if self.soft_complement is None else self.soft_complement[rows],
         )
 
@@ -163,11 +167,10 @@ NO_INDEX = -100
 """The default of ignore_index, which floating targets cannot have."""
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """What a target is encoded for.
 
-    Parameters
+    Attributes
     ----------
     loss : Loss
     link : {"softmax", "sigmoid"}
@@ -201,7 +204,6 @@ class Asked:
             self.num_classes,
             class_weight=self.class_weight,
             label_smoothing=self.label_smoothing,
-            temperature=self.loss.parameter if self.loss.needs_teacher else 1.0,
             link=self.link,
             **given,
         )
@@ -219,8 +221,8 @@ class Library(Protocol):
     def describe(self, value: Any) -> str:
         """Return shape and dtype in words."""
 
-    def labels(self, target: Array, asked: Asked) -> Array:
-        """Return labels of the rows' shape as `Target` has them."""
+    def labels(self, target: Array, asked: Asked) -> tuple[Array, int | None]:
+        """Return labels of the rows' shape as `Target` has them, and how many count if that is known."""
 
     def distributions(self, target: Array, asked: Asked) -> Array:
         """Return floating targets of the full shape as rows (N, K)."""
@@ -256,7 +258,8 @@ def encode(target: Any, asked: Asked, library: Library) -> Target:
     kind = library.kind(target)
     if kind == "integer":
         _check_shape_of_labels(target, asked, library)
-        return asked.target(labels=library.labels(target, asked))
+        labels, count = library.labels(target, asked)
+        return asked.target(labels=labels, count=count)
     if kind == "bool":
         asked_for = "target must be integer labels or floating distributions"
         raise TypeError(refuse(asked_for, library.describe(target)))
@@ -307,12 +310,12 @@ def _encode_teacher(teacher: Any, asked: Asked, library: Library) -> Target:
     if asked.label_smoothing:
         raise TypeError(refuse("label_smoothing does not apply to distillation", asked.label_smoothing))
     if isinstance(teacher, TopK):
-        return asked.target(teacher=_encode_top_k(teacher, asked, library))
+        return asked.target(teacher=_encode_top_k(teacher, asked, library), temperature=asked.loss.parameter)
     logits = library.array(teacher, "teacher")
     if library.kind(logits) != "floating" or tuple(logits.shape) != asked.full_shape:
         asked_for = f"a teacher must be floating logits of the student's shape {asked.full_shape}"
         raise ValueError(refuse(asked_for, library.describe(logits), "or a TopK(indices, probabilities)"))
-    return asked.target(teacher=library.teacher(logits, asked))
+    return asked.target(teacher=library.teacher(logits, asked), temperature=asked.loss.parameter)
 
 
 def _encode_top_k(teacher: TopK, asked: Asked, library: Library) -> Teacher:

@@ -265,7 +265,7 @@ def evaluator_fields(
     if encoded.link == "sigmoid":
         weight = _entry_weight(options, asked, row_weight)
     elif encoded.labels is not None and row_weight is not None:
-        encoded = replace(encoded, labels=np.where(row_weight == 0, -1, encoded.labels))
+        encoded = replace(encoded, labels=np.where(row_weight == 0, -1, encoded.labels), count=None)
     return {
         "loss": loss,
         "target": encoded,
@@ -313,6 +313,8 @@ def _totals(target: Target, num_rows: int, row_weight: np.ndarray | None, dtype:
         return count, count
     if labels is None:
         return num_rows, float(num_rows) if row_weight is None else float(np.sum(row_weight))
+    if target.count is not None and target.class_weight is None and row_weight is None:
+        return target.count, target.count
     counts = registry.find(dtype).scan_labels(labels, target.num_classes, -1, target.class_weight, row_weight, labels)
     _, count, weighted = counts
     if weighted == 0 and count:

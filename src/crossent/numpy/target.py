@@ -46,18 +46,20 @@ class NumPyTargets:
     def describe(self, value: Any) -> str:
         return describe(value)
 
-    def labels(self, target: np.ndarray, asked: Asked) -> np.ndarray:
+    def labels(self, target: np.ndarray, asked: Asked) -> tuple[np.ndarray, int]:
         given = np.ascontiguousarray(target).reshape(-1)
         labels = given
         if labels.dtype == np.uint64:  # beyond int64 a label is out of range as much as at num_classes
             labels = np.minimum(labels, np.uint64(max(asked.num_classes, asked.ignore_index + 1, 0)))
         labels = labels.astype(np.int64, copy=False)
         out = np.empty(labels.size, dtype=np.int64)
-        bad, *_ = registry.find(self.dtype).scan_labels(labels, asked.num_classes, asked.ignore_index, None, None, out)
+        bad, count, _ = registry.find(self.dtype).scan_labels(
+            labels, asked.num_classes, asked.ignore_index, None, None, out
+        )
         if bad >= 0:
             asked_for = f"labels must lie in 0..{asked.num_classes - 1} or equal ignore_index={asked.ignore_index}"
             raise ValueError(refuse(asked_for, f"{given[bad]} in row {bad}"))
-        return out
+        return out, count
 
     def distributions(self, target: np.ndarray, asked: Asked) -> np.ndarray:
         target = target.reshape(-1, asked.num_classes)
