@@ -11,8 +11,8 @@ from .expressions import Evaluator
 from .names import ACTIVATIONS, FUNCTIONS, LAYERS, LOSSES, METHODS, Loss, canonical
 from .options import (
     compiled_loss,
-    has_one_output,
-    is_attribute,
+    has_outputs,
+    is_difference,
     is_true,
     is_unbounded,
     parts_of,
@@ -41,6 +41,7 @@ _CLASSIFIERS = frozenset(
     ]
 )
 _WRAPPERS = frozenset(["make_pipeline", "GridSearchCV", "RandomizedSearchCV", "HalvingGridSearchCV", "Pipeline"])
+_SIZES = {1: "one_class", 2: "two_classes"}
 _HEADS = frozenset({"fc", "classifier", "head", "heads", "last_linear"})
 _ARRAYS = frozenset({"softmax", "log_softmax", "sigmoid", "log_sigmoid", "linear", "entry"})
 
@@ -51,7 +52,7 @@ class LossValue:
 
     link: str
     reduction: str | None
-    is_weighted: bool | None
+    is_weighted: bool
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -189,7 +190,7 @@ class Caller(Evaluator):
         for key in _FIRST if first is None else ():
             first = first or arguments.keywords.get(key)
         result = self._result(node, op, name, first, arguments)
-        if op in ("softmax", "log_softmax", "sigmoid", "log", "log1p", "exp", "mean"):
+        if op in ("softmax", "log_softmax", "sigmoid", "log", "log1p", "mean"):
             self.tell_operation(Operation(node, op, name, first, arguments, result))
         return result
 
@@ -203,7 +204,7 @@ class Caller(Evaluator):
         if op == "log":
             return self._logarithm(node, value)
         if op == "sum":
-            return replace(value, kind="sum_exp") if value.kind == "exp" else UNKNOWN
+            return replace(value, kind=f"sum_{value.kind}") if value.kind in ("exp", "exp_shifted") else UNKNOWN
         if op == "mean":
             is_loss = value.kind == "loss" and isinstance(value.payload, LossValue)
             return replace(value, payload=replace(value.payload, reduction="mean")) if is_loss else UNKNOWN
@@ -232,6 +233,10 @@ class Caller(Evaluator):
             return Value("labels", node, self.place(node))
         if op == "argmax":
             return Value("labels", node, self.place(node))
+        if op == "tensor":
+            parts = value.payload if value.kind == "tuple" else (value,)
+            kept = ("positives_per_negative", "class_weights")
+            return parts[0].marked("tensor") if len(parts) == 1 and parts[0].kind in kept else UNKNOWN
         if op in ("where", "full"):
             values = [argument.value for argument in (*arguments.positional[1:], *arguments.keywords.values())]
             numbers = [value.payload for value in values if value.kind == "constant"]
@@ -247,7 +252,7 @@ class Caller(Evaluator):
 
     def activation(self, node: ast.expr, op: str, value: Value, operand: ast.expr | None) -> Value:
         """Return what softmax, sigmoid and their logarithms put out."""
-        marks = value.marks & {"one_class"} if value.kind == "linear" else frozenset()
+        marks = value.marks & {"one_class", "two_classes"} if value.kind == "linear" else frozenset()
         return Value(op, node, self.place(node), operand, marks=marks)
 
     def _exponential(self, node: ast.Call, value: Value, operand: ast.expr | None) -> Value:
@@ -257,8 +262,14 @@ class Caller(Evaluator):
             return Value("sigmoid", node, self.place(node))
         if value.kind == "negative" and isinstance(value.payload, Value) and value.payload.kind == "loss":
             return Value("focal", node, self.place(node), payload=value.payload.payload)
-        if value.kind in ("unknown", "linear") and operand is not None and is_unbounded(operand):
-            return Value("exp", node, self.place(node), operand)
+        if value.kind == "shifted":
+            return Value("exp_shifted", node, self.place(node), operand)
+        if value.kind in ("unknown", "linear", "negative", "difference") and operand is not None:
+            is_plain = value.kind in ("unknown", "linear") and not is_difference(operand)
+            if is_unbounded(operand):
+                marks = frozenset({"negative"} if value.kind == "negative" else ())
+                kind = "exp" if is_plain else "exp_difference"
+                return Value(kind, node, self.place(node), operand, marks=marks)
         return UNKNOWN
 
     def _logarithm(self, node: ast.Call, value: Value) -> Value:
@@ -272,7 +283,9 @@ class Caller(Evaluator):
         if output == "dense" or output == "activation":
             activation = arguments.get("activation", 1 if output == "dense" else 0)
             output = self._activation_name(activation) if arguments.is_complete else "unknown"
-            return Value("layer", node, self.place(node), payload=Layer(output, node, arguments=arguments))
+            layer = Layer(output, node, arguments=arguments)
+            self.layer_output(node, layer, UNKNOWN, None)  # the rules see it even if it is never called
+            return Value("layer", node, self.place(node), payload=layer)
         if output == "keras_input":
             return UNKNOWN
         if output == "keras_model":
@@ -317,7 +330,7 @@ class Caller(Evaluator):
             return value
         if layer.output == "unknown":
             return UNKNOWN
-        marks = frozenset({"one_class"} if has_one_output(layer) else ())
+        marks = frozenset(mark for number, mark in _SIZES.items() if has_outputs(layer, number))
         if layer.output == "linear":
             return Value("linear", layer.node, self.place(layer.node), marks=marks)
         result = replace(self.activation(node, layer.output, value, operand), place=self.place(layer.node))
@@ -341,12 +354,7 @@ class Caller(Evaluator):
             options, is_complete, reduction=reduction,
         )  # fmt: skip
         self.tell_loss(call)
-        is_weighted: bool | None = weight is not None
-        if weight is not None and weight.value.kind in ("unknown", "constant"):
-            is_weighted = None if weight.value.kind == "unknown" and is_attribute(weight.node) else is_weighted
-            is_weighted = False if weight.value.kind == "constant" else is_weighted
-        if not is_complete and not is_weighted:
-            is_weighted = None
+        is_weighted = weight is not None and weight.value.kind != "constant"
         return Value("loss", node, self.place(node), payload=LossValue(loss.link, reduction, is_weighted))
 
     def _method(self, node: ast.Call, method: Method, arguments: Arguments, scope: Scope) -> Value:

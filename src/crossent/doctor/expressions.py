@@ -22,6 +22,9 @@ __all__ = ["Evaluator", "is_small"]
 _BUILT_IN = frozenset({"sum", "max", "abs", "super", "float", "list", "tuple", "dict", "getattr"})
 _NEVER_NONE = frozenset({"instance", "layer", "criterion", "function", "class", "network"})
 _SAME_ATTRIBUTES = frozenset({"T", "mT", "data", "values"})
+_POSITIVES = re.compile(r"(^|_)(n_?|num_?)?pos(itives?)?($|_)", re.IGNORECASE)
+_NEGATIVES = re.compile(r"(^|_)(n_?|num_?)?neg(atives?)?($|_)", re.IGNORECASE)
+_MAXIMA = re.compile(r"(^|_)max(imum|ima|es|_?val(ue)?s?)?($|_)", re.IGNORECASE)
 _EPSILON = re.compile(r"(^|_|\.)eps(ilon)?$|^(SMALL|TINY|EPS)", re.IGNORECASE)
 
 
@@ -32,7 +35,7 @@ def is_small(node: ast.expr, value: Value) -> bool:
         return 0 < number <= 1e-3
     if isinstance(node, ast.Name | ast.Attribute):
         return _EPSILON.search(ast.unparse(node)) is not None
-    return isinstance(node, ast.Attribute) and node.attr == "eps"
+    return isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "epsilon"
 
 
 class Evaluator(ABC):
@@ -229,12 +232,14 @@ class Evaluator(ABC):
             for (value, _), (other, at) in _both(node, left, right):
                 if value.kind in ("softmax", "sigmoid", "entry") and is_small(at, other):
                     return value.marked("eps")
-                if value.kind == "exp" and other.kind == "constant" and other.payload == 1:
+                if value.kind in ("exp", "exp_difference") and other.kind == "constant" and other.payload == 1:
                     return replace(value, kind="one_plus_exp")
+                if value.kind == "sum_exp" and is_small(at, other):
+                    return value
                 if value.kind == "scaled_one_hot" and other.kind != "scaled_one_hot":
                     return Value("smoothed", node, self.place(node))
         elif isinstance(node.op, ast.Sub):
-            return self._difference(left, right)
+            return self._difference(node, left, right)
         elif isinstance(node.op, ast.Mult):
             for (value, _), (other, _at) in _both(node, left, right):
                 if value.kind == "one_hot" and other.kind != "one_hot":
@@ -243,15 +248,28 @@ class Evaluator(ABC):
                     return Value("negative", node, operand=node.right, payload=other)
         if isinstance(node.op, ast.Pow):
             return Value("absolute") if right.kind == "constant" and right.payload == 2 else UNKNOWN
-        if isinstance(node.op, ast.Div) and left.kind == "negative":
-            return Value("difference")
+        if isinstance(node.op, ast.Div):
+            divided = self._quotient(node, left, right)
+            if divided is not None:
+                return divided
         if "bounded" in (left.kind, right.kind):
             return Value("bounded")
         if {left.kind, right.kind} & {"difference", "negative", "shifted", "absolute"}:
             return Value("difference")
         return UNKNOWN
 
-    def _difference(self, left: Value, right: Value) -> Value:
+    def _quotient(self, node: ast.BinOp, left: Value, right: Value) -> Value | None:
+        if (left.kind, right.kind) in (("exp", "sum_exp"), ("exp_shifted", "sum_exp_shifted")):
+            return Value("softmax", node, self.place(node))
+        if left.kind == "constant" and left.payload in (1, 1.0) and right.kind == "one_plus_exp":
+            return Value("sigmoid", node, self.place(node)) if "negative" in right.marks else UNKNOWN
+        if left.kind == "negative":
+            return Value("difference")
+        if _POSITIVES.search(_last_name(node.left)) and _NEGATIVES.search(_last_name(node.right)):
+            return Value("positives_per_negative", node, self.place(node))
+        return None
+
+    def _difference(self, node: ast.BinOp, left: Value, right: Value) -> Value:
         if left.kind == "constant" and left.payload in (1, 1.0):
             if right.kind in ("softmax", "sigmoid", "entry"):
                 return replace(right, marks=right.marks ^ {"complement"})
@@ -259,7 +277,7 @@ class Evaluator(ABC):
                 return replace(right, kind="one_minus_focal")
             if right.kind == "one_hot":
                 return UNKNOWN
-        if right.kind == "max":
+        if right.kind == "max" or _MAXIMA.search(_last_name(node.right)):
             return Value("shifted")
         return Value("difference")
 
@@ -272,6 +290,15 @@ def _both(
     node: ast.BinOp, left: Value, right: Value
 ) -> tuple[tuple[tuple[Value, ast.expr], tuple[Value, ast.expr]], ...]:
     return ((left, node.left), (right, node.right)), ((right, node.right), (left, node.left))
+
+
+def _last_name(node: ast.expr) -> str:
+    """Return the name that an expression reads, without the calls of its methods."""
+    while isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        node = node.func.value
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _selects_a_class(index: ast.expr) -> bool:

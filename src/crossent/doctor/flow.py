@@ -12,7 +12,19 @@ from typing import Any
 
 from .calls import Network
 from .names import FUNCTIONS, LAYERS, LOSSES, canonical
-from .records import Arguments, Class, Criterion, Function, Instance, Layer, LossCall, Method, Operation, Scope
+from .records import (
+    Arguments,
+    Class,
+    Criterion,
+    Function,
+    FunctionNode,
+    Instance,
+    Layer,
+    LossCall,
+    Method,
+    Operation,
+    Scope,
+)
 from .statements import Statements, assigned_in
 from .values import UNKNOWN, Value, constant, join_all
 
@@ -27,6 +39,8 @@ _KNOWN = FUNCTIONS.keys() | LOSSES.keys() | LAYERS.keys()
 
 class Listener:
     """What the rules are to the analysis: it tells them what it meets."""
+
+    within: FunctionNode | None = None  # the function that is followed
 
     def loss(self, loss: LossCall) -> None:
         """Take a loss that gets its arrays."""
@@ -60,10 +74,17 @@ class Analysis(Statements):
         Finds what another file of the run defines under a qualified name.
     package
         Qualified name of the folder that the file is in, for relative imports.
+    is_worth
+        Whether to follow the function between two lines by itself.
     """
 
     def __init__(
-        self, path: str, listener: Listener, resolve: Callable[[str], Value] | None = None, package: str = ""
+        self,
+        path: str,
+        listener: Listener,
+        resolve: Callable[[str], Value] | None = None,
+        package: str = "",
+        is_worth: Callable[[int, int], bool] = lambda first, last: True,
     ) -> None:
         self.path = path
         self.listener = listener
@@ -72,20 +93,24 @@ class Analysis(Statements):
         self.imported: set[str] = set()
         self._resolve = resolve
         self._package = package
+        self._is_worth = is_worth
         self._returned: list[list[Value]] = []
         self._results: dict[Any, Value] = {}
         self._running: set[Any] = set()
         self._functions: list[Function] = []
         self._runs = 0
 
-    def run(self, tree: ast.Module) -> None:
-        """Follow the whole file: its top level, and then each function by itself."""
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Global | ast.Nonlocal):
-                self.module.elsewhere.update(node.names)
+    def run(self, tree: ast.Module, assigned_elsewhere: frozenset[str] = frozenset()) -> None:
+        """Follow the whole file: its top level, and then each function by itself.
+
+        `assigned_elsewhere` are the names that a function assigns by ``global`` or ``nonlocal``.
+        """
+        self.module.elsewhere |= assigned_elsewhere
         self.block(tree.body, self.module)
         while self._functions:
             function = self._functions.pop()
+            if not self._is_worth(function.node.lineno, function.node.end_lineno or function.node.lineno):
+                continue
             itself = None
             if function.owner is not None:
                 itself = self.instantiate(Value("class", payload=function.owner), Arguments((), {}, False))
@@ -157,12 +182,14 @@ class Analysis(Statements):
             scope.bind(name, given.get(name, UNKNOWN))
         self._returned.append([])
         node = function.node
+        outer, self.listener.within = self.listener.within, node
         if isinstance(node, ast.Lambda):
             self._returned[-1].append(self.evaluate(node.body, scope))
         elif not self.block(node.body, scope):
             self._returned[-1].append(constant(None))
         returned = self._returned.pop()
-        if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef) and _is_generator(node):
+        self.listener.within = outer
+        if not isinstance(node, ast.Lambda) and _is_generator(node):
             returned = []
         result = join_all(value for value in returned if len(returned) == 1 or value != constant(None))
         self._running.discard(key)
@@ -296,4 +323,16 @@ def _is_static(node: ast.AST) -> bool:
 
 
 def _is_generator(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    return any(isinstance(part, ast.Yield | ast.YieldFrom) for statement in node.body for part in ast.walk(statement))
+    """Return whether a call of the function returns a generator. The node remembers the answer."""
+    known: bool | None = getattr(node, "is_generator", None)
+    if known is not None:
+        return known
+    waiting: list[ast.AST] = list(node.body)
+    found = False
+    while waiting and not found:
+        part = waiting.pop()
+        found = isinstance(part, ast.Yield | ast.YieldFrom)
+        if not isinstance(part, ast.Name | ast.Constant | ast.FunctionDef | ast.Lambda):
+            waiting.extend(ast.iter_child_nodes(part))
+    node.is_generator = found  # type: ignore[union-attr]
+    return found

@@ -110,6 +110,7 @@ FUNCTIONS = _spread(
         "one_hot": "torch.nn.functional.one_hot",
         "float_one_hot": "jax.nn.one_hot tensorflow.one_hot keras.utils.to_categorical keras.ops.one_hot "
         "keras.utils.np_utils.to_categorical np_utils.to_categorical flax.linen.one_hot",
+        "tensor": "torch.tensor torch.FloatTensor torch.Tensor torch.from_numpy",
         "where": "numpy.where torch.where tensorflow.where",
         "full": "numpy.full torch.full numpy.full_like torch.full_like",
         "same": "torch.squeeze torch.unsqueeze torch.flatten torch.reshape torch.permute torch.transpose torch.clone "

@@ -11,8 +11,8 @@ from .values import Value
 
 __all__ = [
     "compiled_loss",
-    "has_one_output",
-    "is_attribute",
+    "has_outputs",
+    "is_difference",
     "is_true",
     "is_unbounded",
     "parts_of",
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 _BOUNDED = frozenset(
-    {"log", "log_softmax", "logsigmoid", "clip", "clamp", "min", "minimum", "tanh", "arange", "linspace"}
+    {"abs", "arange", "clamp", "clip", "linspace", "log", "log_softmax", "logsigmoid", "min", "minimum", "tanh"}
 )
 
 
@@ -46,14 +46,15 @@ def parts_of(value: Value) -> tuple[Value, ...] | None:
     return tuple(pairs) if len(pairs) == len(value.payload) and pairs else value.payload
 
 
-def has_one_output(layer: Layer) -> bool:
+def has_outputs(layer: Layer, number: int) -> bool:
+    """Return whether a layer is known to have that many outputs."""
     if layer.arguments is None or not isinstance(layer.node, ast.Call):
         return False
     is_dense = ast.unparse(layer.node.func).endswith("Dense")
     names = ("units", "features", "out_features", "out_channels")
     given = next((layer.arguments.get(name) for name in names if layer.arguments.get(name) is not None), None)
     given = given or layer.arguments.get("units", 0 if is_dense else 1)
-    return given is not None and given.value.kind == "constant" and given.value.payload == 1
+    return given is not None and given.value.kind == "constant" and given.value.payload == number
 
 
 def reads_of(loss: Loss, options: Mapping[str, Argument], is_complete: bool) -> str:
@@ -82,31 +83,18 @@ def is_true(argument: Argument | None) -> bool:
     return argument is not None and argument.value.kind == "constant" and argument.value.payload is True
 
 
-def is_attribute(node: ast.expr) -> bool:
-    """Return whether a weight is an attribute or a parameter, which may be None."""
-    return isinstance(node, ast.Attribute | ast.Name)
+def is_difference(node: ast.expr) -> bool:
+    """Return whether an exponent is written with a minus."""
+    return any(isinstance(part, ast.Sub | ast.USub) for part in ast.walk(node))
 
 
 def is_unbounded(node: ast.expr) -> bool:
-    """Return whether nothing in an exponent keeps it small: no difference, no minus, no bound, no imaginary unit."""
+    """Return whether nothing in an exponent keeps it small: no bound, no choice, no imaginary unit."""
     for part in ast.walk(node):
-        if isinstance(part, ast.Sub | ast.USub | ast.IfExp | ast.Constant) and (
-            not isinstance(part, ast.Constant) or isinstance(part.value, complex)
-        ):
+        if isinstance(part, ast.IfExp) or (isinstance(part, ast.Constant) and isinstance(part.value, complex)):
             return False
-        if isinstance(part, ast.Call):
-            name = ast.unparse(part.func).rpartition(".")[2]
-            if name in (
-                "log",
-                "log_softmax",
-                "logsigmoid",
-                "clip",
-                "clamp",
-                "min",
-                "minimum",
-                "tanh",
-                "arange",
-                "linspace",
-            ):
-                return False
+        if isinstance(part, ast.Subscript) and isinstance(part.slice, ast.Name):
+            return False  # rows that a mask chose
+        if isinstance(part, ast.Call) and ast.unparse(part.func).rpartition(".")[2] in _BOUNDED:
+            return False
     return not isinstance(node, ast.Constant)

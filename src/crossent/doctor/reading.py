@@ -9,8 +9,9 @@ import os
 import re
 import tokenize
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 __all__ = ["Source", "Unreadable", "find_files", "has_work", "parse", "read", "split_lines"]
@@ -43,8 +44,12 @@ SKIPPED = frozenset(
 
 SUFFIXES = (".py", ".pyi", ".ipynb")
 _WORK = re.compile(
-    rb"softmax|Softmax|SOFTMAX|igmoid|ntropy|nll|NLL|BCE|kl_div|KLDiv|log_loss|brier|\bexp\(|\.exp\(|expit|log1p|focal"
+    rb"softmax|Softmax|SOFTMAX|igmoid|ntropy|nll|NLL|BCE|kl_div|KLDiv|log_loss|brier|\bexp\(|\.exp\(|expit|log1p|focal|lightgbm|xgboost"
+    rb"|1(?:\.0)? ?- ?(?:self\.)?alpha"
 )
+_LOSS = re.compile(r"ntropy|nll|NLL|BCE|kl_div|KLDiv|log_loss|brier|focal|lightgbm|xgboost")
+_FORMULA = re.compile(r"softmax|Softmax|igmoid|expit|log|exp|alpha")
+_GLOBAL = re.compile(r"^\s*(?:global|nonlocal)\s+(?P<names>[\w, ]+)", re.MULTILINE)
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 _MAGIC = re.compile(r"^\s*(?:[%!?]|\w[\w.]*\?\??\s*$)")
 _CELL_MAGIC = re.compile(r"^\s*%%(?!time\b|timeit\b|capture\b)\w+")
@@ -79,6 +84,21 @@ class Source:
 
     def __post_init__(self) -> None:
         self.lines = _NEWLINE.split(self.text)
+
+    def worth_following(self) -> Callable[[int, int], bool]:
+        """Return what tells whether a function, given by its lines, can hold a finding.
+
+        In a file that names no loss only formulas are looked for, and those name what they compute.
+        """
+        if _LOSS.search(self.text):
+            return lambda first, last: True
+        counts = list(accumulate((_FORMULA.search(line) is not None for line in self.lines), initial=0))
+        return lambda first, last: counts[last] > counts[first - 1]
+
+    def assigned_elsewhere(self) -> frozenset[str]:
+        """Return the names of all ``global`` and ``nonlocal`` statements."""
+        found = (match["names"].split(",") for match in _GLOBAL.finditer(self.text))
+        return frozenset(name.strip() for names in found for name in names)
 
     def characters(self, line: int, column: int) -> int:
         """Return the column of a UTF-8 offset in characters, from 1."""

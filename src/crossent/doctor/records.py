@@ -18,6 +18,7 @@ __all__ = [
     "Edit",
     "Finding",
     "Function",
+    "FunctionNode",
     "Instance",
     "Layer",
     "LossCall",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+"""What a function is in the syntax tree."""
 
 
 class Scope:
@@ -36,6 +38,7 @@ class Scope:
         self.names: dict[str, Value] = {}
         self.parent = parent
         self.all_assigned: dict[str, Value] = {}
+        self.owners: set[str] = set()  # names whose attributes were assigned
         self.elsewhere: set[str] = set()  # names that another function assigns by `global` or `nonlocal`
 
     def bind(self, name: str, value: Value) -> None:

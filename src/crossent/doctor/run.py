@@ -153,12 +153,12 @@ def _lint_content(path: str, content: bytes, codes: tuple[str, ...], world: Worl
         return world.resolve(name, module)
 
     package = module if path.endswith("__init__.py") else module.rpartition(".")[0]
-    analysis = Analysis(path, context, resolve, package)
+    analysis = Analysis(path, context, resolve, package, source.worth_following())
     result = FileResult(path, problems=source.skipped, wanted=wanted)
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, 10_000))
     try:
-        analysis.run(tree)
+        analysis.run(tree, source.assigned_elsewhere())
         if world is None:
             result.exports = exports_of(analysis)
     except RecursionError:

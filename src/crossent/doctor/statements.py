@@ -129,8 +129,9 @@ class Statements(Caller):
 
     def _bind(self, target: ast.expr, value: Value, scope: Scope) -> None:
         if isinstance(target, ast.Name):
-            for key in [key for key in scope.names if key.startswith(f"{target.id}.")]:
-                del scope.names[key]
+            if target.id in scope.owners:
+                for key in [key for key in scope.names if key.startswith(f"{target.id}.")]:
+                    del scope.names[key]
             scope.bind(target.id, value)
         elif isinstance(target, ast.Tuple | ast.List):
             self._unpack(target, value, scope)
@@ -142,6 +143,7 @@ class Statements(Caller):
             if headed is not None:
                 scope.bind(name, headed)
             scope.names[f"{name}.{target.attr}"] = value
+            scope.owners.add(name)
         elif isinstance(target, ast.Subscript):
             of = target.value
             if isinstance(of, ast.Name) and of.id in scope.names:
@@ -221,20 +223,35 @@ def _met(ends: Sequence[dict[str, Value]]) -> dict[str, Value]:
     return met
 
 
-def assigned_in(statements: Iterable[ast.stmt]) -> set[str]:
+def assigned_in(statements: Sequence[ast.stmt]) -> frozenset[str]:
     """Return the names, and the attributes of names, that statements assign."""
+    if not statements:
+        return frozenset()
+    first: Any = statements[0]  # which remembers the answer
+    known: frozenset[str] | None = getattr(first, "assigned_from_here", None)
+    if known is None:
+        known = first.assigned_from_here = frozenset(_find_assigned(statements))
+    return known
+
+
+def _find_assigned(statements: Sequence[ast.stmt]) -> set[str]:
     found = set()
-    for statement in statements:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name):
-                if isinstance(node.ctx, ast.Store):
-                    found.add(node.id)
-            elif isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.value, ast.Name):
-                is_grown = isinstance(node, ast.Attribute) and node.attr in ("append", "add", "extend")
-                if isinstance(node.ctx, ast.Store) and isinstance(node, ast.Attribute):
-                    found.add(f"{node.value.id}.{node.attr}")
-                elif isinstance(node.ctx, ast.Store) or is_grown:
-                    found.add(node.value.id)
+    waiting: list[ast.AST] = list(statements)
+    while waiting:
+        node = waiting.pop()
+        kind = type(node)
+        if kind is ast.Name:
+            if type(node.ctx) is ast.Store:  # type: ignore[attr-defined]
+                found.add(node.id)  # type: ignore[attr-defined]
+            continue
+        if isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.value, ast.Name):
+            is_stored = isinstance(node.ctx, ast.Store)
+            if is_stored and isinstance(node, ast.Attribute):
+                found.add(f"{node.value.id}.{node.attr}")
+            elif is_stored or (isinstance(node, ast.Attribute) and node.attr in ("append", "add", "extend")):
+                found.add(node.value.id)
+        if kind is not ast.Constant:
+            waiting.extend(ast.iter_child_nodes(node))
     return found
 
 

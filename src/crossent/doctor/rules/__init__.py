@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from . import pairing
+from . import activations, divergence, estimators, focal, keras, labels, numerics, pairing, weights
 from .base import SEVERITIES, Context, Found, Rule
 
 __all__ = ["RULES", "SEVERITIES", "Context", "Found", "Rule", "find_rule"]
 
+_GROUPS = (pairing, activations, numerics, labels, weights, divergence, keras, focal, estimators)
 RULES: tuple[Rule, ...] = tuple(
-    sorted((made() for group in (pairing,) for made in group.RULES), key=lambda rule: rule.code)
+    sorted((made() for group in _GROUPS for made in group.RULES), key=lambda rule: rule.code)
 )
 """All rules, by code."""
 

@@ -16,6 +16,7 @@ from ..values import Value
 __all__ = ["SEVERITIES", "Context", "Found", "Rule"]
 
 SEVERITIES = ("error", "warning", "advice")
+_CHOICES = frozenset({"where", "select", "piecewise", "cond", "isinf", "isfinite", "masked_fill"})
 _EVENTS = ("loss", "operation", "binary", "criterion", "call", "function")
 
 
@@ -145,6 +146,17 @@ class Context(Listener):
                 one.edits,
                 None if one.cause is None else one.cause.place,
             )
+
+    def is_guarded(self) -> bool:
+        """Return whether the function at hand chooses between two formulas, as with ``where``."""
+        if self.within is None:
+            return False
+        known: bool | None = getattr(self.within, "is_guarded", None)
+        if known is None:
+            calls = (node.func for node in ast.walk(self.within) if isinstance(node, ast.Call))
+            known = any(getattr(func, "attr", getattr(func, "id", "")) in _CHOICES for func in calls)
+            self.within.is_guarded = known  # type: ignore[union-attr]
+        return known
 
     def text(self, node: ast.expr) -> str:
         """Return the source of an expression."""

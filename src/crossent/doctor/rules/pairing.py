@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..records import Argument, Edit, LossCall, Operation
+from ..records import Argument, Edit, LossCall
 from .base import Context, Found, Rule
 
 __all__ = ["RULES"]
@@ -42,9 +42,9 @@ class SoftmaxBeforeCrossEntropy(Rule):
     fix = "unsafe"
     summary = "The output of softmax goes into a cross-entropy that takes logits and applies softmax itself."
     harm = (
-        "The loss sees numbers between 0 and 1 as logits. With 10 classes it cannot fall below log(e + 9) - 1 = 1.461, "
-        "even when every prediction is right with certainty, and a confidently wrong one gets almost no gradient. "
-        "Training runs, only slower and to a worse result."
+        "The loss sees numbers between 0 and 1 as logits. With 10 classes it cannot fall below log(e + 9) - 1 = "
+        "1.461, even when every prediction is right with certainty, and a confidently wrong one gets almost no "
+        "gradient. Training runs, only slower and to a worse result."
     )
     mend = "Give the loss the logits, and apply softmax only where probabilities are wanted: for a metric, for output."
     ignore_when = "Numbers between 0 and 1 are meant as logits, for example to bound them on purpose."
@@ -88,8 +88,8 @@ class LogSoftmaxBeforeCrossEntropy(Rule):
     fix = "safe"
     summary = "The output of log_softmax goes into a cross-entropy that applies log_softmax itself."
     harm = (
-        "Nothing is wrong: log_softmax of log_softmax is log_softmax, and so are the gradients. It costs a second pass "
-        "over the array (0 digits lost, about twice the time and memory of the loss), and a reader wonders."
+        "Nothing is wrong: log_softmax of log_softmax is log_softmax, and so are the gradients. It costs a second"
+        " pass over the array (0 digits lost, about twice the time and memory of the loss), and a reader wonders."
     )
     mend = "Leave log_softmax out, or use nll_loss, which takes log-probabilities."
     ignore_when = "The log-probabilities are needed elsewhere and the second pass does not matter."
@@ -124,8 +124,9 @@ class SigmoidBeforeLogits(Rule):
     fix = "unsafe"
     summary = "The output of sigmoid goes into a binary cross-entropy that takes logits and applies sigmoid itself."
     harm = (
-        "Sigmoid of a sigmoid lies between 0.5 and 0.731, so a negative never gets a probability below one half: its "
-        "loss cannot fall below log 2 = 0.693, and that of a positive not below 0.313. Gradients shrink fourfold."
+        "Sigmoid of a sigmoid lies between 0.5 and 0.731, so a negative never gets a probability below one half: "
+        "its loss cannot fall below log 2 = 0.693, and that of a positive not below 0.313. Gradients shrink "
+        "fourfold."
     )
     mend = "Give the loss the logits, or use the loss that takes probabilities."
     ignore_when = "Never, as far as we know."
@@ -162,8 +163,8 @@ class SigmoidBeforeCrossEntropy(Rule):
     severity = "error"
     summary = "The output of sigmoid goes into a cross-entropy over exclusive classes."
     harm = (
-        "Cross-entropy takes the numbers between 0 and 1 for logits and compares them by softmax: with 10 classes a "
-        "perfect row (1 for the true class, 0 for the others) still has a loss of 1.461."
+        "Cross-entropy takes the numbers between 0 and 1 for logits and compares them by softmax: with 10 classes"
+        " a perfect row (1 for the true class, 0 for the others) still has a loss of 1.461."
     )
     mend = (
         "For exclusive classes give cross-entropy the logits. For labels that may hold together use binary "
@@ -201,9 +202,9 @@ class SoftmaxBeforeBinary(Rule):
     severity = "warning"
     summary = "The output of softmax goes into a binary cross-entropy that takes probabilities."
     harm = (
-        "Each class is scored as a question of its own, though softmax makes them share one probability. The gradient "
-        "then pushes on all wrong classes as well: on three equal logits it is 1.5 times that of cross-entropy, and "
-        "several labels at once can never be reached."
+        "Each class is scored as a question of its own, though softmax makes them share one probability. The "
+        "gradient then pushes on all wrong classes as well: on three equal logits it is 1.5 times that of "
+        "cross-entropy, and several labels at once can never be reached."
     )
     mend = "For exclusive classes use cross-entropy on the logits; for labels that may hold together use sigmoid."
     ignore_when = "The method is defined so, as the distillation of LwF is (a softmax as target is not reported)."
@@ -230,7 +231,7 @@ print(f"two labels at once: never below {F.binary_cross_entropy(best, both, redu
 
     def loss(self, call: LossCall, context: Context) -> Iterator[Found]:
         found = _pair(call, ("softmax",), "probabilities", "sigmoid")
-        if found is None or found.value.marks & {"one_class", "complement"}:
+        if found is None or found.value.marks & {"one_class", "two_classes", "complement"}:
             return
         if call.target is not None and call.target.value.kind in ("softmax", "sigmoid", "entry"):
             return  # a distillation, such as LwF's
@@ -246,8 +247,8 @@ class ProbabilitiesIntoNll(Rule):
     fix = "unsafe"
     summary = "Probabilities go into nll_loss, which takes log-probabilities."
     harm = (
-        "Without the logarithm the loss is -p, between -1 and 0, and not cross-entropy. A confidently wrong row gets "
-        "no gradient: with p = 1e-6 it is 1e-6 instead of 1."
+        "Without the logarithm the loss is -p, between -1 and 0, and not cross-entropy. A confidently wrong row "
+        "gets no gradient: with p = 1e-6 it is 1e-6 instead of 1."
     )
     mend = "Use log_softmax in the place of softmax, or cross_entropy on the logits."
     ignore_when = "The expected accuracy is maximised on purpose, as REINFORCE does with a reward."
@@ -336,8 +337,8 @@ class LogitsIntoNll(Rule):
     severity = "error"
     summary = "The output of a linear layer goes into nll_loss without log_softmax."
     harm = (
-        "The loss is then minus one logit, and has no lower bound: raising every logit lowers it for ever, whatever "
-        "the labels are. A loss below 0 is the sign."
+        "The loss is then minus one logit, and has no lower bound: raising every logit lowers it for ever, "
+        "whatever the labels are. A loss below 0 is the sign."
     )
     mend = "Use cross_entropy, or put log_softmax before nll_loss."
     ignore_when = "The layer's output is normalised in another way that the linter does not see."
@@ -373,8 +374,8 @@ class LogitsIntoBinary(Rule):
     severity = "error"
     summary = "The output of a linear layer or of log_softmax goes into a binary cross-entropy of probabilities."
     harm = (
-        "PyTorch raises an error at the first number outside [0, 1], on CUDA as an assertion far from the line "
-        "at fault; until then, numbers that happen to lie between 0 and 1 are taken for probabilities."
+        "PyTorch raises an error at the first number outside [0, 1], on CUDA as an assertion far from the line at"
+        " fault; until then, numbers that happen to lie between 0 and 1 are taken for probabilities."
     )
     mend = "Use binary cross-entropy with logits."
     ignore_when = "The layer's output is brought to [0, 1] in a way that the linter does not see."
@@ -405,81 +406,6 @@ except RuntimeError as error:
             yield Found(call.node, message, (), found.value)
 
 
-class ActivationTwice(Rule):
-    code = "XE110"
-    name = "activation-twice"
-    severity = "error"
-    summary = "Softmax or sigmoid is applied to what is a probability already."
-    harm = (
-        "The second softmax takes probabilities for logits and flattens them: with 10 classes a certain prediction "
-        "becomes 0.232. A second sigmoid never goes below 0.5, so a threshold of 0.5 calls everything positive."
-    )
-    mend = "Apply it once: in the model or after it."
-    ignore_when = "Probabilities are sharpened or flattened on purpose."
-    bad = (
-        "import torch\nfrom torch import nn\n\nmodel = nn.Sequential(nn.Linear(8, 3), nn.Softmax(dim=1))\n\n\n"
-        "def predict(x):\n    return torch.softmax(model(x), dim=1)\n"
-    )
-    good = (
-        "import torch\nfrom torch import nn\n\nmodel = nn.Sequential(nn.Linear(8, 3))\n\n\n"
-        "def predict(x):\n    return torch.softmax(model(x), dim=1)\n"
-    )
-    demonstration = """\
-import torch
-
-logits = torch.zeros(10)
-logits[0] = 20.0
-once = torch.softmax(logits, dim=0)
-twice = torch.softmax(once, dim=0)
-print(f"softmax: once {once[0]:.3f}, twice {twice[0]:.3f}")
-z = torch.tensor(-20.0)
-print(f"sigmoid: once {torch.sigmoid(z):.3f}, twice {torch.sigmoid(torch.sigmoid(z)):.3f}")
-"""
-
-    def operation(self, operation: Operation, context: Context) -> Iterator[Found]:
-        if operation.op not in ("softmax", "sigmoid", "log_softmax") or operation.first is None:
-            return
-        value = operation.first.value
-        if value.kind in ("softmax", "sigmoid") and not value.marks & {"eps", "complement"}:
-            if value.node is operation.result.node:
-                return
-            where = context.where(value, operation.node)
-            yield Found(operation.node, f"{operation.op} of what is a {value.kind} already{where}", (), value)
-
-
-class SoftmaxOverOne(Rule):
-    code = "XE111"
-    name = "softmax-over-one-class"
-    severity = "error"
-    summary = "Softmax is taken over one number, which is 1 whatever the number is."
-    harm = "The output is 1 for every row and the gradient is 0, so nothing is ever learned."
-    mend = "For two classes use one output with sigmoid, or two outputs with softmax."
-    ignore_when = "Never, as far as we know."
-    bad = (
-        "from torch import nn\n\nmodel = nn.Sequential(nn.Linear(8, 1), nn.Softmax(dim=-1))\n\n\n"
-        "def predict(x):\n    return model(x)\n"
-    )
-    good = (
-        "from torch import nn\n\nmodel = nn.Sequential(nn.Linear(8, 1), nn.Sigmoid())\n\n\n"
-        "def predict(x):\n    return model(x)\n"
-    )
-    demonstration = """\
-import torch
-
-z = torch.tensor([[-3.0], [0.0], [5.0]], requires_grad=True)
-p = torch.softmax(z, dim=-1)
-print(p.detach().flatten().tolist(), torch.autograd.grad(p.sum(), z)[0].flatten().tolist())
-"""
-
-    def operation(self, operation: Operation, context: Context) -> Iterator[Found]:
-        if operation.op in ("softmax", "log_softmax") and "one_class" in operation.result.marks:
-            given = operation.arguments
-            axis = given.get("dim", 0 if operation.name == "layer" else 1) or given.get("axis")
-            is_dense = operation.name == "layer" and "activation" in given.keywords
-            if is_dense or (axis is not None and axis.value.payload == -1):
-                yield Found(operation.node, "softmax over one number is 1 for every row", (), operation.result)
-
-
 RULES: tuple[type[Rule], ...] = (
     SoftmaxBeforeCrossEntropy,
     LogSoftmaxBeforeCrossEntropy,
@@ -490,6 +416,4 @@ RULES: tuple[type[Rule], ...] = (
     SoftmaxBeforeBinaryLogits,
     LogitsIntoNll,
     LogitsIntoBinary,
-    ActivationTwice,
-    SoftmaxOverOne,
 )
