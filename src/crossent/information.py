@@ -17,7 +17,7 @@ import numpy as np
 
 from crossent.core.arrays import Array, array_namespace, divergence_terms, guarded_product, log_ratio, sum_pair
 from crossent.errors import check_number, describe, refuse
-from crossent.numpy.arrays import compute_dtype, quietly, real_array, widened
+from crossent.numpy.arrays import checked_axis, compute_dtype, quietly, real_array, widened
 
 __all__ = [
     "bits_per_byte",
@@ -55,13 +55,6 @@ def _numbers(value: Any, name: str) -> Any:
     return widened(np.ascontiguousarray(array).reshape(-1, 1), dtype).reshape(array.shape)
 
 
-def _check_axis(axis: Any, ndim: int) -> None:
-    if isinstance(axis, bool) or not isinstance(axis, int | np.integer) or not -ndim <= axis < ndim:
-        if ndim == 0:
-            raise ValueError(refuse("a distribution must have an axis of outcomes", "a number"))
-        raise ValueError(refuse(f"axis must be an integer between {-ndim} and {ndim - 1}", repr(axis)))
-
-
 def _takes(*arrays: str, counts: tuple[str, ...] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Check the named arguments of a function."""
     return lambda function: _checked(function, arrays, counts)
@@ -80,7 +73,10 @@ def _checked(function: Callable[P, R], arrays: tuple[str, ...], counts: tuple[st
         for name in counts:
             check_number(name, given[name], above=0)
         if "axis" in signature.parameters:
-            _check_axis(given.get("axis", -1), max(given[name].ndim for name in arrays))
+            ndim = max(given[name].ndim for name in arrays)
+            if ndim == 0:
+                raise ValueError(refuse("a distribution must have an axis of outcomes", "a number"))
+            checked_axis(given.get("axis", -1), ndim)
         if "joint" in given and given["joint"].ndim < 2:
             raise ValueError(refuse("a joint distribution must have two axes", describe(given["joint"])))
         return function(*bound.args, **bound.kwargs)

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from crossent.core.arrays import Array, array_namespace
 
-# Of logits, and of the weight's gradient, which is added tile by tile while it is in cache. Larger is faster (the
-# products come closer to their full speed), but the extra memory is to stay under 128 MiB, of which BLAS takes up to 32
-# for buffers of its own.
 BLOCK_BYTES = 80 << 20
+"""The size of a block of logits. Products of larger blocks are faster; all extra memory is to stay under 128 MiB, of
+which BLAS takes up to 32 for itself."""
 TILE_BYTES = 8 << 20
+"""The size of a part of the weight's gradient that is added while it is in cache."""
 
 
 class LinearGradients(NamedTuple):
@@ -38,7 +38,7 @@ def rows_per_block(num_rows: int, num_classes: int, itemsize: int, block_bytes: 
 
 
 class Products:
-    """The two ways in which a linear head multiplies. Libraries that can write into given memory have their own."""
+    """How a linear head multiplies: one product is written, the other added. Array libraries may have faster ways."""
 
     def block_bytes(self, bytes_of_a_row: int, bytes_later: int = 0) -> int:
         """Return about how large a block of logits may be; `bytes_later` are taken when it is gone."""

@@ -84,7 +84,7 @@ class Rows:
 
     @cached_property
     def exponential(self) -> Array:
-        """``e^{z_k - m}``; first order in the rounding error of the difference is all of it (error ≤ half an ulp)."""
+        """``e^{z_k - m}``. The difference is off by half an ulp at most, so that its error is added to first order."""
         exponential = self.xp.exp(-self.below)
         return exponential - exponential * self.below_error
 
@@ -145,7 +145,7 @@ class Rows:
         """``p - t'``; for a hard target the true class's is minus the sum of the others' probabilities."""
         if self.target.is_hard:
             return self.xp.where(self.target.is_true_class, -self.miss[:, None], self.probability)
-        # p (1 - t') - t' (1 - p): exact where a distribution is a single class; elsewhere p - t' has fewer roundings.
+        # p (1 - t') - t' (1 - p) is exact where a distribution is a single class; p - t' rounds less often elsewhere.
         p, t = self.probability, self.distribution
         return self.xp.where(t > 0.5, p * self.target.complement(self.logits) - t * self.complement, p - t)
 
@@ -197,7 +197,8 @@ class Rows:
 
     @cached_property
     def brier(self) -> Array:
-        # Both sides times s², s = Σ e_k: a square doubles the errors of p, so s keeps what rounding takes.
+        # A square doubles the errors of p. So numerator and denominator are multiplied by s², s = Σ e_k, and keep what
+        # rounding takes.
         if self.target.is_hard:
             others = self._others
             missed, missed_low = sum_pair(others)
@@ -219,7 +220,7 @@ class Rows:
         if name == "nll":
             if self.target.is_hard:
                 return self.mass[:, None] * self.residual
-            # W p - q, with the part of q that cancels taken off both: exact where a distribution is a single class.
+            # W p - q without the part that cancels, which is exact where a distribution is a single class.
             return p * (self.mass[:, None] - self.weighted) - self.weighted * self.complement
         if name == "lse":
             return p

@@ -1,6 +1,6 @@
-"""The reference twin: the kernels' interface on `core`, in NumPy and float64, a block of rows at a time.
+"""The reference: the protocol of backends on `core`, in NumPy and float64, a block of rows at a time.
 
-It serves where no compiled twin does, and computes what only `core` knows (Hessians, a top-k teacher).
+It serves where no compiled backend does, and computes what only `core` knows (Hessians, a top-k teacher).
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ __all__ = [
     "temperature_moments",
 ]
 
-NAME = "reference"
 BLOCK_ELEMENTS = 1 << 18  # float64 temporaries of 2 MiB each
 
 

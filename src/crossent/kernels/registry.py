@@ -1,8 +1,8 @@
-"""Which twin of the reference computes: found by array library, device and dtype.
+"""Which backend computes: found by array library, device and dtype.
 
-A twin is a module with the functions of `crossent.kernels.reference`. Arrays that no twin serves are computed by the
-reference, so nothing here can make a result unavailable: it can only make it slower, and then says so once. Numba is
-imported when a twin is first asked for, never before.
+A backend is a module with the functions of `crossent.kernels.reference`, the first of them; `crossent.kernels.protocol`
+says what they are. The reference computes what no other backend serves, so nothing here can make a result unavailable:
+it can only make it slower, and then says so once. Numba is imported when its backend is first asked for, never before.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def find(dtype: Any, library: str = "numpy", device: str = "cpu") -> ModuleType:
     Returns
     -------
     module
-        The fastest twin that works here, else `crossent.kernels.reference`.
+        The fastest backend that works here, else `crossent.kernels.reference`.
     """
     try:
         return _found[dtype, library, device]
@@ -55,7 +55,7 @@ def find(dtype: Any, library: str = "numpy", device: str = "cpu") -> ModuleType:
 
 
 def why_refused() -> dict[str, str]:
-    """Twins that were asked for and cannot be used here, each with the reason.
+    """Backends that were asked for and cannot be used here, each with the reason.
 
     Examples
     --------

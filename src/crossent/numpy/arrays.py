@@ -12,7 +12,7 @@ from crossent.errors import describe, refuse
 from crossent.kernels import registry
 from crossent.masked import refuse_masked
 
-# Infinities and NaN are results with rules of their own here: NumPy's warnings about them would say nothing.
+# Infinities and NaN are results here, with rules of their own; NumPy is not to warn of them.
 quietly = np.errstate(all="ignore")
 
 FLOAT32 = np.dtype(np.float32)
@@ -83,6 +83,19 @@ def as_ndarray(value: Any, name: str) -> np.ndarray:
         return np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
         raise TypeError(refuse(f"{name} must be an array of numbers", f"{type(value).__name__} ({error})")) from error
+
+
+def checked_axis(axis: Any, ndim: int) -> int:
+    """Return the place of an axis, counted from 0.
+
+    Raises
+    ------
+    ValueError
+        If there is no such axis.
+    """
+    if isinstance(axis, bool) or not isinstance(axis, int | np.integer) or not -ndim <= axis < ndim:
+        raise ValueError(refuse(f"axis must be an integer between {-ndim} and {ndim - 1}", repr(axis)))
+    return int(axis) % ndim
 
 
 def as_bits(array: np.ndarray) -> np.ndarray:

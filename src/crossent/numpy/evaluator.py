@@ -17,6 +17,7 @@ from crossent.errors import check_number, describe, refuse
 from crossent.kernels import reference, registry
 from crossent.losses import DEFAULT_LOSS, Loss
 from crossent.numpy.arrays import (
+    FLOAT64,
     as_bits,
     is_bfloat16,
     narrow_into,
@@ -29,7 +30,8 @@ from crossent.numpy.target import NumPyTargets
 
 __all__ = ["WORK_ELEMENTS", "Evaluator", "evaluator_fields", "make_map"]
 
-WORK_ELEMENTS = 1 << 20  # logits converted or mapped at a time
+WORK_ELEMENTS = 1 << 20
+"""Logits that are converted or mapped at a time."""
 _IDENTITY = LogitMap()
 _DEFAULT_REDUCTION = Reduction()
 
@@ -75,6 +77,11 @@ class Evaluator:
     def is_binary(self) -> bool:
         """Whether every entry of a row is a question of its own."""
         return self.target.link == "sigmoid"
+
+    @property
+    def result_dtype(self) -> type:
+        """The dtype of values: float64 only where it is computed in."""
+        return np.float64 if self.dtype == FLOAT64 else np.float32
 
     @property
     def wants_entries(self) -> bool:

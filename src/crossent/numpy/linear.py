@@ -52,7 +52,6 @@ class LinearProblem:
         self.bias = ready[2] if bias is not None else None
         self.num_classes = weight.shape[0]
         self.evaluator = make_evaluator(target, options, self.row_shape, self.num_classes, self.dtype)
-        self.result_dtype = np.float64 if self.dtype == FLOAT64 else np.float32
 
     @quietly
     def solve(self, *, with_gradients: bool) -> tuple[Any, LinearGradients | None]:
@@ -73,9 +72,9 @@ class LinearProblem:
             is_silent=self.evaluator.silent_rows,
         )
         if entries is not None:
-            value = entries.reshape(shape).astype(self.result_dtype, copy=False)
+            value: Any = entries.reshape(shape).astype(self.evaluator.result_dtype, copy=False)
         else:
-            value = self.evaluator.reduce(losses).astype(self.result_dtype)
+            value = self.evaluator.reduce(losses).astype(self.evaluator.result_dtype)
         if gradients is None:
             return value, None
         restored = [self._restore(g, argument) for g, argument in zip(gradients, self.arguments, strict=False)]

@@ -16,6 +16,7 @@ from crossent.numpy import buffers
 from crossent.numpy.arrays import (
     FLOAT64,
     as_ndarray,
+    checked_axis,
     compute_dtype,
     is_bfloat16,
     narrow_into,
@@ -30,10 +31,11 @@ from crossent.numpy.options import Options
 
 __all__ = ["LEAST_POSITIONS", "Problem", "make_problem"]
 
-LAST_AXIS = Options().axis
-LEAST_POSITIONS = 16  # that lie together: below this, transposing costs less than blocks with so few rows
-MOST_PLANES = 4096  # classes: a block of rows in float32 takes 256 bytes for each
-# Of the first argument, where it is not logits.
+LEAST_POSITIONS = 16
+"""Logits are transposed if fewer positions than these lie together: that costs less than blocks of so few rows."""
+MOST_PLANES = 4096
+"""Logits of more classes are transposed: a block of rows takes 256 bytes a class, and should stay in cache."""
+# What the first argument is called where it does not hold logits.
 _NAMES = {"probability": "probs", "log_probability": "log_probs", "binary_probability": "probs"}
 
 
@@ -66,10 +68,6 @@ class Problem:
         array = self.array.reshape(-1, self.array.shape[-1]) if self.array.ndim != 2 else self.array
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
-    @property
-    def result_dtype(self) -> type:
-        return np.float64 if self.evaluator.dtype == FLOAT64 else np.float32
-
     def with_scale(self, factor: float) -> Problem:
         """Return the problem with a factor on the gradient of what "mean" or "sum" returns."""
         return replace(self, evaluator=self.evaluator.with_scale(factor))
@@ -89,8 +87,8 @@ class Problem:
 
     def _value(self, losses: np.ndarray, entries: np.ndarray | None) -> Any:
         if entries is not None:
-            return self._restore(entries.astype(self.result_dtype, copy=False))
-        return self.evaluator.reduce(losses).astype(self.result_dtype)
+            return self._restore(entries.astype(self.evaluator.result_dtype, copy=False))
+        return self.evaluator.reduce(losses).astype(self.evaluator.result_dtype)
 
     @quietly
     def solve(self, *, with_grad: bool) -> tuple[Any, np.ndarray | None]:
@@ -167,7 +165,7 @@ def make_problem(logits: Any, target: Any, options: Options) -> Problem:
     is_single_label = is_binary and array.ndim <= 1
     if array.ndim == 0 and not is_binary:
         raise ValueError(refuse("logits must have a class axis", "a number"))
-    axis = _class_axis(options.axis, max(array.ndim, 1))
+    axis = checked_axis(options.axis, max(array.ndim, 1))
     weight = options.weight
     if is_binary and weight is not None:  # broadcast against the logits as they came, before an axis moves
         weight = weights(weight, "weight", array.shape, "a shape that broadcasts to the logits'")
@@ -207,11 +205,3 @@ def _stay(planes: np.ndarray, evaluator: Evaluator) -> bool:
         and planes.shape[2] >= LEAST_POSITIONS
         and planes.shape[1] <= MOST_PLANES
     )
-
-
-def _class_axis(axis: Any, ndim: int) -> int:
-    if axis is LAST_AXIS:
-        return ndim - 1
-    if isinstance(axis, bool) or not isinstance(axis, int | np.integer) or not -ndim <= axis < ndim:
-        raise ValueError(refuse(f"axis must be an integer between {-ndim} and {ndim - 1}", repr(axis)))
-    return int(axis) % ndim

@@ -116,7 +116,7 @@ def statistics(logits: Any, target: Any, **options: Any) -> Statistics:
     for start in range(0, len(problem.logits), step):
         rows = slice(start, min(start + step, len(problem.logits)))
         collector.add(widened(problem.logits[rows], problem.evaluator.dtype), rows)
-    return collector.result(problem.result_dtype)
+    return collector.result(problem.evaluator.result_dtype)
 
 
 @takes_options(without=(*_WITHOUT, "axis"))
@@ -154,4 +154,4 @@ def linear_statistics(
     collector = Collector(problem.evaluator)
 
     collector.add_linear(problem)
-    return collector.result(problem.result_dtype)
+    return collector.result(problem.evaluator.result_dtype)
