@@ -43,6 +43,7 @@ class Evaluator(ABC):
 
     path: str
     stars: list[str]
+    num_yields: int  # how many `yield` were met in the function that is followed
 
     @abstractmethod
     def call(self, node: ast.Call, scope: Scope) -> Value:
@@ -186,6 +187,11 @@ class Evaluator(ABC):
 
     def _inner(self, node: ast.Await | ast.Starred, scope: Scope) -> Value:
         return self.evaluate(node.value, scope)
+
+    def _yield(self, node: ast.Yield | ast.YieldFrom, scope: Scope) -> Value:
+        self.num_yields += 1
+        self.evaluate(node.value, scope)
+        return UNKNOWN
 
     def _lambda(self, node: ast.Lambda, scope: Scope) -> Value:
         return Value("function", node, payload=Function("<lambda>", node, scope))
@@ -345,6 +351,8 @@ _METHODS: dict[type[ast.expr], Callable[[Any, Any, Scope], Value]] = {
     ast.Await: Evaluator._inner,
     ast.Starred: Evaluator._inner,
     ast.Lambda: Evaluator._lambda,
+    ast.Yield: Evaluator._yield,
+    ast.YieldFrom: Evaluator._yield,
     ast.ListComp: Evaluator._comprehension,
     ast.SetComp: Evaluator._comprehension,
     ast.GeneratorExp: Evaluator._comprehension,

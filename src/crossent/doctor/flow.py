@@ -89,6 +89,7 @@ class Analysis(Statements):
         self.path = path
         self.listener = listener
         self.stars: list[str] = []
+        self.num_yields = 0
         self.module = Scope()
         self.imported: set[str] = set()
         self._resolve = resolve
@@ -183,14 +184,16 @@ class Analysis(Statements):
         self._returned.append([])
         node = function.node
         outer, self.listener.within = self.listener.within, node
+        num_yields = self.num_yields
         if isinstance(node, ast.Lambda):
             self._returned[-1].append(self.evaluate(node.body, scope))
         elif not self.block(node.body, scope):
             self._returned[-1].append(constant(None))
         returned = self._returned.pop()
         self.listener.within = outer
-        if not isinstance(node, ast.Lambda) and _is_generator(node):
-            returned = []
+        if self.num_yields > num_yields:
+            returned = []  # a generator
+            self.num_yields = num_yields
         result = join_all(value for value in returned if len(returned) == 1 or value != constant(None))
         self._running.discard(key)
         self._results[key] = result
@@ -320,19 +323,3 @@ def _defaults(spec: ast.arguments) -> list[tuple[str, ast.expr]]:
 
 def _is_static(node: ast.AST) -> bool:
     return any(ast.unparse(decorator) == "staticmethod" for decorator in getattr(node, "decorator_list", []))
-
-
-def _is_generator(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Return whether a call of the function returns a generator. The node remembers the answer."""
-    known: bool | None = getattr(node, "is_generator", None)
-    if known is not None:
-        return known
-    waiting: list[ast.AST] = list(node.body)
-    found = False
-    while waiting and not found:
-        part = waiting.pop()
-        found = isinstance(part, ast.Yield | ast.YieldFrom)
-        if not isinstance(part, ast.Name | ast.Constant | ast.FunctionDef | ast.Lambda):
-            waiting.extend(ast.iter_child_nodes(part))
-    node.is_generator = found  # type: ignore[union-attr]
-    return found

@@ -44,7 +44,7 @@ import torch.nn.functional as F
 z = torch.tensor([[1.0, 2.0, 3.0]])  # student and teacher agree
 right = F.kl_div(F.log_softmax(z, dim=1), F.softmax(z, dim=1), reduction="batchmean")
 wrong = F.kl_div(F.softmax(z, dim=1), F.softmax(z, dim=1), reduction="batchmean")
-print(f"right {right.item():.3f}, of probabilities {wrong.item():.3f}")
+print(f"right {abs(right.item()):.3f}, of probabilities {wrong.item():.3f}")
 """
 
     def loss(self, call: LossCall, context: Context) -> Iterator[Found]:
@@ -93,7 +93,7 @@ import torch.nn.functional as F
 log_p = F.log_softmax(torch.tensor([[1.0, 2.0, 3.0]]), dim=1)
 for log_target in (False, True):
     loss = F.kl_div(log_p, log_p, reduction="batchmean", log_target=log_target)
-    print(f"log_target={log_target}: {loss.item():.3f}")
+    print(f"log_target={log_target}: {abs(loss.item()):.3f}")
 """
 
     def loss(self, call: LossCall, context: Context) -> Iterator[Found]:
@@ -173,18 +173,14 @@ import torch.nn.functional as F
 
 
 def distill(student_logits, teacher_logits):
-    return F.kl_div(
-        F.log_softmax(teacher_logits, dim=1), F.softmax(student_logits, dim=1), reduction="batchmean"
-    )
+    return F.kl_div(F.log_softmax(teacher_logits, dim=1), F.softmax(student_logits, dim=1), reduction="batchmean")
 """
     good = """\
 import torch.nn.functional as F
 
 
 def distill(student_logits, teacher_logits):
-    return F.kl_div(
-        F.log_softmax(student_logits, dim=1), F.softmax(teacher_logits, dim=1), reduction="batchmean"
-    )
+    return F.kl_div(F.log_softmax(student_logits, dim=1), F.softmax(teacher_logits, dim=1), reduction="batchmean")
 """
     demonstration = """\
 import torch

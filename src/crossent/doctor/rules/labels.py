@@ -60,7 +60,7 @@ import torch.nn.functional as F
 y = F.one_hot(torch.tensor([3]), 10).float()
 logits = 20 * y  # right, and certain
 right, swapped = F.cross_entropy(logits, y), F.cross_entropy(y, logits.softmax(1))
-print(f"right {right.item():.3f}, swapped {swapped.item():.3f}")
+print(f"right {abs(right.item()):.3f}, swapped {swapped.item():.3f}")
 """
 
     def loss(self, call: LossCall, context: Context) -> Iterator[Found]:

@@ -289,7 +289,8 @@ import torch
 
 for x in (10.0, 100.0):
     z = torch.tensor([x, 0.0])
-    print(f"{x:4.0f}: by hand {(z.exp() / z.exp().sum()).tolist()}, softmax {z.softmax(0).tolist()}")
+    by_hand, softmax = z.exp() / z.exp().sum(), z.softmax(0)
+    print(f"{x:4.0f}: by hand {by_hand[0].item():.3f}, softmax {softmax[0].item():.3f}")
 """
 
     def binary(self, node: ast.BinOp, left: Value, right: Value, context: Context) -> Iterator[Found]:

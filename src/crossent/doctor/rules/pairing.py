@@ -88,8 +88,8 @@ class LogSoftmaxBeforeCrossEntropy(Rule):
     fix = "safe"
     summary = "The output of log_softmax goes into a cross-entropy that applies log_softmax itself."
     harm = (
-        "Nothing is wrong: log_softmax of log_softmax is log_softmax, and so are the gradients. It costs a second"
-        " pass over the array (0 digits lost, about twice the time and memory of the loss), and a reader wonders."
+        "Nothing is wrong: log_softmax of log_softmax is log_softmax, and 0 digits are lost. It costs a second "
+        "pass, and a reader wonders."
     )
     mend = "Leave log_softmax out, or use nll_loss, which takes log-probabilities."
     ignore_when = "The log-probabilities are needed elsewhere and the second pass does not matter."
