@@ -146,28 +146,29 @@ def test_opcheck() -> None:
     z = logits_of().requires_grad_()
     y, weight = target_of(SOFTMAX[0]), torch.rand(CLASSES, dtype=torch.float64)
     terms = [1.0, 1.0, 2.0]
-    torch.library.opcheck(torch.ops.crossent.row_loss, (z, y, None, weight, 0.1, terms))
+    torch.library.opcheck(torch.ops.crossent.row_loss, (z, y, None, weight, [0.1, *terms]))
     rows = torch.rand(ROWS, dtype=torch.float64, requires_grad=True)
-    torch.library.opcheck(torch.ops.crossent.row_loss_gradient, (rows, z, y, None, weight, 0.1, terms))
+    torch.library.opcheck(torch.ops.crossent.row_loss_gradient, (rows, z, y, None, weight, [0.1, *terms]))
     soft = logits_of().softmax(-1)
-    torch.library.opcheck(torch.ops.crossent.row_loss, (z, None, soft, None, 0.0, terms))
-    torch.library.opcheck(torch.ops.crossent.row_loss_gradient, (rows, z, None, soft, None, 0.0, terms))
+    torch.library.opcheck(torch.ops.crossent.row_loss, (z, None, soft, None, [0.0, *terms]))
+    torch.library.opcheck(torch.ops.crossent.row_loss_gradient, (rows, z, None, soft, None, [0.0, *terms]))
     x, w, b, _ = head_arguments()
     nan = float("nan")
-    numbers = [0.1, 1.0, nan, nan]
-    losses = (x, w, b, y, weight, None, None, numbers, terms)
-    torch.library.opcheck(torch.ops.crossent.linear_losses, losses)
+    numbers = [0.1, 1.0, nan, nan, *terms]
+    losses = (x, w, b, y, weight, None, None, None, numbers)
+    nothing = [False, False, False]
+    torch.library.opcheck(torch.ops.crossent.linear_loss, (*losses, nothing))
     factor = torch.rand(ROWS, dtype=torch.float64)
     torch.library.opcheck(
         torch.ops.crossent.linear_loss,
-        (x, w, b, y, weight, None, None, factor, numbers, terms, [True, True, True]),
+        (x, w, b, y, weight, None, None, factor, numbers, [True, True, True]),
     )
-    prior, margin, mapped = soft[0], torch.tensor(0.3, dtype=torch.float64), [0.0, 0.5, 3.0, 2.0]
+    prior, margin, mapped = soft[0], torch.tensor(0.3, dtype=torch.float64), [0.0, 0.5, 3.0, 2.0, *terms]
     for tensors in ((x, w, None, y, None, prior, margin), (x, w, b, soft, None, prior, None)):
-        torch.library.opcheck(torch.ops.crossent.linear_losses, (*tensors, mapped, terms))
+        torch.library.opcheck(torch.ops.crossent.linear_loss, (*tensors, None, mapped, nothing))
         wanted = [False, True, False]
         frozen = (x.detach(), w, *(None if t is None else t.detach() for t in tensors[2:]))
-        torch.library.opcheck(torch.ops.crossent.linear_loss, (*frozen, factor, mapped, terms, wanted))
+        torch.library.opcheck(torch.ops.crossent.linear_loss, (*frozen, factor, mapped, wanted))
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -321,8 +322,7 @@ class Operations(TorchDispatchMode):
 def counted(monkeypatch: pytest.MonkeyPatch) -> Operations:
     """A counter under which the eager path is still taken, which a recording mode would leave."""
     mode = Operations()
-    monkeypatch.setattr("crossent.torch.functional.is_traced", lambda: False)
-    monkeypatch.setattr("crossent.torch.linear.is_traced", lambda: False)
+    monkeypatch.setattr("crossent.torch.tensors.is_traced", lambda: False)
     return mode
 
 
@@ -377,15 +377,13 @@ def test_no_loss_or_option_makes_the_head_hold_its_logits(
 def test_no_gradient_is_computed_where_none_is_wanted(
     options: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from crossent.numpy.problem import Problem as NumpyProblem
-    from crossent.torch import shortcut
+    from crossent.torch.autograd import KnownGradient
 
     asked = []
-    solve, evaluate = NumpyProblem.solve, shortcut._evaluate
+    forward = KnownGradient.forward
     monkeypatch.setattr(
-        NumpyProblem, "solve", lambda self, *, with_grad: asked.append(with_grad) or solve(self, with_grad=with_grad)
+        KnownGradient, "forward", lambda self, given, wanted: asked.append(wanted[0]) or forward(self, given, wanted)
     )
-    monkeypatch.setattr(shortcut, "_evaluate", lambda *args: asked.append(args[3] is not None) or evaluate(*args))
     leaf = logits_of().requires_grad_()
     labels = torch.arange(len(leaf)) % leaf.shape[1]
     with torch.no_grad():

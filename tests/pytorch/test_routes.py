@@ -18,9 +18,20 @@ import crossent as ce
 import crossent.torch as cet
 from crossent.numpy import target as numpy_target
 from crossent.numpy.options import Options
-from crossent.torch import composed, functional
+from crossent.torch import composed, door
 
-from .problems import CLASSES, PROBLEMS, ROWS, WIDTH, Problem, logits_of, numpy_options, numpy_target_of, target_of
+from .problems import (
+    CLASSES,
+    PROBLEMS,
+    ROWS,
+    WIDTH,
+    Problem,
+    by_operations,
+    logits_of,
+    numpy_options,
+    numpy_target_of,
+    target_of,
+)
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -32,9 +43,8 @@ def function_of(problem: Problem) -> Callable[..., Tensor]:
 def by_route(route: str, problem: Problem, logits: Tensor, target: Any, reduction: str) -> Tensor:
     if route == "kernels":
         return function_of(problem)(logits, target, reduction=reduction, **problem.options)
-    options = Options(link=problem.link, reduction=reduction, **problem.options)
-    options.check()
-    return composed.loss(logits, target, options, native=route == "native")
+    options = Options(link=problem.link, reduction=reduction, **problem.options).checked()
+    return composed.dense(logits, target, options, native=route == "native")
 
 
 def standard(problem: Problem, reduction: str) -> tuple[np.ndarray, np.ndarray]:
@@ -63,7 +73,7 @@ def test_the_routes_are_taken_when_they_should_be(problem: Problem, monkeypatch:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("composed")
 
-    monkeypatch.setattr(composed, "loss", refuse)
+    monkeypatch.setattr(composed, "dense", refuse)
     function_of(problem)(logits_of(), target_of(problem), **problem.options)  # the kernels, at once
     with pytest.raises(AssertionError, match="composed"):
         torch.func.grad(lambda z: function_of(problem)(z, target_of(problem), **problem.options))(logits_of())
@@ -122,7 +132,7 @@ def test_the_linear_head_is_the_dense_loss_of_its_logits(
     problem: Problem, reduction: str, route: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if route == "native":
-        monkeypatch.setattr(functional, "_route", lambda *_: "native")
+        by_operations(monkeypatch)
     monkeypatch.setattr("crossent.core.linear.BLOCK_BYTES", 4 * CLASSES * 8)  # three blocks
     arguments, linear, dense = head(reduction, problem)
     got = linear(*arguments)
@@ -171,7 +181,8 @@ def test_a_mean_over_nothing_raises_where_asked(link: str, route: str, monkeypat
         by_route(route, problem, logits_of(), target_of(problem), "mean")
     if route != "composed":
         arguments, linear, _ = head("mean", problem)
-        monkeypatch.setattr(functional, "_route", lambda *_: route)
+        if route == "native":
+            by_operations(monkeypatch)
         with pytest.raises(ValueError, match="at least one row that counts"):
             linear(*arguments)
 
@@ -226,7 +237,7 @@ def test_floating_targets_of_every_dtype(dtype: torch.dtype, rows: int) -> None:
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
 def test_floating_targets_are_looked_at_once(link: str, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
-    for place in (functional, numpy_target):
+    for place in (door, numpy_target):
         look = place.lies_within
         monkeypatch.setattr(place, "lies_within", lambda *given, look=look: looks.append("") or look(*given))
     logits = torch.randn(20, CLASSES, requires_grad=True)

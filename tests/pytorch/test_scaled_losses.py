@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import crossent.torch as cet
-from crossent.torch import functional
+
+from .problems import by_operations
 
 ROWS, WIDTH, CLASSES, SCALE = 2048, 8, 1000, 2.0**16
 
@@ -66,7 +67,7 @@ def test_a_scaled_loss_keeps_its_digits(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["head", "dense"])
 def test_in_pytorchs_own_operations(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functional, "_route", lambda *_: "native")
+    by_operations(monkeypatch)
     check(LOSSES[name])
 
 

@@ -77,9 +77,8 @@ def test_a_device_without_double_precision(problem: Problem, monkeypatch: pytest
             return value
         return value.to("meta", torch.float32 if value.is_floating_point() else value.dtype)
 
-    for module in ("functional", "linear", "composed"):
-        monkeypatch.setattr(f"crossent.torch.{module}.is_traced", lambda: False)
-    for module in ("composed", "linear", "blocks"):
+    monkeypatch.setattr("crossent.torch.tensors.is_traced", lambda: False)
+    for module in ("problem", "softmax", "sigmoid", "reduction", "head", "blocks"):
         monkeypatch.setattr(f"crossent.torch.{module}.wide", lambda device: torch.float32)
     options = {name: single(value) for name, value in problem.options.items()}
     target, (x, w) = single(target_of(problem)), (single(t.detach()).requires_grad_() for t in features())

@@ -17,10 +17,8 @@ from .functional import (
     cross_entropy,
     distillation_loss,
     focal_loss,
-    linear_cross_entropy,
-    linear_statistics,
 )
-from .linear import LinearStatistics, LinearValue
+from .linear import LinearStatistics, LinearValue, linear_cross_entropy, linear_statistics
 from .modules import (
     BCEWithLogitsLoss,
     CrossEntropyLoss,

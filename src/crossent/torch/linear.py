@@ -1,9 +1,4 @@
-"""The linear head ``z = X Wᵀ + b`` and a loss on z, a block of rows at a time: N·K logits are never held.
-
-Value and gradients come from one pass of three products, because the factor of each row is known before the first
-block; backward hands the gradients out. With ``reduction="none"`` the factors are known in backward only, which then
-computes the logits again: four products. The weight's gradient is added up in float32 at least.
-"""
+"""The linear head ``z = X Wᵀ + b`` and a loss on z: PyTorch's parameters, then the options of the family."""
 
 from __future__ import annotations
 
@@ -16,16 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossent.errors import refuse
+from crossent.losses import Loss
 from crossent.numpy.options import Options
 
-from . import accelerated, recorded
-from .blocks import STATISTICS_NEED, KernelRows, NativeRows, Rows, one_pass
-from .composed import SigmoidProblem, SoftmaxProblem
-from .pullback import pull_back
-from .recomputed import losses_in_blocks
-from .tensors import NUMBERS, describe, int64_labels, is_traced, is_transformed, other_tensors, wants_gradients, wide
+from . import accelerated, composed, recorded
+from .autograd import at_once
+from .door import dense, options_of, way_of
+from .head import Head, KernelRows, ProblemRows
+from .problem import Problem
+from .sigmoid import SigmoidProblem
+from .softmax import SoftmaxProblem
+from .tensors import NUMBERS, describe, floating, int64_labels, is_transformed, other_tensors, wants_gradients
 
-__all__ = ["LinearStatistics", "LinearValue", "loss"]
+__all__ = ["LinearStatistics", "LinearValue", "linear_cross_entropy", "linear_statistics"]
 
 
 class LinearStatistics(NamedTuple):
@@ -50,178 +48,249 @@ class LinearValue(NamedTuple):
     accuracy: Tensor
 
 
-_NOTHING = (False, False, False)
+def _linear_arguments(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the arguments in one dtype: autocast's, where that is on, else the widest of theirs."""
+    floating(input, "input")
+    floating(weight, "linear_weight")
+    if input.ndim == 0 or weight.ndim < 2 or input.shape[-1] != weight.shape[-1]:
+        asked = "input must have shape (..., D) and linear_weight (C, D)"
+        raise ValueError(refuse(asked, f"{describe(input)} and {describe(weight)}"))
+    if weight.shape[0] == 0:
+        raise ValueError(refuse("linear_weight must have at least one class", describe(weight)))
+    if bias is not None and floating(bias, "linear_bias").shape != weight.shape[:-1]:
+        raise ValueError(refuse(f"linear_bias must have shape {tuple(weight.shape[:-1])}", describe(bias)))
+    device = input.device.type
+    if (
+        torch.amp.is_autocast_available(device)
+        and torch.is_autocast_enabled(device)
+        and input.dtype is not torch.float64
+    ):
+        dtype = torch.get_autocast_dtype(device)
+    else:
+        dtype = torch.promote_types(input.dtype, weight.dtype)
+    return input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
-def _outputs(
-    input: Tensor, weight: Tensor, bias: Any, rows: Rows, wanted: Any, with_statistics: bool
-) -> tuple[tuple[Tensor, ...], Any]:
-    """Return (value, lse, entropy, log_prob, argmax, correct), or (value,); and the gradients that are wanted."""
-    losses, gradients = one_pass(input, weight, bias, rows.evaluate, wanted, rows.is_silent)
-    return (rows.reduce(losses), *(rows.statistics() if with_statistics else ())), gradients
-
-
-class _LinearLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        input: Tensor,
-        weight: Tensor,
-        bias: Any,
-        rows: Rows,
-        composed: Any,
-        with_statistics: bool,
-        others: list[Tensor],
-    ) -> Any:
-        ctx.save_for_backward(input, weight, bias, *others)  # the rows read the others: autograd notices if they change
-        ctx.set_materialize_grads(False)
-        ctx.rows, ctx.composed = rows, composed
-        wanted = _NOTHING if rows.kind == "none" else ctx.needs_input_grad[:3]
-        outputs, ctx.gradients = _outputs(input, weight, bias, rows, wanted, with_statistics)
-        ctx.mark_non_differentiable(*outputs[4:])
-        return outputs if with_statistics else outputs[0]
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor | None, *of_statistics: Any) -> Any:
-        saved = ctx.saved_tensors[:3]  # once: checkpointing recomputes them only once
-        needed = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled():  # create_graph: the gradients must be differentiable themselves
-            return (*pull_back(ctx.composed, saved, (upstream, *of_statistics[:3])), None, None, None, None)
-        total: list[Any] = [None, None, None]
-        if upstream is not None:
-            total = _loss_gradients(ctx, saved, upstream, needed)
-        if any(g is not None for g in of_statistics[:3]):
-            more = _statistics_gradients(ctx.rows, saved, of_statistics[:3], needed)
-            total = [m if t is None else t + m for t, m in zip(total, more, strict=True)]
-        return (*total, None, None, None, None)
-
-
-def _times(gradients: Any, factor: Any, needed: Any) -> Any:
-    for gradient, need in zip(gradients, needed, strict=True):
-        if need and isinstance(factor, Tensor) and gradient.dtype is torch.float16:
-            gradient.copy_(gradient.float() * factor)  # the factor itself may be beyond float16
-        elif need and (isinstance(factor, Tensor) or factor != 1.0):
-            gradient.mul_(factor)
-    return gradients
-
-
-def _typed(gradients: Any, tensors: Any, needed: Any) -> list[Any]:
-    return [g.to(t.dtype) if n else None for g, t, n in zip(gradients or (None,) * 3, tensors, needed, strict=True)]
-
-
-def _loss_gradients(ctx: Any, saved: Any, upstream: Tensor, needed: Any) -> list[Any]:
-    input, weight, bias = saved
-    rows: Rows = ctx.rows
-    if rows.kind == "none":
-        scaled = rows.with_factor(upstream)
-        gradients = one_pass(input, weight, bias, scaled.evaluate, needed, rows.is_silent)[1]
-        return _typed(_times(gradients, scaled.unit, needed), (input, weight, bias), needed)
-    gradients, ctx.gradients = ctx.gradients, None  # handed out once: autograd may write into them
-    if gradients is None:
-        gradients = one_pass(input, weight, bias, rows.evaluate, needed, rows.is_silent)[1]
-    factor = upstream.item() if upstream.device.type == "cpu" else upstream  # which is not worth waiting for
-    return _typed(_times(gradients, factor * rows.unit, needed), (input, weight, bias), needed)
-
-
-def _statistics_gradients(rows: Rows, saved: Any, upstream: Any, needed: Any) -> list[Any]:
-    input, weight, bias = saved
-    flat = [None if u is None else u.reshape(-1) for u in upstream]
-
-    def pull_back(logits: Tensor, here: slice, _: bool) -> Tensor:
-        rows.pull_back(logits, here, flat)
-        return torch.zeros(len(logits), dtype=wide(logits.device), device=logits.device)
-
-    silent = rows.is_silent
-    if silent is not None:  # a row that does not count in the loss has statistics
-        for column in flat:
-            silent = silent if column is None else silent & (column == 0)
-    gradients = one_pass(input, weight, bias, pull_back, needed, silent)[1]
-    return _typed(gradients, (input, weight, bias), needed)
-
-
-def loss(
-    input: Tensor, weight: Tensor, bias: Tensor | None, target: Any, options: Options, way: str, with_statistics: bool
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Any,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
+    options: Any = None,
+    link: str = "softmax",
+    loss: Loss | None = None,
+    pos_weight: Tensor | None = None,
+    alpha: float | None = None,
+    sample_weight: Tensor | None = None,
+    normalizer: Any = None,
+    on_empty: str = "nan",
+    temperature: float | None = None,
+    prior: Tensor | None = None,
+    prior_strength: float = 1.0,
+    margin: Tensor | float | None = None,
+    softcap: float | None = None,
+    return_statistics: bool = False,
 ) -> Any:
-    """Return the loss of a linear head, in blocks of rows; with statistics, a LinearValue.
+    """Return the loss of the linear head ``z = input @ linear_weight.T + linear_bias``, never holding N·C logits.
+
+    ``torch.nn.functional.linear_cross_entropy`` with every loss and option. Value and gradients take three matrix
+    products; with ``reduction="none"`` four, as the upstream gradient is known in backward only. The weight's gradient
+    is added up in float32 at least. Half-precision logits are those of PyTorch's own product, rounded to their dtype.
 
     Parameters
     ----------
-    input : (..., D), weight : (C, D), bias : (C,) or None
-    way : "kernels", "composed" or "native"
-        See `functional`; "composed" holds the logits.
+    input : tensor (..., D)
+    linear_weight : tensor (C, D)
+        (C, d1, ..., D) asks for PyTorch's K-dimensional loss, which does hold its logits.
+    target : integer tensor (...) or floating tensor (..., C); a teacher with ``loss=ce.Distillation(T)``
+    linear_bias : tensor (C,), optional
+    options
+        PyTorch's chunking options; taken and not needed.
+    link : {"softmax", "sigmoid"}
+        With "sigmoid" the target is that of :func:`binary_cross_entropy_with_logits`.
+    return_statistics : bool
+        Return also what is known of each row, from the same pass: a :class:`LinearValue`.
+    others
+        As in :func:`cross_entropy`.
+
+    Returns
+    -------
+    tensor or LinearValue (loss, lse, entropy, log_prob, argmax, correct, accuracy)
+        lse, entropy and log_prob are differentiable.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> import torch, crossent.torch as cet
+    >>> x, w = torch.eye(2), torch.eye(2, requires_grad=True)
+    >>> loss = cet.linear_cross_entropy(x, w, torch.tensor([0, 1]))
+    >>> loss.backward()
+    >>> round(loss.item(), 6), w.grad.shape
+    (0.313262, torch.Size([2, 2]))
     """
-    shape, num_classes, native = tuple(input.shape[:-1]), weight.shape[0], way == "native"
+    given = options_of(
+        target,
+        None,
+        None,
+        link=link,
+        loss=loss,
+        weight=weight,
+        pos_weight=pos_weight,
+        alpha=alpha,
+        sample_weight=sample_weight,
+        label_smoothing=label_smoothing,
+        ignore_index=-100 if ignore_index is None else ignore_index,
+        reduction=reduction,
+        normalizer=normalizer,
+        on_empty=on_empty,
+        temperature=temperature,
+        prior=prior,
+        prior_strength=prior_strength,
+        margin=margin,
+        softcap=softcap,
+    )
+    input, matrix, bias = _linear_arguments(input, linear_weight, linear_bias)
+    if matrix.ndim == 2:
+        return _head(input, matrix, bias, target, given, return_statistics)
+    if return_statistics or link == "sigmoid":
+        raise ValueError(refuse("a K-dimensional loss has no sigmoid link and no statistics", describe(matrix)))
+    if input.ndim != 2:
+        raise ValueError(refuse("a K-dimensional loss needs input of shape (N, D)", describe(input)))
+    flat = F.linear(input, matrix.flatten(0, -2), None if bias is None else bias.flatten())
+    return dense(flat.unflatten(-1, matrix.shape[:-1]), target, given)
 
-    def softmax_problem() -> SoftmaxProblem:
-        return SoftmaxProblem(
-            target, options, shape, num_classes, dtype=input.dtype, device=input.device, native=native
-        )
 
-    def sigmoid_problem() -> SigmoidProblem:
-        full = (math.prod(shape), num_classes)
-        if not isinstance(target, Tensor) or tuple(target.shape) != (*shape, num_classes):
-            asked = f"with the sigmoid link target must have the logits' shape {(*shape, num_classes)}"
-            raise ValueError(refuse(asked, describe(target)))
-        flat = replace(options, sample_weight=_flat(options.sample_weight, shape), weight=_flat(options.weight, ()))
-        return SigmoidProblem(target.reshape(full), flat, full, dtype=input.dtype, device=input.device)
+def linear_statistics(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Any,
+    *,
+    linear_bias: Tensor | None = None,
+    ignore_index: int = -100,
+    temperature: float | None = None,
+    prior: Tensor | None = None,
+    prior_strength: float = 1.0,
+    softcap: float | None = None,
+) -> LinearStatistics:
+    """Return log-sum-exp, entropy, log-probability of the target, argmax and correctness of each row of a linear head.
 
-    def composed(flat: Tensor, weight: Tensor, bias: Tensor | None) -> Any:
-        """The same in operations that PyTorch differentiates, to any order and in either mode.
+    ``lse = log Σ e^{z_k}``, ``entropy = -Σ p_k log p_k``, ``log_prob = Σ t_k log p_k``, in nats, without N·C logits.
 
-        Recorded or transformed it holds the logits.
-        """
-        problem = softmax_problem() if options.kind == "softmax" else sigmoid_problem()
-        takes_statistics = isinstance(problem, SoftmaxProblem) and problem.teacher is None
-        if with_statistics and not takes_statistics:
-            raise TypeError(refuse(STATISTICS_NEED, "another target"))
-        statistics: Any = ()
-        if is_traced() or is_transformed():
-            logits = F.linear(flat, weight, bias)
-            losses = problem.losses(logits, slice(0, len(logits)))
-            if with_statistics:
-                statistics = problem.statistics(logits, slice(0, len(logits)))  # type: ignore[union-attr]
-        else:
-            losses, *statistics = losses_in_blocks(flat, weight, bias, problem, with_statistics)
-        value = problem.reduce(losses)
-        if options.kind == "sigmoid" and options.reduction == "none":
-            value = value.reshape(*shape, num_classes)
-        if not with_statistics:
-            return value
-        return value, *(s.reshape(shape) for s in statistics)
+    Parameters
+    ----------
+    input, linear_weight, target, linear_bias, ignore_index, temperature, prior, prior_strength, softcap
+        As in :func:`linear_cross_entropy`; the statistics are those of the mapped logits.
 
-    flat = input.reshape(-1, input.shape[-1])
-    result: Any
-    others = other_tensors(target, options)
-    if wants_gradients(others) or is_traced() or is_transformed():
-        # The operators' own numbers are constants; a tensor among them stays differentiable outside.
-        has_tensors = any(isinstance(getattr(options, name), Tensor) for name in NUMBERS[:3])
-        is_constant = not has_tensors and not wants_gradients(others)
-        in_blocks = way == "composed" and not is_transformed() and not with_statistics and is_constant
-        if in_blocks and options.kind == "softmax" and isinstance(target, Tensor):
-            result = recorded.loss(flat, weight, bias, softmax_problem())
-        else:
-            result = composed(flat, weight, bias)
-    else:
-        rows: Rows
-        if native:
-            problem = softmax_problem() if options.kind == "softmax" else sigmoid_problem()
-            launches = _launches(flat, target, options, shape, num_classes)
-            rows = NativeRows(problem, launches, is_narrow=input.dtype is torch.float16)
-        else:
-            rows = KernelRows(target, options, shape, num_classes, input.dtype)
+    Returns
+    -------
+    LinearStatistics
+        Tensors (...). The first three are differentiable, at the price of the logits computed once more in backward.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+
+    Examples
+    --------
+    >>> import torch, crossent.torch as cet
+    >>> cet.linear_statistics(torch.eye(2), torch.eye(2), torch.tensor([0, 0])).argmax
+    tensor([0, 1])
+    """
+    value = linear_cross_entropy(
+        input,
+        linear_weight,
+        target,
+        linear_bias=linear_bias,
+        reduction="none",
+        ignore_index=ignore_index,
+        temperature=temperature,
+        prior=prior,
+        prior_strength=prior_strength,
+        softcap=softcap,
+        return_statistics=True,
+    )
+    return LinearStatistics(*value[1:6])
+
+
+def _head(
+    input: Tensor, matrix: Tensor, bias: Tensor | None, target: Any, options: Options, with_statistics: bool = False
+) -> Any:
+    """Return the loss of a linear head of one dtype; with statistics, a LinearValue."""
+    inputs = [input, matrix] if bias is None else [input, matrix, bias]
+    way = way_of(inputs, target, options, matrix.shape[0])
+    if way.rows == "shards":
+        from . import sharded
+
         if with_statistics:
-            rows.collect()
-        tensors = [flat, weight] if bias is None else [flat, weight, bias]
-        if wants_gradients(tensors):
-            result = _LinearLoss.apply(flat, weight, bias, rows, composed, with_statistics, others)
+            raise TypeError(refuse("statistics need tensors that are not distributed", describe(input)))
+        return sharded.linear(input, matrix, bias, target, options, _head)
+    *shape, width = input.shape
+    rows_shape, num_classes = tuple(shape), matrix.shape[0]
+    tensors = (input.reshape(-1, width), matrix, bias)
+
+    def problem() -> Problem:
+        if options.kind == "softmax":
+            return SoftmaxProblem.of(target, options, rows_shape, num_classes, input, way.rows != "kernels")
+        return _entries(target, options, (*shape, num_classes), input)
+
+    def by_operations(*tensors: Any) -> tuple[Tensor, ...]:
+        return composed.linear(tensors, problem(), with_statistics)
+
+    found: Any
+    others = other_tensors(target, options)
+    if way.at_once:
+        rows: Any
+        if way.rows == "kernels":
+            rows = KernelRows.of(target, way.options, rows_shape, num_classes, input.dtype)
         else:
-            outputs, _ = _outputs(flat, weight, bias, rows, _NOTHING, with_statistics)
-            result = outputs if with_statistics else outputs[0]
-        if native and options.kind == "sigmoid" and options.reduction == "none":
-            result = result.reshape(*shape, num_classes)
+            launches = None
+            if way.rows == "launches":
+                launches = accelerated.Launches.of_head(target, options, rows_shape, num_classes)
+            rows = ProblemRows.of(problem(), input.dtype, launches)
+        found = at_once(Head(rows, by_operations, problem, with_statistics), tensors, others)
+    elif _is_recorded(target, options, way.rows, others) and not with_statistics:
+        found = recorded.linear(tensors, options, problem())  # type: ignore[arg-type]
+    else:
+        found = by_operations(*tensors)
+    value, *statistics = found if isinstance(found, tuple) else (found,)
+    if options.kind == "sigmoid" and options.reduction == "none":
+        value = value.reshape(*shape, num_classes)
     if not with_statistics:
-        return result
-    value, *statistics = result
+        return value
+    return _with_accuracy(value, [column.reshape(rows_shape) for column in statistics], target, options)
+
+
+def _is_recorded(target: Any, options: Options, rows: str, others: list[Tensor]) -> bool:
+    """Whether the head is an operator of a recorded program; the operator's own numbers are constants."""
+    has_tensors = any(isinstance(getattr(options, name), Tensor) for name in NUMBERS[:3])
+    is_softmax = options.kind == "softmax" and isinstance(target, Tensor)
+    return rows == "kernels" and is_softmax and not (has_tensors or is_transformed() or wants_gradients(others))
+
+
+def _entries(target: Any, options: Options, full: tuple[int, ...], input: Tensor) -> SigmoidProblem:
+    """Return the problem of a head's entries (N, C), whatever axes the rows had."""
+    if not isinstance(target, Tensor) or tuple(target.shape) != full:
+        asked = f"with the sigmoid link target must have the logits' shape {full}"
+        raise ValueError(refuse(asked, describe(target)))
+    *shape, num_classes = full
+    sample_weight = options.sample_weight
+    if sample_weight is not None and shape:
+        sample_weight = torch.as_tensor(sample_weight).expand(tuple(shape)).reshape(-1)
+    flat = (math.prod(shape), num_classes)
+    return SigmoidProblem.of(target.reshape(flat), replace(options, sample_weight=sample_weight), flat, input)
+
+
+def _with_accuracy(value: Tensor, statistics: list[Tensor], target: Tensor, options: Options) -> LinearValue:
     found = LinearStatistics(*statistics)
     if target.is_floating_point():
         counted = torch.ones_like(found.correct)
@@ -232,21 +301,3 @@ def loss(
     if options.on_empty == "zero":
         accuracy = torch.where(count == 0, 0.0, accuracy)
     return LinearValue(value, *found, accuracy)
-
-
-def _launches(
-    flat: Tensor, target: Any, options: Options, shape: tuple[int, ...], num_classes: int
-) -> accelerated.Rows | None:
-    """Return the kernels of another device for rows of (N, K) logits, if they serve this loss."""
-    if not accelerated.serves(flat, target, options):
-        return None
-    classes = (num_classes,) if target.is_floating_point() else ()
-    options = replace(options, sample_weight=_flat(options.sample_weight, shape))
-    return accelerated.Rows(target.reshape(-1, *classes), options, (len(flat), num_classes))
-
-
-def _flat(weight: Any, shape: tuple[int, ...]) -> Any:
-    """Row weights (...) as (N,), and weights of entries, which broadcast to (..., C), as they are if they still do."""
-    if weight is None or not shape:
-        return weight
-    return torch.as_tensor(weight).expand(shape).reshape(-1)

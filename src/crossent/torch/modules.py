@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import _reduction as legacy
 
-from . import functional
+from . import functional, linear
 from .keywords import keywords_of, refuse_unknown
 from .tensors import describe
 
@@ -165,7 +165,7 @@ class LinearCrossEntropyLoss(_LossModule):
     torch.Size([100, 8])
     """
 
-    function = staticmethod(functional.linear_cross_entropy)
+    function = staticmethod(linear.linear_cross_entropy)
 
     def __init__(
         self,
@@ -189,4 +189,4 @@ class LinearCrossEntropyLoss(_LossModule):
             weight = weight.unflatten(0, self.head_shape)
             bias = None if bias is None else bias.unflatten(0, self.head_shape)
         options = self._options() | at_call
-        return functional.linear_cross_entropy(input, weight, target, linear_bias=bias, **options)
+        return linear.linear_cross_entropy(input, weight, target, linear_bias=bias, **options)

@@ -8,7 +8,7 @@ silently 0), so there and for higher derivatives they are `autograd.Function` wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from crossent.core import composition
-from crossent.core.statistics import Rows
 from crossent.core.target import Target
 from crossent.kernels import registry
 from crossent.losses import Loss, from_table
@@ -25,76 +24,92 @@ from .tensors import is_traced
 
 __all__ = ["row_losses"]
 
+# What is the same for all rows travels as numbers, as a registered operator takes no more: the smoothing of the targets
+# and the loss's terms. `soft` are the teacher's logits where the loss is one of distillation.
 
-@dataclass(frozen=True)
-class Form:
-    """What is the same for all rows: the loss and the smoothing of its targets."""
 
-    loss: Loss
-    label_smoothing: float
-
-    def target(self, num_classes: int, labels: Any, soft: Any, class_weight: Any) -> Target:
-        """Return the target of rows; `soft` are the teacher's logits of a distillation loss."""
-        if self.loss.needs_teacher:
-            return Target(num_classes, teacher=soft, temperature=self.loss.parameter)
-        return Target(num_classes, labels, soft, class_weight=class_weight, label_smoothing=self.label_smoothing)
+def _loss_of(numbers: Sequence[float]) -> Loss:
+    return from_table(np.array(numbers[1:]).reshape(-1, 3))
 
 
 def _array(tensor: Tensor | None, dtype: Any = None) -> Any:
     return None if tensor is None else np.ascontiguousarray(tensor.detach().resolve_neg().numpy(), dtype)
 
 
-def _evaluate(
-    logits: Tensor,
-    labels: Tensor | None,
-    soft: Tensor | None,
-    class_weight: Tensor | None,
-    form: Form,
-    row_weight: Tensor | None,
-    out: Tensor | None,
-) -> np.ndarray:
-    array = _array(logits)
-    target = form.target(array.shape[1], _array(labels, np.int64), _array(soft), _array(class_weight, np.float64))
-    weight, grad = _array(row_weight, np.float64), None if out is None else out.numpy()
+def _target(num_classes: int, loss: Loss, smoothing: float, tensors: Sequence[Any]) -> Target:
+    labels, soft, class_weight = tensors
+    if loss.needs_teacher:
+        return Target(num_classes, teacher=soft, temperature=loss.parameter)
+    return Target(num_classes, labels, soft, class_weight=class_weight, label_smoothing=smoothing)
+
+
+def _evaluate(tensors: Sequence[Any], numbers: Sequence[float], row_weight: Any, out: np.ndarray | None) -> Tensor:
+    """Return the losses of rows; fill `out` with the rows' weights times their gradients."""
+    logits, labels, soft, class_weight = tensors
+    array, loss = _array(logits), _loss_of(numbers)
+    arrays = _array(labels, np.int64), _array(soft), _array(class_weight, np.float64)
+    target = _target(array.shape[1], loss, numbers[0], arrays)
     with np.errstate(all="ignore"):
-        return registry.find(array.dtype).row_losses(array, target, form.loss, 1.0, weight, grad)
+        weight = _array(row_weight, np.float64)
+        return torch.from_numpy(registry.find(array.dtype).row_losses(array, target, loss, 1.0, weight, out))
 
 
-def _values(logits: Tensor, labels: Any, soft: Any, class_weight: Any, form: Form) -> Tensor:
-    return torch.from_numpy(_evaluate(logits, labels, soft, class_weight, form, None, None))
+def _values(*arguments: Any) -> Tensor:
+    *tensors, numbers = arguments
+    return _evaluate(tensors, numbers, None, None)
 
 
-def _gradient(row_weight: Tensor, logits: Tensor, labels: Any, soft: Any, class_weight: Any, form: Form) -> Tensor:
-    out = torch.empty(logits.shape, dtype=logits.dtype)
-    _evaluate(logits, labels, soft, class_weight, form, row_weight, out)
+def _gradient(*arguments: Any) -> Tensor:
+    row_weight, *tensors, numbers = arguments
+    out = torch.empty(tensors[0].shape, dtype=tensors[0].dtype)
+    _evaluate(tensors, numbers, row_weight, out.numpy())
     return out
 
 
-def _silent(labels: Tensor | None, rows: Rows) -> Tensor:
-    silent = rows.mass == 0
-    return silent if labels is None else silent | (labels < 0)
-
-
-def _curvature(logits: Tensor, vector: Tensor, targets: Any, form: Form) -> Tensor:
+def _curvature(tensors: Sequence[Any], vector: Tensor, numbers: Sequence[float]) -> Tensor:
     """``∇²loss · vector`` of each row, in operations that PyTorch can differentiate."""
-    labels, soft, class_weight = targets
-    weight = None if class_weight is None else class_weight.double()
-    target = form.target(logits.shape[-1], labels, soft, weight)
+    logits, labels, soft, class_weight = tensors
+    weight, loss = None if class_weight is None else class_weight.double(), _loss_of(numbers)
+    target = _target(logits.shape[-1], loss, numbers[0], (labels, soft, weight))
     rows = composition.rows_of(logits.double(), target)
-    product = composition.hessian_product(form.loss, rows, vector.double())
-    return torch.where(_silent(labels, rows)[:, None], 0.0, product).to(logits.dtype)
+    product = composition.hessian_product(loss, rows, vector.double())
+    silent = rows.mass == 0 if labels is None else (rows.mass == 0) | (labels < 0)
+    return torch.where(silent[:, None], 0.0, product).to(logits.dtype)
 
 
-def _flattened(info: Any, in_dims: Any, tensors: tuple[Any, ...]) -> list[Any]:
-    """The row arguments of a batch as the rows of one problem; an argument that is not batched is repeated."""
-    flat: list[Any] = []
-    for tensor, dim in zip(tensors, in_dims, strict=True):
-        if tensor is None:
-            flat.append(None)
-            continue
-        tensor = tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        flat.append(tensor.reshape(-1, *tensor.shape[2:]))
-    return flat
+def _keep(ctx: Any, inputs: Any, output: Any) -> None:
+    *tensors, ctx.numbers = inputs
+    ctx.set_materialize_grads(False)  # so that a derivative that is there can be told from zeros
+    ctx.save_for_backward(*tensors)
+    ctx.save_for_forward(*tensors)
+
+
+def _backward_of_losses(gradient: Callable[..., Tensor]) -> Callable[..., Any]:
+    """The backward pass of the losses, by a function that differentiates them."""
+
+    def backward(ctx: Any, upstream: Tensor | None) -> Any:
+        found = None if upstream is None else gradient(upstream, *ctx.saved_tensors, ctx.numbers)
+        return found, None, None, None, None
+
+    return backward
+
+
+def _backward_of_gradient(gradient: Callable[..., Tensor]) -> Callable[..., Any]:
+    """The backward pass of the losses' gradient."""
+
+    def backward(ctx: Any, upstream: Tensor | None) -> Any:
+        of_weight = of_logits = None
+        if upstream is not None:
+            row_weight, *tensors = ctx.saved_tensors
+            if ctx.needs_input_grad[0]:
+                found = gradient(torch.ones_like(row_weight), *tensors, ctx.numbers)
+                of_weight = (upstream.double() * found.double()).sum(-1)
+            if ctx.needs_input_grad[1]:
+                curvature = _curvature(tensors, upstream, ctx.numbers)
+                of_logits = row_weight.to(curvature.dtype)[:, None] * curvature
+        return of_weight, of_logits, None, None, None, None
+
+    return backward
 
 
 def _refuse_tangents(others: Any) -> None:
@@ -103,114 +118,84 @@ def _refuse_tangents(others: Any) -> None:
         raise NotImplementedError("forward derivatives in a target or class weights are for PyTorch's own operations")
 
 
+def _flattened(info: Any, in_dims: Any, tensors: Sequence[Any]) -> list[Any]:
+    """The row arguments of a batch as the rows of one problem; an argument that is not batched is repeated."""
+    if in_dims[len(tensors)] is not None:
+        raise NotImplementedError("vmap over class weights: call the loss once for each")
+    flat: list[Any] = []
+    for tensor, dim in zip(tensors, in_dims, strict=False):
+        if tensor is None:
+            flat.append(None)
+            continue
+        tensor = tensor.expand(info.batch_size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        flat.append(tensor.reshape(-1, *tensor.shape[2:]))
+    return flat
+
+
 class _RowLoss(torch.autograd.Function):
     """Losses (N,) in float64 of logits (N, K)."""
 
-    @staticmethod
-    def forward(logits: Tensor, labels: Any, soft: Any, class_weight: Any, form: Form) -> Tensor:
-        return _values(logits, labels, soft, class_weight, form)
+    setup_context = staticmethod(_keep)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        *tensors, ctx.form = inputs
-        ctx.set_materialize_grads(False)  # so that a tangent that is there can be told from zeros
-        ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
+    def forward(*arguments: Any) -> Tensor:
+        return _values(*arguments)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> Any:
-        if upstream is None:
-            return (None,) * 5
-        return _RowGradient.apply(upstream, *ctx.saved_tensors, ctx.form), None, None, None, None
+        return _backward_of_losses(_RowGradient.apply)(ctx, upstream)
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *others: Any) -> Tensor:
         _refuse_tangents(others)
-        logits = ctx.saved_tensors[0]
-        ones = torch.ones(len(logits), dtype=torch.float64)
-        gradient = _RowGradient.apply(ones, *ctx.saved_tensors, ctx.form)
+        ones = torch.ones(len(ctx.saved_tensors[0]), dtype=torch.float64)
+        gradient = _RowGradient.apply(ones, *ctx.saved_tensors, ctx.numbers)
         return (gradient.double() * tangent.double()).sum(-1)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, logits: Any, labels: Any, soft: Any, class_weight: Any, form: Form) -> Any:
-        if in_dims[3] is not None:
-            raise NotImplementedError("vmap over class weights: call the loss once for each")
-        flat = _flattened(info, in_dims[:3], (logits, labels, soft))
-        losses = _RowLoss.apply(*flat, class_weight, form)
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        *tensors, class_weight, numbers = arguments
+        losses = _RowLoss.apply(*_flattened(info, in_dims, tensors), class_weight, numbers)
         return losses.reshape(info.batch_size, -1), 0
 
 
 class _RowGradient(torch.autograd.Function):
     """``row_weight_i · ∂loss_i/∂z``, (N, K) in the logits' dtype."""
 
-    @staticmethod
-    def forward(row_weight: Tensor, logits: Tensor, labels: Any, soft: Any, class_weight: Any, form: Form) -> Tensor:
-        return _gradient(row_weight, logits, labels, soft, class_weight, form)
+    setup_context = staticmethod(_keep)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        *tensors, ctx.form = inputs
-        ctx.set_materialize_grads(False)  # so that a tangent that is there can be told from zeros
-        ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
+    def forward(*arguments: Any) -> Tensor:
+        return _gradient(*arguments)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> Any:
-        if upstream is None:
-            return (None,) * 6
-        row_weight, logits, *target = ctx.saved_tensors
-        weight_gradient = logits_gradient = None
-        if ctx.needs_input_grad[0]:
-            ones = torch.ones_like(row_weight)
-            gradient = _RowGradient.apply(ones, logits, *target, ctx.form)
-            weight_gradient = (upstream.double() * gradient.double()).sum(-1)
-        if ctx.needs_input_grad[1]:
-            curvature = _curvature(logits, upstream, target, ctx.form)
-            logits_gradient = row_weight.to(logits.dtype)[:, None] * curvature
-        return weight_gradient, logits_gradient, None, None, None, None
+        return _backward_of_gradient(_RowGradient.apply)(ctx, upstream)
 
     @staticmethod
     def jvp(ctx: Any, weight_tangent: Any, logits_tangent: Any, *others: Any) -> Tensor:
         _refuse_tangents(others)
-        row_weight, logits, *target = ctx.saved_tensors
-        total = torch.zeros_like(logits)
+        row_weight, *tensors = ctx.saved_tensors
+        total = torch.zeros_like(tensors[0])
         if logits_tangent is not None:
-            curvature = _curvature(logits, logits_tangent, target, ctx.form)
-            total = total + row_weight.to(logits.dtype)[:, None] * curvature
+            curvature = _curvature(tensors, logits_tangent, ctx.numbers)
+            total = total + row_weight.to(curvature.dtype)[:, None] * curvature
         if weight_tangent is not None:
-            total = total + _RowGradient.apply(weight_tangent, logits, *target, ctx.form)
+            total = total + _RowGradient.apply(weight_tangent, *tensors, ctx.numbers)
         return total
 
     @staticmethod
-    def vmap(
-        info: Any, in_dims: Any, row_weight: Any, logits: Any, labels: Any, soft: Any, class_weight: Any, form: Form
-    ) -> Any:
-        if in_dims[4] is not None:
-            raise NotImplementedError("vmap over class weights: call the loss once for each")
-        flat = _flattened(info, in_dims[:4], (row_weight, logits, labels, soft))
-        gradient = _RowGradient.apply(*flat, class_weight, form)
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        *tensors, class_weight, numbers = arguments
+        gradient = _RowGradient.apply(*_flattened(info, in_dims, tensors), class_weight, numbers)
         return gradient.reshape(info.batch_size, -1, gradient.shape[-1]), 0
-
-
-def _form(terms: list[float], label_smoothing: float) -> Form:
-    return Form(from_table(np.array(terms).reshape(-1, 3)), label_smoothing)
 
 
 @torch.library.custom_op("crossent::row_loss", mutates_args=())
 def _row_loss(
-    logits: Tensor,
-    labels: Tensor | None,
-    soft: Tensor | None,
-    class_weight: Tensor | None,
-    label_smoothing: float,
-    terms: list[float],
+    logits: Tensor, labels: Tensor | None, soft: Tensor | None, class_weight: Tensor | None, numbers: list[float]
 ) -> Tensor:
-    return _values(logits, labels, soft, class_weight, _form(terms, label_smoothing))
-
-
-@_row_loss.register_fake
-def _(logits: Tensor, labels: Any, soft: Any, class_weight: Any, label_smoothing: float, terms: Any) -> Tensor:
-    return logits.new_empty((logits.shape[0],), dtype=torch.float64)
+    return _values(logits, labels, soft, class_weight, numbers)
 
 
 @torch.library.custom_op("crossent::row_loss_gradient", mutates_args=())
@@ -220,37 +205,23 @@ def _row_loss_gradient(
     labels: Tensor | None,
     soft: Tensor | None,
     class_weight: Tensor | None,
-    label_smoothing: float,
-    terms: list[float],
+    numbers: list[float],
 ) -> Tensor:
-    return _gradient(row_weight, logits, labels, soft, class_weight, _form(terms, label_smoothing))
+    return _gradient(row_weight, logits, labels, soft, class_weight, numbers)
+
+
+@_row_loss.register_fake
+def _(logits: Tensor, *others: Any) -> Tensor:
+    return logits.new_empty((logits.shape[0],), dtype=torch.float64)
 
 
 @_row_loss_gradient.register_fake
-def _(row_weight: Tensor, logits: Tensor, labels: Any, soft: Any, cw: Any, smoothing: float, terms: Any) -> Tensor:
+def _(row_weight: Tensor, logits: Tensor, *others: Any) -> Tensor:
     return logits.new_empty(logits.shape)
 
 
-def _keep(ctx: Any, inputs: Any, output: Any) -> None:
-    *tensors, ctx.label_smoothing, ctx.terms = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _row_loss_backward(ctx: Any, upstream: Tensor) -> Any:
-    gradient = _row_loss_gradient(upstream, *ctx.saved_tensors, ctx.label_smoothing, ctx.terms)
-    return gradient, None, None, None, None, None
-
-
-def _row_loss_gradient_backward(ctx: Any, upstream: Tensor) -> Any:
-    row_weight, logits, *target = ctx.saved_tensors
-    gradient = _row_loss_gradient(torch.ones_like(row_weight), logits, *target, ctx.label_smoothing, ctx.terms)
-    curvature = _curvature(logits, upstream, target, _form(ctx.terms, ctx.label_smoothing))
-    weight_gradient = (upstream.double() * gradient.double()).sum(-1)
-    return weight_gradient, row_weight.to(logits.dtype)[:, None] * curvature, None, None, None, None, None
-
-
-_row_loss.register_autograd(_row_loss_backward, setup_context=_keep)
-_row_loss_gradient.register_autograd(_row_loss_gradient_backward, setup_context=_keep)
+_row_loss.register_autograd(_backward_of_losses(_row_loss_gradient), setup_context=_keep)
+_row_loss_gradient.register_autograd(_backward_of_gradient(_row_loss_gradient), setup_context=_keep)
 
 
 def row_losses(
@@ -269,7 +240,6 @@ def row_losses(
     soft : (N, K) in the logits' dtype, or None; the teacher's logits, float32 or float64, of a distillation loss
     class_weight : (K,) float64, or None
     """
-    if is_traced():
-        terms = [number for row in loss.table() for number in row]
-        return _row_loss(logits, labels, soft, class_weight, label_smoothing, terms)
-    return _RowLoss.apply(logits, labels, soft, class_weight, Form(loss, label_smoothing))
+    numbers = [float(label_smoothing), *(number for row in loss.table() for number in row)]
+    losses = _row_loss if is_traced() else _RowLoss.apply
+    return losses(logits, labels, soft, class_weight, numbers)

@@ -18,7 +18,9 @@ from crossent.core.target import TopK
 from crossent.errors import refuse
 from crossent.numpy.options import Options
 
-from .composed import counts_of, factor_of, reduction_of
+from .reduction import TensorReduction
+from .sigmoid import SigmoidProblem
+from .softmax import SoftmaxProblem
 from .tensors import NUMBERS, describe, wide
 
 __all__ = ["dense", "linear"]
@@ -115,30 +117,42 @@ def _everywhere_or_nowhere(rows: _Rows, counts: Tensor, failure: Exception | Non
     return torch.stack(total)
 
 
+def _counts(target: Tensor, options: Options, num_classes: int, class_axis: int) -> Tensor:
+    """Return (count, weights) of the rows of a target that count: what a mean over them divides by."""
+    like = target.new_empty((), dtype=torch.float32)
+    if options.kind == "sigmoid":
+        given = replace(options, weight=None, sample_weight=None, prior=None)
+        counts = SigmoidProblem.of(target, given, tuple(target.shape), like).counts
+    else:
+        if target.is_floating_point():
+            target = target.movedim(class_axis, -1)
+        shape = tuple(target.shape[:-1] if target.is_floating_point() else target.shape)
+        counts = SoftmaxProblem.of(target, options, shape, num_classes, like, native=True).counts
+    return torch.stack([torch.as_tensor(n, dtype=wide(target.device), device=target.device) for n in counts])
+
+
 def _reduced(
     of_rows: Callable[[Any, Options], Tensor], target: Any, options: Options, num_classes: int, rows: _Rows
 ) -> DTensor:
     """Return the loss of the whole batch from a function of (local target, local options)."""
     if isinstance(target, TopK):
         raise TypeError(refuse("a TopK teacher cannot be distributed", "TopK", "give its logits"))
-    reduction_of(options)
+    reduction = TensorReduction.of(options)
     target, options = rows.local(target), rows.options(options)
-    is_none = options.reduction == "none"
     failure, counts = None, torch.zeros(2, dtype=wide(target.device), device=target.device)
     try:
-        value = of_rows(target, options if is_none else replace(options, reduction="sum"))
-        if not is_none:
-            counts = counts_of(target, options, num_classes, rows.class_axis).to(value.device)
+        value = of_rows(target, options if reduction.is_none else replace(options, reduction="sum"))
+        if not reduction.is_none:
+            counts = _counts(target, options, num_classes, rows.class_axis).to(value.device)
     except (TypeError, ValueError) as error:
         failure = error
     counts = _everywhere_or_nowhere(rows, counts, failure)
-    if is_none:
+    if reduction.is_none:
         stride = torch.empty(rows.shape, device="meta").stride()
         return DTensor.from_local(value, rows.mesh, rows.placements, shape=torch.Size(rows.shape), stride=stride)
     total = rows.added(value)
-    factor, is_empty = factor_of((counts[0], counts[1]), options, total.device)
-    empty = 0.0 if options.on_empty == "zero" else float("nan")
-    reduced = torch.where(is_empty, empty, total * factor).to(total.dtype)
+    factor, is_empty = TensorReduction.of(options).factor((counts[0], counts[1]), total.device)
+    reduced = reduction.value(total, factor, is_empty).to(total.dtype)
     return DTensor.from_local(reduced, rows.mesh, rows.everywhere)
 
 
@@ -152,7 +166,8 @@ def dense(
     shape = tuple(input.shape) if is_sigmoid else (*input.shape[:axis], *input.shape[axis + 1 :])
     rows = _Rows(input.device_mesh, _placements(input, bool(shape)), shape, axis)
     logits = input.redistribute(rows.mesh, rows.placements).to_local(grad_placements=rows.placements)
-    return _reduced(lambda t, o: local_loss(logits, t, o), target, options, input.shape[axis] if shape else 1, rows)
+    num_classes = input.shape[axis] if input.ndim else 1
+    return _reduced(lambda t, o: local_loss(logits, t, o), target, options, num_classes, rows)
 
 
 def linear(

@@ -86,6 +86,11 @@ def is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def is_readable() -> bool:
+    """Whether the values of tensors can be looked at, so that bad ones raise."""
+    return not is_traced() and not is_transformed()
+
+
 def varies(tensor: Tensor) -> bool:
     """Whether a derivative of any kind is asked for in the tensor, or `vmap` runs over it."""
     if tensor.requires_grad and torch.is_grad_enabled():

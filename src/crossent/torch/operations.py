@@ -14,13 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossent.core.arrays import divergence_terms
-from crossent.core.target import TopK
 from crossent.core.teachers import FAR
 from crossent.losses import Loss
 
 from .tensors import varies
 
-__all__ = ["NativeEntries", "NativeRows", "distillation_losses", "softmax_losses", "top_k_losses"]
+__all__ = ["NativeRows", "entry_losses", "row_losses", "top_k_losses"]
 
 
 def _kept(compute: Callable[[Any], Tensor]) -> Any:
@@ -124,9 +123,12 @@ class NativeRows:
         return ((self.probability - self.distribution) ** 2).sum(-1)
 
 
-def softmax_losses(
+def row_losses(
     logits: Tensor, labels: Tensor | None, soft: Tensor | None, weight: Tensor | None, loss: Loss, smoothing: float
 ) -> Tensor:
+    """Return the losses (N,) of logits (N, K), as `rows.row_losses` does; the arguments have one dtype."""
+    if loss.needs_teacher:
+        return distillation_losses(logits, soft, loss.parameter)  # type: ignore[arg-type]
     if labels is not None and loss.is_cross_entropy and (weight is None or not varies(weight)):
         # PyTorch's fused form, where there is nothing to add to it. It has no derivative in the weights.
         return F.cross_entropy(logits, labels, weight, ignore_index=-1, reduction="none", label_smoothing=smoothing)
@@ -162,13 +164,13 @@ def distillation_losses(logits: Tensor, teacher: Tensor, temperature: float) -> 
     return torch.where((is_ruled_out & (t.detach() > 0)).any(-1), math.inf, losses)
 
 
-def top_k_losses(logits: Tensor, teacher: TopK, temperature: float) -> Tensor:
+def top_k_losses(logits: Tensor, indices: Tensor, probabilities: Tensor, temperature: float) -> Tensor:
     """``T² KL`` with a teacher of k classes and one bucket for the rest, compared with the student's summed tail."""
     logits = logits / temperature
-    indices, listed = teacher.indices, teacher.probabilities.to(logits.dtype)
+    listed = probabilities.to(logits.dtype)
     k, num_classes = indices.shape[-1], logits.shape[-1]
     rest = 1 - listed.sum(-1, keepdim=True)
-    rounding = 4 * k * torch.finfo(teacher.probabilities.dtype).eps
+    rounding = 4 * k * torch.finfo(probabilities.dtype).eps
     rest = torch.where((rest > rounding) & (k < num_classes), rest, 0.0)
     log_p = F.log_softmax(logits, dim=-1)
     unlisted = log_p.scatter(-1, indices, -math.inf)
@@ -227,3 +229,9 @@ class NativeEntries:
     @_kept
     def brier(self) -> Tensor:
         return 2 * (torch.sigmoid(self.logits) - self.target) ** 2
+
+
+def entry_losses(logits: Tensor, target: Tensor, negative: Tensor, positive: Tensor, loss: Loss) -> Tensor:
+    """Return the losses of entries of logits; `negative` and `positive` are factors of the two terms."""
+    entries = NativeEntries(logits, target, negative, positive)
+    return torch.where(entries.mass == 0, 0.0, loss.of(entries))
