@@ -27,7 +27,7 @@ except ModuleNotFoundError as error:  # pragma: no cover
 from .doctor.commands import register
 from .text import plain
 
-# Of a command line that says what no command takes. Typer does not export it by name.
+# The error of a command line that no command understands. Typer does not export it by name.
 _UsageError: Any = typer.BadParameter.__base__
 
 

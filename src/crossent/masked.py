@@ -17,7 +17,7 @@ def refuse_masked(value: Any, name: str) -> None:
     Parameters
     ----------
     value : object
-        What was passed; of anything else than these nothing is looked at.
+        What was passed. Anything else than these is not looked at.
     name : str
         The argument's name.
 
@@ -49,7 +49,7 @@ def _holds_mask(value: Any) -> bool:
         value = value.ravel().tolist()
     elif not isinstance(value, list | tuple):
         return False
-    kinds = set(map(type, value))  # of a million numbers there is one: much faster than to look at each
+    kinds = set(map(type, value))  # a million numbers have one type: much faster than to look at each number
     if any(issubclass(kind, np.ma.MaskedArray) for kind in kinds):
         return True
     return any(issubclass(kind, list | tuple | np.ndarray) for kind in kinds) and any(map(_holds_mask, value))

@@ -19,9 +19,9 @@ RELIABILITY_BINS = 10
 RELIABILITY_LEVEL = 0.9
 SURPRISING_ROWS = 10
 MOST_CONFUSED = 10
-# As many classes as a page lists; with more, it lists these.
+# A page lists at most so many classes: those of highest loss.
 COSTLIEST_CLASSES = 100
-# A table of more classes than this is no table a person reads; the pairs most often confused are.
+# Nobody reads a matrix of more classes than this. The pairs most often confused are listed instead.
 MATRIX_CLASSES = 40
 # A cell may hold a document.
 CELL_WIDTH = 200
@@ -185,7 +185,7 @@ def _matrix(codes: Codes, predicted: Codes, num_classes: int) -> list[list[int]]
 
 
 def _most_confused(classes: tuple[str, ...], codes: Codes, predicted: Codes) -> list[dict[str, Any]]:
-    # Only pairs that occur: a matrix of 5000 classes would take 200 MB.
+    # Only the pairs that occur are counted: a matrix of 5000 classes would take 200 MB.
     wrong = codes != predicted
     pairs, counts = np.unique(codes[wrong] * len(classes) + predicted[wrong], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:MOST_CONFUSED]

@@ -19,7 +19,7 @@ from .evaluation import COSTLIEST_CLASSES
 
 Report = dict[str, Any]
 
-# Of two models on one page, whose rows are meant.
+# On a page of two models, the id of a row begins with one of these.
 PREFIXES = ("first-", "second-")
 
 

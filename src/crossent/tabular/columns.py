@@ -32,15 +32,15 @@ Kind = Literal["numbers", "booleans", "categories"]
 KINDS: tuple[Kind, ...] = ("numbers", "booleans", "categories")
 """A column is of the first kind that all of its cells allow."""
 TRUTH_VALUES = ("false", "true")
-# Spellings of "no value" among numbers; in a column of text they stay categories.
+# These words mean "no value" in a column of numbers. In a column of text they are categories.
 MISSING_NUMBERS = ("NA", "N/A", "n/a", "null", "NULL", "None", "?", "-")
-# Beyond it not every integer is a float, and a float is written as it is.
+# Above this number not every integer is a float, so a float there is written as it is.
 EXACT_INTEGERS = 2.0**53
 _CODE = "^0[0-9]+$"
 
 
 def possible_kinds(frame: pl.DataFrame) -> list[set[Kind]]:
-    """Return of each column, or part of it, the kinds that every one of its cells allows.
+    """Return, for each column or part of one, the kinds that all of its cells allow.
 
     Examples
     --------
@@ -49,26 +49,24 @@ def possible_kinds(frame: pl.DataFrame) -> list[set[Kind]]:
     [['booleans', 'categories'], ['categories', 'numbers'], ['categories'], ['numbers']]
     """
     text = frame.select(pl.selectors.string())
-    are_numbers = _parsed(text, MISSING_NUMBERS)[1]
-    cells = pl.all().str.strip_chars()
-    are_codes = text.select(cells.str.contains(_CODE).any()).row(0) if text.width else ()
-    are_booleans = text.select(cells.str.to_lowercase().is_in(["", *TRUTH_VALUES]).all()).row(0) if text.width else ()
-    found: list[set[Kind]] = []
-    of_text = zip(are_numbers, are_codes, are_booleans, strict=True)
-    for type_ in frame.dtypes:
-        if type_ == pl.String:
-            is_number, is_code, is_boolean = next(of_text)
-            kinds: set[Kind] = {"categories"}
-            if is_number and not is_code:
-                kinds.add("numbers")
-            if is_boolean:
-                kinds.add("booleans")
-            found.append(kinds)
-        elif type_.is_numeric() or type_ == pl.Null:
-            found.append({"numbers"})
-        else:
-            found.append({"booleans"} if type_ == pl.Boolean else {"categories"})
-    return found
+    cells = text.select(pl.all().str.strip_chars())
+    are_codes = cells.select(pl.all().str.contains(_CODE).any())
+    are_booleans = cells.select(pl.all().str.to_lowercase().is_in(["", *TRUTH_VALUES]).all())
+    of_text: dict[str, set[Kind]] = {}
+    for name, is_number in zip(text.columns, _parsed(text, MISSING_NUMBERS)[1], strict=True):
+        of_text[name] = {"categories"}
+        if is_number and not are_codes[name][0]:
+            of_text[name].add("numbers")
+        if are_booleans[name][0]:
+            of_text[name].add("booleans")
+    return [of_text.get(name) or {_kind_of(type_)} for name, type_ in frame.schema.items()]
+
+
+def _kind_of(type_: pl.DataType) -> Kind:
+    """Return the kind of a column that is not of text."""
+    if type_.is_numeric() or type_ == pl.Null:
+        return "numbers"
+    return "booleans" if type_ == pl.Boolean else "categories"
 
 
 def code_among_numbers(words: pl.Series) -> str | None:
@@ -143,19 +141,15 @@ def read_column(
 
 
 def _read_numbers(series: pl.Series, first_row: int, missing: tuple[str, ...]) -> pl.Series:
-    if series.dtype == pl.String:
-        parsed, (is_number,) = _parsed(series.to_frame(), missing)
-        numbers = parsed.to_series()
-        if not is_number:
-            cells = series.str.strip_chars()
-            wrong = cells.cast(pl.Float64, strict=False).is_null() & ~cells.is_in(["", *missing])
-            raise InputError(_held(series, "numbers", int(wrong.arg_max() or 0), first_row))
-    elif series.dtype.is_numeric() or series.dtype == pl.Null:
-        numbers = series.cast(pl.Float64)
-    else:
+    numbers = as_numbers(series, missing)
+    if numbers is not None:
+        check_finite(numbers, first_row)
+        return numbers
+    if series.dtype != pl.String:
         raise InputError(f"column {series.name!r} held numbers in training and is of type {series.dtype} here")
-    check_finite(numbers, first_row)
-    return numbers
+    cells = series.str.strip_chars()
+    wrong = cells.cast(pl.Float64, strict=False).is_null() & ~cells.is_in(["", *missing])
+    raise InputError(_held(series, "numbers", int(wrong.arg_max() or 0), first_row))
 
 
 def _read_booleans(series: pl.Series, first_row: int) -> pl.Series:
@@ -237,11 +231,10 @@ def count_words(words: pl.Series) -> dict[str | None, int]:
     return dict(zip(counted["word"].to_list(), counted["rows"].to_list(), strict=True))
 
 
-def as_numbers(series: pl.Series) -> pl.Series | None:
+def as_numbers(series: pl.Series, missing: tuple[str, ...] = MISSING_NUMBERS) -> pl.Series | None:
     """Return the column as Float64 with null where it is missing, or None if it is not a column of numbers.
 
-    Text counts as numbers when every cell is a number, blank, or one of the usual spellings of "no value", of which NaN
-    is one in text.
+    Text counts as numbers when every cell is a number, blank, NaN, or one of `missing`, the words for "no value".
 
     Examples
     --------
@@ -254,7 +247,7 @@ def as_numbers(series: pl.Series) -> pl.Series | None:
         return series.cast(pl.Float64)
     if series.dtype != pl.String:
         return None
-    numbers, (is_number,) = _parsed(series.to_frame(), MISSING_NUMBERS)
+    numbers, (is_number,) = _parsed(series.to_frame(), missing)
     return numbers.to_series() if is_number else None
 
 

@@ -12,8 +12,9 @@ import os
 import struct
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -21,9 +22,9 @@ from .errors import InputError
 
 Bytes = bytes | mmap.mmap
 
-_NUMBER_BYTES, _TEXT_BYTES = 8, 16  # of a cell; of text, beside its characters
+_NUMBER_BYTES, _TEXT_BYTES = 8, 16  # what a cell takes; text takes its characters, too
 _TEXT_TYPES = (6, 7)  # Parquet's BYTE_ARRAY and FIXED_LEN_BYTE_ARRAY
-_PAGE_HEADER_BYTES = 1 << 16  # more than one takes, with the least and the greatest value of the page in it
+_PAGE_HEADER_BYTES = 1 << 16  # a header is shorter, though it holds the least and the greatest value of its page
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3  # Arrow's kinds of messages that have a body
 _CONTINUES = -1
 
@@ -37,8 +38,14 @@ def check_fits(path: Path, suffix: str) -> None:
         If it does not fit, if it is an Arrow file whose parts do not lie in it, or a Parquet file whose pages say that
         they hold more than the columns: polars would ask for memory for them, and end the process.
     """
-    size = table_bytes(path, suffix)
-    if suffix == ".parquet" and size is not None and not _has_possible_pages(path):
+    chunks: list[_Chunk] = []
+    if suffix == ".parquet":
+        with suppress(Exception):  # whoever reads the file says what is wrong
+            chunks = _chunks(path)
+        size: int | None = sum(chunk.table_bytes for chunk in chunks)
+    else:
+        size = table_bytes(path, suffix)
+    if not _has_possible_pages(path, chunks):
         raise InputError(f"{str(path)!r} is damaged: a page says that it holds more values than its column has")
     if size is not None and not fits(size):
         way = "; fit and predict read it in windows with --stream" if suffix == ".parquet" else ""
@@ -59,7 +66,7 @@ def table_bytes(path: Path, suffix: str) -> int | None:
         return arrow_bytes(path)
     try:
         if suffix == ".parquet":
-            return parquet_bytes(path)
+            return sum(chunk.table_bytes for chunk in _chunks(path))
         if suffix == ".npz":
             with zipfile.ZipFile(path) as archive:
                 return sum(entry.file_size for entry in archive.infolist())
@@ -108,40 +115,40 @@ def _gigabytes(size: int) -> str:
     return f"{size / 1e9:,.3g} GB" if size < 1e12 else f"{size / 1e9:,.0f} GB"
 
 
-def parquet_bytes(path: Path) -> int:
-    """Return about how many bytes the table of a Parquet file takes: its values, and of text what it unpacks to."""
+class _Chunk(NamedTuple):
+    """The part of a Parquet column that a group of rows has: values, bytes in memory, where its pages are."""
+
+    values: int
+    table_bytes: int
+    start: int
+    stop: int
+
+
+def _chunks(path: Path) -> list[_Chunk]:
+    """Return what the footer of a Parquet file says of its parts."""
     with path.open("rb") as file:
-        footer = _footer(file)
-    size = 0
-    for group in footer[4]:
-        for column in group[1]:
-            chunk = column[3]
-            text = chunk[1] in _TEXT_TYPES
-            values = max(chunk[5], group[3])  # of lists more than rows
-            size += values * (_TEXT_BYTES if text else _NUMBER_BYTES) + (chunk[6] if text else 0)
-    return size
+        end = file.seek(-8, os.SEEK_END)
+        length = struct.unpack("<i", file.read(4))[0]
+        file.seek(end - length)
+        footer = _Thrift(file.read(length)).struct()
+    return [_chunk(column[3], group[3]) for group in footer[4] for column in group[1]]
 
 
-def _footer(file: BinaryIO) -> dict[int, Any]:
-    end = file.seek(-8, os.SEEK_END)
-    length = struct.unpack("<i", file.read(4))[0]
-    file.seek(end - length)
-    return _Thrift(file.read(length)).struct()
+def _chunk(said: dict[int, Any], rows: int) -> _Chunk:
+    is_text, values, unpacked = said[1] in _TEXT_TYPES, said[5], said[6]
+    # A column of lists has more values than rows.
+    size = max(values, rows) * (_TEXT_BYTES if is_text else _NUMBER_BYTES) + (unpacked if is_text else 0)
+    start = min(offset for offset in (said[9], said.get(11)) if offset)
+    return _Chunk(values, size, start, start + said[7])
 
 
-def _has_possible_pages(path: Path) -> bool:
-    """Return whether no page of a Parquet file holds fewer values than none, or more than its column; True if that
-    cannot be told, for whoever reads the file says what is wrong."""
-    try:
-        with path.open("rb") as file:
-            for group in _footer(file)[4]:
-                for column in group[1]:
-                    chunk = column[3]
-                    start = min(offset for offset in (chunk[9], chunk.get(11)) if offset)
-                    if any(not 0 <= count <= chunk[5] for count in _page_counts(file, start, start + chunk[7])):
-                        return False
-    except Exception:
-        return True
+def _has_possible_pages(path: Path, chunks: list[_Chunk]) -> bool:
+    """Return whether no page holds fewer values than none, or more than its column; True if that cannot be told."""
+    with suppress(Exception), path.open("rb") as file:  # whoever reads the file says what is wrong
+        for chunk in chunks:
+            counts = _page_counts(file, chunk.start, chunk.stop)
+            if not all(0 <= count <= chunk.values for count in counts):
+                return False
     return True
 
 

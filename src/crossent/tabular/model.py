@@ -155,8 +155,8 @@ def _model(content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Model:
 
 
 def _category_column(entry: object) -> CategoryColumn:
-    require(type(entry) is dict, f"a column of categories is {entry!r}")
-    assert isinstance(entry, dict)
+    if not isinstance(entry, dict):
+        raise SealError(f"a column of categories is {entry!r}")
     _names_are(entry, ("name", "kind", "fill", "categories", "other"), "a column of categories")
     name = _text(entry["name"], "the name of a column")
     kind, other, fill = entry["kind"], entry["other"], entry["fill"]
@@ -182,17 +182,16 @@ def _names_are(entries: Mapping[str, object], names: Sequence[str], what: str) -
 
 
 def _text(value: object, what: str) -> str:
-    require(type(value) is str and value != "", f"{what} is {value!r}, where text is needed")
-    assert isinstance(value, str)
-    require(
-        value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value), f"{what} is no Unicode text"
-    )
+    if not isinstance(value, str) or value == "":
+        raise SealError(f"{what} is {value!r}, where text is needed")
+    is_unicode = value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
+    require(is_unicode, f"{what} is no Unicode text")
     return value
 
 
 def _list(value: object, what: str) -> list[Any]:
-    require(type(value) is list, f"{what} are no list")
-    assert isinstance(value, list)
+    if not isinstance(value, list):
+        raise SealError(f"{what} are no list")
     return value
 
 

@@ -19,7 +19,7 @@ from polars.io.plugins import register_io_source
 
 from ..kernels.threads import OneThread
 from ..regression.data.parquet import ParquetTable
-from ..regression.data.streaming import WINDOW_BYTES, even_boundaries, read_ahead
+from ..regression.data.streaming import WINDOW_BYTES, even_boundaries
 from .columns import as_text
 from .errors import InputError
 from .model import Model
@@ -27,7 +27,7 @@ from .predictions import PREDICTED_CLASS, PROBABILITY_PREFIX
 from .preprocessing import UnseenCategories
 from .reading import require_columns
 from .spreadsheets import escape_formulas
-from .streaming import BLOCK_LOGITS, as_input_errors
+from .streaming import BLOCK_LOGITS, as_input_errors, windows
 
 # Left to itself, polars makes row groups of as many rows as happen to come together.
 ROW_GROUP_ROWS = 1 << 18
@@ -104,7 +104,7 @@ class ParquetPredictions:
     def write(self, path: Path, suffix: str, *, escape: bool = True) -> None:
         """Write the table as ".csv" or ".parquet" to a file, which after an error or Ctrl-C is to be removed.
 
-        Of a ".csv" file, text is written as by `escape_formulas`, if `escape`.
+        If `escape`, the text of a ".csv" file is written as by `escape_formulas`.
 
         polars pulls the blocks from a thread of its own. Ctrl-C reaches it in the middle of a query, and may be raised
         again while the first is handled; so the query runs on another thread, and here it ends at the next block.
@@ -117,7 +117,7 @@ class ParquetPredictions:
             If the file cannot be created.
         """
         finish = partial(_as_text_file, escape=escape) if suffix == ".csv" else pl.DataFrame.clone
-        path.touch()  # the error is the system's, where polars has words of its own
+        path.touch()  # an error here has the system's words, not those of polars
         stopped = False
         failures: list[BaseException] = []
         one_at_a_time = Lock()  # closing a generator that is at work elsewhere is an error
@@ -155,10 +155,8 @@ class ParquetPredictions:
             raise failures[0]
 
     def _all_blocks(self) -> Generator[pl.DataFrame]:
-        bounds = self._boundaries.tolist()
-        read = read_ahead(lambda i: self._table.frame(bounds[i], bounds[i + 1], self._columns), len(bounds) - 1)
-        with as_input_errors(), closing(read) as frames:
-            for start, frame in zip(bounds, frames, strict=False):
+        with as_input_errors(), closing(windows(self._table, self._boundaries, self._columns)) as read:
+            for start, frame in read:
                 yield from _blocks(self._model, frame, self._source, start, self.unseen)
 
 

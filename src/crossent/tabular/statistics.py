@@ -168,7 +168,7 @@ class _Column:
     numbers: _Numbers = field(default_factory=_Numbers)
     missing_numbers: int = 0
     missing_words: int = 0
-    refusal: InputError | None = None  # of the first number that is none, in text that may turn out to be words
+    refusal: InputError | None = None  # of the first number in text that is refused; the text may turn out to be words
 
     @property
     def is_typed(self) -> bool:

@@ -1,13 +1,12 @@
 """Train on Parquet files that are larger than memory: the same model file and report, a window of rows at a time.
 
-In memory stay two bytes or so per row (its class, and whether it is to train, to calibrate or to test) and eight for
-its weight, beside a few windows. The parts are drawn row by row, from a hash of the row's number and the seed: no list
-of row numbers is shuffled, and neither files nor row groups matter.
+A row takes about ten bytes of memory: two for its class and its part (to train, to calibrate or to test), and eight for
+its weight. A few windows come on top. The parts are drawn row by row, from a hash of the row's number and the seed, so
+no list of row numbers is shuffled, and neither files nor row groups matter.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Generator
 from contextlib import closing, contextmanager
@@ -42,7 +41,7 @@ MOST_JUDGED = 100_000
 JUDGED_LOGITS = 1 << 25
 BLOCK_LOGITS = 1 << 20
 TRAINING, CALIBRATING, TEST = 0, 1, 2
-_TO_TEST, _TO_CALIBRATE, _TO_SAMPLE = 0, 1, 2  # what a row's numbers are drawn for
+_TO_TEST, _TO_CALIBRATE, _TO_SAMPLE = 0, 1, 2  # a row has a number in [0, 1) for each of these
 
 
 def should_stream(source: str) -> bool:
@@ -161,43 +160,43 @@ def as_input_errors() -> Generator[None]:
         raise InputError(str(error)) from error
 
 
+def windows(table: ParquetTable, boundaries: NDArray[Any], columns: list[str]) -> Generator[tuple[int, pl.DataFrame]]:
+    """Yield the first row and some columns of every window between boundaries, while the next one is read."""
+    bounds = boundaries.tolist()
+    with closing(read_ahead(lambda i: table.frame(bounds[i], bounds[i + 1], columns), len(bounds) - 1)) as frames:
+        yield from zip(bounds, frames, strict=False)
+
+
 class _Table:
     """The feature and target columns of Parquet files, in windows."""
 
     def __init__(self, source: str, target: str, options: FitOptions, window_bytes: int) -> None:
-        self._table = ParquetTable(source)
+        self.files = ParquetTable(source)
         self._target = target
-        self._features = options.features([*self._table.schema], target, source)
-        self.num_rows = self._table.num_rows
+        self._features = options.features([*self.files.schema], target, source)
+        self.num_rows = self.files.num_rows
         self._boundaries = even_boundaries((self.num_rows, len(self._features)), np.float64, window_bytes)
 
-    def frame(self, start: int, stop: int, columns: list[str]) -> pl.DataFrame:
-        """Return some columns of some rows."""
-        return self._table.frame(start, stop, columns)
-
-    def _frames(self, columns: list[str]) -> Generator[tuple[int, pl.DataFrame]]:
-        bounds = self._boundaries.tolist()
-        read = read_ahead(lambda i: self.frame(bounds[i], bounds[i + 1], columns), len(bounds) - 1)
-        with closing(read) as frames:
-            yield from zip(bounds, frames, strict=False)
+    def _windows(self, columns: list[str]) -> Generator[tuple[int, pl.DataFrame]]:
+        return windows(self.files, self._boundaries, columns)
 
     def labels(self) -> tuple[list[str], NDArray[Any]]:
         """Return the classes and every row's class index, in the least type."""
-        values = pl.Series(self._target, [], self._table.schema[self._target])
-        for start, frame in self._frames([self._target]):
+        values = pl.Series(self._target, [], self.files.schema[self._target])
+        for start, frame in self._windows([self._target]):
             series = frame[self._target]
             check_labels(series, start)
             values = pl.concat([values, series.unique()]).unique()
             if len(values) > MAX_DISTINCT:
                 raise InputError(f"the target column {self._target!r} has more than {MAX_DISTINCT:,} different values")
         missing = no_labels(values)
-        for start, frame in self._frames([self._target]) if missing else ():  # only the whole tells; this names the row
+        for start, frame in self._windows([self._target]) if missing else ():  # the whole told; this names the row
             check_labels(frame[self._target], start, missing)
         classes, order = encode_labels(values)
         text = as_text(values)
         codes = np.empty(self.num_rows, np.min_scalar_type(len(classes) - 1))
         code_of = pl.DataFrame({"text": text, "code": order.astype(np.int64)}).unique("text")
-        for start, frame in self._frames([self._target]):
+        for start, frame in self._windows([self._target]):
             found = as_text(frame[self._target]).replace_strict(code_of["text"], code_of["code"], return_dtype=pl.Int64)
             codes[start : start + len(found)] = found.to_numpy()
         check_classes(classes, np.bincount(codes, minlength=len(classes)), values)
@@ -205,9 +204,9 @@ class _Table:
 
     def statistics(self, training: NDArray[np.bool_], seed: int) -> TableStatistics:
         """Return what one pass over the features tells."""
-        statistics = TableStatistics({name: self._table.schema[name] for name in self._features})
+        statistics = TableStatistics({name: self.files.schema[name] for name in self._features})
         sampled = max(1, MEDIAN_CELLS // len(self._features)) / max(1, int(training.sum()))
-        for start, frame in self._frames(self._features):
+        for start, frame in self._windows(self._features):
             stop = start + frame.height
             chosen = hashed_shares(start, stop, seed, _TO_SAMPLE) < sampled
             statistics.add(frame, training[start:stop], chosen, start)
@@ -223,18 +222,15 @@ class _PreprocessedRows(RowSource):
         self._table = table
         self._preprocessing = preprocessing
 
-    def frame(self, index: int) -> pl.DataFrame:
-        """Return the cells of a window."""
+    def cells_and_matrix(self, index: int) -> tuple[pl.DataFrame, NDArray[np.float64]]:
+        """Return the cells of a window, and its rows."""
         start, stop = self.boundaries[index : index + 2].tolist()
-        return self._table.frame(start, stop, self._preprocessing.column_names)
-
-    def matrix(self, frame: pl.DataFrame, index: int) -> NDArray[np.float64]:
-        """Return the rows of a window's cells."""
-        return self._preprocessing.transform(frame, first_row=int(self.boundaries[index]))
+        cells = self._table.files.frame(start, stop, self._preprocessing.column_names)
+        return cells, self._preprocessing.transform(cells, first_row=start)
 
     def read_window(self, index: int) -> NDArray[np.float64]:
         """Return the rows of one window."""
-        return self.matrix(self.frame(index), index)
+        return self.cells_and_matrix(index)[1]
 
 
 @dataclass
@@ -266,8 +262,8 @@ class _Kept:
         total, count = 0.0, 0
         cells: list[pl.DataFrame] = []
         block = max(1, BLOCK_LOGITS // max(self.num_classes, rows.shape[1]))
-        with closing(read_ahead(lambda i: self._read(rows, i), rows.num_windows)) as windows:
-            for index, (frame, matrix) in enumerate(windows):
+        with closing(read_ahead(rows.cells_and_matrix, rows.num_windows)) as read:
+            for index, (frame, matrix) in enumerate(read):
                 start, stop = rows.boundaries[index : index + 2].tolist()
                 for kept, logits in (
                     (self.calibrating, self.calibrating_logits),
@@ -285,11 +281,6 @@ class _Kept:
                         total += float(ce.cross_entropy(logits, codes[here][chosen].astype(np.intp), reduction="sum"))
                         count += int(np.count_nonzero(chosen))
         return total / count, pl.concat(cells) if cells else pl.DataFrame()
-
-    @staticmethod
-    def _read(rows: _PreprocessedRows, index: int) -> tuple[pl.DataFrame, NDArray[np.float64]]:
-        frame = rows.frame(index)
-        return frame, rows.matrix(frame, index)
 
 
 def draw_parts(num_rows: int, test_size: float, calibration_size: float, seed: int) -> NDArray[np.int8]:
@@ -329,6 +320,6 @@ def _check_parts(classes: list[str], training: NDArray[np.intp], test: NDArray[n
         )
     if test.sum() < len(classes):
         raise InputError(
-            f"holding out {100 * test_size:g}% of the rows leaves {math.ceil(test.sum())} to test, which is too "
+            f"holding out {100 * test_size:g}% of the rows leaves {test.sum()} to test, which is too "
             f"few for {len(classes)} classes"
         )

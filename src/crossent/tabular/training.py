@@ -121,7 +121,7 @@ def _calibrate(
         return SoftmaxRegression(options.strength, tol=options.tolerance, max_iter=options.max_iter)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the fold models, which only lend their logits
+        warnings.simplefilter("ignore")  # the fold models only lend their logits
         warnings.filterwarnings("error", ".*interrupted after", ConvergenceWarning)
         try:
             return cross_fit(make, matrix, codes, training, options.calibration_size, options.seed)
