@@ -17,14 +17,15 @@ SOURCE = ROOT / "src" / "crossent"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DISTRIBUTION = {"sklearn": "scikit-learn"}
 # Each extra's packages of crossent, with the packages of crossent that those import.
+ESTIMATORS = ["calibration", "regression", "sklearn"]
 PACKAGES = {
     "torch": ["torch"],
-    "sklearn": ["sklearn"],
-    "onnx": ["sklearn"],
-    "distributed": ["sklearn"],
-    "tabular": ["sklearn", "tabular"],
-    "report": ["sklearn", "tabular", "report"],
-    "cli": ["sklearn", "tabular", "report", "cli.py"],
+    "sklearn": ESTIMATORS,
+    "onnx": ESTIMATORS,
+    "distributed": ESTIMATORS,
+    "tabular": [*ESTIMATORS, "tabular"],
+    "report": [*ESTIMATORS, "tabular", "report"],
+    "cli": [*ESTIMATORS, "tabular", "report", "cli.py"],
 }
 # Files that need an extra of their own, and say so when they are used without it.
 OWN_EXTRA = {

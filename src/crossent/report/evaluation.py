@@ -13,7 +13,7 @@ from ..metrics import accuracy, brier_score, calibration_error, reliability_curv
 from .honesty import honesty
 from .words import short
 
-__all__ = ["cells_of", "evaluation", "imbalance", "loss_entry", "number", "per_share", "reliability"]
+__all__ = ["cells_of", "evaluation", "imbalance", "loss_entry", "number", "per_share", "reliability", "shown_classes"]
 
 RELIABILITY_BINS = 10
 RELIABILITY_LEVEL = 0.9
@@ -67,6 +67,9 @@ def evaluation(
     predicted = np.argmax(probabilities, axis=1)
     rows = np.bincount(codes, minlength=len(classes))
     right = int(np.sum(codes == predicted))
+    sums: Float64 = np.bincount(codes, weights=losses, minlength=len(classes)).astype(np.float64)
+    present = np.flatnonzero(rows)
+    costliest = present[np.argsort(-sums[present] / rows[present], kind="stable")]
     return {
         "loss": {
             **loss_entry(mean),
@@ -83,8 +86,9 @@ def evaluation(
             "most_common_class": float(rows.max() / len(codes)),
         },
         "brier_score": brier_score(codes, probabilities, labels=indices),
-        "per_class": _per_class(classes, codes, predicted, losses),
-        "costliest_classes": _costliest(codes, losses, len(classes)),
+        "per_class": _per_class(classes, codes, predicted, rows, sums),
+        # Positions in "per_class", of the highest mean loss first.
+        "costliest_classes": costliest[:COSTLIEST_CLASSES].tolist(),
         "confusion": {
             "rows_are": "labels",
             "columns_are": "predictions",
@@ -152,11 +156,17 @@ def imbalance(classes: tuple[str, ...], counts: NDArray[np.int64]) -> dict[str, 
     }
 
 
-def _per_class(classes: tuple[str, ...], codes: Codes, predicted: Codes, losses: Float64) -> list[dict[str, Any]]:
-    rows = np.bincount(codes, minlength=len(classes))
+def shown_classes(report: Report, most: int) -> list[dict[str, Any]]:
+    """Return all entries of "per_class" or, of more than `most`, those of highest loss."""
+    entries: list[dict[str, Any]] = report["per_class"]
+    return entries if len(entries) <= most else [entries[k] for k in report["costliest_classes"][:most]]
+
+
+def _per_class(
+    classes: tuple[str, ...], codes: Codes, predicted: Codes, rows: Codes, sums: Float64
+) -> list[dict[str, Any]]:
     calls = np.bincount(predicted, minlength=len(classes))
     right = np.bincount(codes[codes == predicted], minlength=len(classes))
-    sums = np.bincount(codes, weights=losses, minlength=len(classes))
     return [
         {
             "label": label,
@@ -170,18 +180,9 @@ def _per_class(classes: tuple[str, ...], codes: Codes, predicted: Codes, losses:
     ]
 
 
-def _costliest(codes: Codes, losses: Float64, num_classes: int) -> list[int]:
-    """Return positions in `per_class`: the classes of highest mean loss first, as many as a page lists."""
-    rows = np.bincount(codes, minlength=num_classes)
-    present = np.flatnonzero(rows)
-    mean = np.bincount(codes, weights=losses, minlength=num_classes)[present] / rows[present]
-    return [int(k) for k in present[np.argsort(-mean, kind="stable")[:COSTLIEST_CLASSES]]]
-
-
-def _matrix(codes: Codes, predicted: Codes, num_classes: int) -> list[list[int]]:
+def _matrix(codes: Codes, predicted: Codes, num_classes: int) -> Any:
     pairs = np.bincount(codes * num_classes + predicted, minlength=num_classes**2)
-    found: list[list[int]] = pairs.reshape(num_classes, num_classes).tolist()
-    return found
+    return pairs.reshape(num_classes, num_classes).tolist()
 
 
 def _most_confused(classes: tuple[str, ...], codes: Codes, predicted: Codes) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from . import charts, words
 from .compare import verdict
-from .evaluation import COSTLIEST_CLASSES
+from .evaluation import COSTLIEST_CLASSES, shown_classes
 
 Report = dict[str, Any]
 
@@ -72,14 +72,13 @@ def _single(report: Report) -> dict[str, Any]:
     states = [("Before", calibration["before"]), ("After", calibration["after"])] if changed else []
     diagrams = [(f"{title} calibration", state["reliability"]) for title, state in states]
     diagrams = diagrams or [("Reliability", report["reliability"])]
-    entries = report["per_class"]
     return {
         "report": report,
         "found": words.found(report),
         "good": words.good(report),
         "honest": words.honest(report),
         "shown_rows": _rows(report),
-        "classes": entries if len(entries) <= COSTLIEST_CLASSES else [entries[k] for k in report["costliest_classes"]],
+        "classes": shown_classes(report, COSTLIEST_CLASSES),
         "calibration_states": states,
         "reliability_charts": [(title, state, charts.reliability_chart(state)) for title, state in diagrams],
         "data_title": "Data and training" if report["kind"] == "fit" else "About the data",

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ..text import plain_values
 from .compare import verdict
+from .evaluation import shown_classes
 from .words import beside_baseline, found, honest, loss, optimiser, percent, probability
 
 Report = dict[str, Any]
@@ -139,9 +140,9 @@ def _loss(report: Report, console: Console) -> None:
 
 
 def _per_class(report: Report, console: Console) -> None:
-    entries = report["per_class"]
-    shown = [entries[k] for k in report["costliest_classes"][:_CLASS_LINES]] if len(entries) > _CLASS_LINES else entries
-    _title(console, "Per class" if shown is entries else f"The {len(shown)} classes of highest loss")
+    shown = shown_classes(report, _CLASS_LINES)
+    more = len(report["per_class"]) - len(shown)
+    _title(console, f"The {len(shown)} classes of highest loss" if more > 0 else "Per class")
     table = _table("class", ">rows", ">nats", ">bits", ">recall", ">precision")
     for entry in shown:
         value = entry["loss"] or {"nats": None, "bits": None}
@@ -154,8 +155,8 @@ def _per_class(report: Report, console: Console) -> None:
             percent(entry["precision"]),
         )
     console.print(table)
-    if len(entries) > len(shown):
-        console.print(Text(f"… and {len(entries) - len(shown):,} more classes in the report files", style="dim"))
+    if more > 0:
+        console.print(Text(f"… and {more:,} more classes in the report files", style="dim"))
 
 
 def _confusion(report: Report, console: Console) -> None:

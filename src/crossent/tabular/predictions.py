@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NoReturn
 
 import numpy as np
@@ -79,74 +79,57 @@ def read_predictions(
     shown = read_labels(shown, names)
     columns = _class_columns(frame, target, shown, source, scale)
     others = whole.drop(target, PREDICTED_CLASS, *columns.values(), strict=False)
-    if len(columns) == 1:
-        return replace(_from_one_column(frame, source, target, scale, shown, codes_of_shown, columns), others=others)
-    notes: list[str] = []
-    warnings: list[str] = []
-    logits = None
-    classes = tuple(columns)
+    is_single = len(columns) == 1
+    classes = tuple(shown if is_single else columns)
     code_of = {label: code for code, label in enumerate(classes)}
     codes = np.array([code_of[label] for label in shown], dtype=np.intp)[codes_of_shown]
     values = np.column_stack([_numbers(frame[name], scale) for name in columns.values()])
+    notes: list[str] = []
+    if is_single:
+        ((label, column),) = columns.items()
+        place = code_of[label]
+        rest = "1 minus it" if scale == "probabilities" else "logit 0"
+        notes.append(f"column {column!r} holds the {scale} of label {label!r}; {classes[1 - place]!r} has {rest}")
+    warnings: list[str] = []
+    logits = None
     if scale == "probabilities":
-        probabilities = _check_probabilities(values, list(columns.values()), notes)
+        _refuse_outside(values, list(columns.values()))
         with np.errstate(divide="ignore"):  # a label called impossible costs infinitely much
-            losses = np.abs(np.log(probabilities[np.arange(len(codes)), codes]))
+            if is_single:
+                probabilities = _beside(values, 1 - values, place)
+                logarithms = _beside(np.log(values), np.log1p(-values), place)
+            else:
+                probabilities = _check_sums(values, list(columns.values()), notes)
+                logarithms = np.log(probabilities)
+        losses = np.abs(logarithms[np.arange(len(codes)), codes])
     else:
-        if _is_simplex(values, _SUM_TOLERANCE):
+        if is_single:
+            suspect = "one lies between 0 and 1" if _is_between_0_and_1(values) else ""
+            logits = _beside(values, np.zeros_like(values), place)
+        else:
+            suspect = "row lies between 0 and 1 and sums to 1" if _is_simplex(values, _SUM_TOLERANCE) else ""
+            logits = values
+        if suspect:
             warnings.append(
-                "these are declared logits, but every row lies between 0 and 1 and sums to 1, as probabilities do: "
-                "if that is what they are, use --probabilities"
+                f"these are declared logits, but every {suspect}, as probabilities do: if that is what they are, use "
+                "--probabilities"
             )
-        dead = np.flatnonzero(np.isneginf(values).all(axis=1))
+        dead = np.flatnonzero(np.isneginf(logits).all(axis=1))
         if dead.size:
             raise InputError(f"row {dead[0]} (counted from 0) has -infinity for every class")
-        logits = values
         probabilities = np.asarray(ce.softmax(logits))
         losses = np.asarray(ce.cross_entropy(logits, codes, reduction="none"))
     return Predictions(source, target, scale, classes, codes, losses, probabilities, notes, warnings, logits, others)
 
 
+def _beside(column: NDArray[np.float64], rest: NDArray[np.float64], place: int) -> NDArray[np.float64]:
+    """Return two columns: the one of the label at `place`, and what the other label has."""
+    return np.hstack([column, rest] if place == 0 else [rest, column])
+
+
 def _possible_labels(columns: list[str]) -> set[str]:
     """Return the labels that columns may be called after, with a prefix or without."""
     return {name.removeprefix(prefix) for name in columns for prefix in ("", *_PREFIXES)}
-
-
-def _from_one_column(
-    frame: pl.DataFrame,
-    source: str,
-    target: str,
-    scale: Scale,
-    labels: list[str],
-    codes: NDArray[np.intp],
-    columns: dict[str, str],
-) -> Predictions:
-    """Two labels and the numbers of one of them: p and 1 - p, or the logits z and 0."""
-    ((label, column),) = columns.items()
-    values = _numbers(frame[column], scale)
-    position = labels.index(label)
-    other = labels[1 - position]
-    warnings: list[str] = []
-    logits = None
-    if scale == "probabilities":
-        _refuse_outside(values[:, None], [column])
-        rest = f"{other!r} has 1 minus it"
-        with np.errstate(divide="ignore"):  # a label called impossible costs infinitely much
-            losses = np.abs(np.where(codes == position, np.log(values), np.log1p(-values)))
-        probabilities = np.column_stack([values, 1 - values] if position == 0 else [1 - values, values])
-    else:
-        if ((values >= 0) & (values <= 1)).all():
-            warnings.append(
-                "these are declared logits, but every one lies between 0 and 1, as probabilities do: "
-                "if that is what they are, use --probabilities"
-            )
-        rest = f"{other!r} has logit 0"
-        zeros = np.zeros_like(values)
-        logits = np.column_stack([values, zeros] if position == 0 else [zeros, values])
-        probabilities = np.asarray(ce.softmax(logits))
-        losses = np.asarray(ce.cross_entropy(logits, codes, reduction="none"))
-    notes = [f"column {column!r} holds the {scale} of label {label!r}; {rest}"]
-    return Predictions(source, target, scale, tuple(labels), codes, losses, probabilities, notes, warnings, logits)
 
 
 def _class_columns(frame: pl.DataFrame, target: str, labels: list[str], source: str, scale: Scale) -> dict[str, str]:
@@ -255,13 +238,16 @@ def _numbers(series: pl.Series, scale: Scale) -> NDArray[np.float64]:
     return values
 
 
+def _is_between_0_and_1(values: NDArray[np.float64]) -> bool:
+    return bool(((values >= 0) & (values <= 1)).all())
+
+
 def _is_simplex(values: NDArray[np.float64], tolerance: float) -> bool:
-    inside = bool(((values >= 0) & (values <= 1)).all())
-    return inside and bool((np.abs(values.sum(axis=1) - 1) <= tolerance).all())
+    return _is_between_0_and_1(values) and bool((np.abs(values.sum(axis=1) - 1) <= tolerance).all())
 
 
-def _check_probabilities(values: NDArray[np.float64], columns: list[str], notes: list[str]) -> NDArray[np.float64]:
-    _refuse_outside(values, columns)
+def _check_sums(values: NDArray[np.float64], columns: list[str], notes: list[str]) -> NDArray[np.float64]:
+    """Return probabilities whose rows sum to 1, if those that were given do so but for rounding."""
     total = values.sum(axis=1)
     off = np.abs(total - 1)
     if off.max() > _SUM_TOLERANCE:

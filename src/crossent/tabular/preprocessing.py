@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -236,6 +236,12 @@ def category_notes(column: CategoryColumn, words: pl.Series, rows: int, of: str 
             "their own, the others share one"
         )
     return notes
+
+
+def word_notes(preprocessing: Preprocessing, words: Iterable[pl.Series], rows: int, of: str = "rows") -> list[str]:
+    """Return the `category_notes` of all columns of words."""
+    columns = zip(preprocessing.categories, words, strict=True)
+    return [note for column, different in columns for note in category_notes(column, different, rows, of)]
 
 
 def no_value_notes(preprocessing: Preprocessing, numbers: list[str]) -> list[str]:

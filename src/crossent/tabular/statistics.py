@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .columns import KINDS, Kind, count_words, first_kind, possible_kinds, read_column, refuse_type
 from .errors import InputError
-from .preprocessing import CategoryColumn, NumberColumn, Preprocessing, category_notes, no_value_notes
+from .preprocessing import CategoryColumn, NumberColumn, Preprocessing, no_value_notes, word_notes
 
 MAX_DISTINCT = 100_000
 """Words of one column that are counted; a column of more is an identifier."""
@@ -90,14 +90,8 @@ class TableStatistics:
 
     def notes(self, preprocessing: Preprocessing) -> list[str]:
         """Return what a person should know about the columns."""
-        counted = [column.counts for column in self._columns if column.kind != "numbers"]
-        notes = [
-            note
-            for column, counts in zip(preprocessing.categories, counted, strict=True)
-            for note in category_notes(
-                column, pl.Series([*counts], dtype=pl.String), self._training_rows, "training rows"
-            )
-        ]
+        words = (pl.Series([*c.counts], dtype=pl.String) for c in self._columns if c.kind != "numbers")
+        notes = word_notes(preprocessing, words, self._training_rows, "training rows")
         numbers = [column for column in self._columns if column.kind == "numbers"]
         if any(column.missing_numbers for column in numbers) and self._sampled_rows < self._training_rows:
             rows = f"{self._sampled_rows:,} training rows"

@@ -190,14 +190,13 @@ class _Table:
             if len(values) > MAX_DISTINCT:
                 raise InputError(f"the target column {self._target!r} has more than {MAX_DISTINCT:,} different values")
         missing = no_labels(values)
-        for start, frame in self._windows([self._target]) if missing else ():  # the whole told; this names the row
-            check_labels(frame[self._target], start, missing)
+        values = values.filter(~values.is_in(missing)) if missing else values  # their rows are refused below
         classes, order = encode_labels(values)
-        text = as_text(values)
         codes = np.empty(self.num_rows, np.min_scalar_type(len(classes) - 1))
-        code_of = pl.DataFrame({"text": text, "code": order.astype(np.int64)}).unique("text")
+        code_of = pl.DataFrame({"text": as_text(values), "code": order.astype(np.int64)}).unique("text")
         for start, frame in self._windows([self._target]):
-            found = as_text(frame[self._target]).replace_strict(code_of["text"], code_of["code"], return_dtype=pl.Int64)
+            text = check_labels(frame[self._target], start, missing)
+            found = text.replace_strict(code_of["text"], code_of["code"], return_dtype=pl.Int64)
             codes[start : start + len(found)] = found.to_numpy()
         check_classes(classes, np.bincount(codes, minlength=len(classes)), values)
         return classes, codes

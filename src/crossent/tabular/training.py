@@ -22,7 +22,7 @@ from .calibrating import cross_fit
 from .errors import InputError
 from .fitting import DEFAULTS, FitOptions, build_model, optimiser_summary, require_inputs, run
 from .labels import check_classes, encode_labels, label_notes
-from .preprocessing import Preprocessing, category_notes, no_value_notes
+from .preprocessing import Preprocessing, no_value_notes, word_notes
 from .results import Calibration, DataSummary, TrainedModel
 
 
@@ -174,11 +174,7 @@ def _notes(cells: pl.DataFrame, preprocessing: Preprocessing, training: NDArray[
     """Return what a person should know about the columns, whose cells `Preprocessing.read` returned."""
     columns = [*cells.iter_columns()]
     numbers, categories = columns[: len(preprocessing.numbers)], columns[len(preprocessing.numbers) :]
-    notes = [
-        note
-        for column, words in zip(preprocessing.categories, categories, strict=True)
-        for note in category_notes(column, words.unique(), cells.height)
-    ]
     incomplete = [series for series in numbers if series.null_count()]
     empty = [series.name for series in incomplete if series.gather(training).null_count() == len(training)]
-    return notes + no_value_notes(preprocessing, empty)
+    words = (series.unique() for series in categories)
+    return word_notes(preprocessing, words, cells.height) + no_value_notes(preprocessing, empty)
