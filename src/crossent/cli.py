@@ -111,7 +111,7 @@ def fit(
         from .tabular import InputError, writing
 
         outputs = [output / name for name in (reports.MODEL_FILE, reports.JSON_FILE, reports.HTML_FILE)]
-        _check_folder(output, outputs)
+        writing.refuse_outputs(output, outputs)
         writing.refuse_over(outputs, [data])
         if sweep and strength is not None:
             raise InputError("--sweep chooses C itself: leave out --sweep or --C")
@@ -123,7 +123,14 @@ def fit(
         if not sweep:
             writing.refuse_checkpoint(kept, data, outputs)
         with writing.alone_in(output, reports.JSON_FILE):
-            _check_checkpoint(kept, checkpoint_interval, resume, sweep)
+            if not checkpoint_interval >= 0:
+                raise InputError(f"--checkpoint-interval must be 0 or more seconds, and is {checkpoint_interval}")
+            if sweep and resume:
+                raise InputError("a sweep keeps no checkpoint to resume: leave out --sweep or --resume")
+            if resume and not kept.exists():
+                _say(f"there is no checkpoint {str(kept)!r}: starting from the beginning")
+            if not sweep:
+                writing.refuse_to_lose(kept, resume)
             streamed = _is_streamed(data, stream)
             if streamed and sweep:
                 raise InputError("--sweep needs the table in memory: leave it out, or pass --no-stream")
@@ -270,7 +277,7 @@ def report(
         if len(scales) not in (1, len(predictions)):
             raise InputError("say what the numbers are: pass one of --probabilities and --logits")
         outputs = [output / name for name in (reports.JSON_FILE, reports.HTML_FILE)]
-        _check_folder(output, outputs)
+        writing.refuse_outputs(output, outputs)
         writing.refuse_over(outputs, predictions)
         frames = [tabular.read_table(path) for path in predictions]
         judged = []
@@ -386,44 +393,6 @@ def _progress(tolerance: float) -> Iterator[Callable[[dict[str, Any]], None]]:
             progress.update(task, completed=(fit - 1 + min(1.0, best[0])) / fits, description=text)
 
         yield callback
-
-
-def _check_folder(folder: Path, outputs: list[Path]) -> None:
-    from .tabular import InputError
-    from .tabular.writing import refuse_folders, refuse_unwritable
-
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{str(folder)!r} is a file, and the report needs a folder")
-    refuse_unwritable(folder)
-    refuse_folders(outputs)
-
-
-def _check_checkpoint(path: Path, interval: float, resume: bool, sweep: bool) -> None:
-    """Refuse to lose the checkpoint of an earlier fit or another file, or to look for one where there can be none."""
-    from .regression.checkpoint import exclusive, read_checkpoint
-    from .tabular import InputError
-    from .tabular.writing import refuse_unwritable
-
-    if not interval >= 0:
-        raise InputError(f"--checkpoint-interval must be 0 or more seconds, and is {interval}")
-    if sweep and resume:
-        raise InputError("a sweep keeps no checkpoint to resume: leave out --sweep or --resume")
-    if resume and not path.exists():
-        _say(f"there is no checkpoint {str(path)!r}: starting from the beginning")
-    if sweep:
-        return
-    refuse_unwritable(path.parent)
-    if not path.exists():
-        return
-    try:
-        with exclusive(path):
-            read_checkpoint(path)
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    if not resume:
-        raise InputError(
-            f"there is a checkpoint of an unfinished fit, {str(path)!r}: pass --resume to go on from it, or remove it"
-        )
 
 
 def _print_report(summary: dict[str, Any], outputs: list[Path]) -> None:

@@ -7,8 +7,6 @@ from typing import Any
 
 from .words import count, percent, short
 
-__all__ = ["advice"]
-
 Report = dict[str, Any]
 
 SUSPICIOUS_LABEL = 0.02

@@ -14,8 +14,6 @@ from .evaluation import COSTLIEST_CLASSES, cells_of
 from .summarize import SCHEMA, shown_columns, summarize_predictions
 from .words import count, short
 
-__all__ = ["compare_predictions", "verdict"]
-
 Report = dict[str, Any]
 
 LEVEL = 0.95

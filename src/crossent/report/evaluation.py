@@ -13,8 +13,6 @@ from ..metrics import accuracy, brier_score, calibration_error, reliability_curv
 from .honesty import honesty
 from .words import short
 
-__all__ = ["cells_of", "evaluation", "imbalance", "loss_entry", "number", "per_share", "reliability", "shown_classes"]
-
 RELIABILITY_BINS = 10
 RELIABILITY_LEVEL = 0.9
 SURPRISING_ROWS = 10

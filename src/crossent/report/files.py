@@ -18,8 +18,6 @@ from typing import Any
 from ..tabular import Model
 from .html import render_html
 
-__all__ = ["HTML_FILE", "JSON_FILE", "MODEL_FILE", "fit_files", "other_run", "report_files"]
-
 MODEL_FILE, JSON_FILE, HTML_FILE = "model.safetensors", "report.json", "report.html"
 
 Report = dict[str, Any]

@@ -14,8 +14,6 @@ import crossent as ce
 from ..metrics import calibration_error, calibration_interval, calibration_test
 from ..sklearn import TemperatureScaling
 
-__all__ = ["honesty", "temperature_gain"]
-
 LEVEL = 0.9
 FEWEST_ROWS = 50
 

@@ -17,8 +17,6 @@ from ..sklearn import TemperatureScaling
 from .errors import InputError
 from .results import Calibration
 
-__all__ = ["cautious_temperature", "cross_fit"]
-
 # The 95 % point of chi-squared with one degree of freedom, for twice the gain in log-likelihood.
 _LIKELIHOOD_RATIO = 3.84
 # One number needs no more: its standard error is below 2 % then, and further fold models would only cost time.

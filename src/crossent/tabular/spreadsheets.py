@@ -12,8 +12,6 @@ from collections.abc import Collection
 
 import polars as pl
 
-__all__ = ["escape_formulas", "name_target", "read_labels"]
-
 _SIGN = "[=+@\uff1d\uff0b\uff0d\uff20\t\r\n-]"
 _NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
 

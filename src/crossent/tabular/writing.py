@@ -9,18 +9,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ..files import Busy, Content, locked, same_place, write_together
+from ..regression.checkpoint import exclusive, read_checkpoint
 from .errors import InputError
-
-__all__ = [
-    "alone_in",
-    "refuse_among",
-    "refuse_checkpoint",
-    "refuse_folders",
-    "refuse_over",
-    "refuse_unwritable",
-    "remove_checkpoint",
-    "write_files",
-]
 
 
 def refuse_unwritable(folder: Path) -> None:
@@ -36,6 +26,14 @@ def refuse_folders(paths: Iterable[Path]) -> None:
     for path in paths:
         if path.is_dir():
             raise InputError(f"cannot write {str(path)!r}: it is a folder")
+
+
+def refuse_outputs(folder: Path, outputs: Iterable[Path]) -> None:
+    """Refuse a folder for a report in which these files of it cannot be written."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{str(folder)!r} is a file, and the report needs a folder")
+    refuse_unwritable(folder)
+    refuse_folders(outputs)
 
 
 def refuse_over(outputs: Iterable[Path], inputs: Iterable[str]) -> None:
@@ -69,6 +67,23 @@ def refuse_checkpoint(checkpoint: Path, data: str, outputs: Iterable[Path]) -> N
                     f"the checkpoint {str(checkpoint)!r} and the output {str(output)!r} take the same place: "
                     "pass another --checkpoint"
                 )
+
+
+def refuse_to_lose(checkpoint: Path, resume: bool) -> None:
+    """Refuse a checkpoint that cannot be written, is another file or, without `resume`, is of an earlier fit."""
+    refuse_unwritable(checkpoint.parent)
+    if not checkpoint.exists():
+        return
+    try:
+        with exclusive(checkpoint):
+            read_checkpoint(checkpoint)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if not resume:
+        raise InputError(
+            f"there is a checkpoint of an unfinished fit, {str(checkpoint)!r}: pass --resume to go on from it, or "
+            "remove it"
+        )
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
