@@ -46,7 +46,7 @@ class _OneSentence(typer.core.TyperGroup):
             sys.exit(130)
         except _UsageError as error:
             message = error.format_message()
-            if "\n" in message:  # no command at all: what came is the help
+            if "\n" in message:  # there was no command at all, and the message is the help
                 sys.stderr.write(f"{message}\n")
             elif message:  # else the help has been printed
                 command = "crossent" if error.ctx is None else error.ctx.command_path
@@ -305,7 +305,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")  # a report is worth more than an arrow that the encoding lacks
     try:
         app()
-    except Exception:  # one that nobody foresaw, whose message may quote data
+    except Exception:  # nobody foresaw it, and its message may quote data
         for line in traceback.format_exc().split("\n"):
             sys.stderr.write(f"{plain(line)}\n")
         sys.exit(1)

@@ -255,7 +255,7 @@ def _flush_folder(folder: Path) -> None:
         return
     try:
         file = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # it may be written, but not be read
+    except PermissionError:  # the folder may be written to, but not be read
         return
     try:
         os.fsync(file)

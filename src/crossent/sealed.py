@@ -50,7 +50,7 @@ def seal(entry: str, version: int, content: Mapping[str, Any], tensors: Tensors)
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     written = {"format_version": version, **content}
     written["digest"] = _digest(written, tensors)
-    # One entry: safetensors writes several in an order that changes from call to call.
+    # There is one entry, because safetensors writes several in an order that changes from call to call.
     return save(dict(tensors), {entry: json.dumps(written, ensure_ascii=False, allow_nan=False)})
 
 

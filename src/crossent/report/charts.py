@@ -112,11 +112,11 @@ def _style(axes: Axes, theme: Theme) -> None:
 
 
 def _both(draw: Callable[[Figure, Theme], None], size: tuple[float, float]) -> Chart:
-    # A fixed salt and no date: the same report gives the same bytes.
+    # With a fixed salt and no date, the same report gives the same bytes.
     with mpl.rc_context({"svg.hashsalt": "crossent", "svg.fonttype": "path", "font.family": "DejaVu Sans"}):
         figure = Figure(figsize=size, facecolor="none", layout="constrained")
         file = io.BytesIO()
-        with np.errstate(over="ignore"):  # beyond an objective of 1e300 an axis tries ticks that are no numbers
+        with np.errstate(over="ignore"):  # above 1e300 an axis tries ticks that overflow
             draw(figure, LIGHT)
             FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
     light = file.getvalue().decode("utf-8")

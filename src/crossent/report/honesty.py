@@ -52,7 +52,7 @@ def temperature_gain(
     """
     if len(codes) < FEWEST_ROWS or not np.isfinite(losses).all():
         return None
-    # Shifted, which changes no probability: logits from 0 to 1 would be refused as probabilities.
+    # A shift changes no probability. Without it, logits from 0 to 1 would be refused as probabilities.
     logits = logits - logits.max(axis=1, keepdims=True)
     half = np.random.default_rng(0).permutation(len(codes)) % 2 == 0
     after = np.empty(len(codes))

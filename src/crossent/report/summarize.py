@@ -132,7 +132,7 @@ def shown_columns(predictions: Predictions) -> pl.DataFrame | None:
 def _logits(predictions: Predictions) -> NDArray[np.float64]:
     if predictions.logits is not None:
         return predictions.logits
-    with np.errstate(divide="ignore"):  # a logarithm of a probability is a logit; of 0, one that cannot happen
+    with np.errstate(divide="ignore"):  # the logarithm of a probability is a logit; that of 0 is -infinity
         return np.log(predictions.probabilities)
 
 

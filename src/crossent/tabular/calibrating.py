@@ -102,7 +102,7 @@ def cautious_temperature(logits: NDArray[np.float64], codes: NDArray[np.intp]) -
     >>> cautious_temperature(logits[:2], codes[:2])[1]
     1.0
     """
-    # Shifted, which changes no probability: logits from 0 to 1 would be refused as probabilities.
+    # A shift changes no probability. Without it, logits from 0 to 1 would be refused as probabilities.
     logits = logits - logits.max(axis=1, keepdims=True)
 
     def summed(inverse: float) -> float:

@@ -96,7 +96,7 @@ def read_columns(
     places = [k for k, kind in enumerate(kinds) if kind == "numbers" and columns[k].dtype == pl.String]
     numbers, are_numbers = _parsed(pl.DataFrame([columns[k] for k in places]), missing)
     for k, series, is_number in zip(places, numbers.iter_columns(), are_numbers, strict=True):
-        if is_number:  # if not, read_column says which cell is none
+        if is_number:  # else read_column says which cell is no number
             columns[k] = series
     return pl.DataFrame(
         [read_column(series, kind, first_row, missing) for series, kind in zip(columns, kinds, strict=True)]
@@ -212,7 +212,10 @@ def as_text(series: pl.Series) -> pl.Series:
         series = series.set(series == 0, 0.0)  # -0.0 is 0.0
     try:
         text = series.cast(pl.String)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # a date beyond what polars can write
+    except (
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+    ) as error:  # such as a date beyond what polars can write
         raise InputError(f"column {series.name!r} holds {series.dtype}, which has no text form: convert it") from error
     if series.dtype.is_temporal():
         return text.str.replace(r"(\.\d*?)0+(\D|$)", "${1}${2}").str.replace(r"\.(\D|$)", "${1}")

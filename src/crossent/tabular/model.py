@@ -51,7 +51,7 @@ class Model:
     intercept: NDArray[np.float64]
     classes: tuple[str, ...]
     target: str
-    training: dict[str, Any]  # how it came about, as plain JSON values; for people, never read back by the model
+    training: dict[str, Any]  # plain JSON values on how it came about; people read them, the model does not
 
     def logits_of(self, matrix: NDArray[np.float64], first_row: int = 0) -> NDArray[np.float64]:
         """Return the logits (N, K) of rows that are preprocessed already; messages count them from `first_row`."""

@@ -184,7 +184,7 @@ def _refuse_ragged(path: Path, separator: str) -> None:
 
 
 def _read_npz(path: Path) -> pl.DataFrame:
-    # Opened here: np.load leaves a damaged file open.
+    # The file is opened here, because np.load leaves a damaged one open.
     with path.open("rb") as file:
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):

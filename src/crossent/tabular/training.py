@@ -106,7 +106,7 @@ def _sweep(codes: NDArray[np.intp], options: FitOptions) -> SoftmaxRegressionCV:
     """Return an estimator that chooses C, for rows of these classes."""
     folds, callback = _folds(codes), options.callback
     if callback is not None:
-        callback = _count_fits(callback, folds * DEFAULT_CS + 1)  # the last is to all training rows
+        callback = _count_fits(callback, folds * DEFAULT_CS + 1)  # the last fit is to all training rows
     return SoftmaxRegressionCV(
         DEFAULT_CS, cv=folds, tol=options.tolerance, max_iter=options.max_iter, callback=callback
     )
