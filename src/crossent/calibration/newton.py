@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-__all__ = ["Point", "minimize"]
+from .sample import Float64
 
-Float64 = NDArray[np.float64]
+__all__ = ["Point", "minimize"]
 
 _ARMIJO = 1e-4
 _MEMORY = 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,11 @@ from sklearn.isotonic import IsotonicRegression
 
 from crossent.errors import refuse
 
-from ..estimator import all_or_nothing
-from .affine import blocks_of, check_solver_options
-from .base import Calibrator, Float64, Sample
+from .base import Calibrator
+from .linear import LinearMap, Prior, fit
+from .sample import Float64, Sample, row_blocks
 
 __all__ = ["HistogramBinning", "IsotonicCalibration", "OneVersusRest", "PlattScaling", "log_odds"]
-
-_LARGE = 100.0
 
 
 def log_odds(logits: NDArray[Any]) -> NDArray[Any]:
@@ -44,35 +43,12 @@ class OneVersusRest(Calibrator):
         self.input = input
         self.link = link
 
-    def fit(self, logits: Any, y: Any, sample_weight: Any = None) -> Any:
-        """Fit one map per class (for two classes: one map of the second).
-
-        Parameters
-        ----------
-        logits, y, sample_weight
-            As in `TemperatureScaling.fit`.
-
-        Returns
-        -------
-        The calibrator itself.
-
-        Raises
-        ------
-        ValueError
-            If an argument is malformed, looks like probabilities, or a logit is NaN or +inf.
-        """
-        with all_or_nothing(self):
-            sample = self._check_sample(logits, y, sample_weight)
-            bad = np.isnan(sample.logits).any(axis=1) | (sample.logits == np.inf).any(axis=1)
-            if bad.any():
-                self._refuse_row(sample)
-            self._num_columns = sample.logits.shape[1]
-            scores = self._scores(sample.logits)
-            events = sample.events
-            if self.link == "softmax" and self._num_columns == 2:
-                events = (sample.codes == 1)[:, None]
-            self._fit_columns(Sample(scores, sample.codes, events, sample.weights))
-        return self
+    def _fit(self, sample: Sample) -> None:
+        sample.refuse_infinite()
+        events, link = sample.events, sample.link
+        if link == "softmax" and self._num_columns == 2:
+            events, link = (sample.codes == 1)[:, None], "sigmoid"
+        self._fit_scores(replace(sample, logits=self._scores(sample.logits), events=events, link=link))
 
     def _scores(self, logits: NDArray[Any]) -> NDArray[Any]:
         """Return the log-odds of each column; of the second class alone where there are two."""
@@ -81,7 +57,7 @@ class OneVersusRest(Calibrator):
         if logits.shape[1] == 2:
             return np.ascontiguousarray(logits[:, 1:] - logits[:, :1])
         scores = np.empty_like(logits)
-        for part in blocks_of(Sample(logits, np.zeros(len(logits), np.intp), None, None)):
+        for part in row_blocks(*logits.shape):
             scores[part] = log_odds(logits[part])
         return scores
 
@@ -95,18 +71,11 @@ class OneVersusRest(Calibrator):
         # Where every class says 0 there is nothing to divide: all are equally likely, as in scikit-learn.
         return np.where(total == 0, 1 / p.shape[1], p / np.where(total == 0, 1.0, total))
 
-    def _fit_columns(self, sample: Sample) -> None:
+    def _fit_scores(self, sample: Sample) -> None:
         raise NotImplementedError
 
     def _map(self, scores: NDArray[Any]) -> NDArray[Any]:
         raise NotImplementedError
-
-
-def _columns(sample: Sample) -> Any:
-    """Yield each column's scores and events, beside all weights."""
-    for k in range(sample.logits.shape[1]):
-        events = sample.codes == k if sample.events is None else sample.events[:, k]
-        yield sample.logits[:, k].astype(np.float64), events
 
 
 class PlattScaling(OneVersusRest):
@@ -170,48 +139,36 @@ class PlattScaling(OneVersusRest):
         self.tol = tol
         self.max_iter = max_iter
 
-    def _fit_columns(self, sample: Sample) -> None:
-        check_solver_options(self.tol, self.max_iter)
+    def _check_options(self) -> None:
+        self._check_solver()
         if self.score not in ("auto", "log-odds", "log-probability"):
             raise ValueError(refuse("score must be 'auto', 'log-odds' or 'log-probability'", repr(self.score)))
-        self.score_ = "log-odds" if self.score == "auto" else self.score
-        self.n_passes_ = 0
-        if sample.events is not None:
-            self.score_ = "log-odds"
-        if self.score_ == "log-probability":
-            sample = _log_probabilities(sample)
-        self._fit_scores(sample)
-        if self.score == "auto" and sample.events is None:
-            loss, kept = self._loss(sample), (self.scale_, self.bias_)
-            other = _log_probabilities(sample)
-            self._fit_scores(other)
-            if self._loss(other) < loss:
-                self.score_ = "log-probability"
-            else:
-                self.scale_, self.bias_ = kept
-
-    def _loss(self, sample: Sample) -> float:
-        """Return the log loss of normalised predictions on these scores."""
-        total = 0.0
-        for part in blocks_of(sample):
-            p = expit(self.scale_ * sample.logits[part] + self.bias_)
-            own = p[np.arange(len(p)), sample.codes[part]]
-            weights = np.ones(len(p)) if sample.weights is None else sample.weights[part]
-            with np.errstate(divide="ignore"):
-                loss = np.log(p.sum(axis=1)) - np.log(own)  # crossent: ignore[XE202] of a share, not of a sigmoid
-            total += float(weights[weights > 0] @ loss[weights > 0])
-        return total
 
     def _fit_scores(self, sample: Sample) -> None:
-        columns = sample.logits.shape[1]
-        scale, bias = np.ones(columns), np.zeros(columns)
+        sample = replace(sample, link="sigmoid")
+        names = ["log-odds", "log-probability"] if self.score == "auto" else [self.score]
+        if sample.events is not None:
+            names = ["log-odds"]
+        least, self.n_passes_ = np.inf, 0
+        for name in names:
+            scores = sample.logits if name == "log-odds" else _log_probability(sample.logits)
+            one = replace(sample, logits=scores)
+            scale, bias = self._sigmoids(one)
+            loss = _loss(one, scale, bias) if len(names) > 1 else 0.0
+            if name == names[0] or loss < least:
+                least, self.score_, self.scale_, self.bias_ = loss, name, scale, bias
+
+    def _sigmoids(self, sample: Sample) -> tuple[Float64, Float64]:
+        """Return factor and shift of each column."""
         targets = self._targets(sample)
-        unit = _units(sample.logits)
-        if unit.max() > 1:
-            sample = Sample(sample.logits / unit, sample.codes, sample.events, sample.weights)
-        for stage in sample.stages(2):
-            scale, bias = self._newton(stage, targets, scale, bias, stage is sample)
-        self.scale_, self.bias_ = scale / unit, bias
+        sample, factor = sample.scaled(by_column=True)
+        start = np.stack([np.ones_like(factor), np.zeros_like(factor)])
+        unit, prior = np.stack([factor, np.ones_like(factor)]), Prior(np.zeros(start.shape))
+        (scale, bias), passes = fit(
+            lambda part: LinearMap(part, None, prior, unit, targets=targets), sample, start, self.tol, self.max_iter
+        )
+        self.n_passes_ += passes
+        return scale, bias
 
     def _targets(self, sample: Sample) -> tuple[Float64, Float64]:
         columns = sample.logits.shape[1]
@@ -220,63 +177,28 @@ class PlattScaling(OneVersusRest):
         if sample.events is None:
             positive = np.bincount(sample.codes, weights=sample.weights, minlength=columns).astype(np.float64)
         else:
-            weights = np.ones(len(sample.codes)) if sample.weights is None else sample.weights
-            positive = weights @ sample.events
+            positive = sample.weight(slice(None)) @ sample.events
         return 1 / (sample.total - positive + 2), (positive + 1) / (positive + 2)
 
-    def _newton(
-        self, sample: Sample, targets: tuple[Float64, Float64], scale: Float64, bias: Float64, last: bool
-    ) -> tuple[Float64, Float64]:
-        """Newton steps of all columns at once; a column whose loss did not fall goes half the way back."""
-        best = np.full(len(scale), np.inf)
-        kept = (scale, bias)
-        step = (np.zeros_like(scale), np.zeros_like(bias))
-        for _ in range(self.max_iter):
-            sums = sample.kernels.sigmoid_affine_moments(
-                sample.logits, sample.codes, sample.events, targets, sample.weights, scale, bias
-            )
-            self.n_passes_ += last
-            if not np.isfinite(sums[0]).all() and not np.isfinite(best).any():
-                self._refuse_row(sample)
-            loss, by_b, by_a, bb, ab, aa = sums / sample.total
-            better = loss <= best * (1 + 1e-15)
-            with np.errstate(all="ignore"):
-                ridge = 1e-12 * (aa + bb) + 1e-300
-                determinant = (aa + ridge) * (bb + ridge) - ab**2
-                fresh = ((bb * by_a - ab * by_b) / determinant, (aa * by_b - ab * by_a) / determinant)
-                decrement = np.where(better, 0.5 * (by_a * fresh[0] + by_b * fresh[1]), 0.0)
-            if not (np.isfinite(determinant[better]).all() and np.isfinite(decrement).all()):
-                self._refuse_row(sample)
-            kept = (np.where(better, scale, kept[0]), np.where(better, bias, kept[1]))
-            best = np.minimum(best, loss)
-            step = tuple(np.where(better, -f, 0.5 * s) for f, s in zip(fresh, step, strict=True))  # type: ignore[assignment]
-            small = np.max(np.abs(step[0])) + np.max(np.abs(step[1])) < 1e-12
-            scale, bias = kept[0] + step[0], kept[1] + step[1]
-            if (better.all() and decrement.max() <= self.tol) or small:
-                break
-        return kept if not better.all() else (scale, bias)
-
     def _map(self, scores: NDArray[Any]) -> NDArray[Any]:
-        scores = -np.logaddexp(0.0, -scores) if self.score_ == "log-probability" else scores
+        scores = _log_probability(scores) if self.score_ == "log-probability" else scores
         return np.asarray(expit(self.scale_ * scores + self.bias_))
 
 
-def _units(scores: NDArray[Any]) -> Float64:
-    """Return what to divide each column by: 1, or where most scores are large a power of two near their median.
-
-    The sigmoid of most scores as they are would be 0 or 1, whose Hessian of nearly 0 sends Newton's method astray.
-    """
-    units = np.ones(scores.shape[1])
-    for k in np.flatnonzero(np.maximum(scores.max(axis=0), -scores.min(axis=0)) > _LARGE):
-        median = float(np.median(np.abs(scores[:, k])))
-        if _LARGE < median < np.inf:
-            units[k] = 2.0 ** (np.frexp(median)[1] - 1)
-    return units
+def _log_probability(log_odds: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(-np.logaddexp(0.0, -log_odds))
 
 
-def _log_probabilities(sample: Sample) -> Sample:
-    """Return a sample of log q in the place of log-odds."""
-    return Sample(-np.logaddexp(0.0, -sample.logits), sample.codes, None, sample.weights)
+def _loss(sample: Sample, scale: Float64, bias: Float64) -> float:
+    """Return the log loss of normalised predictions on these scores."""
+    total = 0.0
+    for part in sample.blocks():
+        p = expit(scale * sample.logits[part] + bias)
+        own = p[np.arange(len(p)), sample.codes[part]]
+        with np.errstate(divide="ignore"):
+            loss = np.log(p.sum(axis=1)) - np.log(own)  # crossent: ignore[XE202] of a share, not of a sigmoid
+        total += float(sample.weight(part) @ loss)
+    return total
 
 
 class IsotonicCalibration(OneVersusRest):
@@ -310,13 +232,13 @@ class IsotonicCalibration(OneVersusRest):
         super().__init__(input=input, link=link)
         self.smooth_ends = smooth_ends
 
-    def _fit_columns(self, sample: Sample) -> None:
+    def _fit_scores(self, sample: Sample) -> None:
         least = 1 / (sample.total + 2) if self.smooth_ends else 0.0
         self.maps_ = [
             IsotonicRegression(y_min=least, y_max=1 - least, out_of_bounds="clip").fit(
                 expit(scores), events, sample.weights
             )
-            for scores, events in _columns(sample)
+            for scores, events in sample.columns()
         ]
 
     def _map(self, scores: NDArray[Any]) -> NDArray[Any]:
@@ -373,23 +295,23 @@ class HistogramBinning(OneVersusRest):
         self.pseudo_rows = pseudo_rows
         self.binning = binning
 
-    def _fit_columns(self, sample: Sample) -> None:
+    def _check_options(self) -> None:
         if not isinstance(self.bins, int | np.integer) or isinstance(self.bins, bool) or self.bins < 1:
             raise ValueError(refuse("bins must be a positive integer", repr(self.bins)))
         if self.binning not in ("equal-mass", "equal-width"):
             raise ValueError(refuse("binning must be 'equal-mass' or 'equal-width'", repr(self.binning)))
-        if not (isinstance(self.pseudo_rows, int | float) and self.pseudo_rows >= 0):
-            raise ValueError(refuse("pseudo_rows must be a number of at least 0", repr(self.pseudo_rows)))
-        weights = np.ones(len(sample.codes)) if sample.weights is None else sample.weights
+        self._check_not_negative("pseudo_rows")
+
+    def _fit_scores(self, sample: Sample) -> None:
+        weights = sample.weight(slice(None))
         self.edges_, self.shares_ = [], []
         levels = np.arange(1, self.bins) / self.bins
-        for scores, events in _columns(sample):
+        for scores, events in sample.columns():
             p = expit(scores)
             edges = levels
             if self.binning == "equal-mass":
-                counted = weights > 0
-                edges = np.unique(np.quantile(p[counted], levels, weights=weights[counted], method="inverted_cdf"))
-                edges = edges[edges < p[counted].max()]
+                edges = np.unique(np.quantile(p, levels, weights=weights, method="inverted_cdf"))
+                edges = edges[edges < p.max()]
             place = np.searchsorted(edges, p, side="left")
             mass = self.pseudo_rows + np.bincount(place, weights=weights, minlength=len(edges) + 1)
             own = np.bincount(place, weights=weights * events, minlength=len(edges) + 1)
