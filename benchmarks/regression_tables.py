@@ -54,9 +54,10 @@ def summary(problems: dict[str, Any]) -> str:
             continue
         certified = ours.get("certified", {})
         passes = ours["evaluations"] + ours["hessian_products"]
+        dtype = ours.get("dtype", record["dtype"])
         rows.append(
             [
-                f"{name} ({record['rows']} × {record['features']}, K={record['classes']}, {record['dtype']})",
+                f"{name} ({record['rows']} × {record['features']}, K={record['classes']}, {dtype})",
                 seconds(ours["seconds"]),
                 seconds(certified["seconds"]) if certified else "",
                 f"{certified['duality_gap']:.0e}" if certified else "",
@@ -87,11 +88,9 @@ def every_fit(problems: dict[str, Any]) -> str:
                 rows.append([name, solver, fit.get("why", f"over {fit.get('limit', 0):.0f} s"), "", "", ""])
                 continue
             reached = "yes" if fit["reached"] else "no"
-            blas = fit.get("blas", "")
-            rows.append(
-                [name, solver, seconds(fit["seconds"]), f"{fit['excess']:.1e}", reached, f"{fit['tol']:g}, {blas}"]
-            )
-    return table(("problem", "solver", "seconds", "excess", "reached 1e-4", "tol, BLAS"), rows)
+            given = ", ".join(part for part in (f"{fit['tol']:g}", fit.get("dtype", ""), fit.get("blas", "")) if part)
+            rows.append([name, solver, seconds(fit["seconds"]), f"{fit['excess']:.1e}", reached, given])
+    return table(("problem", "solver", "seconds", "excess", "reached 1e-4", "tol, dtype of X, BLAS"), rows)
 
 
 def missed(problems: dict[str, Any]) -> list[str]:

@@ -33,12 +33,6 @@ for n, k in ((1, 1), (7, 3), (17, 10), (33, 16), (5, 17), (3, 40), (2, 300)):
     for labels, shares in ((np.ones((n, 1), np.int8), None), (None, np.ones((n, 1), dtype))):
         for class_weight in (None, np.ones((2, 1))):
             one_logit(z, w, dtype(0), labels, shares, class_weight, 0.1, np.ones(n), 0.0, sums)
-    twin, sums, kept = registry.find(z.dtype), np.zeros((3, k + 1)), np.arange(n) % 3
-    for class_weight in (None, np.ones(3)):
-        twin.multinomial_value_grad(z, sums, kept, class_weight, np.ones(n), sums.copy())
-    for size in (k, k + 1):
-        if k < 20:
-            twin.multinomial_hessian(z, sums, np.ones(n), np.zeros((3, size, 3, size)))
 print("inside")
 """
 

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from crossent.cli import app
+from crossent.regression import plan
 from crossent.tabular import FitOptions, Preprocessing, read_model, should_stream, streaming
 from crossent.tabular.statistics import TableStatistics
 from crossent.tabular.streaming import fit_parquet
@@ -224,10 +226,12 @@ def test_files_that_are_no_parquet_are_refused() -> None:
 
 KILL = """
 import os, signal, sys
+from dataclasses import replace
 import crossent.cli, crossent.tabular.streaming, crossent.regression.objective
+from crossent.regression import plan
 from crossent.sklearn import SoftmaxRegression
 from crossent.regression.data.parquet import ParquetTable
-crossent.regression.objective.CACHE_BYTES, crossent.regression.objective.BLOCK_ELEMENTS = 1 << 10, 1 << 12
+plan.TUNED = replace(plan.TUNED, cache_bytes=1 << 10, block_elements=1 << 12)
 crossent.tabular.streaming.fit_parquet.__kwdefaults__["window_bytes"] = 1 << 15
 where, path = sys.argv.pop(1), sys.argv.pop(1)
 frame, evaluate, seen = ParquetTable.frame, crossent.regression.objective.LinearObjective.rows, []
@@ -269,8 +273,7 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_answer(monkeypatch: pytest.Mo
     other = run(*fit, "--resume", "--C", "2")
     assert other.exit_code == 2
     assert "a checkpoint must be of this fit" in other.stderr
-    monkeypatch.setattr("crossent.regression.objective.CACHE_BYTES", 1 << 10)
-    monkeypatch.setattr("crossent.regression.objective.BLOCK_ELEMENTS", 1 << 12)
+    monkeypatch.setattr(plan, "TUNED", replace(plan.TUNED, cache_bytes=1 << 10, block_elements=1 << 12))
     monkeypatch.setitem(fit_parquet.__kwdefaults__, "window_bytes", 1 << 15)
     resumed = run(*fit, "--resume")
     assert (resumed.exit_code, resumed.stderr) == (0, "")

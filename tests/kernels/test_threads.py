@@ -307,7 +307,7 @@ import os, resource, threading
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy as np
 from crossent.kernels import threads
-from crossent.regression.data.streaming import read_ahead
+from crossent.regression.data.sources import read_ahead
 if os.geteuid() == 0:  # whom no limit holds
     os.setresuid(54321, 54321, 54321)
 resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from regression_oracle import Problem, blobs, one_hot
 
+from crossent.losses import DEFAULT_LOSS, Focal
 from crossent.regression.certificate import Certificate
 from crossent.regression.interface import Evaluation
-from crossent.regression.objective import CROSS_ENTROPY_TERMS, LinearObjective
+from crossent.regression.objective import LinearObjective
+from crossent.regression.penalty import Ridge
 from crossent.regression.targets import EncodedTarget
 from crossent.sklearn import SoftmaxRegression
 
@@ -48,7 +50,7 @@ def objective_of(case: Problem) -> LinearObjective:
         case.class_weight,
         case.smoothing,
     )
-    return LinearObjective(case.X, target, case.row_weight, 1.0, CROSS_ENTROPY_TERMS, case.intercept)
+    return LinearObjective(case.X, target, case.row_weight, Ridge(1.0), DEFAULT_LOSS, case.intercept)
 
 
 def evaluate(objective: LinearObjective, W: np.ndarray, b: np.ndarray) -> Evaluation:
@@ -138,7 +140,7 @@ def test_the_reported_gap_bounds_the_excess_at_every_iteration() -> None:
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_no_certificate_where_there_is_no_dual(penalty: float) -> None:
     objective = objective_of(CASES["plain"])
-    terms = CROSS_ENTROPY_TERMS if penalty == 0 else np.array([[1.0, 1.0, 2.0]])
-    other = LinearObjective(objective.X, objective.target, objective.row_weight, penalty, terms, True)
+    loss = DEFAULT_LOSS if penalty == 0 else Focal(2.0)
+    other = LinearObjective(objective.X, objective.target, objective.row_weight, Ridge(penalty), loss, True)
     with pytest.raises(ValueError, match="cross-entropy with an L2 penalty"):
         Certificate(other)

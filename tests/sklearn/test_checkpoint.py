@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from damage import damages, wrong_with_sentence
 from exact_oracle import ROUNDING, relative_excess
+from plans import tune
 from safetensors.numpy import save
 from sklearn.exceptions import ConvergenceWarning
 
@@ -405,10 +406,11 @@ def test_parameters_are_checked(tmp_path: Path) -> None:
 SCRIPT = """
 import os, signal, sys
 import numpy as np
-import crossent.regression.objective as objective
+from dataclasses import replace
+from crossent.regression import plan
 from crossent.sklearn import ParquetRows, SoftmaxRegression
 from crossent.regression.data.parquet import ParquetTable
-objective.CACHE_BYTES = 1 << 10
+plan.TUNED = replace(plan.TUNED, cache_bytes=1 << 10)
 data, path = sys.argv[1:]
 rows = ParquetRows(data, exclude=["label"], window_bytes=250 * 40)
 labels = rows.column("label")
@@ -436,7 +438,7 @@ def test_a_fit_killed_in_the_middle_of_a_pass_goes_on(tmp_path: Path, monkeypatc
     killed = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert read_checkpoint(path).finished is False
-    monkeypatch.setattr("crossent.regression.objective.CACHE_BYTES", 1 << 10)
+    tune(monkeypatch, cache_bytes=1 << 10)
     rows = ParquetRows(data, exclude=["label"], window_bytes=250 * 40)
     resumed = SoftmaxRegression(100.0, tol=1e-9, checkpoint=path).fit(rows, y)
     whole = SoftmaxRegression(100.0, tol=1e-9).fit(rows, y)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from plans import tune
 from regression_oracle import Problem, assert_certified, blobs, one_hot
 
 from crossent.regression.data.distributed import DistributedObjective
@@ -73,7 +74,7 @@ def undisturbed(cluster: Any) -> tuple[SoftmaxRegression, list[dict[Any, int]]]:
 
 
 def test_a_cluster_finds_what_memory_finds(undisturbed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crossent.regression.direct.SOFTMAX_WORK", 0)  # a whole Hessian is formed in memory only
+    tune(monkeypatch, whole_work=0)  # a whole Hessian is formed in memory only
     model, _ = undisturbed
     data = np.concatenate([large_block(place) for place in range(len(LARGE))])
     X, y = data[:, :10], data[:, 10].astype(int)

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import sklearn
 from libraries import HAS_NUMBA
+from plans import tune
 from regression_oracle import blobs
 from scipy.sparse import csc_array, csr_array, csr_matrix, random_array
 from sklearn.datasets import load_digits
@@ -36,7 +37,7 @@ def test_sparse_rows_give_what_dense_rows_give(kind: type, intercept: bool) -> N
 
 
 def test_sparse_data_are_never_dense_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crossent.regression.objective.CACHE_BYTES", 1 << 16)
+    tune(monkeypatch, cache_bytes=1 << 16)
     X, y = load_digits(return_X_y=True)
     largest = []
     dense = csr_array.toarray
@@ -54,8 +55,7 @@ def test_sparse_data_are_never_dense_as_a_whole(monkeypatch: pytest.MonkeyPatch)
 
 def test_wide_sparse_rows_are_not_made_dense_for_the_preconditioner(monkeypatch: pytest.MonkeyPatch) -> None:
     """All 400 rows of 20,000 columns would take 32 MB; a basis wants 160,000."""
-    for module in ("regression.objective", "regression.newton"):
-        monkeypatch.setattr(f"crossent.{module}.CACHE_BYTES", 1 << 21)
+    tune(monkeypatch, cache_bytes=1 << 21)
     rng = np.random.default_rng(0)
     X = random_array((400, 20_000), density=1e-3, rng=rng, format="csr")
     y = (X[:, :10_000].sum(axis=1) > X[:, 10_000:].sum(axis=1)).astype(int)
@@ -72,9 +72,7 @@ def test_wide_sparse_rows_are_not_made_dense_for_the_preconditioner(monkeypatch:
 def test_no_array_of_all_rows_by_all_classes_is_made(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = blobs(40_000, 4, 64, seed=1, spread=2.0)
     SoftmaxRegression().fit(X[:1000].astype(dtype), y[:1000])  # compiles
-    for module in ("regression.objective", "regression.newton"):
-        monkeypatch.setattr(f"crossent.{module}.CACHE_BYTES", 1 << 19)
-    monkeypatch.setattr("crossent.regression.objective.BLOCK_ELEMENTS", 1 << 14)
+    tune(monkeypatch, cache_bytes=1 << 19, block_elements=1 << 14)
     X = X.astype(dtype)
     tracemalloc.start()
     model = SoftmaxRegression(1e-3).fit(X, y)
@@ -85,7 +83,7 @@ def test_no_array_of_all_rows_by_all_classes_is_made(dtype: type, monkeypatch: p
 
 
 def test_a_memory_map_is_read_and_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crossent.regression.objective.CACHE_BYTES", 1 << 16)
+    tune(monkeypatch, cache_bytes=1 << 16)
     X, y = load_digits(return_X_y=True)
     np.save(tmp_path / "x.npy", X.astype(np.float32))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")

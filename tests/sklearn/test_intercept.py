@@ -5,16 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from libraries import HAS_NUMBA
+from plans import tune
 from regression_oracle import blobs
 
+from crossent.losses import DEFAULT_LOSS
 from crossent.regression import intercept
 from crossent.regression.certificate import Certificate
-from crossent.regression.hessian import DENSE_OUTPUTS
-from crossent.regression.objective import CROSS_ENTROPY_TERMS, LinearObjective
+from crossent.regression.objective import LinearObjective
+from crossent.regression.penalty import Ridge
+from crossent.regression.plan import tuned
 from crossent.regression.targets import EncodedTarget
 from crossent.sklearn import SoftmaxRegression
 
-NUM_CLASSES = DENSE_OUTPUTS + 44
+NUM_CLASSES = tuned().dense_outputs + 44
 
 
 def objective_of(dtype: type, weighted: bool = False) -> LinearObjective:
@@ -28,7 +31,7 @@ def objective_of(dtype: type, weighted: bool = False) -> LinearObjective:
         weight[::3] *= 2.5
         weight[NUM_CLASSES + 1 :: 3] = 0.0
     target = EncodedTarget("softmax", np.arange(NUM_CLASSES), NUM_CLASSES, y.astype(np.int64), None)
-    return LinearObjective(X.astype(dtype), target, weight, 1e-3, CROSS_ENTROPY_TERMS, True, dtype)
+    return LinearObjective(X.astype(dtype), target, weight, Ridge(1e-3), DEFAULT_LOSS, True, dtype)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -40,7 +43,7 @@ def test_predicted_class_masses_become_the_observed_ones(dtype: type, weighted: 
     theta = np.column_stack([rng.normal(size=(NUM_CLASSES, 6)) * 0.003, np.log(np.maximum(observed, 1e-5))])
     theta[:, -1] += 0.3 * rng.normal(size=NUM_CLASSES)
     start = objective.evaluate(theta)
-    assert intercept.suits(objective)
+    assert objective.plan.moves_intercept_alone
     end = objective.evaluate(intercept.minimize(objective, start))
     assert np.abs(start.gradient[:, -1] / observed).max() > 0.1
     assert np.abs(end.gradient[:, -1]).max() <= intercept.ROUNDING * np.finfo(dtype).eps * observed.sum()
@@ -57,11 +60,10 @@ def test_a_start_too_far_for_newton_is_left_alone() -> None:
     assert objective.evaluate(intercept.minimize(objective, start)).value <= start.value
 
 
-def test_what_memory_cannot_hold_is_left_to_the_model() -> None:
-    small, large = objective_of(np.float64), objective_of(np.float64)
-    large.cache_bytes = large.num_rows * NUM_CLASSES * 8 - 1
-    assert intercept.suits(small)
-    assert not intercept.suits(large)
+def test_what_memory_cannot_hold_is_left_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert objective_of(np.float64).plan.moves_intercept_alone
+    tune(monkeypatch, cache_bytes=2400 * NUM_CLASSES * 8 - 1)
+    assert not objective_of(np.float64).plan.moves_intercept_alone
 
 
 @pytest.mark.skipif(not HAS_NUMBA, reason="takes half a minute without the kernels")

@@ -8,10 +8,15 @@ import warnings
 import numpy as np
 import pytest
 from libraries import HAS_NUMBA
+from plans import tune
 from sklearn.exceptions import ConvergenceWarning
 
 from crossent import Focal
-from crossent.regression import objective as objectives
+from crossent.losses import DEFAULT_LOSS
+from crossent.regression.objective import LinearObjective
+from crossent.regression.penalty import Ridge
+from crossent.regression.plan import tuned
+from crossent.regression.rows import NEGLIGIBLE, drop_negligible
 from crossent.regression.targets import EncodedTarget
 from crossent.sklearn import SoftmaxRegression
 
@@ -29,13 +34,9 @@ def test_few_arrays_of_the_parameters_size_are_held(
     """K = 1500 in the proportions of K = 100,000: one partial sum over rows, two pairs for L-BFGS, little held."""
     num_classes, num_features = 1500, 127
     parameters = 8 * num_classes * (num_features + 1)
-    monkeypatch.setattr(objectives, "TOTALS_BYTES", parameters)
-    monkeypatch.setattr(objectives, "CACHE_BYTES", parameters)
-    monkeypatch.setattr(objectives, "BLOCK_ROWS", objectives.BLOCK_ROWS // 6)
-    monkeypatch.setattr(objectives, "BLOCK_ELEMENTS", 1)
-    monkeypatch.setattr("crossent.regression.newton.CACHE_BYTES", parameters // 4)
-    monkeypatch.setattr("crossent.regression.interface.BLOCK_ELEMENTS", 1 << 14)
-    monkeypatch.setattr("crossent.regression.lbfgs.MEMORY_BYTES", 4 * parameters)
+    small = {"totals_bytes": parameters, "cache_bytes": parameters, "pairs_bytes": 4 * parameters}
+    tune(monkeypatch, **small, block_rows=tuned().block_rows // 6, block_elements=1, sample_rows=0)
+    monkeypatch.setattr("crossent.regression.arrays.BLOCK_ELEMENTS", 1 << 14)
     rng = np.random.default_rng(0)
     y = np.tile(np.arange(num_classes), 2)
     X = rng.standard_normal((len(y), num_features), dtype=np.float32)
@@ -63,9 +64,9 @@ def test_blocks_of_many_classes_are_as_large_as_their_features_need(num_features
     y = np.arange(2) * (num_classes - 1)
     target = EncodedTarget("softmax", np.arange(num_classes), num_classes, y.astype(np.uint32), None)
     X = np.zeros((2, num_features), np.float32)
-    weight, terms = np.full(2, 0.5), objectives.CROSS_ENTROPY_TERMS
-    objective = objectives.LinearObjective(X, target, weight, 1.0, terms, True)
-    assert objective.cache_rows * num_classes * 4 <= most * 1e6
+    weight, loss = np.full(2, 0.5), DEFAULT_LOSS
+    objective = LinearObjective(X, target, weight, Ridge(1.0), loss, True)
+    assert objective.plan.cache_rows * num_classes * 4 <= most * 1e6
 
 
 def test_sums_over_the_rows_of_a_block_keep_the_digits_of_class_masses() -> None:
@@ -75,8 +76,8 @@ def test_sums_over_the_rows_of_a_block_keep_the_digits_of_class_masses() -> None
     y = rng.integers(0, num_classes, num_rows)
     X = rng.standard_normal((num_rows, 4), dtype=np.float32)
     target = EncodedTarget("softmax", np.arange(num_classes), num_classes, y.astype(np.uint16), None)
-    weight, terms = np.full(num_rows, 1 / num_rows), objectives.CROSS_ENTROPY_TERMS
-    objective = objectives.LinearObjective(X, target, weight, 1.0, terms, True)
+    weight, loss = np.full(num_rows, 1 / num_rows), DEFAULT_LOSS
+    objective = LinearObjective(X, target, weight, Ridge(1.0), loss, True)
     theta = rng.standard_normal((num_classes, 5))
     rounded = objective.evaluate(theta).bias_gradient
     objective.promote()
@@ -86,9 +87,9 @@ def test_sums_over_the_rows_of_a_block_keep_the_digits_of_class_masses() -> None
 
 def test_numbers_are_rounded_alike_in_pieces_and_at_once() -> None:
     rng = np.random.default_rng(0)
-    for dtype, least in objectives.NEGLIGIBLE.items():
+    for dtype, least in NEGLIGIBLE.items():
         values = (10.0 ** rng.uniform(1.5 * np.log10(least), 0, 150_001)).astype(dtype)
         shift = np.asarray(least / np.finfo(dtype).eps, dtype)
         expected = (values + shift) - shift
-        np.testing.assert_array_equal(objectives.drop_negligible(values), expected)
+        np.testing.assert_array_equal(drop_negligible(values), expected)
         assert (expected == 0).any()

@@ -305,7 +305,7 @@ def test_two_classes_are_fitted_as_one_logit(
         options = {"class_weight": {"b": 1.0, **options["class_weight"]}}
     options = {"tol": 1e-5 if dtype == np.float32 else 1e-10, **options}
     fast = SoftmaxRegression(**options).fit(data, labels, weight)
-    monkeypatch.setattr("crossent.sklearn.softmax_regression.has_one_logit", lambda *_: False)
+    monkeypatch.setattr("crossent.sklearn.fitting.has_one_logit", lambda *_: False)
     slow = SoftmaxRegression(**options).fit(data, labels, weight)
     tolerance = 2e-3 if dtype == np.float32 else 1e-5
     np.testing.assert_allclose(fast.coef_, slow.coef_, rtol=tolerance, atol=tolerance)

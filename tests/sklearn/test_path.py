@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from plans import tune
 from regression_oracle import blobs
 from scipy.sparse import csr_array
 from sklearn.base import clone
@@ -157,7 +158,7 @@ def test_an_interrupt_in_any_fit_of_a_fold_ends_the_choice(fit: int) -> None:
     assert not hasattr(model, "C_")
 
 
-def test_folds_share_one_matrix_and_one_basis(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folds_share_one_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     from crossent.regression.objective import LinearObjective
     from crossent.regression.preconditioner import FeatureBasis
 
@@ -170,7 +171,7 @@ def test_folds_share_one_matrix_and_one_basis(monkeypatch: pytest.MonkeyPatch) -
     X, y = load_digits(return_X_y=True)
     record = lambda entry: starts.append(entry["objective"]) if entry["iteration"] == 0 else None  # noqa: E731
     model = SoftmaxRegressionCV(Cs=[1e-4, 1e-2], cv=3, callback=record).fit(X, y)
-    assert len(bases) == 1
+    assert len(bases) == 3 + 1  # one for each fold, and one for the last fit
     assert sum(objective.cache_bytes > 0 for objective in made) == 1  # the others are samples
     assert len(starts) == 2 * 3 + 1
     assert starts[-1] < 1.5 * model.objective_  # the last fit began near its end
@@ -181,9 +182,7 @@ def test_folds_share_one_matrix_and_one_basis(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_what_folds_share_changes_no_loss(monkeypatch: pytest.MonkeyPatch, kind: str, copied: bool) -> None:
     if not copied:
-        for module in ("regression.objective", "sklearn.path"):
-            monkeypatch.setattr(f"crossent.{module}.CACHE_BYTES", 1000)
-        monkeypatch.setattr("crossent.sklearn.path.BLOCK_ELEMENTS", 100)
+        tune(monkeypatch, cache_bytes=1000, block_elements=100)
     X, y = wine()
     weight = np.random.default_rng(0).uniform(0, 2, len(y)) * (np.arange(len(y)) % 7 > 0)
     folds = list(StratifiedKFold(3, shuffle=True, random_state=1).split(X, y))
@@ -225,18 +224,20 @@ def test_it_does_what_softmax_regression_does() -> None:
 
 
 def test_a_prediction_that_is_worse_is_not_used() -> None:
-    from crossent.regression.objective import CROSS_ENTROPY_TERMS, LinearObjective
+    from crossent.losses import DEFAULT_LOSS
+    from crossent.regression.objective import LinearObjective
+    from crossent.regression.penalty import Ridge
     from crossent.regression.solvers import predicted_start
     from crossent.regression.targets import encode_target
 
     X, y = wine()
     share = np.full(len(y), 1 / len(y))
-    objective = LinearObjective(X, encode_target(y, "softmax"), share, 1.0, CROSS_ENTROPY_TERMS, True)
+    objective = LinearObjective(X, encode_target(y, "softmax"), share, Ridge(1.0), DEFAULT_LOSS, True)
     fits = [SoftmaxRegression(C / len(y), tol=1e-8).fit(X, y) for C in (1, 2, 4)]
     optima = [
         objective.evaluate(np.column_stack([fit.coef_, fit.intercept_ + fit.coef_ @ objective.center])) for fit in fits
     ]
-    objective.restart(1 / 4)
+    objective.restart(Ridge(1 / 4))
     values = [objective.evaluate(at.theta).value for at in optima]
     start = predicted_start(objective, optima[0], optima[1], 1.0)
     assert values[2] < objective.evaluate(start).value < values[1]

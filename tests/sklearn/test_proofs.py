@@ -17,7 +17,8 @@ from scipy.sparse import csr_array
 from sklearn.exceptions import ConvergenceWarning
 
 from crossent.regression.interface import Evaluation
-from crossent.regression.solvers import Monitor
+from crossent.regression.penalty import Ridge
+from crossent.regression.solvers import Bound, Solver, State
 from crossent.sklearn import ParquetRows, SoftmaxRegression, SoftmaxRegressionCV, softmax_regression_path
 
 
@@ -208,41 +209,33 @@ def test_class_masses_that_agree_to_16_digits_are_not_the_same(seed: int) -> Non
     assert model.duality_gap_ >= excess - ROUNDING
 
 
-class Bound:
-    """A certificate that knows the gap of each point."""
-
-    def __init__(self, gaps: dict[float, float]) -> None:
-        self._gaps = gaps
-
-    def gap(self, at: Evaluation) -> Any:
-        return type("Gap", (), {"total": self._gaps[at.value]})
-
-
 def test_a_bound_above_the_objective_is_not_believed() -> None:
     def at(value: float) -> Evaluation:
-        return Evaluation(np.array([[value]]), value, np.zeros((1, 1)), 1.0, value)
+        return Evaluation(np.array([[value]]), value, np.zeros((1, 1)), Ridge(1.0), value)
 
-    monitor = Monitor(None, Bound({4.0: 2.0, 3.0: 2.0, 1.5: 0.75}), 1e-4, 10)  # type: ignore[arg-type]
-    assert monitor.relative_gap(at(4.0)) == 0.5
-    assert monitor.relative_gap(at(3.0)) == pytest.approx(1 / 3)  # by the first point's bound, which is 2
-    assert monitor.relative_gap(at(1.5)) == 0.5  # 2 bounds nothing: 0.75 does
+    bound = Bound().better(at(4.0), 2.0)
+    assert bound.relative_gap(at(4.0)) == 0.5
+    bound = bound.better(at(3.0), 2.0)
+    assert bound.relative_gap(at(3.0)) == pytest.approx(1 / 3)  # by the first point's bound, which is 2
+    bound = bound.better(at(1.5), 0.75)
+    assert bound.relative_gap(at(1.5)) == 0.5  # 2 bounds nothing: 0.75 does
 
 
 def test_an_interrupt_within_the_change_to_float64_leaves_no_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     y = rng.integers(8, size=2200)
     X = rng.normal(size=(8, 8))[y] + rng.normal(size=(2200, 8))
-    promote = Monitor.promote
+    promoted = Solver._promoted
     calls: list[None] = []
 
-    def interrupted(self: Monitor, at: Evaluation) -> Evaluation:
+    def interrupted(self: Solver, state: State) -> State:
         calls.append(None)
         if len(calls) == 1:
             self.objective.promote()
             raise KeyboardInterrupt
-        return promote(self, at)
+        return promoted(self, state)
 
-    monkeypatch.setattr(Monitor, "promote", interrupted)
+    monkeypatch.setattr(Solver, "_promoted", interrupted)
     model = SoftmaxRegression(100.0, tol=1e-5).fit(X, y)
     value, excess = ExactProblem(X, np.eye(8)[y], 100.0).excess(model.coef_, model.intercept_)
     assert calls

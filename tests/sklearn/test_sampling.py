@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 from libraries import HAS_NUMBA
+from plans import tune
 from regression_oracle import blobs
 from sklearn.datasets import load_digits
 from threadpoolctl import ThreadpoolController
 
 from crossent.kernels import reference, registry
 from crossent.kernels.threads import run_rows, set_num_threads
+from crossent.losses import DEFAULT_LOSS
 from crossent.regression.hessian import Hessian
-from crossent.regression.lbfgs import MEMORY, num_pairs
 from crossent.regression.line_search import _between, _Point
-from crossent.regression.objective import CROSS_ENTROPY_TERMS, LinearObjective
+from crossent.regression.objective import LinearObjective
+from crossent.regression.penalty import Ridge
+from crossent.regression.plan import tuned
 from crossent.regression.preconditioner import FeatureBasis, KroneckerMetric
 from crossent.regression.targets import EncodedTarget, encode_target
 from crossent.sklearn import SoftmaxRegression
@@ -34,7 +37,7 @@ def problem(link: str, dtype: Any = np.float64) -> tuple[LinearObjective, np.nda
     else:
         target = encode_target(y, "softmax")
     weight = np.random.default_rng(0).uniform(0.1, 2, 500)
-    objective = LinearObjective(X, target, weight / weight.sum(), 1e-3, CROSS_ENTROPY_TERMS, True, dtype)
+    objective = LinearObjective(X, target, weight / weight.sum(), Ridge(1e-3), DEFAULT_LOSS, True, dtype)
     return objective, np.random.default_rng(1).normal(size=(3, 5))
 
 
@@ -59,7 +62,7 @@ def test_the_mean_over_draws_is_the_hessian(link: str) -> None:
 @pytest.fixture
 def entries_of_few_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draws single entries of p for fewer classes than is worth it, so that tests are small."""
-    monkeypatch.setattr("crossent.regression.hessian.ENTRY_OUTPUTS", 32)
+    tune(monkeypatch, entry_outputs=32)
 
 
 def test_the_mean_over_draws_of_entries_is_nearly_the_hessian(entries_of_few_classes: None) -> None:
@@ -67,7 +70,7 @@ def test_the_mean_over_draws_of_entries_is_nearly_the_hessian(entries_of_few_cla
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(2000, 8)), rng.integers(60, size=2000)
     target = encode_target(y, "softmax")
-    objective = LinearObjective(X, target, np.full(2000, 1 / 2000), 1e-3, CROSS_ENTROPY_TERMS, True)
+    objective = LinearObjective(X, target, np.full(2000, 1 / 2000), Ridge(1e-3), DEFAULT_LOSS, True)
     theta, vector = rng.normal(size=(2, 60, 9)) * [[[2.0]], [[1.0]]]
     exact = Hessian(objective, theta) @ vector
     sampling = 4000 / KroneckerMetric.at(objective, theta).curvature
@@ -100,18 +103,25 @@ def test_many_classes_are_fitted_with_entries_whatever_the_threads(entries_of_fe
 
 def test_memory_bounds_entries_and_pairs(entries_of_few_classes: None, monkeypatch: pytest.MonkeyPatch) -> None:
     X, y = blobs(1000, 4, 40, seed=3)
-    objective = LinearObjective(X, encode_target(y, "softmax"), np.full(1000, 1e-3), 1e-3, CROSS_ENTROPY_TERMS, True)
+
+    def objective_of_40_classes() -> LinearObjective:
+        target, weight = encode_target(y, "softmax"), np.full(1000, 1e-3)
+        return LinearObjective(X, target, weight, Ridge(1e-3), DEFAULT_LOSS, True)
+
+    objective = objective_of_40_classes()
     monkeypatch.setattr(objective, "cache_bytes", 16_000)
     assert Hessian(objective, np.zeros((40, 5)), 1e9, 1, 1e9)._kept is None  # of few classes products are made anew
-    monkeypatch.setattr("crossent.regression.hessian.DENSE_OUTPUTS", 30)
+    tune(monkeypatch, dense_outputs=30)
+    objective = objective_of_40_classes()
+    monkeypatch.setattr(objective, "cache_bytes", 16_000)
     hessian = Hessian(objective, np.zeros((40, 5)), 1e9, 1, 1e9)
     kept = sum(len(block.values) for block in hessian._kept or [])
     assert 0 < kept <= 2 * 16_000 / 16
-    assert num_pairs(objective) == MEMORY
-    monkeypatch.setattr("crossent.regression.lbfgs.MEMORY_BYTES", 5 * 2 * 8 * 40 * 5)
-    assert num_pairs(objective) == 5
-    monkeypatch.setattr("crossent.regression.lbfgs.MEMORY_BYTES", 1)
-    assert num_pairs(objective) == 2
+    assert objective.plan.num_pairs == tuned().pairs
+    tune(monkeypatch, pairs_bytes=5 * 2 * 8 * 40 * 5)
+    assert objective_of_40_classes().plan.num_pairs == 5
+    tune(monkeypatch, pairs_bytes=1)
+    assert objective_of_40_classes().plan.num_pairs == 2
 
 
 def test_every_row_counts_where_sampling_is_high() -> None:
@@ -163,7 +173,7 @@ def test_the_basis_of_many_features_leads_and_keeps_the_rest() -> None:
     X = rng.normal(size=(3000, 400)) * scales
     y = rng.integers(3, size=3000)
     objective = LinearObjective(
-        X, encode_target(y, "softmax"), np.full(3000, 1 / 3000), 1e-2, CROSS_ENTROPY_TERMS, True
+        X, encode_target(y, "softmax"), np.full(3000, 1 / 3000), Ridge(1e-2), DEFAULT_LOSS, True
     )
     basis = FeatureBasis.of(objective, None)
     np.testing.assert_allclose(basis.vectors.T @ basis.vectors, np.eye(basis.vectors.shape[1]), atol=1e-5)

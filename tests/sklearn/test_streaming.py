@@ -12,10 +12,11 @@ import numpy as np
 import polars as pl
 import pytest
 from libraries import HAS_NUMBA
+from plans import tune
 from sklearn.linear_model import LogisticRegression
 
 from crossent.kernels.threads import set_num_threads
-from crossent.regression.data.streaming import MappedRows, RowSource, even_boundaries
+from crossent.regression.data.sources import MappedRows, RowSource, even_boundaries
 from crossent.sklearn import ParquetRows, SoftmaxRegression, SoftmaxRegressionCV, softmax_regression_path
 
 NAMES = [f"x{j}" for j in range(12)]
@@ -24,8 +25,7 @@ NAMES = [f"x{j}" for j in range(12)]
 @pytest.fixture
 def nothing_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps what would fit into memory out of it."""
-    for module in ("regression.objective", "sklearn.softmax_regression"):
-        monkeypatch.setattr(f"crossent.{module}.CACHE_BYTES", 1 << 10)
+    tune(monkeypatch, cache_bytes=1 << 10)
 
 
 def problem(rows: int = 3001, classes: int = 4, dtype: Any = np.float32) -> tuple[np.ndarray, np.ndarray]:
@@ -207,9 +207,10 @@ def test_large_memory_maps_are_read_in_windows(tmp_path: Path, monkeypatch: pyte
 MEASURE = """
 import resource, sys
 import numpy as np
-import crossent.regression.objective
+from dataclasses import replace
+from crossent.regression import plan
 from crossent.sklearn import ParquetRows, SoftmaxRegression
-crossent.regression.objective.CACHE_BYTES = 1 << 24
+plan.TUNED = replace(plan.TUNED, cache_bytes=1 << 24)
 rng = np.random.default_rng(0)
 SoftmaxRegression(max_iter=1, tol=1.0).fit(rng.normal(size=(999, 9)).astype("f4"), rng.integers(0, 3, 999))
 rows = ParquetRows(sys.argv[1], exclude=["label"], window_bytes=1 << 23)

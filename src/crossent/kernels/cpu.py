@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..core.target import Target, Teacher
 from ..losses import Loss
-from . import curvature, entries, logistic, multinomial, reference
+from . import curvature, entries, logistic, reference
 from .affine import affine_moments, sigmoid_affine_moments, temperature_moments
 from .numba import (
     bfloat16,
@@ -43,8 +43,6 @@ __all__ = [
     "lies_within",
     "logistic_value_grad",
     "mean_at",
-    "multinomial_hessian",
-    "multinomial_value_grad",
     "multiply_entries",
     "narrow_bfloat16",
     "pool_adjacent",
@@ -380,37 +378,6 @@ def logistic_value_grad(
         total,
     )
     return value
-
-
-def multinomial_value_grad(
-    columns: Array,
-    theta: Float64,
-    labels: NDArray[np.int64],
-    class_weight: Float64 | None,
-    row_weight: Float64,
-    total: Float64,
-) -> float:
-    """Return ``Σ_i c_i ℓ_i`` for the logits ``Θ (x_i, 1)``; add ``Σ_i g_i (x_i, 1)ᵀ`` to `total`, (K, D + 1) as Θ.
-
-    Labels are not negative. In the calling thread.
-    """
-    value: float = multinomial.value_grad_rows(
-        _plain(columns),
-        _plain(theta),
-        _plain(labels),
-        _NO_DOUBLES if class_weight is None else _plain(class_weight),
-        _plain(row_weight),
-        total,
-    )
-    return value
-
-
-def multinomial_hessian(columns: Array, theta: Float64, mass: Float64, total: Float64) -> None:
-    """Add ``-Σ_i a_i p_ik p_il x̃_i x̃_iᵀ`` for all classes k < l to `total` (K, d, K, d); in the calling thread.
-
-    x̃ is x, or (x, 1) where d = D + 1.
-    """
-    multinomial.hessian_rows(_plain(columns), _plain(theta), _plain(mass), total)
 
 
 def softmax_curvature(p: Array, top: NDArray[np.intp], mass: Array, u: Array) -> None:

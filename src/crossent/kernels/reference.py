@@ -6,7 +6,6 @@ It serves where no compiled backend does, and computes what only `core` knows (H
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -183,44 +182,6 @@ def logistic_value_grad(
     total[:-1] += gradient @ columns
     total[-1] += gradient.sum(dtype=np.float64)
     return float(row_weight @ losses)
-
-
-def multinomial_value_grad(
-    columns: np.ndarray,
-    theta: np.ndarray,
-    labels: np.ndarray,
-    class_weight: np.ndarray | None,
-    row_weight: np.ndarray,
-    total: np.ndarray,
-) -> float:
-    """Return ``Σ_i c_i ℓ_i`` for the logits ``Θ (x_i, 1)``; add ``Σ_i g_i (x_i, 1)ᵀ`` to `total`, both (K, D + 1).
-
-    ℓ is cross-entropy of labels; all in double precision.
-    """
-    x = _with_ones(columns)
-    logits = x @ theta.T
-    target = Target(len(theta), labels, class_weight=class_weight)
-    losses = row_losses(logits, target, DEFAULT_LOSS, 1.0, row_weight, logits)
-    total += logits.T @ x
-    return float(row_weight @ losses)
-
-
-def multinomial_hessian(columns: np.ndarray, theta: np.ndarray, mass: np.ndarray, total: np.ndarray) -> None:
-    """Add ``-Σ_i a_i p_ik p_il x̃_i x̃_iᵀ`` for all classes k < l to `total` (K, d, K, d).
-
-    x̃ is x, or (x, 1) where d = D + 1; all in double precision.
-    """
-    x = _with_ones(columns)
-    p = x @ theta.T
-    p = np.exp(p - p.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
-    x = x[:, : total.shape[1]]
-    for k, other in combinations(range(len(theta)), 2):
-        total[k, :, other] -= (x.T * (mass * p[:, k] * p[:, other])) @ x
-
-
-def _with_ones(columns: np.ndarray) -> np.ndarray:
-    return np.column_stack([columns, np.ones(len(columns))])
 
 
 def softmax_curvature(p: np.ndarray, top: np.ndarray, mass: np.ndarray, u: np.ndarray) -> None:

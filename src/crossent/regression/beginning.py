@@ -7,100 +7,97 @@ features that are alike already it is never needed.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .arrays import Array
 from .certificate import Gap
-from .data.streaming import RowSource
-from .interface import Array, Evaluation
-from .lbfgs import PairMemory, num_pairs
-from .objective import LinearObjective, Workspace
+from .interface import Evaluation
+from .lbfgs import Pairs
+from .line_search import LOOSE, line_search
+from .method import Goal, Method, Pace
 
-__all__ = ["Beginning"]
+__all__ = ["Beginning", "BeginningState"]
 
-EVALUATIONS = 10
-"""Passes that are spent in any case."""
-MOST_OUTPUTS = 64
-"""With so many classes and more, Newton's method draws single entries of the Hessian, and gains more from the first,"""
-ROWS_A_FEATURE = 64
-"""unless there are so few rows a feature that it could leave out none."""
-LEAST_FEATURES = 64
-"""With fewer a model of the Hessian costs little more than a gradient."""
-LEAST_PAIRS = 10
-"""Of steps that memory must hold."""
-RECENT = 4
-"""Passes over which the pace is measured,"""
-PATIENCE = 16
-"""and how many more of them, at this pace, are worth less than Newton's first step."""
-RECENT_SLOW, PATIENCE_SLOW = 12, 40
-"""The same where a product with the Hessian takes as long as a gradient."""
+TINY = float(np.finfo(np.float64).tiny)
 
 
+@dataclass(frozen=True)
+class BeginningState:
+    """What L-BFGS has learned so far, the gaps that W left after how many passes, and the state of what follows."""
+
+    then: Pace
+    pairs: Pairs
+    diagonal: Array  # of the Hessian at W = 0, about
+    gaps: tuple[tuple[int, float], ...] = ()
+    is_over: bool = False
+
+
+@dataclass(frozen=True)
 class Beginning:
-    """L-BFGS scaled by the second moments of the features.
+    """L-BFGS scaled by the second moments of the features, then another method."""
 
-    Parameters
-    ----------
-    objective : LinearObjective
-    """
-
-    def __init__(self, objective: LinearObjective) -> None:
-        self._objective = objective
-        self._is_slow = objective.num_outputs >= MOST_OUTPUTS
-        self._recent, self._patience = (RECENT_SLOW, PATIENCE_SLOW) if self._is_slow else (RECENT, PATIENCE)
-        self._pairs = PairMemory(num_pairs(objective))
-        self._first = objective.evaluations
-        self._gaps: list[tuple[int, float]] = []
-        mass, total = objective.total_mass()
-        share = mass / np.maximum(total, np.finfo(np.float64).tiny)
-        variance = float(np.mean(total * share * (1 - share)))
-        self._diagonal = np.full(objective.num_features + 1, max(variance, np.finfo(np.float64).eps))
-        self._diagonal[:-1] *= _second_moments(objective) / objective.row_weight.sum()
-        self._diagonal[:-1] += objective.penalty
+    goal: Goal
+    then: Method
 
     @staticmethod
-    def suits(objective: LinearObjective, at: Evaluation) -> bool:
-        """Whether a fit from here begins this way: rows in memory, and no model that is better and nearly free."""
-        if not objective.is_cross_entropy or isinstance(objective.X, RowSource):
-            return False
-        if not objective.is_sizeable or objective.penalty == 0 or num_pairs(objective) < LEAST_PAIRS:
-            return False
-        if objective.num_outputs >= MOST_OUTPUTS and objective.num_rows >= ROWS_A_FEATURE * objective.num_features:
-            return False
-        return objective.num_features >= LEAST_FEATURES and not at.theta[:, :-1].any()
+    def suits(goal: Goal, at: Evaluation) -> bool:
+        """Whether a fit from here begins this way: W = 0, a certificate to judge by, and a plan that says so."""
+        return goal.objective.plan.begins_with_lbfgs and goal.certificate is not None and not at.theta[:, :-1].any()
 
-    def direction(self, at: Evaluation) -> Array:
-        """Return where to go."""
-        direction = self._pairs.direction(at.gradient, lambda vector: vector / self._diagonal)
-        if self._objective.is_shift_invariant:  # what all classes share changes nothing, and is kept at 0
+    def init(self, pace: Pace | None = None) -> BeginningState:
+        """Scale the features, in one pass."""
+        objective = self.goal.objective
+        mass, total = objective.total_mass()
+        share = mass / np.maximum(total, TINY)
+        variance = float(np.mean(total * share * (1 - share)))
+        diagonal = np.full(objective.num_features + 1, max(variance, np.finfo(np.float64).eps))
+        diagonal[:-1] *= objective.second_moments()
+        diagonal[:-1] += objective.penalty.curvature
+        return BeginningState(self.then.init(pace), Pairs(objective.plan.num_pairs), diagonal)
+
+    def pace(self, state: BeginningState) -> Pace:
+        """Return that of the other method."""
+        return self.then.pace(state.then)
+
+    def after_promotion(self, state: BeginningState) -> BeginningState:
+        """Tell the other method."""
+        return replace(state, then=self.then.after_promotion(state.then))
+
+    def step(self, at: Evaluation, state: BeginningState) -> tuple[Evaluation | None, BeginningState]:
+        """Take a step of L-BFGS, or of the other method once the beginning is over."""
+        following = None if state.is_over else line_search(self.goal.objective, at, self._direction(at, state), *LOOSE)
+        if following is None:
+            following, then = self.then.step(at, state.then)
+            return following, replace(state, then=then, is_over=True)
+        assert self.goal.certificate is not None
+        gap = self.goal.certificate.gap(following)
+        gaps = (*state.gaps, (self.goal.objective.evaluations, gap.weights))
+        state = replace(state, pairs=state.pairs.with_step(at, following), gaps=gaps)
+        return following, replace(state, is_over=self._is_over(state, gap, max(self.goal.allowed(following), TINY)))
+
+    def _direction(self, at: Evaluation, state: BeginningState) -> Array:
+        direction = state.pairs.direction(at.gradient, lambda vector: vector / state.diagonal)
+        if self.goal.objective.is_shift_invariant:  # what all classes share changes nothing, and is kept at 0
             direction -= direction.mean(axis=0)
         return direction
 
-    def is_over(self, at: Evaluation, following: Evaluation, gap: Gap, allowed: float) -> bool:
-        """Learn from a step, at whose end there is this gap, and return whether it was the last.
+    def _is_over(self, state: BeginningState, gap: Gap, allowed: float) -> bool:
+        """Whether the step that left this gap was the last.
 
         Judged by what W leaves of the gap: the intercept's part can be closed at any time, and would hide it.
         """
-        self._pairs.add(following.theta - at.theta, following.gradient - at.gradient)
-        passes = self._objective.evaluations - self._first
-        self._gaps.append((passes, gap.weights))
-        if self._is_slow and gap.weights <= allowed and gap.intercept > gap.weights:
+        plan = self.goal.objective.plan
+        recent, patience = plan.recent[plan.has_slow_products], plan.patience[plan.has_slow_products]
+        if plan.has_slow_products and gap.weights <= allowed and gap.intercept > gap.weights:
             return True
-        earlier = [(then, before) for then, before in self._gaps if then <= passes - self._recent]
-        if passes < EVALUATIONS or not earlier:
+        passes = state.gaps[-1][0]
+        earlier = [(then, before) for then, before in state.gaps if then <= passes - recent]
+        if passes <= plan.first_passes or not earlier:
             return False
         then, before = earlier[-1]
         if not 0 < gap.weights < before:
             return gap.weights > 0
         pace = math.log(before / gap.weights) / (passes - then)
-        return math.log(gap.weights / allowed) > self._patience * pace
-
-
-def _second_moments(objective: LinearObjective) -> Array:
-    """Return ``Σ_i c_i x_ij²`` (D,)."""
-
-    def work(workspace: Workspace, rows: slice, total: Array) -> float:
-        total += objective.row_weight[rows] @ np.square(objective.columns(workspace, rows))
-        return 0.0
-
-    return objective.sum_arrays(work, (objective.num_features,))[0]
+        return math.log(gap.weights / allowed) > patience * pace

@@ -51,8 +51,10 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.special import entr
 
-from .interface import Array, DualSums, Evaluation, Objective, inner, row_blocks, squared_norm
-from .objective import LinearObjective, Workspace
+from .arrays import Array, inner, row_blocks
+from .blocks import BlockedRows, Workspace
+from .interface import DualSums, Evaluation, Objective
+from .penalty import Penalty
 
 SMALL = 1 << 14
 """Elements of a dense one-hot matrix that are less work than to build a sparse one."""
@@ -81,12 +83,12 @@ class Certificate:
     """
 
     def __init__(self, objective: Objective) -> None:
-        if objective.penalty <= 0 or not objective.is_cross_entropy:
+        if not (objective.penalty.has_dual and objective.is_cross_entropy):
             raise ValueError("a duality gap exists for cross-entropy with an L2 penalty only")
         self._objective = weakref.proxy(objective)  # which keeps this: a cycle would keep its rows after a fit
         self._softmax = objective.link == "softmax"
         self._fit_intercept = objective.fit_intercept
-        self._last: tuple[Evaluation, float, Gap] | None = None
+        self._last: tuple[Evaluation, Penalty, Gap] | None = None
         self.moments, self.totals, self.observed, mass = objective.dual_sums()
         self.mass = float(mass[0]) if self._softmax else mass
         """M, x̄, ȳ and A."""
@@ -94,30 +96,27 @@ class Certificate:
     @classmethod
     def shared(cls, objective: Objective) -> Certificate:
         """Return the objective's certificate, made once for all penalties of a sweep."""
-        if objective.certificate is None:
-            objective.certificate = cls(objective)
-        return objective.certificate
+        return objective.once("certificate", lambda: cls(objective))
 
     def gap(self, at: Evaluation) -> Gap:
-        """Return the gap of f at an evaluated point, for the objective's penalty, which must be positive."""
+        """Return the gap of f at an evaluated point, for the objective's penalty, which must have a dual."""
         penalty = self._objective.penalty
         if self._last is None or self._last[0] is not at or self._last[1] != penalty:
             self._last = (at, penalty, self._gap(at, penalty))
         return self._last[2]
 
-    def _gap(self, at: Evaluation, penalty: float) -> Gap:
+    def _gap(self, at: Evaluation, penalty: Penalty) -> Gap:
         weight, bias = at.theta[:, :-1], at.theta[:, -1]
         gradient = at.data_gradient[:, :-1]
         share, excess = self._mixing(at.data_gradient[:, -1]) if self._fit_intercept else (0.0, np.zeros(len(bias)))
         mixture = excess / (share * self.mass) if share else excess
         weights = mixed = 0.0  # of matrices as large as W no more than a block of rows is made at a time
         for rows in row_blocks(weight):
-            full = penalty * weight[rows] + gradient[rows]
-            weights += squared_norm(full) / (2 * penalty)
+            weights += penalty.dual_gap(weight[rows], gradient[rows])
             if share:
                 spread = mixture[rows, None] * (self.totals if self._softmax else self.totals[rows])
-                full += share * (spread - self.moments[rows] - gradient[rows])
-                mixed += squared_norm(full) / (2 * penalty)
+                dual = gradient[rows] + share * (spread - self.moments[rows] - gradient[rows])
+                mixed += penalty.dual_gap(weight[rows], dual)
         if share == 0:
             return Gap(weights, 0.0)
         log_normalizers = at.data_loss + inner(self.moments, weight) + float(self.observed @ bias)
@@ -148,7 +147,7 @@ class Certificate:
         return float((self.mass * entropy).sum())
 
 
-def dual_sums(objective: LinearObjective) -> DualSums:
+def dual_sums(objective: BlockedRows) -> DualSums:
     """Return the constants of the dual, in one pass over rows in memory."""
     softmax = objective.link == "softmax"
     k, d = objective.num_outputs, objective.num_features

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +29,12 @@ from crossent.errors import refuse
 from crossent.files import Busy, locked, write_together
 from crossent.sealed import SealError, seal, unseal
 
-from .newton import OVERSAMPLING, Pace, Step
-from .objective import Array, Evaluation, LinearObjective
-
-if TYPE_CHECKING:
-    from .solvers import Monitor
+from .arrays import Array
+from .blocks import BlockedRows
+from .interface import Objective
+from .method import Pace
+from .plan import tuned
+from .solvers import Solver, State
 
 HEADER_ENTRY = "crossent.checkpoint"
 FORMAT_VERSION = 2
@@ -53,7 +54,7 @@ float32."""
 OTHERWISE = "remove the file, or pass another path"
 
 
-def identify(objective: LinearObjective) -> dict[str, Any]:
+def identify(objective: BlockedRows) -> dict[str, Any]:
     """Return what tells a fit from another, as JSON values; features are told apart by the loss they lead to."""
     target = objective.target
     return {
@@ -63,7 +64,7 @@ def identify(objective: LinearObjective) -> dict[str, Any]:
         "dtype": str(objective.X.dtype),
         "precision": str(objective.dtype),
         "link": target.link,
-        "loss": objective.terms.tolist(),
+        "loss": objective.loss.table(),
         "label_smoothing": target.label_smoothing,
         "fit_intercept": objective.fit_intercept,
         "class_weight": None if target.class_weight is None else _digest(target.class_weight),
@@ -77,8 +78,8 @@ def _digest(array: NDArray[Any]) -> str:
 
 
 @dataclass(frozen=True)
-class State:
-    """A fit between two iterations."""
+class Saved:
+    """A solver's state as a file holds it."""
 
     fit: dict[str, Any]  # what `identify` returns, and more like it
     finished: bool
@@ -144,15 +145,15 @@ class Checkpoint:
         self._path = Path(path)
         self._interval = interval
         self._fit = json.loads(json.dumps(fit))
-        self._latest: State | None = None
+        self._latest: Saved | None = None
         self._written = time.monotonic()
-        self._found: State | None = None
+        self._found: Saved | None = None
         self._exists = False
         if self._path.exists():
             self._found = self._read()
             self._exists = self._found is not None
 
-    def _read(self) -> State | None:
+    def _read(self) -> Saved | None:
         found = read_checkpoint(self._path)
         theirs = found.fit
         differing = [name for name in self._fit if theirs.get(name) != self._fit[name]]
@@ -167,39 +168,37 @@ class Checkpoint:
     def _of_another_fit(self, how: str) -> ValueError:
         return ValueError(refuse("a checkpoint must be of this fit", f"{str(self._path)!r} {how}", OTHERWISE))
 
-    def resume(self, monitor: Monitor, step: Step) -> Evaluation | None:
-        """Put a solver back to where the file says, and return the point evaluated; None if there is no file."""
-        state, self._found = self._found, None
-        if state is None:
+    def resume(self, solver: Solver) -> State | None:
+        """Return the state that the file says a solver was in, evaluated anew; None if there is no file."""
+        saved, self._found = self._found, None
+        if saved is None:
             return None
-        objective = monitor.objective
-        if state.precision == "float64" and objective.can_promote:
+        objective = solver.objective
+        if saved.precision == "float64" and objective.can_promote:
             objective.promote()
         with np.errstate(over="ignore", invalid="ignore"):  # at points that are no fit's
-            at = objective.evaluate(state.theta)
-            best, bound = (None if point is None else objective.evaluate(point) for point in (state.best, state.bound))
-        if not abs(at.data_loss - state.data_loss) <= SAME_LOSS * abs(state.data_loss):
-            raise self._of_another_fit(f"whose loss on other data was {state.data_loss:.9g} ({at.data_loss:.9g} here)")
-        objective.evaluations, objective.hessian_products = state.evaluations, state.hessian_products
-        monitor.continue_from(state.history, best or at, bound)
-        step.pace = state.pace
-        return at
+            at = objective.evaluate(saved.theta)
+            best, proof = (None if point is None else objective.evaluate(point) for point in (saved.best, saved.bound))
+        if not abs(at.data_loss - saved.data_loss) <= SAME_LOSS * abs(saved.data_loss):
+            raise self._of_another_fit(f"whose loss on other data was {saved.data_loss:.9g} ({at.data_loss:.9g} here)")
+        objective.count_from(saved.evaluations, saved.hessian_products)
+        return solver.resume(at, best, proof, saved.history, saved.pace)
 
-    def note(self, monitor: Monitor, step: Step, at: Evaluation) -> None:
+    def note(self, state: State, pace: Pace, objective: Objective) -> None:
         """Keep the state between two iterations in mind, and write it if the interval has passed."""
-        objective = monitor.objective
-        self._latest = State(
+        theta = state.at.theta
+        self._latest = Saved(
             self._fit,
             False,
             str(objective.dtype),
-            at.data_loss,
+            state.at.data_loss,
             objective.evaluations,
             objective.hessian_products,
-            at.theta,
-            _elsewhere(None if monitor.best is None else monitor.best.theta, at.theta),
-            _elsewhere(monitor.bound, at.theta),
-            list(monitor.history),
-            step.pace,
+            theta,
+            _elsewhere(None if state.best is None else state.best.theta, theta),
+            _elsewhere(state.bound.theta, theta),
+            list(state.history),
+            pace,
         )
         if time.monotonic() - self._written >= self._interval:
             self._write(finished=False)
@@ -227,7 +226,7 @@ def _elsewhere(point: Array | None, theta: Array) -> Array | None:
     return None if point is None or np.array_equal(point, theta) else point
 
 
-def read_checkpoint(path: Path) -> State:
+def read_checkpoint(path: Path) -> Saved:
     """Return what a checkpoint says.
 
     Raises
@@ -242,7 +241,7 @@ def read_checkpoint(path: Path) -> State:
         raise ValueError(refuse("a checkpoint must be a file that a fit wrote", got, "pass another path")) from error
 
 
-def _state_of(content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> State:
+def _state_of(content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Saved:
     """Return the state that a file holds; raise SealError if it is none that a fit can be in."""
     known: dict[str, Any] = {name: content.get(name) for name in CONTENT}
     _require(tensors.keys() - POINTS == {"theta", "history", "pace"}, "names of its arrays")
@@ -266,7 +265,7 @@ def _state_of(content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Stat
         if math.isnan(entry["duality_gap"]):
             entry["duality_gap"] = None
     first_norm, last_norm, steps, oversampling = pace.tolist()
-    return State(**known, **points, history=entries, pace=Pace(first_norm, last_norm, int(steps), oversampling))
+    return Saved(**known, **points, history=entries, pace=Pace(first_norm, last_norm, int(steps), oversampling))
 
 
 def _require(holds: bool, what: str) -> None:
@@ -293,4 +292,6 @@ def _is_entry(entry: dict[str, float], place: int) -> bool:
 
 def _is_pace(first_norm: float, last_norm: float, steps: float, oversampling: float) -> bool:
     norms = first_norm >= 0 and last_norm >= 0
-    return norms and 0 <= steps < MOST and steps == math.floor(steps) and OVERSAMPLING <= oversampling < math.inf
+    return (
+        norms and 0 <= steps < MOST and steps == math.floor(steps) and tuned().oversampling <= oversampling < math.inf
+    )

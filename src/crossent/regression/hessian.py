@@ -18,7 +18,7 @@ entries are drawn: ``a_i p_ik`` is kept where it exceeds ``θ = Σ_j tr S_j / (�
 probability ``a_i p_ik / θ``, as θ; and ``S_i = a_i (diag p̃_i - p̃_i p̃_iᵀ / Σ_k p̃_ik)``. The bound is that of rows, 1/κ,
 and holds for each entry instead of each row's K of them: among 100 classes a few percent are left. The likeliest
 class of a row is always kept; a row without another one has no curvature. An entry costs more than its part of a
-matrix product (`ENTRY_COST`), so blocks whose entries are many draw rows instead.
+matrix product (`entry_cost`), so blocks whose entries are many draw rows instead.
 """
 
 from __future__ import annotations
@@ -30,28 +30,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from crossent.kernels import registry
 from crossent.kernels.threads import run_rows
 
-from .interface import Array, row_blocks
-from .objective import CHUNKS, PARALLEL_WORK, LinearObjective, Workspace, drop_negligible
+from .arrays import Array, row_blocks
+from .blocks import BlockedRows, WorkingParameters, Workspace
+from .rows import between_outputs, drop_negligible, probabilities, row_curvature, variances
 
-DENSE_OUTPUTS = 256
-"""A of more classes than these is not formed with the products; the model has its diagonal instead."""
+__all__ = ["SEED", "Hessian"]
+
 LONG_ROWS = 64
-ENTRY_OUTPUTS = 64
-"""Of fewer classes rows are drawn: they have little to leave out, and a row as a whole says more."""
-ENTRIES_PER_ROW = 4
-"""Where entries are drawn, as many are for each row that would be: they cost little, and too few cost Newton steps."""
-ENTRY_COST = 3
-"""What a multiplication for a single entry of p costs, in multiplications of a matrix product;"""
-FAR_ENTRY_COST = 5
-"""that, where each entry finds its class's parameters in a third-level cache"""
-NEAR_BYTES = 1 << 20
-"""because all of them take more than this;"""
-ENTRY_BYTES = 16
-"""and about what an entry keeps in memory."""
-ENTRIES_PER_TOTAL = 4
-"""A partial sum is worth its zeros where as many entries per class are added to it."""
+"""Features from which ``(X Wᵀ)ᵀ`` takes half the time of ``W Xᵀ`` for few classes."""
 SEED = 20230
 
 
@@ -85,48 +74,24 @@ class _Entries(NamedTuple):
         return between
 
 
-def _join(blocks: list[_Rows], size: int) -> list[_Rows]:
-    """Return the same rows in blocks of about `size`."""
-    joined: list[_Rows] = []
-    start = 0
-    while start < len(blocks):
-        stop, count = start, 0
-        while stop < len(blocks) and (stop == start or count + len(blocks[stop].columns) <= size):
-            count += len(blocks[stop].columns)
-            stop += 1
-        part = blocks[start:stop]
-        if len(part) == 1:
-            joined += part
-        elif part[0].top is None:
-            columns, values = np.concatenate([b.columns for b in part]), np.concatenate([b.values for b in part], 1)
-            joined.append(_Rows(columns, values, None, None))
-        else:
-            axes = (0, 1, 0, 0)
-            joined.append(
-                _Rows(*(np.concatenate(list(f), a) for f, a in zip(zip(*part, strict=True), axes, strict=True)))
-            )
-        start = stop
-    return joined
-
-
 class Hessian:
     """Hessian products at one point.
 
     Parameters
     ----------
-    objective : LinearObjective
+    objective : BlockedRows
     theta : ndarray (K, D + 1)
     sampling : float
         ``κ d / Σ tr S`` of the module's docstring; infinite keeps every row, and products are exact.
     step : int
         Which rows are drawn depends on it, and on nothing else.
     most_rows : float
-        κ d: on average no more rows than this are kept, or `ENTRIES_PER_ROW` times as many entries.
+        κ d: on average no more rows than this are kept, or `entries_per_row` times as many entries.
     """
 
     def __init__(
         self,
-        objective: LinearObjective,
+        objective: BlockedRows,
         theta: Array,
         sampling: float = np.inf,
         step: int = 0,
@@ -142,16 +107,16 @@ class Hessian:
         """An entry of p counts as 1/K of a row."""
         self.outputs: Array | None = None
         """A (K, K) over all rows, where it was cheap; it is what Newton's method for b alone needs."""
+        plan = objective.plan
         num_rows, num_outputs, size = objective.num_rows, objective.num_outputs, objective.dtype.itemsize
-        many = objective.target.link == "softmax" and num_outputs >= ENTRY_OUTPUTS
-        self._draws_entries = many and bool(np.isfinite(sampling))
-        wanted = ENTRIES_PER_ROW * most_rows
+        self._draws_entries = plan.draws_entries and bool(np.isfinite(sampling))
+        wanted = plan.entries_per_row * most_rows
         copied = 0 if objective.holds_columns else objective.num_features
-        most_entries = objective.cache_bytes // (ENTRY_BYTES + copied * size)
+        most_entries = objective.cache_bytes // (plan.entry_bytes + copied * size)
         if self._draws_entries and most_entries < wanted < np.inf:
             if most_entries < num_outputs:
                 self._draws_entries = False  # less than one for each class
-            elif num_outputs > DENSE_OUTPUTS:
+            elif not plan.forms_between:
                 self._sampling *= most_entries / wanted
             else:  # matrix products are not so much dearer that what memory allows would have to do
                 self._draws_entries = False
@@ -160,7 +125,7 @@ class Hessian:
         self._keeps_rows = min(most_rows, num_rows) * (num_outputs + copied) * size <= objective.cache_bytes
         if not (self._keeps_rows or self._draws_entries):
             return  # every product makes its blocks anew
-        with_outputs = objective.target.link == "softmax" and num_outputs <= DENSE_OUTPUTS
+        with_outputs = plan.forms_between
 
         def keep(workspace: Workspace, rows: slice, total: list[Any]) -> float:
             block = self._block(workspace, rows, total[0])
@@ -174,12 +139,9 @@ class Hessian:
         entries = [block for part in parts for block in part[1:] if isinstance(block, _Entries)]
         if with_outputs:
             self.outputs = np.sum([part[0] for part in parts], axis=0)
-        kept = sum(len(block.columns) for block in rows)
-        if kept < num_rows:
-            work = kept * num_outputs * objective.num_features
-            size = -(-kept // max(1, min(CHUNKS, work // PARALLEL_WORK)))
-            rows = _join(rows, min(objective.cache_rows, size))
-        self.rows_kept = kept + sum(len(block.values) for block in entries) / num_outputs
+        self.rows_kept = (
+            sum(len(block.columns) for block in rows) + sum(len(block.values) for block in entries) / num_outputs
+        )
         self._kept = [*rows, *entries]
 
     @property
@@ -205,14 +167,14 @@ class Hessian:
         logits = objective.logits(workspace, self._theta, columns)
         mass = objective.mass(rows)
         if objective.target.link == "sigmoid":
-            values = objective.variances(logits)
+            values = variances(logits)
             weighted = values * (mass if mass.ndim == 2 else mass[:, None])
             chosen, boost = self._draw(weighted.sum(axis=1), weighted.max(axis=1), rows)
             kept = np.ascontiguousarray(drop_negligible(weighted[chosen].astype(objective.dtype)).T)
             if boost is not None:
                 kept *= boost.astype(objective.dtype)
             return _Rows(self._take(columns, chosen), kept, None, None)
-        p, top, rest = objective.probabilities(logits)
+        p, top, rest = probabilities(logits)
         if self._draws_entries:
             entries = self._draw_entries(columns, (p, top, rest, mass), rows)
             if entries is not None:
@@ -236,11 +198,12 @@ class Hessian:
         kept, starts = np.empty(len(p), np.int64), np.zeros(len(p) + 1, np.int64)
         classes, values = np.empty(p.size, np.int32), np.empty(p.size, p.dtype)
         phase = np.random.default_rng((SEED, self._step, rows.start)).random()
-        least = 1.0 / (ENTRIES_PER_ROW * self._sampling)
-        draw = self._objective.draw_entries
+        plan = self._objective.plan
+        least = 1.0 / (plan.entries_per_row * self._sampling)
+        draw = registry.find(p.dtype).draw_entries
         num_rows, num_entries = draw(p, top, rest, mass, least, phase, kept, starts[1:], classes, values)
-        near = p.shape[1] * self._objective.num_features * p.itemsize <= NEAR_BYTES
-        cost = ENTRY_COST if near else FAR_ENTRY_COST
+        near = p.shape[1] * self._objective.num_features * p.itemsize <= plan.near_bytes
+        cost = plan.entry_cost if near else plan.far_entry_cost
         if self._keeps_rows and cost * num_entries > num_rows * p.shape[1]:
             return None
         kept = kept[:num_rows].copy()
@@ -288,15 +251,16 @@ class Hessian:
             while totals:
                 product += totals.pop(0)
         for rows in row_blocks(product):
-            product[rows, :-1] += objective.penalty * vector[rows, :-1]
+            objective.penalty.add_product(vector[rows, :-1], product[rows, :-1])
         return product
 
-    def _sum_kept(self, v: Any, shape: tuple[int, ...]) -> list[Array]:
+    def _sum_kept(self, v: WorkingParameters, shape: tuple[int, ...]) -> list[Array]:
         kept = self._kept or []
-        count = min(self._objective.num_chunks, len(kept))
+        plan = self._objective.plan
+        count = min(plan.num_chunks, len(kept))
         if all(isinstance(block, _Entries) for block in kept):
             entries = sum(len(block.values) for block in kept)
-            count = min(count, max(1, entries // (ENTRIES_PER_TOTAL * self._objective.num_outputs)))
+            count = min(count, max(1, entries // (plan.entries_per_total * self._objective.num_outputs)))
         bounds = [len(kept) * i // max(1, count) for i in range(count + 1)]
         out: list[Any] = [None] * count
 
@@ -309,13 +273,13 @@ class Hessian:
                         self._add(block, v, total)
                     else:
                         single = np.zeros(shape, self._objective.dtype) if single is None else single
-                        self._objective.multiply_entries(block, v, single)
+                        self._multiply_entries(block, v, single)
                 out[chunk] = total if single is None else total + single
 
-        run_rows(run, count, PARALLEL_WORK, ())
+        run_rows(run, count, plan.parallel_work, ())
         return out
 
-    def _add(self, block: _Rows, v: Any, total: Array) -> None:
+    def _add(self, block: _Rows, v: WorkingParameters, total: Array) -> None:
         objective = self._objective
         try:
             buffer, product = self._buffers.pop()
@@ -326,13 +290,13 @@ class Hessian:
             buffer = np.empty(block.values.size, objective.dtype)
         u = buffer[: block.values.size].reshape(block.values.shape)
         if objective.num_features >= LONG_ROWS:
-            u[...] = (block.columns @ v.weight.T).T  # half the time of W Xᵀ for few classes
+            u[...] = (block.columns @ v.weight.T).T
         else:
             np.matmul(v.weight, block.columns.T, out=u)
         if objective.fit_intercept:
             u += v.bias[:, None]
         if block.top is not None:
-            objective.curvature_in_place(block.values, block.top, block.mass, u)
+            registry.find(u.dtype).softmax_curvature(block.values, block.top, block.mass, u)
         else:
             u *= block.values
         np.matmul(u, block.columns, out=product)
@@ -341,25 +305,8 @@ class Hessian:
             total[:, -1] += u.sum(axis=1, dtype=np.float64)
         self._buffers.append((buffer, product))
 
-
-def row_curvature(p: NDArray[Any], top: NDArray[np.intp], rest: NDArray[Any]) -> tuple[Array, Array]:
-    """Return ``tr (diag p - p pᵀ)`` and a bound of its diagonal, row by row, without cancellation."""
-    rows = np.arange(len(p))
-    at_top = p[rows, top].astype(np.float64) * rest
-    squares = np.einsum("nk,nk->n", p, p, dtype=np.float64) - p[rows, top].astype(np.float64) ** 2
-    # Σ p(1-p) = p_m (1-p_m) + Σ_others p - Σ_others p²; another class has p (1-p) ≤ p ≤ min(p_m, 1-p_m), and ≤ ¼.
-    bound = np.minimum(np.minimum(rest, p[rows, top]), 0.25)
-    return at_top + np.maximum(rest - squares, 0.0), np.maximum(at_top, bound)
-
-
-def between_outputs(p: NDArray[Any], mass: Array) -> Array:
-    """Return ``Σ a (diag p - p pᵀ)`` (K, K), in float64: rare classes have small eigenvalues, and (1, …, 1) has 0.
-
-    Rows sum to 0, so the diagonal is what the rest of a row adds up to. Summed as ``p (1 - p)`` it would miss that by
-    the rounding of p, and shifting all classes together would seem to have a curvature.
-    """
-    double = p.astype(np.float64)
-    between = -((double * mass[:, None]).T @ double)
-    np.fill_diagonal(between, 0.0)
-    np.fill_diagonal(between, -between.sum(axis=1))
-    return between
+    def _multiply_entries(self, entries: _Entries, v: WorkingParameters, total: NDArray[Any]) -> None:
+        """Add ``Σ_i S_i (V x_i + b) (x_i, 1)ᵀ`` of drawn entries to `total`, in its dtype."""
+        registry.find(total.dtype).multiply_entries(*entries, v.weight, v.bias, total)
+        if not self._objective.fit_intercept:
+            total[:, -1] = 0.0

@@ -8,17 +8,16 @@ over the data for each digit of δ. Here A is whole, and found anew only where �
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .hessian import DENSE_OUTPUTS, between_outputs
-from .interface import Array, Evaluation, Objective
-from .objective import LinearObjective, Workspace
+from .arrays import Array
+from .blocks import BlockedRows, Workspace
+from .interface import Evaluation
+from .rows import between_outputs, losses_and_gradient, probabilities
 
-MOST_OUTPUTS = 2048
-"""A of more classes would cost more than the passes that it saves."""
 MAX_STEPS = 30
 STALLED = 0.25
 """A step that leaves more than this part of the squared distance calls for a new A; with a new one, it is the last."""
@@ -26,16 +25,7 @@ ROUNDING = 8.0
 """Mismatches of class masses below so many roundings of all mass are not worth a new A."""
 
 
-def suits(objective: Objective) -> TypeGuard[LinearObjective]:
-    """Whether classes are too many for the model's A, and all logits, and A for each chunk of rows, fit into memory."""
-    k = objective.num_outputs
-    if not isinstance(objective, LinearObjective) or objective.link != "softmax":
-        return False
-    held = max(objective.num_rows * k * objective.dtype.itemsize, objective.num_chunks * 8 * k * k)
-    return DENSE_OUTPUTS < k <= MOST_OUTPUTS and held <= objective.cache_bytes
-
-
-def minimize(objective: LinearObjective, at: Evaluation) -> Array:
+def minimize(objective: BlockedRows, at: Evaluation) -> Array:
     """Return θ (K, D + 1) of the same W and of the b that minimises F, as far as working precision tells."""
     logits = _HeldLogits(objective, at.theta)
     negligible = ROUNDING * float(np.finfo(objective.dtype).eps) * objective.total_mass()[1]
@@ -62,7 +52,7 @@ def minimize(objective: LinearObjective, at: Evaluation) -> Array:
 class _HeldLogits:
     """``W x_i + b`` of all rows."""
 
-    def __init__(self, objective: LinearObjective, theta: Array) -> None:
+    def __init__(self, objective: BlockedRows, theta: Array) -> None:
         self._objective = objective
         self._held = np.empty((objective.num_rows, objective.num_outputs), objective.dtype)
         working = objective.working(theta)
@@ -83,7 +73,7 @@ class _HeldLogits:
 
         def work(workspace: Workspace, rows: slice, total: Array) -> float:
             logits, weight = self._shifted(workspace, rows, shift), objective.row_weight[rows]
-            objective.gradient_in_place(objective.target.take(rows), logits, objective.terms, weight)
+            losses_and_gradient(objective.target.take(rows), logits, objective.loss, weight)
             total += logits.sum(axis=0, dtype=np.float64)
             return 0.0
 
@@ -95,7 +85,7 @@ class _HeldLogits:
         objective, shift, k = self._objective, delta.astype(self._objective.dtype), len(delta)
 
         def work(workspace: Workspace, rows: slice, total: Array) -> float:
-            p = objective.probabilities(self._shifted(workspace, rows, shift))[0]
+            p = probabilities(self._shifted(workspace, rows, shift))[0]
             total += between_outputs(p, objective.mass(rows))
             return 0.0
 

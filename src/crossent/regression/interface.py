@@ -1,54 +1,52 @@
 """What the solvers and the certificate ask of an objective, and nothing else: they never see where its rows are.
 
 Every method is a sum over rows and returns numbers of the parameters' size, but for `sample`, whose size its argument
-bounds. :class:`~crossent.regression.objective.LinearObjective` keeps the rows in this process.
+bounds. `objective.LinearObjective` keeps the rows in this process, `data.distributed.DistributedObjective` on workers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from .objective import LinearObjective
+from .arrays import Array, row_blocks
+from .penalty import Penalty
+from .plan import Plan
 
-Array = NDArray[np.float64]
-
-BLOCK_ELEMENTS = 1 << 20
-"""What is computed from parameter-sized arrays for a moment is computed so many elements at a time."""
-_EVERYTHING = (slice(None),)
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """F at a point and the data's part of its gradient; the penalty's part is added where it is asked for: of 100,000
-    classes every array of the parameters' size counts."""
+    """F at a point and the data's part of its gradient.
+
+    The penalty's part is added where it is asked for: with 100,000 classes every array of the parameters' size counts.
+    """
 
     theta: Array
     data_loss: float
     data_gradient: Array
-    penalty: float
+    penalty: Penalty
     value: float
 
     @classmethod
-    def penalised(cls, theta: Array, data_loss: float, data_gradient: Array, penalty: float) -> Evaluation:
-        """Add ``(λ/2) ‖W‖²`` to the data's part."""
-        weight = theta[:, :-1]
-        return cls(theta, data_loss, data_gradient, penalty, data_loss + 0.5 * penalty * squared_norm(weight))
+    def penalised(cls, theta: Array, data_loss: float, data_gradient: Array, penalty: Penalty) -> Evaluation:
+        """Add R(W) to the data's part."""
+        return cls(theta, data_loss, data_gradient, penalty, data_loss + penalty.value(theta[:, :-1]))
 
     @property
     def gradient(self) -> Array:
         """∇F, a new array."""
         gradient = self.data_gradient.copy()
         for rows in row_blocks(gradient):
-            gradient[rows, :-1] += self.penalty * self.theta[rows, :-1]
+            self.penalty.add_gradient(self.theta[rows, :-1], gradient[rows, :-1])
         return gradient
 
     @property
@@ -59,37 +57,13 @@ class Evaluation:
     def slope(self, direction: Array) -> float:
         """Return the derivative of F along a direction."""
         along = float(np.vdot(self.data_gradient, direction))
-        return along + self.penalty * inner(self.theta[:, :-1], direction[:, :-1])
+        return along + self.penalty.slope(self.theta[:, :-1], direction[:, :-1])
 
     @cached_property
     def gradient_norm(self) -> float:
         """The Euclidean norm of the gradient."""
-        return math.sqrt(squared_norm(self.gradient))
-
-
-def row_blocks(array: Array) -> Iterable[slice]:
-    """Yield slices of about `BLOCK_ELEMENTS`, so that what is computed from one stays small."""
-    if array.size <= BLOCK_ELEMENTS:
-        return _EVERYTHING
-    size = max(1, BLOCK_ELEMENTS // max(1, array.shape[1]))
-    return (slice(start, start + size) for start in range(0, len(array), size))
-
-
-def inner(a: Array, b: Array) -> float:
-    """Return ``Σ a b`` of matrices that need not be contiguous."""
-    return float(np.einsum("kd,kd->", a, b))
-
-
-def squared_norm(array: Array) -> float:
-    """Return ``Σ a²``."""
-    return float(np.vdot(array, array)) if array.flags.c_contiguous else inner(array, array)
-
-
-class RowSample(NamedTuple):
-    """Rows taken at even distances, in memory; each stands for `stride` rows."""
-
-    objective: LinearObjective
-    stride: int
+        gradient = self.gradient
+        return math.sqrt(float(np.vdot(gradient, gradient)))
 
 
 class DualSums(NamedTuple):
@@ -115,47 +89,102 @@ class HessianProducts(Protocol):
     def __matmul__(self, vector: Array) -> Array: ...
 
 
-class Objective(Protocol):
+class WholeHessian(Protocol):
+    """The second derivative at one point as a matrix."""
+
+    def solve(self, gradient: Array) -> Array | None:
+        """Return the inverse times a gradient (K, D + 1), or None if rounding leaves no inverse."""
+
+
+class Objective(ABC):
     """F of a data set, wherever its rows are."""
 
     num_rows: int
     num_features: int
     num_outputs: int
     link: str
-    penalty: float
     fit_intercept: bool
     is_cross_entropy: bool
-    dtype: np.dtype[Any]
+    is_shift_invariant: bool
+    """Whether F stays the same when the logits of all classes are shifted together."""
     data_dtype: np.dtype[Any]
-    evaluations: int
-    hessian_products: int
-    basis: Any
-    certificate: Any
+    plan: Plan
 
-    @property
-    def center(self) -> Array:
-        """μ (D,): what the intercept of the parameters refers to."""
+    def __init__(self, penalty: Penalty, dtype: Any) -> None:
+        self.penalty = penalty
+        self.dtype = self._first_dtype = np.dtype(dtype)
+        self.evaluations = self.hessian_products = 0
+        self._made: dict[str, Any] = {}
+
+    def once(self, name: str, make: Callable[[], Made]) -> Made:
+        """Return what `make` returned when it was first called under this name: it serves all fits to these rows."""
+        if name not in self._made:
+            self._made[name] = make()
+        found: Made = self._made[name]
+        return found
 
     @property
     def can_promote(self) -> bool:
         """Whether float64 would be more precise than what the products run in now."""
+        return self.dtype == np.float32
+
+    def promote(self) -> None:
+        """Run all products in float64 from now on."""
+        self.use_precision(np.float64)
+
+    def use_precision(self, dtype: Any) -> None:
+        """Run all products in `dtype` from now on."""
+        self.dtype = np.dtype(dtype)
+
+    def restart(self, penalty: Penalty) -> None:
+        """Begin a fit with another penalty, in the precision of the first."""
+        self.penalty = penalty
+        self.evaluations = self.hessian_products = 0
+        self.use_precision(self._first_dtype)
+
+    def count_from(self, evaluations: int, hessian_products: int) -> None:
+        """Go on counting where an earlier run of the same fit was."""
+        self.evaluations, self.hessian_products = evaluations, hessian_products
 
     @property
-    def is_sizeable(self) -> bool:
-        """Whether one pass takes long enough for rows to be left out."""
+    @abstractmethod
+    def center(self) -> Array:
+        """μ (D,): what the intercept of the parameters refers to."""
 
-    @property
-    def is_shift_invariant(self) -> bool:
-        """Whether F stays the same when the logits of all classes are shifted together."""
-
+    @abstractmethod
     def single_threaded_blas(self) -> AbstractContextManager[Any]:
         """Return the context to run a fit in."""
 
-    def restart(self, penalty: float) -> None: ...
-    def promote(self) -> None: ...
-    def evaluate(self, theta: Array) -> Evaluation: ...
-    def hessian(self, theta: Array, sampling: float, step: int, most_rows: float) -> HessianProducts: ...
-    def sample(self, count: int | None) -> RowSample: ...
-    def dual_sums(self) -> DualSums: ...
+    @abstractmethod
+    def evaluate(self, theta: Array) -> Evaluation:
+        """Return F and its gradient at `theta`, in one pass."""
+
+    @abstractmethod
+    def hessian(self, theta: Array, sampling: float, step: int, most_rows: float) -> HessianProducts:
+        """Return what multiplies by ∇²F at `theta`; `hessian.Hessian` says what the arguments mean."""
+
+    @abstractmethod
+    def sample(self, count: int | None) -> tuple[Any, int]:
+        """Return about `count` evenly spaced rows (None: all) as a `BlockedRows`, and how many rows each stands for."""
+
+    @abstractmethod
+    def dual_sums(self) -> DualSums:
+        """Return the constants of the dual, in one pass."""
+
+    @abstractmethod
     def total_mass(self) -> tuple[Array, Any]:
         """Return ``Σ c_i u_i`` (K,) and ``Σ c_i τ_i``, a number or for the sigmoid link (K,)."""
+
+    # What the plan of an objective may promise besides; rows on workers promise none of it.
+
+    def whole_hessian(self, theta: Array) -> WholeHessian:
+        """Return ∇²F at `theta` as a matrix, where `plan.forms_hessian`."""
+        raise NotImplementedError
+
+    def best_intercept(self, at: Evaluation) -> Array:
+        """Return θ with the b that minimises F for the W of a point, where `plan.moves_intercept_alone`."""
+        raise NotImplementedError
+
+    def second_moments(self) -> Array:
+        """Return ``Σ_i c_i x_ij² / Σ_i c_i`` (D,), where `plan.begins_with_lbfgs`."""
+        raise NotImplementedError

@@ -2,62 +2,90 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .interface import Array, Objective
+from .arrays import Array
+from .interface import Evaluation
+from .line_search import line_search
+from .method import Goal, Pace
+from .preconditioner import FeatureBasis, KroneckerMetric
 
-__all__ = ["PairMemory", "num_pairs"]
-
-MEMORY = 20
-MEMORY_BYTES = 1 << 30
-"""At most `MEMORY` pairs are kept, in at most so many bytes, and two at least."""
-
-
-def num_pairs(objective: Objective) -> int:
-    """Return how many pairs of parameter-sized float64 arrays may be kept."""
-    pair = 2 * 8 * objective.num_outputs * (objective.num_features + 1)
-    return max(2, min(MEMORY, MEMORY_BYTES // pair))
+__all__ = ["Pairs", "QuasiNewton", "QuasiNewtonState"]
 
 
-class PairMemory:
-    """The last steps and what the gradient changed by along each (Nocedal 1980).
+@dataclass(frozen=True)
+class Pairs:
+    """The last steps and what the gradient changed by along each (Nocedal 1980); at most `capacity` of them."""
 
-    Parameters
-    ----------
-    capacity : int
-        How many are kept.
-    """
+    capacity: int
+    kept: tuple[tuple[Array, Array, float], ...] = ()
 
-    def __init__(self, capacity: int) -> None:
-        self._pairs: deque[tuple[Array, Array, float]] = deque(maxlen=capacity)
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def clear(self) -> None:
-        self._pairs.clear()
-
-    def add(self, step: Array, change: Array) -> None:
-        """Keep a pair, unless the function did not curve upwards along the step."""
+    def with_step(self, before: Evaluation, after: Evaluation) -> Pairs:
+        """Return the pairs with that of a step, unless the function did not curve upwards along it."""
+        step, change = after.theta - before.theta, after.gradient - before.gradient
         curvature = float(np.vdot(step, change))
-        if curvature > 1e-10 * float(np.sqrt(np.vdot(step, step) * np.vdot(change, change))):
-            self._pairs.append((step, change, curvature))
+        if not curvature > 1e-10 * float(np.sqrt(np.vdot(step, step) * np.vdot(change, change))):
+            return self
+        return Pairs(self.capacity, (*self.kept[-self.capacity + 1 :], (step, change, curvature)))
 
     def direction(self, gradient: Array, solve: Callable[[Array], Array]) -> Array:
         """Return minus the inverse Hessian times a gradient; `solve` is a model's, which the last pair scales."""
         direction = -gradient
         factors = []
-        for step, change, curvature in reversed(self._pairs):
+        for step, change, curvature in reversed(self.kept):
             factor = float(np.vdot(step, direction)) / curvature
             factors.append(factor)
             direction = direction - factor * change
         direction = solve(direction)
-        if self._pairs:
-            _, change, curvature = self._pairs[-1]
+        if self.kept:
+            _, change, curvature = self.kept[-1]
             direction *= curvature / float(np.vdot(change, solve(change)))
-        for (step, change, curvature), factor in zip(self._pairs, reversed(factors), strict=True):
+        for (step, change, curvature), factor in zip(self.kept, reversed(factors), strict=True):
             direction = direction + (factor - float(np.vdot(change, direction)) / curvature) * step
         return direction
+
+
+@dataclass(frozen=True)
+class QuasiNewtonState:
+    """What L-BFGS has learned, and the model around which; None until the first step."""
+
+    pairs: Pairs
+    metric: KroneckerMetric | None = None
+    age: int = 0  # steps since the model was made
+
+
+@dataclass(frozen=True)
+class QuasiNewton:
+    """L-BFGS whose initial matrix is the inverse of the Kronecker model of cross-entropy, scaled to the loss."""
+
+    goal: Goal
+
+    def init(self, pace: Pace | None = None) -> QuasiNewtonState:
+        """Return the state of one who has learned nothing."""
+        return QuasiNewtonState(Pairs(self.goal.objective.plan.num_pairs))
+
+    def after_promotion(self, state: QuasiNewtonState) -> QuasiNewtonState:
+        """Forget pairs and model: they are of other products."""
+        return self.init()
+
+    def pace(self, state: QuasiNewtonState) -> Pace:
+        """Return nothing new: a fit that goes on learns the curvature again."""
+        return Pace()
+
+    def step(self, at: Evaluation, state: QuasiNewtonState) -> tuple[Evaluation | None, QuasiNewtonState]:
+        """Search along the direction; without a gain along it once more, without the pairs."""
+        objective = self.goal.objective
+        metric, age, pairs = state.metric, state.age + 1, state.pairs
+        if metric is None or age > objective.plan.metric_age:
+            metric, age = KroneckerMetric.at(objective, at.theta, basis=FeatureBasis.shared(objective)), 1
+        state = replace(state, metric=metric, age=age)
+        following = line_search(objective, at, pairs.direction(at.gradient, metric.solve))
+        if following is None and pairs.kept:
+            pairs = Pairs(pairs.capacity)
+            following = line_search(objective, at, pairs.direction(at.gradient, metric.solve))
+        if following is not None:
+            pairs = pairs.with_step(at, following)
+        return following, replace(state, pairs=pairs)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .interface import Array, Evaluation, Objective
+from .arrays import Array
+from .interface import Evaluation, Objective
 
 __all__ = ["EXACT", "FIRST_UPHILL", "LOOSE", "STEEP", "UPHILL", "line_search"]
 
@@ -18,8 +19,8 @@ UPHILL = 0.3
 """or has turned to more than this part of it uphill."""
 FIRST_UPHILL = 0.02
 """So of a first step: where classes are far apart it can be several times too long, and leave no curvature behind."""
-LOOSE = 0.9
-"""Both, of L-BFGS, whose directions cost nothing: another pass is better spent on the next one."""
+LOOSE = (0.9, 0.9)
+"""Both, of L-BFGS at first, whose directions cost nothing: another pass is better spent on the next one."""
 EXACT = 0.1
 """Steep, where a direction costs more than a pass. From W = 0 a full Newton step is too short by half where classes
 are far apart, and so are the next ones."""

@@ -16,26 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .hessian import DENSE_OUTPUTS, SEED, between_outputs, row_curvature
-from .interface import Array, Objective, row_blocks
-from .objective import LinearObjective, WorkingParameters
-from .targets import EncodedTarget
+from .arrays import Array, row_blocks
+from .blocks import WorkingParameters
+from .hessian import SEED
+from .interface import Objective
+from .plan import Plan
+from .rows import between_outputs, probabilities, row_curvature, variances
 
-FULL_RANK = 256
-RANK = 128
-"""B of more features than the first keeps this many eigenvectors; the others share their mean eigenvalue."""
-FRESH_RANK = 32
-"""Up to this many the eigenvectors are brought up to date too. For two classes always: the model is exact then."""
-BASIS_ROWS = 2048
-DOUBLE_FEATURES = 256
-"""Up to as many features their basis is found in float64: it is cheap, and columns may differ in scale."""
+__all__ = ["FeatureBasis", "KroneckerMetric"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class FeatureBasis:
     """Sampled rows in the eigenvectors of their second moment: what stays the same from one metric to the next."""
 
-    sample: LinearObjective
+    sample: Any  # BlockedRows, of which `take` returns some
     stride: int
     columns: NDArray[Any]  # the sample's (n, D), centred
     vectors: NDArray[Any]  # (D, r)
@@ -43,41 +38,27 @@ class FeatureBasis:
     squared: NDArray[Any]
     left: NDArray[Any]  # squares of each row outside that span, per dimension
     dimensions: int  # of the rest that the rows reach
-    whole: FeatureBasis | None = None  # with the rows of weight 0, where they are left out here
 
     @classmethod
-    def shared(cls, objective: Objective, sample: int | None) -> FeatureBasis:
+    def shared(cls, objective: Objective) -> FeatureBasis:
         """Return the objective's basis, found once for all fits of a sweep."""
-        if objective.basis is None:
-            basis = cls.of(objective, sample)
-            objective.basis = basis.reweigh(basis.sample.row_weight, basis.sample.target)
-        return objective.basis
-
-    def reweigh(self, row_weight: Array, target: EncodedTarget) -> FeatureBasis:
-        """Return the basis with other weights and targets of the sampled rows, and without those of weight 0."""
-        whole = self.whole or self
-        row_weight = _some_weight(row_weight, self.stride)
-        counted = np.flatnonzero(row_weight)
-        if len(counted) == len(row_weight):
-            return replace(whole, sample=whole.sample.take(slice(None), row_weight, target))
-        sample = whole.sample.take(counted, row_weight[counted], target.take(counted))
-        parts = {name: getattr(whole, name)[counted] for name in ("columns", "rotated", "squared", "left")}
-        return replace(whole, sample=sample, whole=whole, **parts)
+        return objective.once("basis", lambda: cls.of(objective, objective.plan.num_sampled))
 
     @classmethod
     def of(cls, objective: Objective, count: int | None) -> FeatureBasis:
         """Take about `count` evenly spaced rows (None: all)."""
         sample, stride = objective.sample(count)
-        dtype = np.float64 if objective.num_features <= DOUBLE_FEATURES else objective.dtype
+        plan = objective.plan
+        dtype = np.float64 if objective.num_features <= plan.double_features else objective.dtype
         columns = np.empty((sample.num_rows, objective.num_features), dtype)
         np.subtract(sample.X, objective.center, out=columns, casting="same_kind")
         weight = _some_weight(sample.row_weight, stride)
         if weight is not sample.row_weight:
             sample = sample.take(slice(None), weight, sample.target)
         share = (weight / weight.sum()).astype(columns.dtype)
-        part = slice(0, None, max(1, len(columns) // max(BASIS_ROWS, 2 * RANK)))
+        part = slice(0, None, max(1, len(columns) // max(plan.basis_rows, 2 * plan.rank)))
         center = share @ columns if objective.fit_intercept else 0.0
-        vectors = _eigenvectors((columns[part] - center) * np.sqrt(share[part])[:, None])
+        vectors = _eigenvectors((columns[part] - center) * np.sqrt(share[part])[:, None], plan)
         rotated = columns @ vectors
         squared = np.square(rotated)
         left = np.maximum(np.einsum("nd,nd->n", columns, columns) - squared.sum(axis=1), 0.0)
@@ -94,7 +75,7 @@ def _some_weight(row_weight: Array, stride: int) -> Array:
     return row_weight if row_weight.any() else np.full(len(row_weight), 1.0 / (stride * max(1, len(row_weight))))
 
 
-@dataclass
+@dataclass(frozen=True)
 class KroneckerMetric:
     """The Kronecker model of ∇²F at one point, ready to be inverted; see the module's docstring."""
 
@@ -123,9 +104,8 @@ class KroneckerMetric:
         weight = (omega / omega_sum).astype(rotated.dtype)
         center = weight @ rotated if objective.fit_intercept else np.zeros(rotated.shape[1], rotated.dtype)
         shift = (basis.vectors @ center).astype(np.float64)
-        # The rows are centred already: little cancels here.
         vectors = basis.vectors
-        if rotated.shape[1] <= (FULL_RANK if objective.num_outputs <= 2 else FRESH_RANK):
+        if objective.num_outputs <= 2 and rotated.shape[1] <= objective.plan.full_rank:  # the model is exact then
             turn, eigenvalues = _spectrum(((rotated - center) * weight[:, None]).T @ (rotated - center))
             vectors = vectors @ turn
         else:  # the rows are centred already: little cancels here
@@ -137,7 +117,7 @@ class KroneckerMetric:
             outputs,
             features,
             shift,
-            objective.penalty,
+            objective.penalty.curvature,
             objective.fit_intercept,
             objective.is_shift_invariant,
             floor,
@@ -222,19 +202,19 @@ def _sample_curvature(objective: Objective, theta: Array, basis: FeatureBasis) -
     working = WorkingParameters.of(theta, objective.dtype)
     sample = basis.sample
     all_mass = basis.stride * sample.mass(slice(None))
-    dense = objective.link == "softmax" and objective.num_outputs <= DENSE_OUTPUTS
+    dense = objective.plan.forms_between
     omega, between = np.empty(len(basis.columns)), np.zeros((objective.num_outputs,) * (2 if dense else 1))
-    for start in range(0, len(omega), sample.cache_rows):
-        rows = slice(start, start + sample.cache_rows)
+    for start in range(0, len(omega), sample.plan.cache_rows):
+        rows = slice(start, start + sample.plan.cache_rows)
         logits = basis.columns[rows].astype(objective.dtype, copy=False) @ working.weight.T
         logits += working.bias
         mass = all_mass[rows]
         if objective.link == "sigmoid":
-            weighted = sample.variances(logits) * (mass if mass.ndim == 2 else mass[:, None])
+            weighted = variances(logits) * (mass if mass.ndim == 2 else mass[:, None])
             omega[rows] = weighted.sum(axis=1)
             between += weighted.sum(axis=0)
             continue
-        p, top, rest = sample.probabilities(logits)
+        p, top, rest = probabilities(logits)
         omega[rows] = mass * row_curvature(p, top, rest)[0]
         between += between_outputs(p, mass) if dense else _output_diagonal(p, top, rest, mass)
     if dense and not objective.is_shift_invariant:  # cross-entropy has no curvature there, but the loss at hand has
@@ -264,20 +244,20 @@ def _spectrum(between: Array) -> tuple[Array, Array]:
     return vectors, np.maximum(values, 0.0)
 
 
-def _eigenvectors(rooted: NDArray[Any]) -> NDArray[Any]:
-    """Return the eigenvectors (D, r) of ``Σ r rᵀ`` over rows r: all for few features, else the leading `RANK`.
+def _eigenvectors(rooted: NDArray[Any], plan: Plan) -> NDArray[Any]:
+    """Return the eigenvectors (D, r) of ``Σ r rᵀ`` over rows r: all for few features, else the leading `rank`.
 
     The leading ones by two rounds of subspace iteration on random directions (Halko, Martinsson and Tropp 2011): what
     they cost is a few products with the rows, not the cube of D, and exactness would buy nothing here.
     """
     num_rows, num_features = rooted.shape
-    if min(num_rows, num_features) <= FULL_RANK:
+    if min(num_rows, num_features) <= plan.full_rank:
         if num_features <= num_rows:
             return np.linalg.eigh(rooted.T @ rooted)[1]
         values, vectors = np.linalg.eigh(rooted @ rooted.T)
         present = values > 1e2 * np.finfo(rooted.dtype).eps * values.max(initial=0.0)
         return rooted.T @ (vectors[:, present] / np.sqrt(values[present]))
-    directions = np.random.default_rng(SEED).standard_normal((num_features, RANK), dtype=np.float32)
+    directions = np.random.default_rng(SEED).standard_normal((num_features, plan.rank), dtype=np.float32)
     vectors = directions.astype(rooted.dtype)
     for _ in range(2):
         vectors = np.linalg.qr(rooted.T @ (rooted @ vectors))[0]

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from crossent.losses import Loss
 
-from .interface import Array, Objective
+from .arrays import Array
+from .interface import Objective
+from .penalty import Penalty
 from .targets import EncodedTarget
 
 __all__ = ["Problem", "has_one_logit", "is_cross_entropy"]
@@ -45,9 +47,9 @@ class Problem:
     target: EncodedTarget
     one_logit: bool = False
 
-    def penalty(self, of_coefficients: float) -> float:
-        """Return the objective's λ for a λ on the coefficients."""
-        return 0.5 * of_coefficients if self.one_logit else of_coefficients
+    def penalty(self, of_coefficients: Penalty) -> Penalty:
+        """Return the objective's penalty for one on the coefficients."""
+        return of_coefficients.of_difference() if self.one_logit else of_coefficients
 
     def parameters(self, coefficients: Array) -> Array:
         """Return the objective's parameters for those of the outputs that take part (K, D + 1)."""

@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 
-from .interface import Array, Evaluation, Objective
+from .arrays import Array
+from .interface import Evaluation, Objective
 
 __all__ = ["add_products", "is_as_good"]
 

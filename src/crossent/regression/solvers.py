@@ -8,20 +8,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 
-from . import direct
+from .arrays import Array
 from .beginning import Beginning
-from .certificate import Certificate
-from .interface import Array, Evaluation, Objective
-from .newton import DirectStep, FirstSteps, NewtonStep, QuasiNewtonStep, Step
-from .objective import LinearObjective
+from .interface import Evaluation, Objective
+from .lbfgs import QuasiNewton
+from .method import Goal, Method, Pace
+from .newton import Newton
 
-if TYPE_CHECKING:
-    from .checkpoint import Checkpoint
+__all__ = ["Bound", "Keeper", "Result", "Solver", "State", "predicted_start"]
 
 EPS = float(np.finfo(np.float64).eps)
 FURTHEST = 2.0
@@ -32,7 +31,40 @@ HINDERED = 0.25
 """unless the decrease alone is, and the gap, which the gradient decides, falls to less than this part."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Bound:
+    """The best lower bound D of the optimum so far, and the parameters where it was computed."""
+
+    value: float = -math.inf
+    theta: Array | None = None
+
+    def better(self, at: Evaluation, gap: float) -> Bound:
+        """Return this bound or that of a point, whose gap f - D is given.
+
+        A bound above f, by more than rounding, bounds nothing: that of this point takes its place.
+        """
+        if math.isfinite(gap) and not at.value - gap <= self.value <= at.value * (1 + 16 * EPS):
+            return Bound(at.value - gap, at.theta)
+        return self
+
+    def relative_gap(self, at: Evaluation) -> float:
+        """Return (f - D)/f at a point, no less than float64 resolves."""
+        return 0.0 if at.value <= 0 else max((at.value - self.value) / at.value, EPS)
+
+
+@dataclass(frozen=True)
+class State:
+    """A fit between two iterations: what a checkpoint keeps, but for what L-BFGS has learned."""
+
+    at: Evaluation
+    method: Any
+    bound: Bound
+    best: Evaluation | None = None
+    """Where F was least, in the precision of now."""
+    history: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
 class Result:
     """Where an optimiser stopped, and why.
 
@@ -41,81 +73,110 @@ class Result:
     """
 
     at: Evaluation
+    bound: Bound
     gap: float  # relative: (f - D)/f; NaN without a certificate
     status: str
     iterations: int
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Monitor:
-    """Watches a run: certifies, records, reports, and remembers the best point.
+class Keeper(Protocol):
+    """Where states are kept; a checkpoint is one."""
+
+    def note(self, state: State, pace: Pace, objective: Objective) -> None:
+        """Take notice of the state between two iterations."""
+
+    def close(self, finished: bool) -> None:
+        """The fit has ended."""
+
+
+class Solver:
+    """Minimises an objective: `init` makes a state of a point, `step` a state of a state, `run` a result.
+
+    Products in float32 change to float64 when rounding may be what stands in the way, and before the end: what is
+    reported is always evaluated in float64.
 
     Parameters
     ----------
-    objective : Objective
-    certificate : Certificate or None
-        None stops by the gradient norm, relative to that at ``W = 0, b = 0``.
-    tol : float
+    goal : Goal
+        Without a certificate the gradient's norm decides, relative to that at ``W = 0, b = 0``.
     max_iter : int
     scale : float
         What turns the solver's normalised objective into the user's.
     report : callable or None
         Called with every history entry; a true result stops the run.
+    learns : bool
+        Whether a fit may depend on what no checkpoint keeps.
     """
 
     def __init__(
         self,
-        objective: Objective,
-        certificate: Certificate | None,
-        tol: float,
+        goal: Goal,
         max_iter: int,
         scale: float = 1.0,
         report: Callable[[dict[str, Any]], Any] | None = None,
+        *,
+        learns: bool = True,
     ) -> None:
-        self.objective = objective
-        self.certificate = certificate
-        self.tol = tol
-        self.max_iter = max_iter
-        self._scale = scale
-        self._report = report
+        self.goal, self.objective = goal, goal.objective
+        self._max_iter, self._scale, self._report, self._learns = max_iter, scale, report, learns
         self._started = time.perf_counter()
-        self.history: list[dict[str, Any]] = []
-        self.best: Evaluation | None = None
-        self._dual = -math.inf
-        self.bound: Array | None = None
-        """Where the best dual bound so far was computed."""
+        self._method: Method = Newton(goal) if self.objective.is_cross_entropy else QuasiNewton(goal)
         self.reference = math.nan
-        if certificate is None:
-            zero = np.zeros((objective.num_outputs, objective.num_features + 1))
-            self.reference = objective.evaluate(zero).gradient_norm
+        if goal.certificate is None:
+            zero = np.zeros((self.objective.num_outputs, self.objective.num_features + 1))
+            self.reference = self.objective.evaluate(zero).gradient_norm
 
-    def relative_gap(self, at: Evaluation) -> float:
-        """Return (f - D)/f with the best dual bound seen so far, no less than float64 resolves; NaN without one.
+    # -- states ----------------------------------------------------------------------------------------------------
 
-        A bound above f, by more than rounding, bounds nothing: that of this point takes its place.
-        """
-        if self.certificate is None:
-            return math.nan
-        gap = self.certificate.gap(at).total
-        if math.isfinite(gap) and not at.value - gap <= self._dual <= at.value * (1 + 16 * EPS):
-            self._dual, self.bound = at.value - gap, at.theta
-        if at.value <= 0:
-            return 0.0
-        return max((at.value - self._dual) / at.value, EPS)
+    def init(self, theta: Array) -> State:
+        """Return the state at some parameters."""
+        state = self._moved(State(self.objective.evaluate(theta), None, Bound()))
+        if not math.isfinite(state.at.value) and self.objective.can_promote:
+            state = self._promoted(state)
+        if self._learns and math.isfinite(state.at.value) and Beginning.suits(self.goal, state.at):
+            self._method = Beginning(self.goal, self._method)
+        return replace(state, method=self._method.init())
 
-    def is_done(self, at: Evaluation) -> bool:
-        """Whether `at` meets the tolerance."""
-        if self.certificate is None:
-            return at.gradient_norm <= self.tol * self.reference
-        return self.relative_gap(at) <= self.tol
+    def resume(
+        self, at: Evaluation, best: Evaluation | None, proof: Evaluation | None, history: list[Any], pace: Pace
+    ) -> State:
+        """Return the state of an earlier run of the same fit; what it had proved is proved anew from `proof`."""
+        state = State(at, self._method.init(pace), Bound(), best or at, tuple(history))
+        for point in (proof, at):
+            if point is not None:
+                state = replace(state, bound=self._bound(state.bound, point))
+        self._started -= history[-1]["seconds"]
+        return state
 
-    def record(self, at: Evaluation) -> bool:
-        """Add a point to the history; return whether the callback asks to stop."""
-        if self.best is None or at.value <= self.best.value:
-            self.best = at
-        gap = self.relative_gap(at)
+    def _bound(self, bound: Bound, at: Evaluation) -> Bound:
+        return bound if self.goal.certificate is None else bound.better(at, self.goal.certificate.gap(at).total)
+
+    def _moved(self, state: State, at: Evaluation | None = None) -> State:
+        at = at or state.at
+        return replace(state, at=at, bound=self._bound(state.bound, at))
+
+    def _promoted(self, state: State) -> State:
+        """Change to float64 and evaluate the point anew; what float32 proved counts no longer."""
+        self.objective.promote()
+        return self._moved(replace(state, best=None, bound=Bound()), self.objective.evaluate(state.at.theta))
+
+    def relative_gap(self, bound: Bound, at: Evaluation) -> float:
+        """Return (f - D)/f with the better of a bound and the point's own; NaN without a certificate."""
+        return math.nan if self.goal.certificate is None else self._bound(bound, at).relative_gap(at)
+
+    def _is_done(self, state: State) -> bool:
+        """Whether the point meets the tolerance."""
+        if self.goal.certificate is None:
+            return state.at.gradient_norm <= self.goal.tol * self.reference
+        return state.bound.relative_gap(state.at) <= self.goal.tol
+
+    def _recorded(self, state: State) -> State:
+        """Add the point to the history."""
+        at = state.at
+        gap = self.relative_gap(state.bound, at)
         entry = {
-            "iteration": len(self.history),
+            "iteration": len(state.history),
             "objective": at.value * self._scale,
             "gradient_norm": at.gradient_norm * self._scale,
             "duality_gap": None if math.isnan(gap) else gap,
@@ -123,107 +184,82 @@ class Monitor:
             "hessian_products": self.objective.hessian_products,
             "seconds": time.perf_counter() - self._started,
         }
-        self.history.append(entry)
-        return self._report is not None and bool(self._report(dict(entry)))
+        best = at if state.best is None or at.value <= state.best.value else state.best
+        return replace(state, best=best, history=(*state.history, entry))
 
-    def is_hindered(self, at: Evaluation, following: Evaluation | None) -> bool:
+    def step(self, state: State) -> tuple[State, bool]:
+        """Return the state after an iteration, and whether the objective fell."""
+        with np.errstate(over="ignore", invalid="ignore"):  # the line search takes no direction that overflows
+            following, method = self._method.step(state.at, state.method)
+        is_hindered = self.objective.can_promote and self._is_hindered(state.at, following)
+        state = replace(state, method=method)
+        if following is not None:
+            state = self._moved(state, following)
+        if is_hindered:
+            state = self._promoted(state)
+            state = replace(state, method=self._method.after_promotion(state.method))
+        return (state, False) if following is None else (self._recorded(state), True)
+
+    def _is_hindered(self, at: Evaluation, following: Evaluation | None) -> bool:
         """Whether float32's rounding may be why a step gained so little."""
         if following is None:
             return True
         resolved = ROUNDING * abs(at.value)
         if at.value - following.value > resolved:
             return False
-        if self.certificate is None:
+        if self.goal.certificate is None:
             return True
-        gap = self.certificate.gap(following).weights
-        return not resolved < gap < HINDERED * self.certificate.gap(at).weights
+        gap = self.goal.certificate.gap(following).weights
+        return not resolved < gap < HINDERED * self.goal.certificate.gap(at).weights
 
-    def promote(self, at: Evaluation) -> Evaluation:
-        """Change to float64 and return the point evaluated anew; what float32 proved counts no longer."""
-        self.best, self._dual, self.bound = None, -math.inf, None
-        self.objective.promote()
-        return self.objective.evaluate(at.theta)
+    # -- the loop --------------------------------------------------------------------------------------------------
 
-    def continue_from(self, history: list[dict[str, Any]], best: Evaluation, bound: Evaluation | None) -> None:
-        """Take over what an earlier run of the same fit recorded, and prove anew what it had proved."""
-        self.history, self.best = list(history), best
-        if bound is not None:
-            self.relative_gap(bound)
-        self._started -= history[-1]["seconds"]
-
-    def finish(self, at: Evaluation, status: str) -> Result:
-        """Return the result at the last point, or at the best one if the run was cut short."""
-        if status != "converged" and self.best is not None and self.best.value < at.value:
-            at = self.best
-        if self.objective.can_promote or status == "interrupted":  # perhaps within the change to float64
-            at = self.promote(at)
-        return Result(at, self.relative_gap(at), status, max(1, len(self.history) - 1), self.history)
-
-
-def minimize(monitor: Monitor, theta: Array, checkpoint: Checkpoint | None = None) -> Result:
-    """Minimise the monitored objective from `theta`, or from where a checkpoint left it; KeyboardInterrupt ends it at
-    the best point so far.
-
-    Products in float32 change to float64 when rounding may be what stands in the way, and before the end: what is
-    reported is always evaluated in float64.
-    """
-    objective = monitor.objective
-    in_memory = objective if isinstance(objective, LinearObjective) else None
-    step: Step
-    if not objective.is_cross_entropy:
-        step = QuasiNewtonStep(monitor)
-    elif in_memory is not None and direct.suits(in_memory):
-        step = DirectStep(monitor, may_keep=checkpoint is None)
-    else:
-        step = NewtonStep(monitor)
-    resumed = None if checkpoint is None else checkpoint.resume(monitor, step)
-    at = objective.evaluate(theta) if resumed is None else resumed
-    if not math.isfinite(at.value) and objective.can_promote:
-        at = monitor.promote(at)
-    if not math.isfinite(at.value):
-        return monitor.finish(at, "not_finite")
-    # What L-BFGS remembers is no part of a checkpoint.
-    if checkpoint is None and in_memory is not None and Beginning.suits(in_memory, at):
-        step = FirstSteps(monitor, Beginning(in_memory), step)
-    status = ""
-    try:
-        if resumed is None:
-            status = "callback" if monitor.record(at) else ""
-        while not status:
-            if checkpoint is not None:
-                checkpoint.note(monitor, step, at)
-            if monitor.is_done(at):
-                if not objective.can_promote:
-                    status = "converged"
+    def run(self, state: State, keeper: Keeper | None = None) -> Result:
+        """Go on from a state to the end; KeyboardInterrupt ends it at the best point so far."""
+        if not math.isfinite(state.at.value):
+            return self._finish(state, "not_finite")
+        status = ""
+        try:
+            if not state.history:
+                state = self._recorded(state)
+                status = self._ask(state)
+            while not status:
+                if keeper is not None:
+                    keeper.note(state, self._method.pace(state.method), self.objective)
+                if self._is_done(state):
+                    if not self.objective.can_promote:
+                        status = "converged"
+                    else:
+                        state = self._promoted(state)
+                elif len(state.history) > self._max_iter:
+                    status = "max_iter"
                 else:
-                    at = monitor.promote(at)
-                continue
-            if len(monitor.history) > monitor.max_iter:
-                status = "max_iter"
-                break
-            with np.errstate(over="ignore", invalid="ignore"):  # the line search takes no direction that overflows
-                following = step(at)
-            if following is None and not objective.can_promote:
-                status = "rounding"
-                break
-            is_hindered = objective.can_promote and monitor.is_hindered(at, following)
-            at = following or at
-            if is_hindered:
-                at = monitor.promote(at)
-                step.forget()
-            if following is not None and monitor.record(at):
-                status = "callback"
-    except KeyboardInterrupt:
-        status = "interrupted"
-    if checkpoint is not None:
-        checkpoint.close(finished=status == "converged")
-    return monitor.finish(at, status)
+                    could_promote = self.objective.can_promote
+                    state, has_moved = self.step(state)
+                    status = self._ask(state) if has_moved else "" if could_promote else "rounding"
+        except KeyboardInterrupt:
+            status = "interrupted"
+        if keeper is not None:
+            keeper.close(finished=status == "converged")
+        return self._finish(state, status)
+
+    def _ask(self, state: State) -> str:
+        """Report the last line of the history; return whether the callback asks to stop."""
+        return "callback" if self._report is not None and self._report(dict(state.history[-1])) else ""
+
+    def _finish(self, state: State, status: str) -> Result:
+        """Return the result at the last point, or at the best one if the run was cut short."""
+        if status != "converged" and state.best is not None and state.best.value < state.at.value:
+            state = self._moved(state, state.best)
+        if self.objective.can_promote or status == "interrupted":  # perhaps within the change to float64
+            state = self._promoted(state)
+        gap = self.relative_gap(state.bound, state.at)
+        return Result(state.at, state.bound, gap, status, max(1, len(state.history) - 1), list(state.history))
 
 
 def predicted_start(objective: Objective, earlier: Evaluation, latest: Evaluation, step: float) -> Array:
     """Return where to begin after two optima: `step` further along the line through them, if F, with the penalty that
     it has now, is less there than at the last optimum; else there."""
-    weight = latest.theta[:, :-1]
-    here = latest.data_loss + 0.5 * objective.penalty * float(np.vdot(weight, weight))
+    here = latest.data_loss + objective.penalty.value(latest.theta[:, :-1])
     ahead = objective.evaluate(latest.theta + min(step, FURTHEST) * (latest.theta - earlier.theta))
     return ahead.theta if ahead.value < here else latest.theta

@@ -16,6 +16,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
+from crossent.core.target import Target
 from crossent.errors import describe, refuse
 from crossent.masked import refuse_masked
 
@@ -88,16 +89,14 @@ class EncodedTarget:
             soft=None if self.soft is None else self.soft[rows],
         )
 
-    def for_kernels(
-        self, dtype: Any, rows: slice = slice(None)
-    ) -> tuple[NDArray[Any] | None, NDArray[Any] | None, Any, float]:
-        """Return labels, soft targets, class weights and label smoothing as kernels take them beside logits of some
-        rows, in a dtype."""
+    def for_kernels(self, dtype: Any, rows: slice = slice(None)) -> Target:
+        """Return the target of some rows as kernels take it beside logits in a dtype."""
         labels = None if self.labels is None else self.labels[rows]
         if labels is not None and self.link == "softmax":  # held in the least type; the softmax kernels read int64
             labels = labels.astype(np.int64, copy=False)
         soft = None if self.soft is None else self.soft[rows].astype(dtype, copy=False)
-        return labels, soft, self.class_weight, self.label_smoothing
+        options = {"class_weight": self.class_weight, "label_smoothing": self.label_smoothing, "link": self.link}
+        return Target(self.num_outputs, labels, soft, **options)  # type: ignore[arg-type]
 
     def restrict(self, outputs: NDArray[np.intp], one_logit: bool = False) -> EncodedTarget:
         """Return the problem without the other outputs, which hold no mass; labels of two classes as one yes or no."""
@@ -159,8 +158,7 @@ def encode_target(y: Any, link: str, label_smoothing: float = 0.0) -> EncodedTar
 
 def _encode_labels(y: Any, link: str) -> EncodedTarget:
     labels = y if isinstance(y, np.ndarray) and y.ndim == 1 else column_or_1d(y, warn=True)
-    if labels.dtype.kind not in "iub":  # which are labels, and take longer to recognise than a small fit
-        check_classification_targets(labels)
+    check_classification_targets(labels)
     classes = np.unique(labels)
     if len(classes) < 2:
         raise ValueError(refuse("y must hold at least two classes", f"one class, {classes[0]}"))

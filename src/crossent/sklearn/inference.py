@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossent.errors import refuse
-from crossent.regression.interface import Array
+from crossent.regression.arrays import Array
 from crossent.regression.targets import EncodedTarget
 
 MOST_PARAMETERS = 4096

@@ -13,12 +13,9 @@ from scipy.sparse import issparse
 from sklearn.utils.validation import _check_y, check_consistent_length
 
 from crossent.errors import refuse
-from crossent.kernels.threads import run_rows
 from crossent.masked import refuse_masked
-from crossent.regression.blas import single_threaded_blas
-from crossent.regression.data.streaming import RowSource
+from crossent.regression.data.sources import RowSource
 
-PIECE_ELEMENTS = 1 << 18
 UNTYPED = (nw.Object, nw.Unknown)
 """Columns of Python objects: scikit-learn looks at what is in them."""
 
@@ -69,8 +66,6 @@ def refuse_overflow(X: Any) -> None:
     ValueError
         With the column.
     """
-    if is_moderate(X):
-        return
     values = X.data if issparse(X) else X
     if max(values.max(initial=0.0), -values.min(initial=0.0)) <= _most(X.dtype):
         return
@@ -98,27 +93,6 @@ def refuse_infinite_logits(logits: NDArray[Any], first_row: int = 0) -> None:
         )
 
 
-def is_moderate(X: Any) -> bool:
-    """Whether no number of X is NaN or too large for `refuse_overflow`, from one pass; False if that does not tell.
-
-    A sum of squares is at least as large as each of them, however it was rounded.
-    """
-    values = X.data if issparse(X) else X
-    if not (values.flags.c_contiguous or values.flags.f_contiguous):
-        return False
-    flat, most, found = values.ravel(order="K"), _most(X.dtype) ** 2, []
-    pieces = -(-len(flat) // PIECE_ELEMENTS)
-
-    def look(start: int, stop: int) -> None:
-        part = flat[start * PIECE_ELEMENTS : stop * PIECE_ELEMENTS]
-        with np.errstate(over="ignore", invalid="ignore"):
-            found.append(np.dot(part, part) <= most)
-
-    with single_threaded_blas():
-        run_rows(look, pieces, PIECE_ELEMENTS, ())
-    return all(found)
-
-
 def _most(dtype: Any) -> float:
     return 1e-2 * float(np.sqrt(np.finfo(dtype).max))
 
@@ -126,12 +100,6 @@ def _most(dtype: Any) -> float:
 def is_accepted(dtype: Any, accepted: Any) -> bool:
     """Whether a dtype is the one, or one of the list, that an estimator works with."""
     return dtype in [np.dtype(one) for one in (accepted if isinstance(accepted, list) else [accepted])]
-
-
-def are_rows_with_labels(X: NDArray[Any], y: Any) -> bool:
-    """Whether X is a table in C order and y a label for each row, of a type in which none is missing."""
-    is_table = type(X) is np.ndarray and X.ndim == 2 and min(X.shape) > 0 and X.flags.c_contiguous
-    return is_table and type(y) is np.ndarray and y.dtype.kind in "iub" and y.shape == X.shape[:1]
 
 
 def check_source(estimator: Any, X: RowSource, accepted: Any, reset: bool) -> None:

@@ -15,11 +15,14 @@ from sklearn.utils.validation import check_random_state, column_or_1d
 from crossent.errors import describe, refuse
 from crossent.estimator import all_or_nothing
 from crossent.masked import refuse_masked
-from crossent.regression.interface import Array
-from crossent.regression.objective import BLOCK_ELEMENTS, CACHE_BYTES, can_copy
+from crossent.regression.arrays import Array
+from crossent.regression.data.sources import can_copy
+from crossent.regression.plan import tuned
 
+from .fitting import checked_weight
 from .inputs import refuse_source
-from .softmax_regression import SoftmaxRegression, checked_weight, is_dask_collection
+from .predictions import is_dask_collection
+from .softmax_regression import SoftmaxRegression
 
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 
@@ -129,8 +132,7 @@ class SoftmaxRegressionCV(SoftmaxRegression):
     """Softmax regression whose C is chosen by held-out log-loss.
 
     One warm-started sweep over C for each fold, then one fit to all rows from where the first fold's ended. Folds share
-    one matrix and what was derived from it: the rows held out have weight 0, and blocks of such rows are skipped. Up to
-    256 MiB the rows are copied once, fold after fold, so that these blocks are nearly all of them.
+    one matrix, in which the rows held out have weight 0.
 
     Parameters
     ----------
@@ -235,8 +237,6 @@ class SoftmaxRegressionCV(SoftmaxRegression):
             weight = checked_weight(sample_weight, data)
             self._encode(labels, weight, loss)  # says what is wrong with labels before they are split
             folds = self._folds(data, labels)
-            if can_copy(data):
-                data, labels, weight, folds = _fold_after_fold(data, labels, weight, folds)
             problem = self._build(data, labels, weight, keep_rows=True)
             self._check_folds(problem, weight, folds)
             losses, within, thetas = self._try(values, problem, data, labels, weight, folds)
@@ -252,8 +252,8 @@ class SoftmaxRegressionCV(SoftmaxRegression):
             self.C_ = float(values[best])
             problem = self._reweigh(problem, weight)
             with problem.objective.single_threaded_blas():
-                result, monitor = self._solve(problem, thetas[best] if thetas else self._start(problem))
-        self._explain(result, monitor)
+                result, solver = self._solve(problem, thetas[best] if thetas else self._start(problem))
+        self._explain(result, solver)
         return self
 
     def sweep(self, X: Any, y: Any, Cs: Iterable[float], sample_weight: Any = None) -> Iterator[SoftmaxRegression]:
@@ -274,7 +274,7 @@ class SoftmaxRegressionCV(SoftmaxRegression):
             held = test[weight[test] > 0]
             rows = data[held] if can_copy(data) else None
             start = self._start(fold)
-            keeps = i == 0 and start.nbytes * len(values) <= CACHE_BYTES
+            keeps = i == 0 and start.nbytes * len(values) <= tuned().cache_bytes
             for j, (fitted, result) in enumerate(estimator._sweep(fold, values.tolist(), start, known)):
                 if result.status == "interrupted":
                     raise KeyboardInterrupt  # nothing can be chosen by a part of the fits
@@ -336,23 +336,9 @@ def _fold_weight(weight: Array, train: NDArray[np.intp]) -> Array:
     return out
 
 
-def _fold_after_fold(
-    data: Any, labels: NDArray[Any], weight: Array, folds: list[Fold]
-) -> tuple[Any, NDArray[Any], Array, list[Fold]]:
-    """Return the rows in the order of the folds that hold them out, so that a fold's are in a row."""
-    holder = np.full(len(weight), -1)
-    for i, (_, test) in enumerate(folds):
-        holder[test] = i
-    order = np.argsort(holder, kind="stable")
-    place = np.empty(len(order), dtype=np.intp)
-    place[order] = np.arange(len(order))
-    moved = [(np.sort(place[train]), np.sort(place[test])) for train, test in folds]
-    return data[order], labels[order], weight[order], moved
-
-
 def _losses_in_blocks(model: SoftmaxRegression, X: Any, y: NDArray[Any], rows: NDArray[np.intp]) -> Array:
     """Return the log-loss of some rows, without a copy of all of them."""
-    size = max(1, BLOCK_ELEMENTS // max(X.shape[1], len(model.classes_)))
+    size = max(1, tuned().block_elements // max(X.shape[1], len(model.classes_)))
     parts = [rows[i : i + size] for i in range(0, len(rows), size)]
     return np.concatenate([model.row_losses(X[part], y[part]) for part in parts])
 

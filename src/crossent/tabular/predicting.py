@@ -19,7 +19,7 @@ from polars.io.plugins import register_io_source
 
 from ..kernels.threads import OneThread
 from ..regression.data.parquet import ParquetTable
-from ..regression.data.streaming import WINDOW_BYTES, even_boundaries
+from ..regression.data.sources import WINDOW_BYTES, even_boundaries
 from .columns import as_text
 from .errors import InputError
 from .model import Model

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import crossent as ce
 
 from ..regression.data.parquet import ParquetTable
-from ..regression.data.streaming import WINDOW_BYTES, RowSource, even_boundaries, read_ahead
+from ..regression.data.sources import WINDOW_BYTES, RowSource, even_boundaries, read_ahead
 from .calibrating import cautious_temperature
 from .columns import as_text
 from .errors import InputError

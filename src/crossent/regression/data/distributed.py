@@ -19,15 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossent.errors import refuse
+from crossent.losses import Loss
 
+from ..arrays import Array
 from ..blas import single_threaded_blas
-from ..interface import Array, DualSums, Evaluation, RowSample
-from ..objective import CACHE_BYTES, SIZEABLE_WORK, LinearObjective, is_shift_invariant
+from ..interface import DualSums, Evaluation, Objective
+from ..objective import LinearObjective
+from ..penalty import Ridge
+from ..plan import Plan, Size, tuned
 from ..targets import EncodedTarget
 from . import partitions
 from .dask_collections import in_parts, is_float32, tasks_of
 from .dask_graphs import AS_IT_IS, Tasks, count_workers, in_spite_of_losses, on_each, sending
-from .partitions import Part, Plan, Summary
+from .partitions import Part, Shared, Summary
 
 
 class DistributedRows:
@@ -89,8 +93,8 @@ class DistributedRows:
         self.kept = self._source.persist(**AS_IT_IS)
 
 
-class DistributedObjective:
-    """F of distributed rows; see the module's docstring and :class:`~crossent.regression.interface.Objective`.
+class DistributedObjective(Objective):
+    """F of distributed rows; see the module's docstring.
 
     Parameters
     ----------
@@ -101,8 +105,7 @@ class DistributedObjective:
         Those that take part.
     scale : float
         Row weights are sample weights times this.
-    terms : ndarray (n, 3)
-        The loss.
+    loss : Loss
     fit_intercept : bool
     dtype : numpy.dtype
         What products run in at first.
@@ -115,10 +118,11 @@ class DistributedObjective:
         weight: Array,
         outputs: NDArray[np.intp],
         scale: float,
-        terms: Array,
+        loss: Loss,
         fit_intercept: bool,
         dtype: Any,
     ) -> None:
+        super().__init__(Ridge(0.0), dtype)
         summary = rows.summary
         self._rows = rows
         self._masses = (target if len(outputs) == target.num_outputs else target.restrict(outputs)), weight * scale
@@ -126,28 +130,25 @@ class DistributedObjective:
         self.num_features = rows.num_features
         self.num_outputs = len(outputs)
         self.link = target.link
-        self.penalty = 0.0
-        self.terms = terms
+        self.loss = loss
         self.fit_intercept = fit_intercept
-        self.is_cross_entropy = bool((terms[:, 0] == 0).all())
-        self.is_shift_invariant = is_shift_invariant(target.link, terms)
+        self.is_cross_entropy = loss.cross_entropy_factor is not None
+        self.is_shift_invariant = self.link == "softmax" and loss.is_shift_invariant
         self.data_dtype = rows.dtype
-        self.dtype = self._first_dtype = np.dtype(dtype)
-        self.evaluations = self.hessian_products = 0
-        self.basis: Any = None
-        self.certificate: Any = None
+        size = (self.num_rows, self.num_features, self.num_outputs, self.link, fit_intercept, self.dtype)
+        self.plan = Plan.of(Size(*size, self.is_cross_entropy, self.num_rows, is_here=False))
         filled = [i for i, count in enumerate(summary.rows) if count]
         self.counts = [summary.rows[i] for i in filled]
         self._filled = filled
-        self._plan = Plan(
+        self._shared = Shared(
             replace(target, labels=None, soft=None),
             outputs,
             scale,
-            terms,
+            loss,
             self.dtype,
             fit_intercept,
             summary.columns / summary.weight if fit_intercept else None,
-            CACHE_BYTES * count_workers() // len(filled),
+            tuned().cache_bytes * count_workers() // len(filled),
         )
         self.preparations = 0
         self._prepare()
@@ -157,7 +158,7 @@ class DistributedObjective:
         kept = Tasks(self._rows.kept.graph, [self._rows.kept.keys[i] for i in self._filled])
         first_rows = [int(row) for row in np.cumsum([0, *self.counts[:-1]])]
         checksums = [self._rows.summary.checksums[i] for i in self._filled]
-        self.parts = on_each(Part, kept, self._plan, first_rows, self._filled, checksums).persist(**AS_IT_IS)
+        self.parts = on_each(Part, kept, self._shared, first_rows, self._filled, checksums).persist(**AS_IT_IS)
         self.preparations += 1
         self._rows.let_go()
 
@@ -176,31 +177,11 @@ class DistributedObjective:
     @property
     def center(self) -> Array:
         """μ (D,): what the intercept of the parameters refers to."""
-        return np.zeros(self.num_features) if self._plan.mean is None else self._plan.mean
-
-    @property
-    def can_promote(self) -> bool:
-        """Whether float64 would be more precise than what the products run in now."""
-        return self.dtype == np.float32
-
-    @property
-    def is_sizeable(self) -> bool:
-        """Whether one pass takes long enough for rows to be left out."""
-        return self.num_rows * self.num_outputs * self.num_features >= SIZEABLE_WORK
+        return np.zeros(self.num_features) if self._shared.mean is None else self._shared.mean
 
     def single_threaded_blas(self) -> AbstractContextManager[Any]:
         """Return the context to run a fit in: parts may be on threads of this process."""
         return single_threaded_blas()
-
-    def restart(self, penalty: float) -> None:
-        """Begin a fit with another λ, in the precision of the first."""
-        self.penalty = penalty
-        self.evaluations = self.hessian_products = 0
-        self.dtype = self._first_dtype
-
-    def promote(self) -> None:
-        """Run all products in float64 from now on."""
-        self.dtype = np.dtype(np.float64)
 
     def total_mass(self) -> tuple[Array, Any]:
         """Return ``Σ c_i u_i`` (K,) and ``Σ c_i τ_i``, a number or for the sigmoid link (K,)."""
@@ -217,7 +198,7 @@ class DistributedObjective:
         """Return the constants of the dual, in one pass."""
         return DualSums(*self._sum(partitions.constants))
 
-    def sample(self, count: int | None) -> RowSample:
+    def sample(self, count: int | None) -> tuple[LinearObjective, int]:
         """Bring about `count` evenly spaced rows here (None: all): those that rows in memory would give."""
         stride = 1 if count is None else max(1, self.num_rows // max(1, count))
 
@@ -231,18 +212,18 @@ class DistributedObjective:
             partitions.with_values(self._masses[0], values),
             weight,
             self.penalty,
-            self.terms,
+            self.loss,
             self.fit_intercept,
             self.dtype,
-            mean=self._plan.mean,
+            mean=self._shared.mean,
             cache_bytes=0,
         )
-        return RowSample(sample, stride)
+        return sample, stride
 
     def hessian(
         self, theta: Array, sampling: float = np.inf, step: int = 0, most_rows: float = np.inf
     ) -> DistributedHessian:
-        """Return what multiplies by ∇²F at `theta`; arguments as of :class:`~crossent.regression.hessian.Hessian`."""
+        """Return what multiplies by ∇²F at `theta`; arguments as of `hessian.Hessian`."""
         return DistributedHessian(self, theta, sampling, step, most_rows)
 
 
@@ -288,5 +269,5 @@ class DistributedHessian:
             return calls.tree(partitions.add).compute(**AS_IT_IS)
 
         (product,) = in_spite_of_losses(run, objective._prepare_again)
-        product[:, :-1] += objective.penalty * vector[:, :-1]
+        objective.penalty.add_product(vector[:, :-1], product[:, :-1])
         return product

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from crossent.errors import describe, first_line, refuse
 
-from .streaming import WINDOW_BYTES, RowSource, even_boundaries
+from .sources import WINDOW_BYTES, RowSource, even_boundaries
 
 if TYPE_CHECKING:
     import polars as pl

@@ -19,12 +19,15 @@ from scipy.sparse import issparse
 from sklearn.utils.validation import check_array
 
 from crossent.errors import describe, refuse
+from crossent.losses import Loss
 from crossent.masked import refuse_masked
 
+from ..arrays import Array
 from ..certificate import dual_sums
 from ..hessian import Hessian
-from ..interface import Array
-from ..objective import BLOCK_ELEMENTS, LinearObjective
+from ..objective import LinearObjective
+from ..penalty import Ridge
+from ..plan import tuned
 from ..targets import EncodedTarget, encode_target
 
 
@@ -172,7 +175,7 @@ def _check_labels(y: NDArray[Any], part: str) -> None:
 def _finite_sum(X: Any, weight: Array, part: str) -> Array:
     """Return ``Σ s x`` a block of rows at a time; refuse NaN and infinity."""
     total = np.zeros(X.shape[1])
-    step = max(1, BLOCK_ELEMENTS // max(1, X.shape[1]))
+    step = max(1, tuned().block_elements // max(1, X.shape[1]))
     for start in range(0, X.shape[0], step):
         block = X[start : start + step]
         block = block.toarray() if issparse(block) else block
@@ -210,13 +213,13 @@ def summary_of(rows: Rows) -> Summary:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Shared:
     """What all parts share: the target's form without its rows, and how F is made of a row."""
 
     target: EncodedTarget
     outputs: NDArray[np.intp]
     scale: float  # row weights are sample weights times this
-    terms: Array
+    loss: Loss
     dtype: np.dtype[Any]  # of the first products
     fit_intercept: bool
     mean: Array | None
@@ -226,7 +229,7 @@ class Plan:
     def nbytes(self) -> int:
         """Bytes of the arrays."""
         weight = self.target.class_weight
-        arrays = (self.target.classes, self.outputs, self.terms, self.mean, weight)
+        arrays = (self.target.classes, self.outputs, self.mean, weight)
         return sum(array.nbytes for array in arrays if array is not None)
 
     def encode(self, y: NDArray[Any]) -> EncodedTarget:
@@ -253,20 +256,20 @@ class Part:
         If the rows are not those that had this checksum.
     """
 
-    def __init__(self, rows: Rows, plan: Plan, first_row: int, place: int, checksum: int) -> None:
+    def __init__(self, rows: Rows, shared: Shared, first_row: int, place: int, checksum: int) -> None:
         if rows.summary.checksums != (checksum,):
             raise refuse_change(place)
-        self._made_of = rows, plan, first_row, place, checksum
+        self._made_of = rows, shared, first_row, place, checksum
         self._objective = LinearObjective(
             rows.X,
-            plan.encode(rows.y),
-            rows.weight * plan.scale,
-            0.0,
-            plan.terms,
-            plan.fit_intercept,
-            plan.dtype,
-            mean=plan.mean,
-            cache_bytes=plan.cache_bytes,
+            shared.encode(rows.y),
+            rows.weight * shared.scale,
+            Ridge(0.0),
+            shared.loss,
+            shared.fit_intercept,
+            shared.dtype,
+            mean=shared.mean,
+            cache_bytes=shared.cache_bytes,
             first_row=first_row,
         )
 

@@ -1,4 +1,4 @@
-"""Rows that are read a window at a time: what `LinearObjective` takes in the place of an array larger than memory.
+"""Where rows come from: arrays in memory, or sources larger than memory that are read a window at a time.
 
 A pass goes through the windows in order. While one is worked on, by all threads, the next is read by a thread of its
 own; so two windows are in memory, and whatever reading one takes in between. Where windows begin depends on the source
@@ -11,13 +11,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import closing
 from itertools import pairwise
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from crossent.errors import describe, refuse
 from crossent.kernels.threads import OneThread
+
+from ..plan import tuned
+
+__all__ = [
+    "MappedRows",
+    "ResidentRows",
+    "RowSource",
+    "Source",
+    "can_copy",
+    "even_boundaries",
+    "read_ahead",
+    "source_of",
+]
 
 WINDOW_BYTES = 1 << 28
 """A window's size in memory unless another is asked for: Parquet files are written in groups of about so much, and
@@ -25,6 +39,44 @@ reading a part of a group takes as long as reading all of it."""
 MAPPED_WINDOW_BYTES = 1 << 25
 
 Read = TypeVar("Read")
+
+
+class Source(Protocol):
+    """What a pass over rows needs of the place where they are."""
+
+    @property
+    def window_rows(self) -> int:
+        """The rows of the largest window."""
+
+    @property
+    def whole(self) -> NDArray[Any] | None:
+        """All rows as an array that exists already, or None."""
+
+    def windows(self) -> Generator[tuple[slice, Any]]:
+        """Yield ``(slice of row numbers, rows)`` in order; the rows are an array or a CSR array."""
+
+
+class ResidentRows:
+    """The rows of an array or of a CSR array in memory, which are one window."""
+
+    def __init__(self, X: Any) -> None:
+        self._X = X
+        self.window_rows: int = X.shape[0]
+        self.whole: NDArray[Any] | None = X if isinstance(X, np.ndarray) else None
+
+    def windows(self) -> Generator[tuple[slice, Any]]:
+        """Yield all rows."""
+        yield slice(0, self.window_rows), self._X
+
+
+def source_of(X: Any) -> Source:
+    """Return the source of some rows: itself, or a door to an array."""
+    return X if isinstance(X, RowSource) else ResidentRows(X)
+
+
+def can_copy(X: Any) -> bool:
+    """Whether a second X is small beside what is kept anyway; the rows of a larger one stay where they are."""
+    return bool((X.data.nbytes if issparse(X) else X.nbytes) <= tuned().cache_bytes)
 
 
 def read_ahead(read: Callable[[int], Read], count: int) -> Generator[Read]:
@@ -62,6 +114,7 @@ class RowSource(ABC):
     """
 
     ndim = 2
+    whole = None
 
     def __init__(
         self,
