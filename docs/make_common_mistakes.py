@@ -81,10 +81,15 @@ PACKAGES = """\
   softmax by hand in a test.
 - *Keras 3.15* (904 files, 9 findings): in a test, a model that ends in a sigmoid and a loss with `from_logits=True`;
   softplus and log-sum-exp by hand, 4 times in tests; the logarithm of a clamped softmax, 4 times in tests.
-- *optax 0.2.8* (129 files): nothing.
+- *statsmodels 0.15* (913 files, 8 findings): the logarithm of a sigmoid in `Logit`, log-sum-exp and softplus by hand in
+  two other models; in tests, the logarithms of a sigmoid and of its complement, and softmax by hand 2 times.
+- *SciPy 1.17* (989 files, 6 findings): log-sum-exp by hand, 3 times in tests; softplus by hand, 3 times in
+  distributions.
+- *optax 0.2.8, JAX 0.10, SymPy, NetworkX, Dask, ONNX Runtime* (3,528 files): nothing.
 
-All of these are true. Before that, 8 findings in PyTorch were false: formulas that `torch.where` or a mask guards, and
-exponents from which a maximum was taken off under the name `max_`. The rules no longer report these.
+All of these are true. Before that, 11 findings in PyTorch, Numba and SciPy were false: formulas that `where`, a mask or
+a condition guards, and exponents from which a maximum was taken off under the name `max_`. The rules no longer report
+these.
 """
 
 

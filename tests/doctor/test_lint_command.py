@@ -171,6 +171,17 @@ def test_deep_nesting_does_not_end_the_run() -> None:
     assert "b.py:3:12: XE101" in run("lint", ".").stdout
 
 
+def test_a_mistake_of_ours_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise KeyError("unforeseen")
+
+    monkeypatch.setattr(runs.Analysis, "run", fail)
+    Path("a.py").write_text(WRONG)
+    result = run("lint", "a.py")
+    assert result.exit_code == 0
+    assert "a.py: was not followed to its end; please report this (KeyError: 'unforeseen')" in result.stderr
+
+
 def test_links_that_go_in_a_circle_end() -> None:
     Path("sub").mkdir()
     Path("sub/a.py").write_text(WRONG)
@@ -242,12 +253,12 @@ def test_fix_of_a_call_over_several_lines() -> None:
 
 
 def test_diff_changes_nothing() -> None:
-    Path("a.py").write_text(ADVICE)
+    Path("a.py").write_text(ADVICE.replace("    return", "\treturn"))
     result = run("lint", "a.py", "--diff")
     assert result.exit_code == 1
-    assert "-    return F.cross_entropy(F.log_softmax(z, dim=1), y)" in result.stdout
-    assert "+    return F.cross_entropy(z, y)" in result.stdout
-    assert Path("a.py").read_text() == ADVICE
+    assert "-\treturn F.cross_entropy(F.log_softmax(z, dim=1), y)" in result.stdout
+    assert "+\treturn F.cross_entropy(z, y)" in result.stdout
+    assert "\treturn F.cross_entropy(F.log_softmax" in Path("a.py").read_text()
     Path("a.py").write_text(RIGHT)
     assert run("lint", "a.py", "--diff").exit_code == 0
 

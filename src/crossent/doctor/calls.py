@@ -264,11 +264,12 @@ class Caller(Evaluator):
             return Value("focal", node, self.place(node), payload=value.payload.payload)
         if value.kind == "shifted":
             return Value("exp_shifted", node, self.place(node), operand)
-        if value.kind in ("unknown", "linear", "negative", "difference") and operand is not None:
+        if value.kind in ("unknown", "linear", "negative", "difference", "gap") and operand is not None:
             is_plain = value.kind in ("unknown", "linear") and not is_difference(operand)
             if is_unbounded(operand):
                 marks = frozenset({"negative"} if value.kind == "negative" else ())
-                kind = "exp" if is_plain else "exp_difference"
+                inner = value.payload.kind if isinstance(value.payload, Value) else value.kind
+                kind = "exp" if is_plain else "exp_gap" if inner == "gap" else "exp_difference"
                 return Value(kind, node, self.place(node), operand, marks=marks)
         return UNKNOWN
 

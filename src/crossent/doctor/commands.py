@@ -64,7 +64,7 @@ def lint(
         if fix or unsafe_fixes or diff:
             num_fixed, patch = _mend(files, codes, unsafe=unsafe_fixes, only_show=diff)
             if diff:
-                sys.stdout.write("".join(f"{plain(line)}\n" for line in patch.splitlines()))
+                sys.stdout.write("".join(f"{_plain_line(line)}\n" for line in patch.splitlines()))
                 _say(f"{num_fixed} finding{'s' * (num_fixed != 1)} would be mended")
                 raise typer.Exit(1 if num_fixed else 0)
             if num_fixed:
@@ -131,6 +131,11 @@ def rule(
         _say(f"no rule is called {code!r}; `crossent rule` lists them")
         raise typer.Exit(2)
     sys.stdout.write(page(found))
+
+
+def _plain_line(line: str) -> str:
+    """Return a line without what steers a terminal; tabs stay, for a patch needs them."""
+    return "\t".join(plain(part) for part in line.split("\t"))
 
 
 def _say(text: str) -> None:

@@ -238,7 +238,11 @@ class Evaluator(ABC):
             for (value, _), (other, at) in _both(node, left, right):
                 if value.kind in ("softmax", "sigmoid", "entry") and is_small(at, other):
                     return value.marked("eps")
-                if value.kind in ("exp", "exp_difference") and other.kind == "constant" and other.payload == 1:
+                if (
+                    value.kind in ("exp", "exp_difference", "exp_gap")
+                    and other.kind == "constant"
+                    and other.payload == 1
+                ):
                     return replace(value, kind="one_plus_exp")
                 if value.kind == "sum_exp" and is_small(at, other):
                     return value
@@ -260,7 +264,7 @@ class Evaluator(ABC):
                 return divided
         if "bounded" in (left.kind, right.kind):
             return Value("bounded")
-        if {left.kind, right.kind} & {"difference", "negative", "shifted", "absolute"}:
+        if {left.kind, right.kind} & {"difference", "gap", "negative", "shifted", "absolute"}:
             return Value("difference")
         return UNKNOWN
 
@@ -285,7 +289,7 @@ class Evaluator(ABC):
                 return UNKNOWN
         if right.kind == "max" or _MAXIMA.search(_last_name(node.right)):
             return Value("shifted")
-        return Value("difference")
+        return Value("gap")
 
     def argument(self, node: ast.expr, scope: Scope) -> Argument:
         """Return an argument with what is known of it."""

@@ -162,7 +162,10 @@ def _lint_content(path: str, content: bytes, codes: tuple[str, ...], world: Worl
         if world is None:
             result.exports = exports_of(analysis)
     except RecursionError:
-        result.problems = [*result.problems, f"{path}: is nested too deeply"]
+        result.problems = [*result.problems, f"{path}: is nested too deeply to be followed to its end"]
+    except Exception as error:  # a mistake of ours: the run goes on, and says so
+        words = f"{type(error).__name__}: {error}"
+        result.problems = [*result.problems, f"{path}: was not followed to its end; please report this ({words})"]
     finally:
         sys.setrecursionlimit(limit)
     found = sorted(context.findings.items(), key=lambda item: (item[0][1:], item[0][0]))
