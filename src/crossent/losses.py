@@ -28,8 +28,7 @@ Row = tuple[float, float, float]
 
 
 Statistics = Any
-"""What a loss may look at, one number a row, as arrays or jets: ``nll``, ``miss``, ``lse``, ``entropy``, ``brier``,
-``mass`` and ``lost_likelihood(q)``, which is ``1 - p_y^q``; beside a teacher also ``divergence``."""
+"""Numbers of each row, as arrays or jets: nll, miss, lse, entropy, brier, mass, divergence, lost_likelihood(q)."""
 
 
 class Loss:
@@ -123,9 +122,8 @@ class Loss:
 
 def is_member(value: Any) -> bool:
     """Return whether the value is a loss of the family, or a sum of such losses."""
-    return isinstance(value, Loss) and (
-        type(value) in FAMILY or (type(value) is Combination and all(type(part) in FAMILY for _, part in value.parts))
-    )
+    is_sum = type(value) is Combination
+    return all(type(part) in FAMILY for _, part in value.parts) if is_sum else type(value) in FAMILY
 
 
 def from_table(rows: Iterable[Row]) -> Loss:
@@ -161,12 +159,12 @@ _members: list[type[Elementary]] = []
 
 
 class Elementary(Loss):
-    """A loss that is no sum: one class with one line, one parameter at most, and these traits.
+    """A loss that is no sum: one class with one line, at most one parameter, and these traits.
 
     Parameters
     ----------
     reads : tuple of str
-        Which statistics `of` reads, "mass" left out, and "likelihood" for `Statistics.lost_likelihood`.
+        Which statistics `of` reads, mass left out; "likelihood" stands for ``lost_likelihood(q) = 1 - p_y^q``.
     takes : {"any", "unit mass", "labels", "teacher"}
         The targets: labels and distributions of any mass; those whose mass is 1; labels that are not smoothed; or the
         teacher of a distillation.
@@ -197,6 +195,9 @@ class Elementary(Loss):
             raise TypeError(refuse("a loss must define `of`, its line", cls.__name__))
         cls.statistics, cls.takes, cls.convex = frozenset(reads), takes, convex
         cls.is_factor, cls.bounds = is_factor, bounds or {}
+        # What every call asks for is an attribute here, in the place of the property.
+        for name, target in (("unit_mass", "unit mass"), ("hard_target", "labels"), ("teacher", "teacher")):
+            setattr(cls, f"needs_{name}", takes == target)
         _members.append(cls)
 
     def __post_init__(self) -> None:
@@ -445,6 +446,5 @@ class Distillation(Elementary, reads=("divergence",), takes="teacher", convex=AL
 
 
 DEFAULT_LOSS = CrossEntropy()
-
 FAMILY: tuple[type[Elementary], ...] = tuple(_members)
 """Every elementary loss; new ones come last, as their places are in stored tables."""

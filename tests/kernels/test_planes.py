@@ -56,7 +56,7 @@ def test_planes_give_what_rows_give(name: str, weighted: bool, shape: tuple[int,
         options["weight"][-1] = 0.0
     rows = np.ascontiguousarray(np.moveaxis(logits, 1, -1))
     found, expected = ce.value_and_grad(logits, target, axis=1, **options), ce.value_and_grad(rows, target, **options)
-    assert make_problem(logits, target, Options(axis=1, **options)).planes is not None
+    assert make_problem(logits, target, Options(axis=1, **options)).logits.ndim == 3
     assert found.grad.shape == logits.shape
     assert found.grad.dtype == logits.dtype
     eps = 2.0**-8 if dtype is ml_dtypes.bfloat16 else float(np.finfo(dtype).eps)
@@ -77,7 +77,7 @@ def test_any_axis_but_the_last_is_one_of_planes() -> None:
         np.testing.assert_allclose(found.grad, np.moveaxis(expected.grad, -1, axis), rtol=1e-14)
         positions = np.prod(logits.shape[axis + 1 :])
         problem = make_problem(logits, target, Options(axis=axis))
-        assert (problem.planes is not None) == (positions >= LEAST_POSITIONS)
+        assert (problem.logits.ndim == 3) == (positions >= LEAST_POSITIONS)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_any_axis_but_the_last_is_one_of_planes() -> None:
 def test_other_losses_are_computed_from_rows(options: dict[str, Any]) -> None:
     logits = np.random.default_rng(0).normal(size=(2, 3, 20))
     target = np.random.default_rng(1).integers(0, 3, (2, 20))
-    assert make_problem(logits, target, Options(axis=1, **options)).planes is None
+    assert make_problem(logits, target, Options(axis=1, **options)).logits.ndim == 2
     found = ce.value_and_grad(logits, target, axis=1, **options)
     expected = ce.value_and_grad(np.moveaxis(logits, 1, -1), target, **options)
     np.testing.assert_array_equal(found.grad, np.moveaxis(expected.grad, -1, 1))

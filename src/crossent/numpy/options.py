@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -124,4 +125,11 @@ def collect(function_name: str, options: dict[str, Any], *, without: tuple[str, 
             raise TypeError(
                 refuse(f"{function_name}() takes no keyword {name!r}", describe(options[name]), f"it takes {known}")
             )
+    if not options and given.keys() <= {"link"}:
+        return _defaults(**given)
     return Options(**options, **given).checked()
+
+
+@lru_cache
+def _defaults(link: str = "softmax") -> Options:
+    return Options(link).checked()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,10 +44,10 @@ class Problem:
 
     Parameters
     ----------
-    array : (..., K) array
-        The logits, their class axis last.
-    planes : (M, K, P) array, or None
-        The same where they lie, if they are computed there and need not be transposed.
+    logits : (N, K) array, or planes (M, K, P) of N = M · P rows that are computed where they lie
+        Contiguous.
+    shape : tuple of int
+        Of the rows before they were flattened, the class axis last.
     axis : int
         Where the class axis was.
     is_single_label : bool
@@ -56,17 +55,11 @@ class Problem:
     evaluator : Evaluator
     """
 
-    array: np.ndarray
-    planes: np.ndarray | None
+    logits: np.ndarray
+    shape: tuple[int, ...]
     axis: int
     is_single_label: bool
     evaluator: Evaluator
-
-    @cached_property
-    def logits(self) -> np.ndarray:
-        """Logits (N, K), contiguous."""
-        array = self.array.reshape(-1, self.array.shape[-1]) if self.array.ndim != 2 else self.array
-        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
     def with_scale(self, factor: float) -> Problem:
         """Return the problem with a factor on the gradient of what "mean" or "sum" returns."""
@@ -79,11 +72,13 @@ class Problem:
         return replace(self, evaluator=self.evaluator.with_factor(factor))
 
     def _restore(self, array: np.ndarray) -> np.ndarray:
-        """Return (N, K) values in the shape of the logits as they came."""
-        array = array.reshape(self.array.shape)
+        """Return rows (N, K) or planes of values in the shape of the logits as they came."""
+        if array.ndim == 3:
+            return array.reshape((*self.shape[: self.axis], self.shape[-1], *self.shape[self.axis : -1]))
+        array = array.reshape(self.shape)
         if self.is_single_label:
             return array[..., 0]
-        return array if self.axis == self.array.ndim - 1 else np.moveaxis(array, -1, self.axis)
+        return array if self.axis == len(self.shape) - 1 else np.moveaxis(array, -1, self.axis)
 
     def _value(self, losses: np.ndarray, entries: np.ndarray | None) -> Any:
         if entries is not None:
@@ -93,27 +88,20 @@ class Problem:
     @quietly
     def solve(self, *, with_grad: bool) -> tuple[Any, np.ndarray | None]:
         """Return the reduced value and, in the logits' shape and dtype, its gradient."""
-        rows = slice(0, self.evaluator.num_rows)
-        if self.planes is not None:
-            grad = buffers.empty(self.planes.shape, self.planes.dtype) if with_grad else None
-            losses = self.evaluator.evaluate(self.planes, rows, grad, None)
-            return self._value(losses, None), None if grad is None else grad.reshape(self._shape_as_given)
         logits = self.logits
         entries = np.empty(logits.shape) if self.evaluator.wants_entries else None
         grad = buffers.empty(logits.shape, logits.dtype) if with_grad else None
-        losses = self.evaluator.evaluate(logits, rows, grad, entries)
+        losses = self.evaluator.evaluate(logits, slice(0, self.evaluator.num_rows), grad, entries)
         value = self._value(losses, entries)
         return value, None if grad is None else self._restore(grad)
-
-    @property
-    def _shape_as_given(self) -> tuple[int, ...]:
-        shape = self.array.shape
-        return (*shape[: self.axis], shape[-1], *shape[self.axis : -1])
 
     @quietly
     def second_order(self, vector: Any = None) -> tuple[Any, np.ndarray, np.ndarray]:
         """Return value, gradient and the Hessian's diagonal or, with a vector, the Hessian times the vector."""
-        logits, evaluator, logit_map = self.logits, self.evaluator, self.evaluator.map
+        evaluator, logit_map = self.evaluator, self.evaluator.map
+        logits = self.logits
+        if logits.ndim == 3:
+            logits = np.ascontiguousarray(np.moveaxis(logits, 1, -1)).reshape(-1, logits.shape[1])
         if vector is not None:
             vector = self._canonical_vector(vector)
         losses = np.empty(len(logits))
@@ -140,11 +128,11 @@ class Problem:
         vector = real_array(vector, "vector").astype(np.float64)
         if self.is_single_label:
             vector = vector[..., None]
-        elif self.axis != self.array.ndim - 1 and vector.ndim == self.array.ndim:
+        elif self.axis != len(self.shape) - 1 and vector.ndim == len(self.shape):
             vector = np.moveaxis(vector, self.axis, -1)
-        if vector.shape != self.array.shape:
+        if vector.shape != self.shape:
             raise ValueError(refuse("vector must have the logits' shape", describe(vector)))
-        return vector.reshape(self.logits.shape)
+        return vector.reshape(-1, self.shape[-1])
 
 
 @quietly
@@ -169,7 +157,7 @@ def make_problem(logits: Any, target: Any, options: Options) -> Problem:
     weight = options.weight
     if is_binary and weight is not None:  # broadcast against the logits as they came, before an axis moves
         weight = weights(weight, "weight", array.shape, "a shape that broadcasts to the logits'")
-    planes: np.ndarray | None = None
+    rows_or_planes = None
     if is_single_label:
         array, target = array[..., None], as_ndarray(target, "target")[..., None]
         weight = None if weight is None else weight[..., None]
@@ -181,7 +169,7 @@ def make_problem(logits: Any, target: Any, options: Options) -> Problem:
             weight = np.moveaxis(weight, axis, -1)
         if array.flags.c_contiguous:
             before, (classes, *after) = array.shape[:axis], array.shape[axis:]
-            planes = array.reshape(math.prod(before), classes, math.prod(after))
+            rows_or_planes = array.reshape(math.prod(before), classes, math.prod(after))
         array = np.moveaxis(array, axis, -1)
     num_classes = array.shape[-1]
     if num_classes == 0:
@@ -189,12 +177,9 @@ def make_problem(logits: Any, target: Any, options: Options) -> Problem:
     if weight is not options.weight:
         options = replace(options, weight=weight)
     evaluator = make_evaluator(target, options, array.shape[:-1], num_classes, dtype, sum_only=is_single_label)
-    if planes is not None and not _stay(planes, evaluator):
-        planes = None
-    problem = Problem(array, planes, axis, is_single_label, evaluator)
-    if planes is None:
-        _ = problem.logits  # what is wrong with their memory should be known at the door
-    return problem
+    if rows_or_planes is None or not _stay(rows_or_planes, evaluator):
+        rows_or_planes = np.ascontiguousarray(array.reshape(-1, num_classes) if array.ndim != 2 else array)
+    return Problem(rows_or_planes, array.shape, axis, is_single_label, evaluator)
 
 
 def _stay(planes: np.ndarray, evaluator: Evaluator) -> bool:
