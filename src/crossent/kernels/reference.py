@@ -143,6 +143,9 @@ def statistics(logits: np.ndarray, target: Target) -> dict[str, np.ndarray]:
             rows = rows_of(logits[block], target.rows(block))
             for name, values in collected.items():
                 values[block] = getattr(rows, name)
+    if target.labels is not None:
+        for name in ("nll", "nll_plain", "mass", "miss", "hit", "brier"):
+            collected[name][target.labels < 0] = 0.0
     return collected
 
 
