@@ -246,6 +246,11 @@ class Caller(Evaluator):
         if op == "stack":
             joined = join_all(value.payload) if value.kind == "tuple" and value.payload else UNKNOWN
             return UNKNOWN if "complement" in joined.marks or joined.kind not in _ARRAYS else joined
+        if op == "pow" and len(arguments.positional) == 2:
+            base, exponent = arguments.positional
+            written = ast.copy_location(ast.BinOp(base.node, ast.Pow(), exponent.node), node)
+            self.tell_binary(written, base.value, exponent.value)
+            return self.arithmetic(written, base.value, exponent.value)
         if op in ("max", "bounded", "abs"):
             return Value("absolute" if op == "abs" else op)
         return UNKNOWN
@@ -361,8 +366,8 @@ class Caller(Evaluator):
     def _method(self, node: ast.Call, method: Method, arguments: Arguments, scope: Scope) -> Value:
         of, name = method.of, method.name
         receiver = node.func.value if isinstance(node.func, ast.Attribute) else node
-        if name in ("add", "append") and len(arguments.positional) == 1 and isinstance(receiver, ast.Name):
-            return self._appended(receiver.id, of, arguments.positional[0].value, scope)
+        if name in ("add", "append") and len(arguments.positional) == 1:
+            return self._appended(receiver, of, arguments.positional[0].value, scope)
         if name == "compile" and isinstance(receiver, ast.Name):
             return self._compiled(node, receiver, of, arguments, scope)
         if name == "fit" and of.kind == "network" and isinstance(of.payload, Network) and of.payload.compiled:
@@ -406,11 +411,18 @@ class Caller(Evaluator):
             return replace(of, marks=of.marks - {"float"}) if of.kind != "unknown" else Value("labels", node)
         return of.marked("float") if of.kind == "one_hot" and "dtype" in text else of
 
-    def _appended(self, name: str, of: Value, item: Value, scope: Scope) -> Value:
+    def _appended(self, receiver: ast.expr, of: Value, item: Value, scope: Scope) -> Value:
+        """Follow ``layers.append(layer)`` and ``model.add(layer)``, of a name or of an attribute of one."""
         if of.kind == "tuple":
-            scope.bind(name, replace(of, payload=(*of.payload, item)))
+            longer = replace(of, payload=(*of.payload, item))
         elif of.kind == "layer" and of.payload.parts is not None:
-            scope.bind(name, replace(of, payload=replace(of.payload, parts=(*of.payload.parts, item))))
+            longer = replace(of, payload=replace(of.payload, parts=(*of.payload.parts, item)))
+        else:
+            return UNKNOWN
+        if isinstance(receiver, ast.Name):
+            scope.bind(receiver.id, longer)
+        elif isinstance(receiver, ast.Attribute) and isinstance(receiver.value, ast.Name):
+            scope.names[f"{receiver.value.id}.{receiver.attr}"] = longer
         return UNKNOWN
 
     def _compiled(self, node: ast.Call, receiver: ast.Name, of: Value, arguments: Arguments, scope: Scope) -> Value:

@@ -19,7 +19,7 @@ from .values import UNKNOWN, Place, Value, constant, join, join_all
 
 __all__ = ["Evaluator", "is_small"]
 
-_BUILT_IN = frozenset({"sum", "max", "abs", "super", "float", "list", "tuple", "dict", "getattr"})
+_BUILT_IN = frozenset({"sum", "max", "abs", "pow", "super", "float", "list", "tuple", "dict", "getattr"})
 _NEVER_NONE = frozenset({"instance", "layer", "criterion", "function", "class", "network"})
 _SAME_ATTRIBUTES = frozenset({"T", "mT", "data", "values"})
 _POSITIVES = re.compile(r"(^|_)(n_?|num_?)?pos(itives?)?($|_)", re.IGNORECASE)

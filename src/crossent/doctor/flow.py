@@ -33,6 +33,7 @@ __all__ = ["Analysis", "Listener"]
 _DEEPEST = 6
 _MOST_RUNS = 4000
 _FORWARD = ("forward", "call", "__call__")
+_MODELS = ("keras.Model", "keras.models.Model")
 _EARLY = ("__init__", "setup", "build", "__post_init__")
 _KNOWN = FUNCTIONS.keys() | LOSSES.keys() | LAYERS.keys()
 
@@ -220,6 +221,9 @@ class Analysis(Statements):
 
     def instantiate(self, value: Value, arguments: Arguments) -> Value:
         made: Class = value.payload
+        functional = self._functional(made, arguments)
+        if functional is not None:
+            return functional
         given = [("", argument.value) for argument in arguments.positional]
         given += [(name, argument.value) for name, argument in arguments.keywords.items()]
         key = (arguments.is_complete, tuple((name, _key(value)) for name, value in given))
@@ -231,6 +235,14 @@ class Analysis(Statements):
                     chosen = arguments if early == "__init__" else Arguments((), {}, early == "setup")
                     instance.attributes |= self._construct(constructor, chosen, Value("instance", payload=instance))
         return Value("instance", payload=made.instances[key])
+
+    def _functional(self, made: Class, arguments: Arguments) -> Value | None:
+        """Return a Keras model that a subclass makes of its inputs and outputs; None if this is none."""
+        outputs = arguments.get("outputs", 1)
+        is_model = any(base.kind == "name" and base.payload in _MODELS for base in made.bases)
+        if outputs is None or not is_model or any(name in made.methods for name in ("__init__", *_FORWARD)):
+            return None
+        return Value("network", payload=Network(outputs.value))
 
     def _construct(self, function: Function, arguments: Arguments, itself: Value) -> dict[str, Value]:
         """Follow a constructor and return the attributes that it sets."""

@@ -10,6 +10,7 @@ _PREFIXES = (
     ("tensorflow.python.keras.", "keras."),
     ("tensorflow.keras.", "keras."),
     ("tf_keras.", "keras."),
+    ("tensorflow.losses.", "keras.losses."),
     ("tensorflow.compat.v1.", "tensorflow."),
     ("tensorflow.compat.v2.", "tensorflow."),
     ("jax.numpy.", "numpy."),
@@ -110,6 +111,7 @@ FUNCTIONS = _spread(
         "one_hot": "torch.nn.functional.one_hot",
         "float_one_hot": "jax.nn.one_hot tensorflow.one_hot keras.utils.to_categorical keras.ops.one_hot "
         "keras.utils.np_utils.to_categorical np_utils.to_categorical flax.linen.one_hot",
+        "pow": "torch.pow numpy.power tensorflow.pow tensorflow.math.pow keras.ops.power pow",
         "tensor": "torch.tensor torch.FloatTensor torch.Tensor torch.from_numpy",
         "where": "numpy.where torch.where tensorflow.where",
         "full": "numpy.full torch.full numpy.full_like torch.full_like",
@@ -149,6 +151,7 @@ METHODS = {
     "tanh": "bounded",
     "abs": "abs",
     "square": "abs",
+    "pow": "pow",
     "detach": "stopped",
     **dict.fromkeys(
         [

@@ -19,7 +19,7 @@ class WeightAsList(Rule):
     code = "XE305"
     name = "weight-is-no-tensor"
     severity = "error"
-    summary = "The class weights of a PyTorch loss are a list or a NumPy array."
+    summary = "The class weights of a PyTorch loss are a list, a NumPy array or a text."
     harm = "The call raises a TypeError at the first batch: 1 mistake that nobody sees before the training starts."
     mend = "Pass torch.tensor(weights, dtype=torch.float32), on the device of the logits."
     ignore_when = "Never, as far as we know."
@@ -60,6 +60,8 @@ except TypeError as error:
 
 
 def _is_list(value: Value) -> bool:
+    if value.kind == "constant":
+        return isinstance(value.payload, str)  # such as a reduction, which stands further back
     return value.kind in ("tuple", "class_weights") and "tensor" not in value.marks
 
 
