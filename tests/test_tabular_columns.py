@@ -14,6 +14,7 @@ from crossent.tabular.columns import (
     as_numbers,
     as_text,
     check_finite,
+    count_words,
     first_kind,
     possible_kinds,
     read_column,
@@ -68,6 +69,11 @@ def test_the_kind_of_a_column_of_text(cells: list[str | None], kind: Kind) -> No
     assert first_kind(kinds) == kind
     # What a column allows is what each of its cells allows.
     assert set.intersection(*(possible_kinds(series[k : k + 1].to_frame())[0] for k in range(len(series)))) == kinds
+
+
+@pytest.mark.parametrize("name", ["rows", "word", ""])
+def test_words_of_a_column_of_any_name_are_counted(name: str) -> None:
+    assert count_words(pl.Series(name, ["a", None, "a"])) == {"a": 2, None: 1}
 
 
 DAY, TIME = date(2024, 1, 31), datetime(2024, 1, 31, 9, 30)

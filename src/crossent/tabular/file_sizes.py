@@ -279,7 +279,7 @@ def _message_bytes(data: Bytes, start: int, body: int) -> int:
     for offset, length in buffers:
         if offset < 0 or length < 0 or body + offset + length > len(data):
             raise ValueError("a buffer that does not lie in the file")
-        if length and batch.has(3):  # compressed: the length before it, or -1 where it did not pay
+        if length and batch.place(3):  # compressed: the length before it, or -1 where it did not pay
             unpacked = _number(data, "<q", body + offset)
             if unpacked < -1:
                 raise ValueError("a buffer of negative length")
@@ -309,27 +309,25 @@ class _FlatTable:
         self._fields = at - _number(data, "<i", at)
         self._end = self._fields + _number(data, "<H", self._fields)
 
-    def _place(self, field: int) -> int:
+    def place(self, field: int) -> int:
+        """Return where a field is; 0 if it is not there."""
         entry = self._fields + 4 + 2 * field
         offset = _number(self._data, "<H", entry) if entry < self._end else 0
         return self._start + offset if offset else 0
 
-    def has(self, field: int) -> bool:
-        return bool(self._place(field))
-
     def number(self, field: int, format: str) -> int:
-        place = self._place(field)
+        place = self.place(field)
         return _number(self._data, format, place) if place else 0
 
     def table(self, field: int) -> _FlatTable:
-        place = self._place(field)
+        place = self.place(field)
         if not place:
             raise ValueError("a part that is missing")
         return _at(self._data, place)
 
     def vector(self, field: int) -> tuple[int, int]:
         """Return where a list begins, and how many entries it has."""
-        place = self._place(field)
+        place = self.place(field)
         if not place:
             return 0, 0
         start = place + _number(self._data, "<I", place)
