@@ -135,6 +135,14 @@ def test_the_command_writes_the_same_files_and_says_how_it_read() -> None:
     assert run("predict", "out/model.safetensors", "t.parquet").exit_code == 0
 
 
+def test_a_table_of_numbers_alone_is_read_in_windows() -> None:
+    """After the first window the kind of every column is known."""
+    table().select("width", "depth", "kind").write_parquet("t.parquet")
+    result = fit_parquet("t.parquet", "kind", window_bytes=1 << 13)
+    assert [column.name for column in result.model.preprocessing.numbers] == ["width", "depth"]
+    assert "read window by window (4 of them)" in result.notes[0]
+
+
 def test_a_report_of_many_test_rows_judges_some(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "MOST_JUDGED", 100)
     table().write_parquet("t.parquet")

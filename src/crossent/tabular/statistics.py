@@ -52,10 +52,10 @@ class TableStatistics:
         self._training_rows += int(np.count_nonzero(training))
         self._sampled_rows += int(np.count_nonzero(sampled))
         undecided = [column for column in self._columns if len(column.kinds) > 1]
-        allowed = possible_kinds(frame[[column.name for column in undecided]])
+        allowed = possible_kinds(frame.select([column.name for column in undecided]))
         for column, kinds in zip(undecided, allowed, strict=True):
             column.kinds &= kinds
-        in_order = frame[[column.name for column in self._columns]]
+        in_order = frame.select([column.name for column in self._columns])
         for column, series in zip(self._columns, in_order.iter_columns(), strict=True):
             refuse_type(series)
             numbers = column.read_numbers(series, first_row)
