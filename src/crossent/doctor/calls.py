@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from .expressions import Evaluator
 from .names import ACTIVATIONS, FUNCTIONS, LAYERS, LOSSES, METHODS, Loss, canonical
 from .options import (
+    activation_named,
     compiled_loss,
     has_outputs,
     is_difference,
@@ -251,6 +252,8 @@ class Caller(Evaluator):
             written = ast.copy_location(ast.BinOp(base.node, ast.Pow(), exponent.node), node)
             self.tell_binary(written, base.value, exponent.value)
             return self.arithmetic(written, base.value, exponent.value)
+        if op == "product":
+            return Value("bounded") if any(one.value.kind == "bounded" for one in arguments.positional) else UNKNOWN
         if op in ("max", "bounded", "abs"):
             return Value("absolute" if op == "abs" else op)
         return UNKNOWN
@@ -288,7 +291,7 @@ class Caller(Evaluator):
     def _layer(self, node: ast.Call, output: str, arguments: Arguments) -> Value:
         if output == "dense" or output == "activation":
             activation = arguments.get("activation", 1 if output == "dense" else 0)
-            output = self._activation_name(activation) if arguments.is_complete else "unknown"
+            output = activation_named(activation) if arguments.is_complete else "unknown"
             layer = Layer(output, node, arguments=arguments)
             self.layer_output(node, layer, UNKNOWN, None)  # the rules see it even if it is never called
             return Value("layer", node, self.place(node), payload=layer)
@@ -307,15 +310,6 @@ class Caller(Evaluator):
         if not arguments.is_complete:
             parts = None
         return Value("layer", node, self.place(node), payload=Layer("sequential", node, parts))
-
-    def _activation_name(self, argument: Argument | None) -> str:
-        if argument is None or (argument.value.kind == "constant" and argument.value.payload is None):
-            return "linear"
-        if argument.value.kind == "constant":
-            return ACTIVATIONS.get(str(argument.value.payload), "unknown")
-        if argument.value.kind == "name":
-            return FUNCTIONS.get(argument.value.payload, "unknown")
-        return "unknown"
 
     def layer_output(self, node: ast.expr, layer: Layer, value: Value, operand: ast.expr | None) -> Value:
         """Return what a layer puts out for an input."""

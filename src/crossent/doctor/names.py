@@ -111,6 +111,7 @@ FUNCTIONS = _spread(
         "one_hot": "torch.nn.functional.one_hot",
         "float_one_hot": "jax.nn.one_hot tensorflow.one_hot keras.utils.to_categorical keras.ops.one_hot "
         "keras.utils.np_utils.to_categorical np_utils.to_categorical flax.linen.one_hot",
+        "product": "torch.matmul torch.mm torch.bmm numpy.matmul numpy.dot tensorflow.matmul",
         "pow": "torch.pow numpy.power tensorflow.pow tensorflow.math.pow keras.ops.power pow",
         "tensor": "torch.tensor torch.FloatTensor torch.Tensor torch.from_numpy",
         "where": "numpy.where torch.where tensorflow.where",
@@ -152,6 +153,7 @@ METHODS = {
     "abs": "abs",
     "square": "abs",
     "pow": "pow",
+    **dict.fromkeys(("matmul", "mm", "bmm", "dot"), "product"),
     "detach": "stopped",
     **dict.fromkeys(
         [
@@ -196,6 +198,7 @@ LAYERS = _spread(
         "log_softmax": "torch.nn.LogSoftmax",
         "sigmoid": "torch.nn.Sigmoid",
         "log_sigmoid": "torch.nn.LogSigmoid",
+        "bounded": "torch.nn.CosineSimilarity torch.nn.Tanh torch.nn.Hardtanh",
         "linear": "torch.nn.Linear torch.nn.LazyLinear flax.linen.Dense flax.nnx.Linear equinox.nn.Linear "
         "haiku.Linear " + " ".join(_CONVS),
         "dense": "keras.layers.Dense",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 
-from .names import KERAS_LOSSES, LOSSES, Loss
+from .names import ACTIVATIONS, FUNCTIONS, KERAS_LOSSES, LOSSES, Loss
 from .records import Argument, Layer
 from .values import Value
 
 __all__ = [
+    "activation_named",
     "compiled_loss",
     "has_outputs",
     "is_difference",
@@ -23,6 +24,17 @@ __all__ = [
 _BOUNDED = frozenset(
     {"abs", "arange", "clamp", "clip", "linspace", "log", "log_softmax", "logsigmoid", "min", "minimum", "tanh"}
 )
+
+
+def activation_named(argument: Argument | None) -> str:
+    """Return what the `activation` of a Keras layer computes, ``linear`` if it was left out."""
+    if argument is None or (argument.value.kind == "constant" and argument.value.payload is None):
+        return "linear"
+    if argument.value.kind == "constant":
+        return ACTIVATIONS.get(str(argument.value.payload), "unknown")
+    if argument.value.kind == "name":
+        return FUNCTIONS.get(argument.value.payload, "unknown")
+    return "unknown"
 
 
 def compiled_loss(value: Value) -> tuple[Loss | None, Mapping[str, Argument]]:
