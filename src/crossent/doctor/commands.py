@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def lint(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Python files, notebooks, folders of them.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Python files, notebooks, folders of them.")],
     select: Annotated[list[str] | None, typer.Option(help="Codes, or beginnings of codes, of the only rules.")] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="Codes, or beginnings of codes, to leave out.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Name or pattern of files to leave out.")] = None,
