@@ -1,4 +1,4 @@
-"""Whole Hessians of few parameters: how they are summed."""
+"""Whole Hessians of few parameters: how they are summed, and kept for several steps."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from crossent.regression.hessian import Hessian
 from crossent.regression.objective import LinearObjective
 from crossent.regression.penalty import Ridge
 from crossent.regression.targets import EncodedTarget
+from crossent.sklearn import SoftmaxRegression
 
 
 def _objective(link: str, intercept: bool, rows: int = 60, dtype: str = "float64") -> LinearObjective:
@@ -54,3 +55,18 @@ def test_partial_sums_make_one_hessian(monkeypatch: pytest.MonkeyPatch) -> None:
     pieces = _objective("softmax", True, rows=101)
     expected = whole.whole_hessian(theta).blocks
     np.testing.assert_allclose(pieces.whole_hessian(theta).blocks, expected, rtol=1e-12, atol=1e-16)
+
+
+def test_a_costly_hessian_serves_several_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, y = blobs(6000, 30, 5, seed=3)
+    formed = []
+    whole = LinearObjective.whole_hessian
+    monkeypatch.setattr(LinearObjective, "whole_hessian", lambda self, at: formed.append(at) or whole(self, at))
+    kept = SoftmaxRegression(10.0, tol=1e-8).fit(X, y)
+    times = len(formed)
+    tune(monkeypatch, kept_work=1 << 62)
+    fresh = SoftmaxRegression(10.0, tol=1e-8).fit(X, y)
+    assert times < len(formed) - times == fresh.n_iter_
+    assert kept.n_iter_ > times
+    assert kept.duality_gap_ <= 1e-8
+    assert kept.objective_ == pytest.approx(fresh.objective_, rel=2e-8)

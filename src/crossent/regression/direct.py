@@ -8,6 +8,7 @@ is solved for all classes but one. A single logit has one block, ``Σ_i a_i σ(z
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +47,12 @@ class DirectHessian:
             x = np.ones((len(columns), d), columns.dtype)
             x[:, : model.num_features] = columns
             step = max(1, PIECE_ELEMENTS // (k * d))
+            buffer = np.empty((min(step, len(x)), k, d), columns.dtype)
             for start in range(0, len(x), step):
-                piece = slice(start, start + step)
-                scaled = (roots[piece, :, None] * x[piece, None, :]).reshape(-1, k * d)
+                piece = slice(start, min(start + step, len(x)))
+                scaled = buffer[: piece.stop - start]
+                np.multiply(roots[piece, :, None], x[piece, None, :], out=scaled)
+                scaled = scaled.reshape(-1, k * d)
                 total += scaled.T @ scaled  # BLAS computes one half of a matrix times its own transpose
             return 0.0
 
@@ -63,15 +67,32 @@ class DirectHessian:
         np.einsum("kdkd->kd", blocks)[:, : model.num_features] += model.penalty.curvature
         return cls(blocks, model.penalty.curvature)
 
-    def solve(self, gradient: Array) -> Array | None:
-        """Return the inverse Hessian times a gradient (K, D + 1), or None if rounding leaves no inverse."""
-        size, is_softmax = self.blocks.shape[1], len(gradient) > 1
-        matrix, right = self.blocks, gradient[:, :size]
-        if is_softmax:
+    @cached_property
+    def _system(self) -> Array:
+        """The matrix of the linear system: the softmax link's for all classes but one."""
+        matrix = self.blocks
+        if len(matrix) > 1:
             matrix = matrix[:-1] - matrix[-1:]
-            matrix, right = matrix[:, :, :-1] - matrix[:, :, -1:], right[:-1] - right[-1]
+            matrix = matrix[:, :, :-1] - matrix[:, :, -1:]
+        size = matrix.shape[0] * matrix.shape[1]
+        return matrix.reshape(size, size)
+
+    @cached_property
+    def _inverse(self) -> Array:
+        inverse: Array = np.linalg.inv(self._system).astype(np.float64, copy=False)
+        return inverse
+
+    def solve(self, gradient: Array, *, again: bool = False) -> Array | None:
+        """Return the inverse Hessian times a gradient (K, D + 1), or None if rounding leaves no inverse.
+
+        With `again` the inverse is formed, which pays for several gradients.
+        """
+        size, is_softmax = self.blocks.shape[1], len(gradient) > 1
+        right = gradient[:, :size]
+        if is_softmax:
+            right = right[:-1] - right[-1]
         try:
-            found = np.linalg.solve(matrix.reshape(right.size, right.size), right.ravel())
+            found = self._inverse @ right.ravel() if again else np.linalg.solve(self._system, right.ravel())
         except np.linalg.LinAlgError:
             return None
         if not np.isfinite(found).all():

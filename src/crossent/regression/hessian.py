@@ -74,6 +74,22 @@ class _Entries(NamedTuple):
         return between
 
 
+def _join(blocks: list[_Rows], size: int) -> list[_Rows]:
+    """Return the same rows in blocks of about `size`: those that were drawn from a block are few."""
+    joined: list[_Rows] = []
+    start = 0
+    while start < len(blocks):
+        stop, count = start, 0
+        while stop < len(blocks) and (stop == start or count + len(blocks[stop].columns) <= size):
+            count += len(blocks[stop].columns)
+            stop += 1
+        columns, values, top, mass = zip(*blocks[start:stop], strict=True)
+        rest = (None, None) if top[0] is None else (np.concatenate(top), np.concatenate(mass))
+        joined.append(_Rows(np.concatenate(columns), np.concatenate(values, axis=1), *rest))
+        start = stop
+    return joined
+
+
 class Hessian:
     """Hessian products at one point.
 
@@ -139,9 +155,12 @@ class Hessian:
         entries = [block for part in parts for block in part[1:] if isinstance(block, _Entries)]
         if with_outputs:
             self.outputs = np.sum([part[0] for part in parts], axis=0)
-        self.rows_kept = (
-            sum(len(block.columns) for block in rows) + sum(len(block.values) for block in entries) / num_outputs
-        )
+        kept = sum(len(block.columns) for block in rows)
+        if kept < num_rows:
+            work = kept * num_outputs * objective.num_features
+            size = -(-kept // max(1, min(plan.chunks, work // plan.parallel_work)))
+            rows = _join(rows, min(plan.cache_rows, size))
+        self.rows_kept = kept + sum(len(block.values) for block in entries) / num_outputs
         self._kept = [*rows, *entries]
 
     @property

@@ -92,8 +92,9 @@ class HessianProducts(Protocol):
 class WholeHessian(Protocol):
     """The second derivative at one point as a matrix."""
 
-    def solve(self, gradient: Array) -> Array | None:
-        """Return the inverse times a gradient (K, D + 1), or None if rounding leaves no inverse."""
+    def solve(self, gradient: Array, *, again: bool = False) -> Array | None:
+        """Return the inverse times a gradient (K, D + 1), or None if rounding leaves no inverse; `again` says that
+        more gradients follow."""
 
 
 class Objective(ABC):

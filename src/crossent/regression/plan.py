@@ -91,6 +91,8 @@ class Tuned:
         256, "satimage: parameters up to which a linear system takes half of products' time"
     )
     whole_work: int = _number(1 << 29, "N P² up to which forming a Hessian costs less than products with it: satimage")
+    kept_work: int = _number(1 << 25, "satimage: N P² from which a Hessian is kept for several steps")
+    fast: float = _number(2.0, "satimage: it is kept while each pass divides the gap by this")
     most_products: int = _number(1000, "a choice: conjugate gradients end")
     most_products_float32: int = _number(100, "digits: rounding stalls conjugate gradients on float32 products")
     attainable: float = _number(3e-3, "what conjugate gradients on float32 products shrink a residual to, at best")
@@ -121,6 +123,7 @@ class Plan(Tuned):
     num_sampled: int = _result("sample_rows, as cache_bytes allow")
     num_pairs: int = _result("pairs, as pairs_bytes allow; two at least")
     forms_hessian: bool = _result("softmax or one logit of few parameters: whole_parameters and whole_work")
+    keeps_hessian: bool = _result("forms_hessian, and kept_work: forming it takes longer than several passes")
     begins_with_lbfgs: bool = _result(
         "rows in memory, sizeable_work, first_features, few rows a feature or few classes"
     )
@@ -140,6 +143,8 @@ class Plan(Tuned):
         num_pairs = max(2, min(t.pairs, t.pairs_bytes // (2 * 8 * k * (d + 1))))
         sampled = max(t.sample_rows, 8 * max(k, d))
         has_many = k >= t.entry_outputs
+        forms_hessian = size.is_here and (is_softmax or k == 1) and size.parameters <= t.whole_parameters
+        forms_hessian = forms_hessian and n * size.parameters**2 <= t.whole_work
         held = max(n * k * size.dtype.itemsize, chunks * 8 * k * k)
         return cls(
             **vars(t),
@@ -151,10 +156,8 @@ class Plan(Tuned):
             draws_entries=is_softmax and has_many,
             num_sampled=max(1, min(sampled, t.cache_bytes // (8 * (k + d)))),
             num_pairs=num_pairs,
-            forms_hessian=size.is_here
-            and (is_softmax or k == 1)
-            and size.parameters <= t.whole_parameters
-            and n * size.parameters**2 <= t.whole_work,
+            forms_hessian=forms_hessian,
+            keeps_hessian=forms_hessian and n * size.parameters**2 >= t.kept_work,
             begins_with_lbfgs=size.is_here
             and size.is_cross_entropy
             and size.window_rows == n

@@ -16,6 +16,7 @@ import numpy as np
 from .arrays import Array
 from .beginning import Beginning
 from .interface import Evaluation, Objective
+from .kept import KeptHessian
 from .lbfgs import QuasiNewton
 from .method import Goal, Method, Pace
 from .newton import Newton
@@ -122,6 +123,8 @@ class Solver:
         self._max_iter, self._scale, self._report, self._learns = max_iter, scale, report, learns
         self._started = time.perf_counter()
         self._method: Method = Newton(goal) if self.objective.is_cross_entropy else QuasiNewton(goal)
+        if learns and goal.certificate is not None and self.objective.plan.keeps_hessian:
+            self._method = KeptHessian(goal, Newton(goal))
         self.reference = math.nan
         if goal.certificate is None:
             zero = np.zeros((self.objective.num_outputs, self.objective.num_features + 1))

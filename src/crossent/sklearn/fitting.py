@@ -36,6 +36,8 @@ from crossent.regression.targets import EncodedTarget, class_weights, encode_tar
 from .inputs import (
     check_labels,
     check_source,
+    is_accepted,
+    is_moderate,
     read_frame,
     refuse_overflow,
 )
@@ -86,10 +88,15 @@ class Fitting(LinearPredictions):
             return X, check_labels(self, X, y)
         options = {"order": "C", "multi_output": True, "y_numeric": False, "accept_sparse": "csr"}
         array, frame = read_frame(X)
-        X, y = validate_data(self, array, y, dtype=self._accepted_dtypes(), **options)
+        accepted = self._accepted_dtypes()
+        # One pass instead of three; what it cannot vouch for is looked at closely.
+        is_array = type(array) in (np.ndarray, np.memmap) and is_accepted(array.dtype, accepted)
+        is_checked = is_array and is_moderate(array)
+        X, y = validate_data(self, array, y, dtype=accepted, ensure_all_finite=not is_checked, **options)
         if frame is not None:
             _check_feature_names(self, frame, reset=True)
-        refuse_overflow(X)
+        if not is_checked:
+            refuse_overflow(X)
         return X, y
 
     def _prepare(self, X: Any, y: Any, sample_weight: Any) -> Problem:

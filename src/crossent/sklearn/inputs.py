@@ -14,8 +14,10 @@ from sklearn.utils.validation import _check_y, check_consistent_length
 
 from crossent.errors import refuse
 from crossent.masked import refuse_masked
+from crossent.regression.blas import single_threaded_blas
 from crossent.regression.data.sources import RowSource
 
+PIECE_ELEMENTS = 1 << 18
 UNTYPED = (nw.Object, nw.Unknown)
 """Columns of Python objects: scikit-learn looks at what is in them."""
 
@@ -91,6 +93,20 @@ def refuse_infinite_logits(logits: NDArray[Any], first_row: int = 0) -> None:
                 f"the logits X W must be finite in {logits.dtype}", got, "scale that row as in the fit, or leave it out"
             )
         )
+
+
+def is_moderate(X: Any) -> bool:
+    """Whether no number of X is NaN or too large for `refuse_overflow`, from one pass; False if that does not tell.
+
+    A sum of squares is at least as large as each of them, however it was rounded.
+    """
+    values = X.data if issparse(X) else X
+    if not (values.flags.c_contiguous or values.flags.f_contiguous):
+        return False
+    flat = values.ravel(order="K")
+    with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
+        pieces = (flat[start : start + PIECE_ELEMENTS] for start in range(0, len(flat), PIECE_ELEMENTS))
+        return all(np.dot(piece, piece) <= _most(X.dtype) ** 2 for piece in pieces)
 
 
 def _most(dtype: Any) -> float:
