@@ -52,22 +52,20 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> Any:
-        def saved() -> tuple[Tensor, ...]:
-            return ctx.saved_tensors[: ctx.count]
-
-        if all(gradient is None for gradient in upstream):
+        if upstream[0] is None and all(gradient is None for gradient in upstream):
             return (None,) * (2 + ctx.count)
         if torch.is_grad_enabled():  # create_graph: the gradients must be differentiable themselves
-            gradients: Sequence[Any] = pull_back(ctx.work.composed, saved(), upstream)
-        else:
-            gradients = ctx.work.gradients(saved, ctx.kept, upstream, ctx.needs_input_grad[2:])
-        return None, None, *gradients
+            return None, None, *pull_back(ctx.work.composed, ctx.saved_tensors[: ctx.count], upstream)
+        wanted = ctx.needs_input_grad[2:]
+        return None, None, *ctx.work.gradients(lambda: ctx.saved_tensors[: ctx.count], ctx.kept, upstream, wanted)
 
 
 def at_once(work: Work, tensors: Sequence[Any], others: list[Tensor]) -> Any:
     """Return a loss, differentiable in the tensors (or None); `others` are those that the work reads beside them."""
-    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-        return _Loss.apply(work, others, *tensors)
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return _Loss.apply(work, others, *tensors)
     outputs, _ = work.forward(tensors, (False,) * len(tensors))
     return outputs if len(outputs) > 1 else outputs[0]
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossent.core.arrays import divergence_terms
+from crossent.core.target import Teacher
 from crossent.core.teachers import FAR
 from crossent.losses import Loss
 
@@ -164,14 +165,10 @@ def distillation_losses(logits: Tensor, teacher: Tensor, temperature: float) -> 
     return torch.where((is_ruled_out & (t.detach() > 0)).any(-1), math.inf, losses)
 
 
-def top_k_losses(logits: Tensor, indices: Tensor, probabilities: Tensor, temperature: float) -> Tensor:
+def top_k_losses(logits: Tensor, teacher: Teacher, temperature: float) -> Tensor:
     """``T² KL`` with a teacher of k classes and one bucket for the rest, compared with the student's summed tail."""
-    logits = logits / temperature
-    listed = probabilities.to(logits.dtype)
-    k, num_classes = indices.shape[-1], logits.shape[-1]
-    rest = 1 - listed.sum(-1, keepdim=True)
-    rounding = 4 * k * torch.finfo(probabilities.dtype).eps
-    rest = torch.where((rest > rounding) & (k < num_classes), rest, 0.0)
+    logits, indices = logits / temperature, teacher.indices
+    listed, rest = teacher.probabilities.to(logits.dtype), teacher.remainder.to(logits.dtype)[:, None]
     log_p = F.log_softmax(logits, dim=-1)
     unlisted = log_p.scatter(-1, indices, -math.inf)
     has_others = (unlisted > -math.inf).any(-1, keepdim=True)

@@ -15,7 +15,8 @@ from crossent.numpy.options import Options
 from . import operations
 from .problem import Problem, common, weigh
 from .reduction import number
-from .tensors import describe, int64_labels, is_readable, wide
+from .target import encoded, good
+from .tensors import describe, wide
 
 __all__ = ["SigmoidProblem"]
 
@@ -48,19 +49,18 @@ class SigmoidProblem(Problem):
             If the target or an option does not fit.
         """
         fields = common(options, shape[-1] if shape else 1, logits, native=True)
-        device, loss = logits.device, fields["loss"]
+        device = logits.device
         one = torch.ones((), dtype=fields["precision"], device=device)
-        if loss.needs_teacher:
-            raise TypeError(refuse("distillation needs the softmax link", 'link="sigmoid"'))
-        if not isinstance(target, Tensor) or tuple(target.shape) != shape:
-            asked = f"with the sigmoid link target must have the logits' shape {shape}"
-            raise ValueError(refuse(asked, describe(target)))
+        *rows, num_classes = shape or (1,)
+        given = target[None] if not shape and isinstance(target, Tensor) else target
+        found = encoded(given, options, tuple(rows), num_classes, one.dtype)
         counted = bad = None
-        if not target.is_floating_point():
-            target, counted, bad = _counted_entries(target, options.ignore_index)
-        elif loss.needs_hard_target:
-            raise ValueError(refuse(f"{loss!r} needs integer or bool targets", describe(target)))
-        target = target.to(one.dtype)
+        if found.labels is not None:
+            counted = (found.labels != -1).reshape(shape)
+            labels, bad = good(found.labels.reshape(shape))
+            target = labels.clamp(min=0).to(one.dtype)
+        else:
+            target = found.soft.reshape(shape)  # type: ignore[union-attr]
         if options.label_smoothing:
             target = (1 - options.label_smoothing) * target + options.label_smoothing / 2
         negative, positive = one, one
@@ -93,26 +93,16 @@ class SigmoidProblem(Problem):
     def losses(self, logits: Tensor) -> Tensor:
         z = self.mapped(logits.to(self.precision))
         losses = operations.entry_losses(z, self.target, self.negative, self.positive, self.loss).to(wide(self.device))
-        if self.counted is not None and self.bad is not None:
-            losses = torch.where(self.counted, losses, 0.0) * torch.where(self.bad, math.nan, 1.0)
+        if self.counted is not None:
+            losses = torch.where(self.counted, losses, 0.0)
+        if self.bad is not None:
+            losses = losses * torch.where(self.bad, math.nan, 1.0)
         return weigh(losses, self.factor)
 
     @property
     def counts(self) -> tuple[Any, Any]:
         count = float(math.prod(self.shape)) if self.counted is None else self.counted.sum().to(wide(self.device))
         return count, count
-
-
-def _counted_entries(given: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return entries' labels, 0 where they do not count; whether they count; and which are none."""
-    labels = int64_labels(given, ignore_index)
-    counted = labels != int(ignore_index)
-    bad = counted & (labels != 0) & (labels != 1)
-    if is_readable() and labels.device.type == "cpu" and bool(bad.any()):
-        index = tuple(int(i) for i in bad.nonzero()[0])
-        asked = f"integer targets must be 0, 1 or ignore_index={ignore_index}"
-        raise ValueError(refuse(asked, f"{given[index].item()} at index {index}"))
-    return torch.where(counted, labels, 0), counted, bad
 
 
 def _factor(options: Options, shape: tuple[int, ...], device: Any) -> Tensor | None:
