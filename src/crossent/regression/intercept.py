@@ -1,9 +1,9 @@
 """The best intercept for weights that stay as they are: Newton's method on logits that are held.
 
 With W fixed the logits are ``z_i + δ``, and F as a function of δ (K,) costs exponentials only, a D-th of a pass. That
-matters for many classes: the dual bound counts every mismatch of class masses against the whole data set, and
-dividing by the diagonal of ``A = Σ S_i``, which is what the Kronecker model holds of so many classes, takes a pass
-over the data for each digit of δ. Here A is whole, and found anew only where δ has moved it too much.
+matters for many classes: the dual bound counts every mismatch of class masses against the whole data set, and the
+Kronecker model then holds the diagonal of ``A = Σ S_i`` alone. With that a pass over the data gains one digit of δ.
+Here A is whole. It is formed anew only where δ has moved it too much.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ class Objective(ABC):
     def total_mass(self) -> tuple[Array, Any]:
         """Return ``Σ c_i u_i`` (K,) and ``Σ c_i τ_i``, a number or for the sigmoid link (K,)."""
 
-    # What the plan of an objective may promise besides; rows on workers promise none of it.
+    # Only objectives whose plan says so have the following; those of rows on workers do not.
 
     def whole_hessian(self, theta: Array) -> WholeHessian:
         """Return ∇²F at `theta` as a matrix, where `plan.forms_hessian`."""

@@ -1,4 +1,4 @@
-"""Newton's method for cross-entropy: conjugate gradients on products, or of few parameters a linear system."""
+"""Newton's method for cross-entropy: conjugate gradients on products, or a linear system where parameters are few."""
 
 from __future__ import annotations
 
