@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..core.target import Target, Teacher
 from ..losses import Loss
-from . import curvature, entries, logistic, reference
+from . import curvature, entries, reference
 from .affine import affine_moments, sigmoid_affine_moments, temperature_moments
 from .numba import (
     bfloat16,
@@ -41,7 +41,6 @@ __all__ = [
     "draw_entries",
     "forms",
     "lies_within",
-    "logistic_value_grad",
     "mean_at",
     "multiply_entries",
     "narrow_bfloat16",
@@ -347,37 +346,6 @@ def pullback(logits: Array, target: Target, partials: dict[str, Float64], out: A
         out,
     )
     run_rows(general.pullback_rows, rows, classes, arguments)
-
-
-def logistic_value_grad(
-    columns: Array,
-    weight: Array,
-    bias: Any,
-    labels: NDArray[np.int8] | None,
-    soft: Array | None,
-    class_weight: Float64 | None,
-    label_smoothing: float,
-    row_weight: Float64,
-    negligible: float,
-    total: Float64,
-) -> float:
-    """Return ``Σ_i c_i ℓ_i`` for the logits ``X w + b``; add ``Σ_i g_i (x_i, 1)`` to `total`; in the calling thread.
-
-    `columns`, `weight`, `bias` and `soft` have one dtype.
-    """
-    value: float = logistic.logistic_rows(
-        _plain(columns),
-        _plain(weight),
-        bias,
-        _NO_ENTRIES if labels is None else _plain(labels),
-        _NO_ROWS[columns.dtype] if soft is None else _plain(soft),
-        _NO_DOUBLE_ROWS if class_weight is None else _plain(class_weight),
-        float(label_smoothing),
-        _plain(row_weight),
-        float(negligible),
-        total,
-    )
-    return value
 
 
 def softmax_curvature(p: Array, top: NDArray[np.intp], mass: Array, u: Array) -> None:

@@ -14,7 +14,7 @@ from crossent.core import composition
 from crossent.core.reduction import is_silent
 from crossent.core.statistics import Rows
 from crossent.core.target import Target
-from crossent.losses import DEFAULT_LOSS, Loss
+from crossent.losses import Loss
 
 from .affine_reference import affine_moments, sigmoid_affine_moments, temperature_moments
 from .probability_reference import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
@@ -159,32 +159,6 @@ def pullback(logits: np.ndarray, target: Target, partials: dict[str, np.ndarray]
             for name, partial in partials.items():
                 total = total + partial[block][:, None] * rows.gradient_row(name)
             out[block] = total if labels is None else np.where(labels[block][:, None] < 0, 0.0, total)
-
-
-def logistic_value_grad(
-    columns: np.ndarray,
-    weight: np.ndarray,
-    bias: Any,
-    labels: np.ndarray | None,
-    soft: np.ndarray | None,
-    class_weight: np.ndarray | None,
-    label_smoothing: float,
-    row_weight: np.ndarray,
-    negligible: float,
-    total: np.ndarray,
-) -> float:
-    """Return ``Σ_i c_i ℓ_i`` for the logits ``X w + b``; add ``Σ_i g_i (x_i, 1)`` to `total`, D + 1 doubles.
-
-    ℓ is cross-entropy, targets are (N, 1), and ``|g_i| < negligible`` counts as 0: products of subnormal numbers are
-    slow.
-    """
-    logits = (columns @ weight + bias)[:, None]
-    target = Target(1, labels, soft, class_weight=class_weight, label_smoothing=label_smoothing, link="sigmoid")
-    losses = row_losses(logits, target, DEFAULT_LOSS, 1.0, row_weight, logits)
-    gradient = np.where(np.abs(logits) < negligible, 0, logits)[:, 0]
-    total[:-1] += gradient @ columns
-    total[-1] += gradient.sum(dtype=np.float64)
-    return float(row_weight @ losses)
 
 
 def softmax_curvature(p: np.ndarray, top: np.ndarray, mass: np.ndarray, u: np.ndarray) -> None:
