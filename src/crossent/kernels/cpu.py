@@ -2,13 +2,13 @@
 
 The same functions as `crossent.kernels.reference`, on arrays that were validated before: C-contiguous, native byte
 order, logits of shape ``(N, K)``, labels int64 with -1 where a row does not count. This module chooses a compiled
-driver and nothing more: short rows go to `narrow`, which works across rows; long rows with hard labels to `wide`; the
-rest to `general`.
+driver and nothing more.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -19,19 +19,10 @@ from ..core.target import Target, Teacher
 from ..losses import Loss
 from . import curvature, entries, reference
 from .affine import affine_moments, sigmoid_affine_moments, temperature_moments
-from .numba import (
-    bfloat16,
-    binary,
-    distillation,
-    distributions,
-    general,
-    mean,
-    narrow,
-    planes,
-    wide,
-)
+from .numba import binary, distillation, mean, softmax
 from .numba import labels as _labels
-from .numba.closed_forms import LANES
+from .numba.bits import narrow_rows, widen_rows
+from .numba.terms import LANES
 from .probability import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
 from .threads import SERIAL_ELEMENTS, run_rows
 
@@ -63,7 +54,6 @@ Float64 = NDArray[np.float64]
 
 _FLOAT32 = np.dtype(np.float32)
 _NO_DOUBLES = np.empty(0)
-_NO_LABELS = np.empty(0, np.int64)
 _NO_ROWS = {np.dtype(t): np.empty((0, 0), t) for t in (np.float32, np.float64, np.uint16)}
 _NO_PLANES = {dtype: rows.reshape(0, 0, 0) for dtype, rows in _NO_ROWS.items()}
 _NO_DOUBLE_ROWS = _NO_ROWS[np.dtype(np.float64)]
@@ -71,6 +61,11 @@ _NO_ENTRIES = np.empty((0, 0), np.int8)
 _NO_FORMS: frozenset[str] = frozenset()
 _BITS = frozenset({"bfloat16"})
 _BITS_AND_PLANES = frozenset({"bfloat16", "planes"})
+_LIKE: dict[str, Array] = {
+    "float32": np.empty(0, np.float32),
+    "float64": np.empty(0),
+    "bfloat16": np.empty(0, np.uint16),
+}
 _PARTIALS = ("nll", "miss", "lse", "entropy", "brier")
 
 
@@ -93,29 +88,36 @@ def _plain(array: Array) -> Array:
     return np.asarray(_Exposed(array))
 
 
-Weights = tuple[Float64, Array, float, float]
+Weights = tuple[Float64, Array, float, float, float, bool]
+"""Class weights in double; the same over a unit in the logits' precision; the unit; their sum; the smoothing; whether
+there are neither weights nor smoothing."""
 
 
 @lru_cache(maxsize=16)
-def _unit_weight(classes: int, dtype: np.dtype[Any]) -> Weights:
+def _unit_weight(classes: int, dtype: np.dtype[Any], smoothing: float) -> Weights:
     double = np.ones(classes)
-    typed = double.astype(dtype)
-    return double, typed, 1.0, float(classes)
+    return double, double.astype(dtype), 1.0, float(classes), smoothing, smoothing == 0.0
 
 
-def _weights(class_weight: Float64 | None, classes: int, dtype: np.dtype[Any]) -> Weights:
-    """Class weights in double; the same over a unit in the logits' precision, and that unit; their sum. None: ones.
+def _weights(class_weight: Float64 | None, smoothing: float, classes: int, dtype: np.dtype[Any]) -> Weights:
+    """What kernels read of class weights (None: ones) and smoothing.
 
     The unit is a power of two that brings the largest weight into [1, 2), so that float32 holds weights of any size.
     """
+    dtype = _FLOAT32 if dtype == np.uint16 else dtype
     if class_weight is None:
-        return _unit_weight(classes, dtype)
+        return _unit_weight(classes, dtype, smoothing)
     class_weight = _plain(class_weight)
     total = float(np.sum(class_weight))
     if dtype != _FLOAT32:
-        return class_weight, class_weight, 1.0, total
+        return class_weight, class_weight, 1.0, total, smoothing, False
     exponent = math.frexp(class_weight.max())[1] - 1
-    return class_weight, np.ldexp(class_weight, -exponent).astype(dtype), math.ldexp(1.0, exponent), total
+    typed = np.ldexp(class_weight, -exponent).astype(dtype)
+    return class_weight, typed, math.ldexp(1.0, exponent), total, smoothing, False
+
+
+def _weights_of(target: Target, dtype: np.dtype[Any]) -> Weights:
+    return _weights(target.class_weight, float(target.label_smoothing), target.num_classes, dtype)
 
 
 @lru_cache(maxsize=256)
@@ -125,40 +127,33 @@ def _terms(loss: Loss) -> Float64:
 
 
 @lru_cache(maxsize=256)
-def _reads(loss: Loss) -> tuple[bool, bool]:
-    """Whether a loss reads the entropy, and the Brier score: kernels compute them for such losses only."""
-    return "entropy" in loss.reads, "brier" in loss.reads
+def _reads(loss: Loss, has_labels: bool) -> int | None:
+    """What a loss reads besides the numbers of the simple gradient; None if nothing (`softmax` says more)."""
+    reads = _flags(loss.reads)
+    reads_miss = not has_labels and "miss" in loss.reads
+    return reads if reads or reads_miss else None
 
 
-@lru_cache(maxsize=256)
-def _cross_entropy_factor(loss: Loss) -> float:
-    """The factor of a loss that is a multiple of cross-entropy; 0 for any other."""
-    return loss.cross_entropy_factor or 0.0
+def _flags(names: Iterable[str]) -> int:
+    return ("entropy" in names) * softmax.WITH_ENTROPY + ("brier" in names) * softmax.WITH_BRIER
 
 
-def _labels_of(target: Target) -> Array:
-    if target.labels is None:
-        return _NO_LABELS
-    return _plain(target.labels.astype(np.int64, copy=False))
+def _labels_of(target: Target) -> Array | None:
+    return None if target.labels is None else _plain(target.labels.astype(np.int64, copy=False))
 
 
-def _soft_of(target: Target, dtype: np.dtype[Any]) -> Array:
+def _soft_of(target: Target, dtype: np.dtype[Any]) -> Array | None:
     """Distributions in the logits' dtype, in float32 beside bits."""
     if target.soft is None:
-        return _NO_ROWS[dtype]
+        return None
     return _plain(target.soft.astype(_FLOAT32 if dtype == np.uint16 else dtype, copy=False))
 
 
 def forms(target: Target, loss: Loss) -> frozenset[str]:
     """Which other forms of logits `row_losses` takes: bits of bfloat16 numbers, classes as planes."""
-    if target.link == "sigmoid":
-        return _BITS
     if target.teacher is not None:
         return _NO_FORMS
-    if target.labels is not None:
-        return _NO_FORMS if any(_reads(loss)) else _BITS_AND_PLANES
-    is_long = target.num_classes > narrow.MAX_CLASSES
-    return _BITS if is_long and target.is_plain and _cross_entropy_factor(loss) else _NO_FORMS
+    return _BITS_AND_PLANES if target.link == "softmax" and target.labels is not None else _BITS
 
 
 def row_losses(
@@ -182,76 +177,29 @@ def row_losses(
     rows = logits.size // target.num_classes
     losses = np.empty(rows)
     logits = _plain(logits)
-    out = _NO_ROWS[logits.dtype] if grad is None else grad
+    out = (_NO_PLANES if logits.ndim == 3 else _NO_ROWS)[logits.dtype] if grad is None else grad
     if target.teacher is not None:
-        arguments: tuple[Any, ...] = (
-            logits,
-            _plain(target.teacher),
-            loss.parameter,
-            float(scale),
-            weights,
-            out,
-            losses,
-        )
+        teacher = _plain(target.teacher)
+        arguments: tuple[Any, ...] = (logits, teacher, loss.parameter, float(scale), weights, out, losses)
         run_rows(distillation.teacher_rows, rows, target.num_classes, arguments)
-    elif target.labels is not None and not any(_reads(loss)):
-        _label_losses(logits, target, loss, scale, weights, grad, losses)
-    elif target.soft is not None and logits.dtype != np.float64 and target.is_plain and _cross_entropy_factor(loss):
-        soft = _soft_of(target, logits.dtype)
-        arguments = (logits, soft, _cross_entropy_factor(loss), float(scale), weights, out, losses)
-        if target.num_classes <= narrow.MAX_CLASSES:
-            run_rows(distributions.short_rows, rows, target.num_classes, arguments, LANES)
-        else:
-            run_rows(distributions.wide_rows, rows, target.num_classes, arguments)
-    else:
-        class_weight, _, _, weight_sum = _weights(target.class_weight, target.num_classes, logits.dtype)
-        arguments = (
-            logits,
-            _labels_of(target),
-            _soft_of(target, logits.dtype),
-            class_weight,
-            weight_sum,
-            float(target.label_smoothing),
-            _terms(loss),
-            float(scale),
-            weights,
-            *_reads(loss),
-            out,
-            losses,
-        )
-        if target.num_classes <= narrow.MAX_CLASSES:
-            kernel = narrow.narrow_distribution_rows if target.labels is None else narrow.narrow_label_rows
-            run_rows(kernel, rows, target.num_classes, arguments, LANES)
-        else:
-            run_rows(general.general_rows, rows, target.num_classes, arguments)
-    return losses
-
-
-def _label_losses(
-    logits: Array, target: Target, loss: Loss, scale: float, weights: Array, grad: Array | None, losses: Float64
-) -> None:
-    """Fill the losses of rows or planes with labels, for a loss that reads neither entropy nor Brier score."""
-    rows, classes = len(losses), target.num_classes
-    is_bits, are_planes = logits.dtype == np.uint16, logits.ndim == 3
-    unread = _NO_PLANES if are_planes else _NO_ROWS
+        return losses
     arguments = (
         logits,
         _labels_of(target),
-        *_weights(target.class_weight, classes, _FLOAT32 if is_bits else logits.dtype),
-        float(target.label_smoothing),
+        _soft_of(target, logits.dtype),
+        _weights_of(target, logits.dtype),
         _terms(loss),
         float(scale),
         weights,
-        unread[logits.dtype] if grad is None else grad,
+        _reads(loss, target.labels is not None),
+        out,
         losses,
     )
-    if are_planes:
-        run_rows(planes.planes_hard_rows, rows, classes, arguments, LANES)
-    elif classes <= narrow.MAX_CLASSES:
-        kernel = bfloat16.short_hard_rows_of_bits if is_bits else narrow.narrow_hard_rows
-        run_rows(kernel, rows, classes, arguments, LANES)
+    if target.num_classes <= softmax.MAX_CLASSES or logits.ndim == 3:
+        run_rows(softmax.blocks_value_grad, rows, target.num_classes, arguments, LANES)
     else:
-        run_rows(bfloat16.wide_hard_rows_of_bits if is_bits else wide.hard_rows, rows, classes, arguments)
+        run_rows(softmax.rows_value_grad, rows, target.num_classes, arguments)
+    return losses
 
 
 def _entry_losses(
@@ -267,16 +215,20 @@ def _entry_losses(
     """`row_losses` of a target with the sigmoid link."""
     rows, classes = logits.shape
     losses = np.empty(-(-rows // LANES) if sum_only and classes == 1 else rows)
+    soft = _soft_of(target, logits.dtype)
+    all_weights = (
+        _NO_DOUBLE_ROWS if target.class_weight is None else _plain(target.class_weight),
+        weights if weights.ndim == 1 else _NO_DOUBLES,
+        weights if weights.ndim == 2 else _NO_DOUBLE_ROWS,
+    )
     arguments = (
         _plain(logits),
         _NO_ENTRIES if target.labels is None else _plain(target.labels),
-        _soft_of(target, _FLOAT32 if logits.dtype == np.uint16 else logits.dtype),
-        _NO_DOUBLE_ROWS if target.class_weight is None else _plain(target.class_weight),
+        _NO_ROWS[_FLOAT32 if logits.dtype == np.uint16 else logits.dtype] if soft is None else soft,
+        all_weights,
         float(target.label_smoothing),
         _terms(loss),
         float(scale),
-        weights if weights.ndim == 1 else _NO_DOUBLES,
-        weights if weights.ndim == 2 else _NO_DOUBLE_ROWS,
         _NO_ROWS[logits.dtype] if grad is None else grad,
         _NO_DOUBLE_ROWS if entries is None else entries,
         losses,
@@ -295,30 +247,31 @@ def mean_at(
     """
     if rows * classes >= SERIAL_ELEMENTS:
         return None
-    kernel, like = mean.KERNELS[dtype, classes <= narrow.MAX_CLASSES]
-    value: float = kernel(logits, labels, grad, rows, classes, ignore_index, _terms(loss), like)
+    like = _LIKE[dtype]
+    is_short = True if classes <= softmax.MAX_CLASSES else None
+    weights = _weights(None, 0.0, classes, like.dtype)
+    value: float = mean.mean_at(
+        logits, labels, grad, rows, classes, ignore_index, _terms(loss), weights, like, is_short
+    )
     return None if value < 0.0 else value
 
 
 def statistics(logits: Array, target: Target) -> dict[str, Array]:
-    """Every row statistic: `general.STATISTICS` in float64 and ``argmax`` in int64, each of shape (N,)."""
+    """Every row statistic: `softmax.STATISTICS` in float64 and ``argmax`` in int64, each of shape (N,)."""
     rows, classes = logits.shape
-    out = np.empty((len(general.STATISTICS), rows))
+    out = np.empty((len(softmax.STATISTICS), rows))
     argmax = np.empty(rows, np.int64)
     if rows:
-        weight, _, _, weight_sum = _weights(target.class_weight, classes, logits.dtype)
         arguments = (
             _plain(logits),
             _labels_of(target),
             _soft_of(target, logits.dtype),
-            weight,
-            weight_sum,
-            float(target.label_smoothing),
+            _weights_of(target, logits.dtype),
             out,
             argmax,
         )
-        run_rows(general.statistics_rows, rows, classes, arguments)
-    found: dict[str, Array] = dict(zip(general.STATISTICS, out, strict=True))
+        run_rows(softmax.statistics_rows, rows, classes, arguments)
+    found: dict[str, Array] = dict(zip(softmax.STATISTICS, out, strict=True))
     found["argmax"] = argmax
     return found
 
@@ -332,20 +285,16 @@ def pullback(logits: Array, target: Target, partials: dict[str, Float64], out: A
     for row, name in zip(table, _PARTIALS, strict=True):
         if name in partials:
             row[:] = partials[name]
-    weight, _, _, weight_sum = _weights(target.class_weight, classes, logits.dtype)
     arguments = (
         _plain(logits),
         _labels_of(target),
         _soft_of(target, logits.dtype),
-        weight,
-        weight_sum,
-        float(target.label_smoothing),
+        _weights_of(target, logits.dtype),
         table,
-        "entropy" in partials,
-        "brier" in partials,
+        _flags(partials),
         out,
     )
-    run_rows(general.pullback_rows, rows, classes, arguments)
+    run_rows(softmax.pullback_rows, rows, classes, arguments)
 
 
 def softmax_curvature(p: Array, top: NDArray[np.intp], mass: Array, u: Array) -> None:
@@ -424,10 +373,10 @@ def lies_within(values: Array, greatest: float) -> bool:
 def widen_bfloat16(bits: NDArray[np.uint16], out: NDArray[np.float32]) -> None:
     """Fill ``out`` with the numbers whose bfloat16 bits are given; both (N, K) and contiguous."""
     rows, classes = bits.shape
-    run_rows(bfloat16.widen_rows, rows, classes, (_plain(bits), out))
+    run_rows(widen_rows, rows, classes, (_plain(bits), out))
 
 
 def narrow_bfloat16(values: NDArray[np.float32], out: NDArray[np.uint16]) -> None:
     """Fill ``out`` with the bits of the nearest bfloat16 numbers; both (N, K) and contiguous."""
     rows, classes = values.shape
-    run_rows(bfloat16.narrow_rows, rows, classes, (_plain(values), out))
+    run_rows(narrow_rows, rows, classes, (_plain(values), out))

@@ -17,9 +17,22 @@ from typing import Any
 
 import numpy as np
 
-from .bfloat16 import as_number, as_stored
-from .brier import add_square, over_square
-from .closed_forms import (
+from .bits import as_number, as_stored
+from .compile import helper, inlined, kernel, named, wide_vectors
+from .exp import (
+    exp_for_float,
+    exp_sum,
+    fused_multiply_add,
+    log1p_pair,
+    logistic_for_float,
+    maximum,
+    multiply_add,
+    pairwise_sum,
+)
+from .rows import copy_row
+from .statistics import add_square, over_square, plain_nll
+from .sums import add_two_sum, sum_in_any_order
+from .terms import (
     BRIER,
     BRIER_TERM,
     CROSS_ENTROPY,
@@ -38,23 +51,9 @@ from .closed_forms import (
     NLL,
     PLAIN,
     PLAIN_LOW,
-    block_terms,
+    evaluate_terms,
     number_fields,
 )
-from .compile import helper, inlined, kernel, wide_vectors
-from .exp import (
-    add_in_any_order,
-    exp_for_float,
-    exp_sum,
-    fused_multiply_add,
-    log1p_pair,
-    logistic_for_float,
-    maximum,
-    multiply_add,
-    pairwise_sum,
-)
-from .rows import add_two_sum, copy_row
-from .wide import plain_nll
 
 __all__ = ["cross_entropy_of_doubles", "cross_entropy_of_floats", "load_entries", "load_factors", "sigmoid_rows"]
 
@@ -170,8 +169,7 @@ def _make_cross_entropy(exp: Any, logistic: Any, name: str) -> Any:
             gradient = multiply_add(f[FAR * LANES + i], e, f[NEAR * LANES + i]) * large
             f[GRADIENT * LANES + i] = (scale * weight) * f[FACTOR * LANES + i] * gradient
 
-    block.__name__ = block.__qualname__ = name  # machine code is found by it
-    return helper(block)
+    return helper(named(block, name))
 
 
 @inlined
@@ -195,17 +193,9 @@ def _plain_weight(terms: Any) -> float:
 
 
 @helper
-def _sum(values: Any) -> Any:
-    total = 0.0
-    for i in range(len(values)):
-        total = add_in_any_order(total, values[i])
-    return total
-
-
-@helper
 def _sum_of_part(part: Any, work: Any, is_single: Any) -> Any:
     if is_single:  # doubles have 29 bits to spare
-        return _sum(part)
+        return sum_in_any_order(part)
     copy_row(part, work[: len(part)])
     return pairwise_sum(work[: len(part)])
 
@@ -291,23 +281,23 @@ def sigmoid_rows(
     logits: Any,
     labels: Any,
     soft: Any,
-    class_weight: Any,
+    weights: Any,
     smoothing: Any,
     terms: Any,
     scale: Any,
-    row_weight: Any,
-    entry_weight: Any,
     grad: Any,
     entry_loss: Any,
     loss: Any,
     start: Any,
     stop: Any,
 ) -> None:
-    """Rows ``start:stop`` of entries; unused arrays are empty. Logits and gradient may be bits of bfloat16 numbers.
+    """Rows ``start:stop`` of entries; unused arrays are empty, `weights` those of classes, rows and
+    entries. Logits and gradient may be bits of bfloat16 numbers.
 
     With fewer losses than rows, of one entry each, there is one for every `LANES` rows: their sum.
     """
     classes = logits.shape[1]
+    class_weight, row_weight, entry_weight = weights
     is_single = logits.itemsize < 8
     by_block = len(loss) < len(logits)
     flat_logits, flat_labels, flat_soft = logits.reshape(-1), labels.reshape(-1), soft.reshape(-1)
@@ -342,7 +332,7 @@ def sigmoid_rows(
             _block_statistics(f)
             if with_brier:
                 _block_brier(f)
-            block_terms(f, terms)
+            evaluate_terms(f, terms, None)
             for i in range(LANES):
                 f[LOSS * LANES + i] = f[LOSS * LANES + i] if f[ACTIVE * LANES + i] != 0.0 else 0.0
             if len(flat_grad) > 0:

@@ -25,7 +25,7 @@ from numba.core.serialize import dumps
 
 from .store import Store
 
-__all__ = ["KeptCode", "helper", "inlined", "kernel", "recursive_helper", "wide_vectors"]
+__all__ = ["KeptCode", "helper", "inlined", "kernel", "named", "recursive_helper", "wide_vectors"]
 
 logger = logging.getLogger("crossent")
 _kernels: dict[int, str] = {}
@@ -66,6 +66,16 @@ _CALLED_BY_COMPILED: dict[str, Any] = {
 def helper(function: Callable[..., Any]) -> Any:
     """Compile a function that is only called by other compiled functions."""
     return extending.register_jitable(**_CALLED_BY_COMPILED)(function)
+
+
+def named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Name a function that a factory makes.
+
+    Machine code is found by names, also across kernels that different processes compiled and kept on disk: two
+    functions of one name could be taken for each other.
+    """
+    function.__name__ = function.__qualname__ = name
+    return function
 
 
 def recursive_helper(function: Callable[..., Any]) -> Any:

@@ -12,7 +12,7 @@ less their mean under t (`crossent.core.teachers` says why)::
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,8 @@ from .exp import (
     multiply_add,
     pairwise_sum,
 )
-from .rows import CHUNK, add_two_sum, count_ones, fill_row, row_maximum, tail_of
+from .rows import count_ones, fill_row, row_maximum, tail_of
+from .sums import CHUNK, add_two_sum
 
 __all__ = ["teacher_rows"]
 
@@ -132,64 +133,46 @@ def _weighted_rest(z: Any, v: Any, b: Any, high: Any, low: Any, first: Any, out:
         out[i] = b[i] * _less(d, d_low, first, 0.0)
 
 
+class Apart(NamedTuple):
+    """What is taken off a row's differences ``z - v``, in four parts; T, its inverse, and ``1 / Σ b``."""
+
+    high: float
+    low: float
+    first: float
+    second: float
+    unit: float
+    inverse: float
+    share: float
+
+
 @helper
-def _terms(
-    z: Any,
-    v: Any,
-    a: Any,
-    b: Any,
-    high: Any,
-    low: Any,
-    first: Any,
-    second: Any,
-    unit: Any,
-    inverse: Any,
-    share: Any,
-    factor: Any,
-    out: Any,
-) -> None:
+def _terms(z: Any, v: Any, a: Any, b: Any, c: Any, factor: Any, out: Any) -> None:
     """``T² t (e^w - 1 - w)``; t = b · share, and t e^w = a · factor."""
     wide_vectors()
     for i in range(len(out)):
-        d, d_low = _apart(np.float64(z[i]), np.float64(v[i]), high, low)
-        ratio = _less(d, d_low, first, second)
-        w = ratio * inverse
+        d, d_low = _apart(np.float64(z[i]), np.float64(v[i]), c.high, c.low)
+        ratio = _less(d, d_low, c.first, c.second)
+        w = ratio * c.inverse
         is_near = abs(w) <= NEAR and a[i] > 0.0 and b[i] > 0.0
-        t = b[i] * share
+        t = b[i] * c.share
         near = t * (ratio * ratio) * _excess(w)
-        far = unit * (unit * (factor * a[i] - (t * (1.0 + w) if b[i] > 0.0 else 0.0)))
+        far = c.unit * (c.unit * (factor * a[i] - (t * (1.0 + w) if b[i] > 0.0 else 0.0)))
         out[i] = near if is_near else far
 
 
 @helper
-def _gradient(
-    z: Any,
-    v: Any,
-    a: Any,
-    b: Any,
-    high: Any,
-    low: Any,
-    first: Any,
-    second: Any,
-    unit: Any,
-    inverse: Any,
-    share: Any,
-    own_share: Any,
-    shift: Any,
-    scale: Any,
-    out: Any,
-) -> None:
+def _gradient(z: Any, v: Any, a: Any, b: Any, c: Any, own_share: Any, shift: Any, scale: Any, out: Any) -> None:
     """``scale · T (p - t)``, by ``T t expm1(w - KL)`` where that keeps more digits; `shift` is ``T · KL``."""
     wide_vectors()
     for i in range(len(out)):
-        d, d_low = _apart(np.float64(z[i]), np.float64(v[i]), high, low)
-        ratio = _less(d, d_low, first, second)
+        d, d_low = _apart(np.float64(z[i]), np.float64(v[i]), c.high, c.low)
+        ratio = _less(d, d_low, c.first, c.second)
         scaled = ratio - shift
-        r = scaled * inverse
-        is_near = abs(r) <= 0.5 and abs(ratio) <= unit and a[i] > 0.0 and b[i] > 0.0
-        t = b[i] * share
+        r = scaled * c.inverse
+        is_near = abs(r) <= 0.5 and abs(ratio) <= c.unit and a[i] > 0.0 and b[i] > 0.0
+        t = b[i] * c.share
         close = t * (scaled * multiply_add(r, _excess(r), 1.0))
-        out[i] = scale * (close if is_near else unit * (a[i] * own_share - t))
+        out[i] = scale * (close if is_near else c.unit * (a[i] * own_share - t))
 
 
 @kernel
@@ -236,6 +219,7 @@ def teacher_rows(
         first = rough * share
         _weighted_rest(z, v, b, high, low, first, terms)
         second = pairwise_sum(terms) * share
+        apart = Apart(high, low, first, second, unit, inverse, share)
 
         if impossible > 0.0:
             value = np.inf
@@ -252,7 +236,7 @@ def teacher_rows(
                     own = share / exp_sum(-shift, -shift_low)
                 else:
                     own = share * exp_sum(shift, shift_low)
-                _terms(z, v, a, b, high, low, first, second, unit, inverse, share, own, terms)
+                _terms(z, v, a, b, apart, own, terms)
                 value = pairwise_sum(terms)
                 excess = value * inverse * inverse
                 if 0.0 < excess < np.inf:
@@ -262,4 +246,4 @@ def teacher_rows(
         loss[i] = value
         if with_grad:
             own_share, distance = 1.0 / (1.0 + tail), value * inverse
-            _gradient(z, v, a, b, high, low, first, second, unit, inverse, share, own_share, distance, factor, grad[i])
+            _gradient(z, v, a, b, apart, own_share, distance, factor, grad[i])

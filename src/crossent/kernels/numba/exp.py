@@ -27,6 +27,7 @@ from numba import extending, types
 from .compile import helper, inlined
 
 __all__ = [
+    "COMPILED",
     "INLINED",
     "add_in_any_order",
     "below_one",
@@ -51,6 +52,7 @@ __all__ = [
 intrinsic: Any = extending.intrinsic
 overload: Any = extending.overload
 
+COMPILED = {"error_model": "numpy", "nogil": True}
 INLINED = {"error_model": "numpy", "forceinline": True, "nogil": True}
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .bfloat16 import as_number
+from .bits import as_number
 from .compile import helper, kernel, wide_vectors
 from .exp import pairwise_sum
-from .rows import add_two_sum
+from .sums import add_two_sum
 
 __all__ = ["PART", "find_outside", "scan"]
 

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 from numba import carray, types
 
-from .bfloat16 import short_hard_rows_of_bits, wide_hard_rows_of_bits
 from .compile import helper, intrinsic, kernel, recursive_helper
-from .narrow import narrow_hard_rows
-from .wide import hard_rows
+from .softmax import blocks_value_grad, rows_value_grad
 
-__all__ = ["KERNELS", "sum_as_numpy"]
+__all__ = ["mean_at", "sum_as_numpy"]
 
 
 @intrinsic
@@ -81,82 +79,31 @@ def _views(logits_at: Any, labels_at: Any, grad_at: Any, rows: Any, classes: Any
     return logits, counted, grad, count
 
 
-# Four kernels and no factory of them: Numba keeps no machine code of a function that has another one in its closure.
-
-
 @kernel
-def mean_of_short_rows(
-    logits_at: Any, labels_at: Any, grad_at: Any, rows: Any, classes: Any, ignore_index: Any, terms: Any, like: Any
+def mean_at(
+    logits_at: Any,
+    labels_at: Any,
+    grad_at: Any,
+    rows: Any,
+    classes: Any,
+    ignore_index: Any,
+    terms: Any,
+    weights: Any,
+    like: Any,
+    is_short: Any,
 ) -> float:
     """The mean over labels at addresses, its gradient to another (0: none); in the calling thread.
 
-    It is negative, which no mean is, and nothing is computed where a label is out of range or no row counts.
+    It is negative, which no mean is, and nothing is computed where a label is out of range or no row counts. `like` is
+    an array of the logits' dtype, and `is_short` is None for long rows: this chooses at compile time.
     """
     logits, labels, grad, count = _views(logits_at, labels_at, grad_at, rows, classes, ignore_index, like)
     if count == 0:
         return -1.0
     scale = 1.0 / count
-    loss, weight, typed = np.empty(rows), np.ones(classes), np.ones(classes, like.dtype)
-    narrow_hard_rows(
-        logits, labels, weight, typed, 1.0, float(classes), 0.0, terms, scale, weight[:0], grad, loss, 0, rows
-    )
+    loss = np.empty(rows)
+    if is_short is None:
+        rows_value_grad(logits, labels, None, weights, terms, scale, loss[:0], None, grad, loss, 0, rows)
+    else:
+        blocks_value_grad(logits, labels, None, weights, terms, scale, loss[:0], None, grad, loss, 0, rows)
     return sum_as_numpy(loss) * scale
-
-
-@kernel
-def mean_of_short_rows_of_bits(
-    logits_at: Any, labels_at: Any, grad_at: Any, rows: Any, classes: Any, ignore_index: Any, terms: Any, like: Any
-) -> float:
-    """`short_rows` of short rows, of bfloat16 by their bits."""
-    logits, labels, grad, count = _views(logits_at, labels_at, grad_at, rows, classes, ignore_index, like)
-    if count == 0:
-        return -1.0
-    scale = 1.0 / count
-    loss, weight, typed = np.empty(rows), np.ones(classes), np.ones(classes, np.float32)
-    short_hard_rows_of_bits(
-        logits, labels, weight, typed, 1.0, float(classes), 0.0, terms, scale, weight[:0], grad, loss, 0, rows
-    )
-    return sum_as_numpy(loss) * scale
-
-
-@kernel
-def mean_of_long_rows(
-    logits_at: Any, labels_at: Any, grad_at: Any, rows: Any, classes: Any, ignore_index: Any, terms: Any, like: Any
-) -> float:
-    """`short_rows` of long rows."""
-    logits, labels, grad, count = _views(logits_at, labels_at, grad_at, rows, classes, ignore_index, like)
-    if count == 0:
-        return -1.0
-    scale = 1.0 / count
-    loss, weight, typed = np.empty(rows), np.ones(classes), np.ones(classes, like.dtype)
-    hard_rows(logits, labels, weight, typed, 1.0, float(classes), 0.0, terms, scale, weight[:0], grad, loss, 0, rows)
-    return sum_as_numpy(loss) * scale
-
-
-@kernel
-def mean_of_long_rows_of_bits(
-    logits_at: Any, labels_at: Any, grad_at: Any, rows: Any, classes: Any, ignore_index: Any, terms: Any, like: Any
-) -> float:
-    """`short_rows` of long rows, of bfloat16 by their bits."""
-    logits, labels, grad, count = _views(logits_at, labels_at, grad_at, rows, classes, ignore_index, like)
-    if count == 0:
-        return -1.0
-    scale = 1.0 / count
-    loss, weight, typed = np.empty(rows), np.ones(classes), np.ones(classes, np.float32)
-    wide_hard_rows_of_bits(
-        logits, labels, weight, typed, 1.0, float(classes), 0.0, terms, scale, weight[:0], grad, loss, 0, rows
-    )
-    return sum_as_numpy(loss) * scale
-
-
-_LIKE = {"float32": np.empty(0, np.float32), "float64": np.empty(0), "bfloat16": np.empty(0, np.uint16)}
-
-KERNELS = {
-    (dtype, is_short): (kernel_of_bits if dtype == "bfloat16" else kernel_of_numbers, like)
-    for dtype, like in _LIKE.items()
-    for is_short, kernel_of_numbers, kernel_of_bits in (
-        (True, mean_of_short_rows, mean_of_short_rows_of_bits),
-        (False, mean_of_long_rows, mean_of_long_rows_of_bits),
-    )
-}
-"""The kernel and its last argument, by the logits' dtype and whether rows are as short as `narrow` takes them."""

@@ -1,4 +1,4 @@
-"""One long row at a time: maximum, exponentials, sums and gradient, in pieces that stay in the first-level cache.
+"""Long rows, one at a time: maximum, exponentials, sums and gradient, in pieces that stay in the first-level cache.
 
 Every function takes contiguous slices and loops over ``range(len(...))``: an index with an unknown lower bound costs
 Numba's check for negative indices in every step and with it the vector code. Functions work in place on one array where
@@ -10,38 +10,41 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import extending, types
+from numba import types
 
+from .bits import as_number, as_stored, maximum_of_bits
 from .compile import helper, inlined, wide_vectors
-from .exp import add_in_any_order, below_one, exp_difference, maximum, multiply_add, pairwise_sum
+from .exp import (
+    COMPILED,
+    INLINED,
+    add_in_any_order,
+    below_one,
+    exp_difference,
+    maximum,
+    multiply_add,
+    overload,
+    pairwise_sum,
+)
+from .statistics import AGAINST, ALONG, MOST_FLOAT, TAIL, element, simple_slopes, slopes_at
+from .sums import CHUNK, add_two_sum, target_at
 
 __all__ = [
-    "CHUNK",
-    "MOST_FLOAT",
-    "add_two_sum",
     "copy_row",
     "count_ones",
-    "exp_tail",
     "fill_row",
+    "full_row_gradient",
+    "place_of",
+    "row_exponentials",
+    "row_gradient",
+    "row_maxima",
     "row_maximum",
-    "scale_row",
-    "scale_row_in_double",
-    "scale_row_minus",
+    "store_row",
     "tail_of",
-    "weighted_gap",
 ]
-
-CHUNK = 1024
-
-MOST_FLOAT = 2.0**126
-"""Up to this size float32 holds a gradient's factors, their products with numbers below 2, and differences of those."""
-
-overload: Any = extending.overload
 
 
 @helper
-def row_maximum(z: Any) -> Any:
-    """The maximum; NaN where the row holds one."""
+def _maximum_of_numbers(z: Any) -> Any:
     wide_vectors()
     m = z[0]
     for i in range(len(z)):
@@ -49,11 +52,23 @@ def row_maximum(z: Any) -> Any:
     return m
 
 
+def row_maximum(z: Any) -> Any:
+    """The maximum of numbers or of bfloat16's bits; NaN where the row holds one."""
+    raise NotImplementedError("runs only inside compiled code")
+
+
+# Numba requires the two signatures to agree in every detail, annotations included.
+@overload(row_maximum, jit_options=COMPILED)
+def _typed_maximum(z: Any) -> Any:
+    return maximum_of_bits if z.dtype == types.uint16 else _maximum_of_numbers
+
+
 @helper
 def copy_row(z: Any, out: Any) -> None:
+    """Copy numbers, or the numbers that bfloat16's bits stand for."""
     wide_vectors()
     for i in range(len(z)):
-        out[i] = z[i]
+        out[i] = as_number(z[i])
 
 
 @helper
@@ -64,19 +79,10 @@ def fill_row(x: Any, value: Any) -> None:
 
 
 @helper
-def exp_in_place(x: Any, m: Any) -> None:
+def _exp_in_place(x: Any, m: Any) -> None:
     wide_vectors()
     for i in range(len(x)):
         x[i] = exp_difference(x[i], m)
-
-
-@helper
-def add_two_sum(high: Any, low: Any, x: Any) -> Any:
-    """``(high, low) + x`` where ``low`` gathers the rounding errors (compensated); an infinite sum has none."""
-    total = high + x
-    shifted = total - high
-    error = (high - (total - shifted)) + (x - shifted)
-    return total, low + (error if abs(total) < np.inf else 0.0)
 
 
 @helper
@@ -119,43 +125,75 @@ def tail_of(e: Any, one: Any, work: Any) -> Any:
     raise NotImplementedError("runs only inside compiled code")
 
 
-# Numba requires the two signatures to agree in every detail, annotations included.
-@overload(tail_of, jit_options={"error_model": "numpy", "nogil": True})
-def _typed_tail(e, one, work):
-    if e.dtype == types.float32:
-        return lambda e, one, work: _tail_of_floats(e, one, work)
-    return lambda e, one, work: _tail_of_doubles(e, one, work)
+@overload(tail_of, jit_options=COMPILED)
+def _typed_tail(e: Any, one: Any, work: Any) -> Any:
+    return _tail_of_floats if e.dtype == types.float32 else _tail_of_doubles
 
 
 @helper
-def exp_tail(z: Any, x: Any, m: Any, work: Any) -> Any:
-    """Write ``e^(z - m)`` into ``x``, which may be ``z`` itself; return their sum without the maximum's own 1.
+def row_exponentials(z: Any, x: Any, m: Any, work: Any, f: Any) -> Any:
+    """Write ``e^(z - m)`` into ``x``, which may be ``z`` itself, and keep their sum without the maximum's own 1.
 
-    Summing the tail apart keeps ``log1p(tail)`` and ``1 - p`` exact for a confident row: ones (the maximum and its
-    ties) are counted, the rest is added up, and one is taken off the count.
+    Summing the tail apart keeps ``log1p(tail)`` and ``1 - p`` exact for a confident row: ones are counted, the rest is
+    added up, and one is taken off the count.
     """
     one = x.dtype.type(1)
-    ones = 0.0
-    tail, lost = 0.0, 0.0
+    ones, tail, lost = 0.0, 0.0, 0.0
     for start in range(0, len(x), CHUNK):
         stop = min(start + CHUNK, len(x))
         piece = x[start:stop]
         copy_row(z[start:stop], piece)
-        exp_in_place(piece, m)
+        _exp_in_place(piece, m[0])
         tail, lost = add_two_sum(tail, lost, tail_of(piece, one, work))
         ones += count_ones(piece, one)
-    return (ones - 1.0) + (tail + lost)
+    f[TAIL] = (ones - 1.0) + (tail + lost)
 
 
 @helper
-def scale_row(x: Any, a: Any) -> None:
+def row_maxima(x: Any, m: Any, work: Any) -> Any:
+    m[0] = row_maximum(x)
+
+
+def place_of(grad: Any, i: Any, buffer: Any, full: Any) -> Any:
+    """Where the exponentials of row i go: into the gradient's row, or a buffer where these would be read or rounded."""
+    raise NotImplementedError("runs only inside compiled code")
+
+
+@overload(place_of, jit_options=INLINED)
+def _typed_place(grad, i, buffer, full):
+    if grad.dtype == types.uint16 or not isinstance(full, types.NoneType):
+        return lambda grad, i, buffer, full: buffer
+    return lambda grad, i, buffer, full: grad[i] if len(grad) > 0 else buffer
+
+
+@helper
+def _store(e: Any, out: Any) -> None:
+    wide_vectors()
+    for i in range(len(out)):
+        out[i] = as_stored(e[i], out[i])
+
+
+def store_row(e: Any, grad: Any, i: Any, full: Any) -> None:
+    """Copy the gradient from where `place_of` put the exponentials, if that is another place."""
+    raise NotImplementedError("runs only inside compiled code")
+
+
+@overload(store_row, jit_options=INLINED)
+def _typed_store(e, grad, i, full):
+    if grad.dtype == types.uint16 or not isinstance(full, types.NoneType):
+        return lambda e, grad, i, full: _store(e, grad[i])
+    return lambda e, grad, i, full: None
+
+
+@helper
+def _scale(x: Any, a: Any) -> None:
     wide_vectors()
     for i in range(len(x)):
         x[i] *= a
 
 
 @helper
-def scale_row_minus(x: Any, a: Any, b: Any, w: Any) -> None:
+def _scale_minus(x: Any, a: Any, b: Any, w: Any) -> None:
     """``x <- a x - b w``."""
     wide_vectors()
     for i in range(len(x)):
@@ -163,64 +201,39 @@ def scale_row_minus(x: Any, a: Any, b: Any, w: Any) -> None:
 
 
 @helper
-def scale_row_in_double(x: Any, a: Any, b: Any, w: Any) -> None:
-    """``x <- a x - b w`` for factors that float32 does not hold, though it may hold what they amount to."""
-    number = x.dtype.type
-    for i in range(len(x)):
-        x[i] = number(a * np.float64(x[i]) - b * w[i])
+def full_row_gradient(
+    z: Any, e: Any, t: Any, weight: Any, typed: Any, s: Any, full: Any, m: Any, work: Any, f: Any
+) -> Any:
+    """The gradient of any loss in place of the exponentials, in double precision."""
+    number = e.dtype.type
+    d = slopes_at(0, 1, s, f)
+    for i in range(len(e)):
+        e[i] = number(element(np.float64(as_number(z[i])), np.float64(e[i]), target_at(t, i), weight[i], s, d))
 
 
 @helper
-def _gap_of_floats(z: Any, top: Any, w: Any, work: Any) -> Any:
-    wide_vectors()
-    total = 0.0
-    for i in range(len(z)):
-        v = w[i] * (top - np.float64(z[i]))
-        total = add_in_any_order(total, 0.0 if w[i] == 0.0 else v)
-    return total
+def _scale_minus_in_double(x: Any, t: Any, weight: Any, s: Any, f: Any) -> None:
+    """``x <- A x - B w t'`` for factors that float32 does not hold, or a target that it would round."""
+    number = x.dtype.type
+    a, b = f[ALONG], f[AGAINST]
+    for i in range(len(x)):
+        x[i] = number(a * np.float64(x[i]) - b * (weight[i] * (s.kept * target_at(t, i) + s.share)))
 
 
 @inlined
-def _weighed(w: Any, gap: Any) -> Any:
-    return 0.0 if w == 0.0 else w * gap
-
-
-@helper
-def _gap_of_doubles(z: Any, top: Any, w: Any, work: Any) -> Any:
-    wide_vectors()
-    quarter = len(z) >> 2
-    out = work[:quarter]
-    z0, z1 = z[:quarter], z[quarter : 2 * quarter]
-    z2, z3 = z[2 * quarter : 3 * quarter], z[3 * quarter : 4 * quarter]
-    w0, w1 = w[:quarter], w[quarter : 2 * quarter]
-    w2, w3 = w[2 * quarter : 3 * quarter], w[3 * quarter : 4 * quarter]
-    for i in range(len(out)):
-        first = _weighed(w0[i], top - z0[i]) + _weighed(w1[i], top - z1[i])
-        out[i] = first + (_weighed(w2[i], top - z2[i]) + _weighed(w3[i], top - z3[i]))
-    total = pairwise_sum(out)
-    for i in range(4 * quarter, len(z)):
-        total += _weighed(w[i], top - z[i])
-    return total
-
-
-def _gap(z: Any, top: Any, w: Any, work: Any) -> Any:
-    """`weighted_gap` of a piece of a row."""
-    raise NotImplementedError("runs only inside compiled code")
-
-
-@overload(_gap, jit_options={"error_model": "numpy", "nogil": True})
-def _typed_gap(z, top, w, work):
-    if z.dtype == types.float32:
-        return lambda z, top, w, work: _gap_of_floats(z, top, w, work)
-    return lambda z, top, w, work: _gap_of_doubles(z, top, w, work)
-
-
-@helper
-def weighted_gap(z: Any, m: Any, w: Any, work: Any) -> Any:
-    """``sum w_k (m - z_k)``, where a class of weight 0 adds 0 even if it is masked."""
-    top = np.float64(m)
-    high, low = 0.0, 0.0
-    for start in range(0, len(z), CHUNK):
-        stop = min(start + CHUNK, len(z))
-        high, low = add_two_sum(high, low, _gap(z[start:stop], top, w[start:stop], work))
-    return high + low
+def row_gradient(z: Any, e: Any, t: Any, weight: Any, typed: Any, s: Any, full: Any, m: Any, work: Any, f: Any) -> Any:
+    """``A e - B w t'`` in place of the exponentials; the label's own element is written later."""
+    number = e.dtype.type
+    is_held = simple_slopes(s, MOST_FLOAT if e.itemsize == 4 else np.inf, work, f)
+    a, b = f[ALONG], f[AGAINST]
+    if not is_held:
+        _scale_minus_in_double(e, t, weight, s, f)
+    elif t is not None:
+        if s.is_plain:
+            _scale_minus(e, number(a), number(b), t)
+        else:
+            _scale_minus_in_double(e, t, weight, s, f)
+    elif s.smoothing > 0.0:
+        _scale_minus(e, number(a), number(b * s.share * s.unit), typed)
+    else:
+        _scale(e, number(a))
