@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from crossent.errors import refuse
+from crossent.kernels import registry
 from crossent.numpy.arrays import quietly, widened
 from crossent.numpy.evaluator import WORK_ELEMENTS, Evaluator
 from crossent.numpy.links import make_evaluator
@@ -57,6 +58,9 @@ class Rows(Protocol):
 
     def run(self, tensors: Sequence[Any], wanted: Sequence[bool], with_statistics: bool = False) -> Found:
         """Return the value and, where asked for, the five statistics; and the gradients that are wanted."""
+
+    def pull_back(self, logits: Tensor, rows: slice, upstream: Sequence[Any]) -> None:
+        """Put the gradient of ``Σ upstream · statistic`` in the place of a block of logits."""
 
     def scaled(self, factor: Tensor) -> Self:
         """Return the same rows with a factor on each one's loss."""
@@ -136,6 +140,27 @@ class KernelRows:
             found = collector.result(given.dtype)
         return losses, entries, [as_tensor(column) for column in found], gradients
 
+    @quietly
+    def pull_back(self, logits: Tensor, rows: slice, upstream: Sequence[Any]) -> None:
+        array, given = as_numpy(logits), self.given
+        signed = zip(("lse", "entropy", "nll"), (1.0, 1.0, -1.0), upstream, strict=True)  # log_prob is minus the nll
+        partials = {name: sign * u[rows].double().numpy() for name, sign, u in signed if u is not None}
+        target = replace(given.target.rows(rows), class_weight=None, label_smoothing=0.0)
+        if target.labels is not None:  # of a row that does not count the log-probability is a constant, the rest is not
+            if "nll" in partials:
+                partials["nll"] = np.where(target.labels < 0, 0.0, partials["nll"])
+            target = replace(target, labels=target.counted_labels)
+        step = max(1, WORK_ELEMENTS // array.shape[1])
+        for start in range(0, len(array), step):
+            part = slice(start, min(start + step, len(array)))
+            raw = widened(array[part], given.dtype)
+            here = slice(rows.start + part.start, rows.start + part.stop)
+            mapped = raw if given.map.is_identity else given.mapped(raw, here)
+            gradient = np.empty(mapped.shape, mapped.dtype)
+            of_part = {name: np.ascontiguousarray(partial[part]) for name, partial in partials.items()}
+            registry.find(mapped.dtype).pullback(mapped, target.rows(part), of_part, gradient)
+            logits[part].copy_(torch.from_numpy(gradient * given.map.slope(raw.astype(np.float64))))
+
     def scaled(self, factor: Tensor) -> KernelRows:
         return replace(self, given=self.given.with_factor(factor.double().numpy()))
 
@@ -196,6 +221,13 @@ class ProblemRows:
         shape = self.problem.shape
         return (value, *(torch.cat(column).reshape(shape) for column in zip(*statistics, strict=True))), gradients
 
+    def pull_back(self, logits: Tensor, rows: slice, upstream: Sequence[Any]) -> None:
+        with torch.enable_grad():
+            leaf = logits.detach().requires_grad_()
+            pairs = zip(self.problem.part(rows).statistics(leaf)[:3], upstream, strict=True)
+            total = torch.stack([(column * u[rows]).sum() for column, u in pairs if u is not None]).sum()
+            logits.copy_(torch.autograd.grad(total, leaf)[0])
+
     def scaled(self, factor: Tensor) -> ProblemRows:
         entries = self.problem.shape[1:] if "target" in vars(self.problem) else ()
         return replace(self, factor=factor.to(wide(factor.device)).reshape(-1, *entries), unit=1.0)
@@ -208,12 +240,10 @@ class Head:
     Attributes
     ----------
     composed : see `Work`
-    problem : returns the problem that the rows stand for
     """
 
     rows: Rows
     composed: Callable[..., Any]
-    problem: Callable[[], Problem]
     with_statistics: bool
 
     def forward(self, tensors: Sequence[Any], wanted: Sequence[bool]) -> tuple[tuple[Tensor, ...], list[Any]]:
@@ -243,16 +273,10 @@ class Head:
         return _typed(_times(gradients, factor * rows.unit, wanted), tensors, wanted)
 
     def _of_statistics(self, tensors: Sequence[Any], upstream: Sequence[Any], wanted: Sequence[bool]) -> list[Any]:
-        problem = self.problem()
         flat = [None if u is None else u.reshape(-1) for u in upstream]
 
         def pull_back(logits: Tensor, rows: slice, _: bool) -> Tensor:
-            with torch.enable_grad():
-                leaf = logits.detach().requires_grad_()
-                columns = problem.part(rows).statistics(leaf)[:3]
-                pairs = zip(columns, flat, strict=True)
-                total = torch.stack([(column * u[rows]).sum() for column, u in pairs if u is not None]).sum()
-                logits.copy_(torch.autograd.grad(total, leaf)[0])
+            self.rows.pull_back(logits, rows, flat)
             return torch.zeros(len(logits), dtype=wide(logits.device), device=logits.device)
 
         silent = self.rows.silent

@@ -257,7 +257,7 @@ def _head(
             if way.rows == "launches":
                 launches = accelerated.Launches.of_head(target, options, rows_shape, num_classes)
             rows = ProblemRows.of(problem(), input.dtype, launches)
-        found = at_once(Head(rows, by_operations, problem, with_statistics), tensors, others)
+        found = at_once(Head(rows, by_operations, with_statistics), tensors, others)
     elif _is_recorded(target, options, way.rows, others) and not with_statistics:
         found = recorded.linear(tensors, options, problem())  # type: ignore[arg-type]
     else:
