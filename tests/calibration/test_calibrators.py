@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 from crossent.calibration import linear
 from crossent.calibration.one_vs_rest import log_odds
-from crossent.kernels import affine_reference, registry
+from crossent.kernels import calibration, registry
 from crossent.metrics import calibration_error, log_loss
 from crossent.sklearn import (
     BetaCalibration,
@@ -59,7 +59,7 @@ def nll(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = Non
 
 
 def compiled_and_reference(dtype: Any) -> tuple[Any, Any]:
-    return registry.find(np.dtype(dtype)), affine_reference
+    return registry.find(np.dtype(dtype)), calibration
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

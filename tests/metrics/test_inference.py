@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from crossent.metrics import calibration_interval, calibration_test
-from crossent.metrics._validation import check_predictions
 from crossent.metrics.binning import top_label_bins
 from crossent.metrics.inference import _Profile
+from crossent.metrics.predictions import check_predictions
 
 ATOMS = np.array([0.62, 0.75, 0.88, 0.97])
 

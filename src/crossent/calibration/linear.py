@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,14 +39,6 @@ class Prior:
         if self.spread:
             gap[0] -= gap[0].mean()
         return gap
-
-
-class _Rows(NamedTuple):
-    """What the Hessian needs of some rows: features, probabilities, and weights that sum to 1 over all rows."""
-
-    phi: Float64
-    p: Float64
-    w: Float64
 
 
 class LinearMap:
@@ -177,7 +168,7 @@ class LinearMap:
             value += float(w @ loss)
             gradient += _gather(phi, gap * w)
             if not self.is_small:
-                kept.append(_Rows(phi, p, w))
+                kept.append((phi, p, w))
                 continue
             rows = phi * p[:, None]
             spread = rows * w if self.exclusive else rows * (w * (1 - p))[:, None]
@@ -200,8 +191,11 @@ class LinearMap:
         half = self.collapse(whole.reshape(features, classes, -1))
         return self.collapse(half.T.reshape(features, classes, -1))
 
-    def _conjugate_gradients(self, kept: list[_Rows]) -> Callable[[Float64], Float64]:
-        """Return what solves with the Hessian by conjugate gradients, preconditioned by its diagonal."""
+    def _conjugate_gradients(self, kept: list[tuple[Float64, Float64, Float64]]) -> Callable[[Float64], Float64]:
+        """Return what solves with the Hessian by conjugate gradients, preconditioned by its diagonal.
+
+        `kept` has the features, probabilities and weights of every block of rows.
+        """
 
         def product(v: Float64) -> Float64:
             entries = self.expand(v)

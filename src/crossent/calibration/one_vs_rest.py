@@ -11,6 +11,7 @@ from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 
 from crossent.errors import refuse
+from crossent.metrics.binning import check_count
 
 from .base import Calibrator
 from .linear import LinearMap, Prior, fit
@@ -296,8 +297,7 @@ class HistogramBinning(OneVersusRest):
         self.binning = binning
 
     def _check_options(self) -> None:
-        if not isinstance(self.bins, int | np.integer) or isinstance(self.bins, bool) or self.bins < 1:
-            raise ValueError(refuse("bins must be a positive integer", repr(self.bins)))
+        check_count(self.bins)
         if self.binning not in ("equal-mass", "equal-width"):
             raise ValueError(refuse("binning must be 'equal-mass' or 'equal-width'", repr(self.binning)))
         self._check_not_negative("pseudo_rows")

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crossent.core.reduction import check_total
 from crossent.errors import describe, refuse
 from crossent.kernels import registry
 from crossent.masked import refuse_masked
+from crossent.metrics.predictions import check_weights
 
 __all__ = ["Float64", "Sample", "check_link", "read_logits", "read_sample", "row_blocks"]
 
@@ -174,9 +174,8 @@ def read_sample(logits: Any, y: Any, sample_weight: Any, input: str, link: str) 
         If one is malformed or looks like probabilities.
     """
     refuse_masked(y, "y")
-    refuse_masked(sample_weight, "sample_weight")
     z = read_logits(logits, input, link, fitting=True)
-    weights = None if sample_weight is None else _read_weights(sample_weight, len(z))
+    weights = None if sample_weight is None else check_weights(sample_weight, len(z))
     target = np.asarray(y)
     codes, events = np.zeros(len(z), np.intp), None
     if link == "sigmoid" and z.shape[1] > 1:
@@ -194,17 +193,6 @@ def read_sample(logits: Any, y: Any, sample_weight: Any, input: str, link: str) 
             codes, events = np.zeros(len(z), np.intp), (codes == 1)[:, None]
     sample = Sample(z, codes, events, weights, link)
     return sample if weights is None or weights.all() else sample.rows(weights > 0), classes
-
-
-def _read_weights(sample_weight: Any, rows: int) -> Float64:
-    weights = np.ascontiguousarray(sample_weight, dtype=np.float64)
-    fine = weights.shape == (rows,) and bool((np.isfinite(weights) & (weights >= 0)).all())
-    if not fine or not weights.any():
-        asked = f"sample_weight must hold {rows} finite weights, none negative and not all 0"
-        raise ValueError(refuse(asked, describe(weights)))
-    with np.errstate(over="ignore"):
-        check_total("the sum of sample_weight", float(weights.sum()))
-    return weights
 
 
 def _encode(target: NDArray[Any], columns: int) -> tuple[NDArray[np.intp], NDArray[Any]]:

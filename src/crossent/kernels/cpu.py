@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from ..core.target import Target, Teacher
 from ..losses import Loss
 from . import curvature, entries, reference
-from .affine import affine_moments, sigmoid_affine_moments, temperature_moments
 from .numba import binary, distillation, mean, softmax
 from .numba import labels as _labels
 from .numba.bits import narrow_rows, widen_rows
+from .numba.calibration import affine_moments, sigmoid_affine_moments, temperature_moments
+from .numba.metrics import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
 from .numba.terms import LANES
-from .probability import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
 from .threads import SERIAL_ELEMENTS, run_rows
 
 __all__ = [

@@ -16,8 +16,8 @@ from crossent.core.statistics import Rows
 from crossent.core.target import Target
 from crossent.losses import Loss
 
-from .affine_reference import affine_moments, sigmoid_affine_moments, temperature_moments
-from .probability_reference import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
+from .calibration import affine_moments, sigmoid_affine_moments, temperature_moments
+from .metrics import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
 
 __all__ = [
     "affine_moments",

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from ..errors import describe, refuse
 from ..kernels import registry
 from ..masked import refuse_masked
-from ._validation import Predictions
+from .predictions import Predictions
 
-__all__ = ["Bins", "check_edges", "class_wise_bins", "top_label_bins"]
+__all__ = ["Bins", "check_binning", "check_count", "check_edges", "class_wise_bins", "top_label_bins"]
 
 Float64 = NDArray[np.float64]
 
@@ -52,6 +52,19 @@ class Bins(NamedTuple):
             return np.where(pairs > 0, total / pairs, 0.0)
 
 
+def check_count(bins: Any) -> int:
+    """Return a number of bins; raise ValueError unless it is a positive integer."""
+    if not isinstance(bins, int | np.integer) or isinstance(bins, bool) or bins < 1:
+        raise ValueError(refuse("bins must be a positive integer", repr(bins)))
+    return int(bins)
+
+
+def check_binning(binning: str) -> None:
+    """Raise ValueError unless `binning` is one of those that have edges."""
+    if binning not in ("equal-width", "equal-mass"):
+        raise ValueError(refuse("binning must be 'equal-width', 'equal-mass' or 'smooth'", repr(binning)))
+
+
 def check_edges(bins: Any) -> int | Float64:
     """Return a number of bins, or their edges from 0 to 1.
 
@@ -61,10 +74,9 @@ def check_edges(bins: Any) -> int | Float64:
         If `bins` is neither a positive integer nor an increasing sequence from 0 to 1.
     """
     refuse_masked(bins, "bins")
-    if isinstance(bins, int | np.integer) and not isinstance(bins, bool):
-        if bins >= 1:
-            return int(bins)
-    elif isinstance(bins, list | tuple | np.ndarray):
+    if isinstance(bins, int | np.integer) and not isinstance(bins, bool) and bins >= 1:
+        return int(bins)
+    if isinstance(bins, list | tuple | np.ndarray):
         edges = np.asarray(bins, dtype=np.float64)
         if edges.ndim == 1 and len(edges) > 1 and edges[0] == 0 and edges[-1] == 1 and (np.diff(edges) > 0).all():
             return edges
@@ -74,8 +86,7 @@ def check_edges(bins: Any) -> int | Float64:
 
 def _edges(values: NDArray[Any], weights: Float64 | None, bins: int | Float64, binning: str) -> Float64:
     """Return the edges of one column's bins."""
-    if binning not in ("equal-width", "equal-mass"):
-        raise ValueError(refuse("binning must be 'equal-width', 'equal-mass' or 'smooth'", repr(binning)))
+    check_binning(binning)
     if not isinstance(bins, int):
         if binning == "equal-mass":
             raise ValueError(refuse("equal-mass bins are asked for by their number", "their edges"))

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import refuse
 from ..masked import refuse_masked
-from ._validation import Predictions, check_predictions
 from .binning import Bins, class_wise_bins, top_label_bins
+from .predictions import Predictions, check_predictions
 from .simplex import simplex_bins
 from .smooth import smooth_error
 

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import refuse
 from ..kernels import registry
-from ._validation import check_predictions
 from .binning import check_edges
+from .predictions import check_predictions
 
 __all__ = ["ScoreDecomposition", "score_decomposition"]
 

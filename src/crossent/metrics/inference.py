@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import refuse
-from ._validation import check_predictions
 from .binning import Bins, top_label_bins
+from .predictions import check_predictions
 
 __all__ = ["CalibrationInterval", "calibration_interval", "calibration_test"]
 

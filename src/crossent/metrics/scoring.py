@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import describe, refuse
 from ..masked import refuse_masked
-from ._validation import Predictions, check_predictions, weighted_mean
+from .predictions import Predictions, check_predictions, weighted_mean
 
 __all__ = [
     "accuracy",

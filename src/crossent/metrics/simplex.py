@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import refuse
-from ._validation import Predictions
+from .binning import check_binning, check_count
+from .predictions import Predictions
 
 __all__ = ["SimplexBins", "simplex_bins"]
 
@@ -48,10 +48,8 @@ def simplex_bins(checked: Predictions, bins: Any, binning: str) -> SimplexBins:
 
     "equal-mass" splits at the weighted median of that class's probability, "equal-width" in the middle of its range.
     """
-    if not isinstance(bins, int | np.integer) or isinstance(bins, bool) or bins < 1:
-        raise ValueError(refuse("bins must be a positive integer", repr(bins)))
-    if binning not in ("equal-width", "equal-mass"):
-        raise ValueError(refuse("binning must be 'equal-width', 'equal-mass' or 'smooth'", repr(binning)))
+    check_count(bins)
+    check_binning(binning)
     weights = checked.weight_or_ones()
     rows = np.flatnonzero(weights > 0)
     cells: list[tuple[float, int, Rows]] = [(-float(weights[rows].sum()), 0, rows)]

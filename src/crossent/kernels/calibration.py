@@ -1,4 +1,7 @@
-"""The reference of `affine`: sums for calibrators in NumPy and float64, a block of rows at a time."""
+"""What calibrators ask of kernels, in NumPy and float64: sums over rows of a loss and of its derivatives.
+
+`crossent.kernels.numba.calibration` computes the same, compiled.
+"""
 
 from __future__ import annotations
 

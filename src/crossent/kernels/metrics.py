@@ -1,4 +1,7 @@
-"""The reference of `probability`: the same functions in NumPy, a block of rows at a time."""
+"""What metrics ask of kernels, in NumPy: sums over each row of probabilities and over each bin.
+
+`crossent.kernels.numba.metrics` computes the same, compiled.
+"""
 
 from __future__ import annotations
 

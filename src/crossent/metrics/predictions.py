@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 from ..core.reduction import check_total
 from ..errors import describe, refuse
 from ..kernels import registry
-from ..kernels.probability_reference import RowSummary
+from ..kernels.metrics import RowSummary
 from ..masked import refuse_masked
 
-__all__ = ["Predictions", "check_predictions", "weighted_mean"]
+__all__ = ["Predictions", "check_predictions", "check_weights", "weighted_mean"]
 
 # Half-precision softmax rows miss 1 by a few 1e-3; rows that are no distribution at all miss it by far more.
 _SUM_TOLERANCE = {2: 1e-2, 4: 1e-3, 8: 1e-3}
@@ -119,7 +119,7 @@ def check_predictions(
         `labels` names one twice, a probability is NaN or outside [0, 1], a row does not sum to 1, or a weight is
         negative, NaN or infinite.
     """
-    for name, given in (("y_true", y_true), ("y_prob", y_prob), ("labels", labels), ("sample_weight", sample_weight)):
+    for name, given in (("y_true", y_true), ("y_prob", y_prob), ("labels", labels)):
         refuse_masked(given, name)
     truth = np.asarray(y_true)
     if truth.ndim != 1 or truth.size == 0:
@@ -135,7 +135,7 @@ def check_predictions(
         )
     codes, known = _encode(truth, labels, prob.shape[1])
     _refuse_other_order(getattr(y_prob, "columns", None), known)
-    weights = None if sample_weight is None else _check_weights(sample_weight, truth.shape)
+    weights = None if sample_weight is None else check_weights(sample_weight, len(truth))
     checked = Predictions(codes, prob, weights, known, None)
     if not validate:
         return checked
@@ -198,16 +198,26 @@ def _indices(truth: NDArray[Any], columns: int) -> NDArray[np.intp] | None:
     return np.ascontiguousarray(codes) if np.bincount(codes, minlength=columns).all() else None
 
 
-def _check_weights(sample_weight: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
+def check_weights(sample_weight: ArrayLike, rows: int) -> NDArray[np.float64]:
+    """Return the weights of so many rows as contiguous float64.
+
+    Raises
+    ------
+    TypeError
+        If they are a masked array or hold one.
+    ValueError
+        If they are no numbers or of another shape, one is negative or not finite, or their sum cannot be divided by.
+    """
+    refuse_masked(sample_weight, "sample_weight")
     raw = np.asarray(sample_weight)
     if raw.dtype.kind not in "fiub":
         raise ValueError(refuse("sample_weight must hold real numbers", describe(raw)))
     weights = np.ascontiguousarray(raw, dtype=np.float64)
-    if weights.shape != shape:
-        raise ValueError(refuse(f"sample_weight must have shape {shape}", describe(weights)))
+    asked = f"sample_weight must hold {rows} finite weights, none negative and not all 0"
+    if weights.shape != (rows,):
+        raise ValueError(refuse(asked, describe(weights)))
     if not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
-        got = f"values from {weights.min():g} to {weights.max():g}"
-        raise ValueError(refuse("sample_weight must be finite, not negative, and not zero everywhere", got))
+        raise ValueError(refuse(asked, f"values from {weights.min():g} to {weights.max():g}"))
     with np.errstate(over="ignore"):
         check_total("the sum of sample_weight", float(weights.sum()))
     return weights
