@@ -182,7 +182,7 @@ class Launches:
             return found[0], found
         losses, mass = composition.value(self.loss, _Statistics(found, self._is_hard)), found[4]  # type: ignore[arg-type]
         if self.target.row_weight is not None:
-            losses = losses * self.target.row_weight
+            losses = losses * self.target.row_weight.to(losses.dtype)
         return torch.where(mass == 0, 0.0, torch.where(mass.isnan(), mass, losses)), found
 
     def gradient(
