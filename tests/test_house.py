@@ -118,20 +118,17 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     return found
 
 
-@pytest.mark.xfail(reason="some are left", strict=False)
 def test_no_file_is_long() -> None:
     lines = {str(path.relative_to(SOURCE)): len(path.read_text().splitlines()) for path in FILES}
     assert {name: count for name, count in lines.items() if count > LONGEST_FILE} == {}
 
 
-@pytest.mark.xfail(reason="some are left", strict=False)
 def test_no_function_takes_too_much() -> None:
     pytest.importorskip("torch")
     public = public_names()
     assert [line for path in FILES for line in crowded(path, public)] == []
 
 
-@pytest.mark.xfail(reason="some are left", strict=False)
 def test_no_modules_import_each_other() -> None:
     assert circles({module: imports_of(module) for module in MODULES}) == []
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from crossent.errors import refuse
@@ -55,8 +55,8 @@ class LinearPredictions(Classifier, BaseEstimator):
 
     def _predictor(self) -> LinearPredictions:
         """Return what predictions need and nothing else, to be sent to where the rows are."""
-        model = LinearPredictions()
-        for name in ("link", "classes_", "coef_", "intercept_", "n_features_in_", "_multilabel"):
+        model = clone(self)
+        for name in ("classes_", "coef_", "intercept_", "n_features_in_", "_multilabel"):
             setattr(model, name, getattr(self, name))
         return model
 

@@ -224,10 +224,9 @@ def affine_rows(
 
 
 @helper
-def _add_sigmoid(
-    z: Any, a: Any, b: Any, t: Any, w: Any, loss: Any, gb: Any, ga: Any, hbb: Any, hab: Any, haa: Any
-) -> None:
+def _add_sigmoid(z: Any, a: Any, b: Any, t: Any, w: Any, sums: Any) -> None:
     wide_vectors()
+    loss, gb, ga, hbb, hab, haa = sums
     for k in range(len(z)):
         v = np.float64(z[k])
         x = a[k] * v + b[k]
@@ -263,8 +262,8 @@ def sigmoid_affine_rows(
     rows, columns = scores.shape
     t = np.empty(columns)
     for piece in range(start, stop):
-        sums = out[piece]
-        loss, gb, ga, hbb, hab, haa = sums[0], sums[1], sums[2], sums[3], sums[4], sums[5]
+        x = out[piece]
+        sums = x[0], x[1], x[2], x[3], x[4], x[5]
         for i in range(piece * step, min(rows, (piece + 1) * step)):
             w = weights[i] if len(weights) > 0 else 1.0
             if w == 0.0:
@@ -276,7 +275,7 @@ def sigmoid_affine_rows(
                 for k in range(columns):
                     t[k] = low[k]
                 t[codes[i]] = high[codes[i]]
-            _add_sigmoid(scores[i], a, b, t, w, loss, gb, ga, hbb, hab, haa)
+            _add_sigmoid(scores[i], a, b, t, w, sums)
 
 
 def _pieces(rows: int, sums: int) -> tuple[int, int]:
