@@ -11,8 +11,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from .compile import helper, intrinsic, kernel, wide_vectors
-from .exp import INLINED, overload
+from .compile import INLINED, helper, intrinsic, kernel, wide_vectors
+from .exp import overload
 
 __all__ = ["as_number", "as_stored", "maximum_of_bits", "narrow_rows", "widen_rows"]
 

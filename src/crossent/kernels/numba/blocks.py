@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from .bits import as_number, as_stored
-from .compile import helper, inlined, wide_vectors
-from .exp import COMPILED, below_one, exp_difference, larger, multiply_add, overload
+from .compile import COMPILED, helper, inlined, wide_vectors
+from .exp import below_one, exp_difference, larger, multiply_add, overload
 from .statistics import (
     AGAINST,
     ALONG,
@@ -26,7 +26,7 @@ from .statistics import (
     simple_slopes,
     slopes_at,
 )
-from .sums import add_to, clear_sum, part_of, target_at
+from .sums import add_to, clear_sum, target_in
 from .terms import LANES, LOSS
 
 __all__ = [
@@ -242,10 +242,11 @@ def full_block_gradient(
     number = e.dtype.type
     for k in range(len(weight)):
         here, end = k * LANES, (k + 1) * LANES
-        logits, powers, target, w = z[here:end], e[here:end], part_of(t, here, end), weight[k]
+        logits, powers, w = z[here:end], e[here:end], weight[k]
+        target = powers if t is None else t[here:end]
         for i in range(LANES):
             d = slopes_at(i, LANES, s, f)
-            powers[i] = number(element(np.float64(logits[i]), np.float64(powers[i]), target_at(target, i), w, s, d))
+            powers[i] = number(element(np.float64(logits[i]), np.float64(powers[i]), target_in(target, i, t), w, s, d))
 
 
 @helper
@@ -254,9 +255,10 @@ def _scale_minus_in_double(x: Any, t: Any, weight: Any, s: Any, f: Any) -> None:
     number = x.dtype.type
     for k in range(len(weight)):
         here, end = k * LANES, (k + 1) * LANES
-        e, target, w = x[here:end], part_of(t, here, end), weight[k]
+        e, w = x[here:end], weight[k]
+        target = e if t is None else t[here:end]
         for i in range(LANES):
-            against = f[AGAINST * LANES + i] * (w * (s.kept * target_at(target, i) + s.share))
+            against = f[AGAINST * LANES + i] * (w * (s.kept * target_in(target, i, t) + s.share))
             e[i] = number(f[ALONG * LANES + i] * np.float64(e[i]) - against)
 
 

@@ -24,11 +24,9 @@ import numpy as np
 from llvmlite import ir
 from numba import extending, types
 
-from .compile import helper, inlined
+from .compile import INLINED, helper, inlined
 
 __all__ = [
-    "COMPILED",
-    "INLINED",
     "add_in_any_order",
     "below_one",
     "difference",
@@ -51,9 +49,6 @@ __all__ = [
 # Numba's own annotations do not know that an intrinsic is called without its typing context.
 intrinsic: Any = extending.intrinsic
 overload: Any = extending.overload
-
-COMPILED = {"error_model": "numpy", "nogil": True}
-INLINED = {"error_model": "numpy", "forceinline": True, "nogil": True}
 
 
 def _llvm_function(builder: Any, name: str, type_: Any, arguments: int) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import carray, types
 
-from .compile import helper, intrinsic, kernel, recursive_helper
+from .compile import intrinsic, kernel, owning_helper, recursive_helper
 from .softmax import blocks_value_grad, rows_value_grad
 
 __all__ = ["mean_at", "sum_as_numpy"]
@@ -59,7 +59,7 @@ def sum_as_numpy(values: Any) -> float:
     return total
 
 
-@helper
+@owning_helper
 def _views(logits_at: Any, labels_at: Any, grad_at: Any, rows: Any, classes: Any, ignore_index: Any, like: Any) -> Any:
     """Memory as arrays, labels with -1 where ignored, and how many count: 0 if one is out of range."""
     logits = carray(_pointer(logits_at), (rows, classes), like.dtype)

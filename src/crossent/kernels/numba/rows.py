@@ -13,18 +13,8 @@ import numpy as np
 from numba import types
 
 from .bits import as_number, as_stored, maximum_of_bits
-from .compile import helper, inlined, wide_vectors
-from .exp import (
-    COMPILED,
-    INLINED,
-    add_in_any_order,
-    below_one,
-    exp_difference,
-    maximum,
-    multiply_add,
-    overload,
-    pairwise_sum,
-)
+from .compile import COMPILED, INLINED, OWNING, helper, inlined, wide_vectors
+from .exp import add_in_any_order, below_one, exp_difference, maximum, multiply_add, overload, pairwise_sum
 from .statistics import AGAINST, ALONG, MOST_FLOAT, TAIL, element, simple_slopes, slopes_at
 from .sums import CHUNK, add_two_sum, target_at
 
@@ -159,7 +149,7 @@ def place_of(grad: Any, i: Any, buffer: Any, full: Any) -> Any:
     raise NotImplementedError("runs only inside compiled code")
 
 
-@overload(place_of, jit_options=INLINED)
+@overload(place_of, jit_options=OWNING)
 def _typed_place(grad, i, buffer, full):
     if grad.dtype == types.uint16 or not isinstance(full, types.NoneType):
         return lambda grad, i, buffer, full: buffer

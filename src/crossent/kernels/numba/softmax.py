@@ -28,8 +28,8 @@ from .blocks import (
     store,
     store_loss,
 )
-from .compile import helper, inlined, kernel
-from .exp import COMPILED, INLINED, log1p, overload
+from .compile import COMPILED, OWNING, helper, inlined, kernel
+from .exp import log1p, overload
 from .rows import fill_row, full_row_gradient, place_of, row_exponentials, row_gradient, row_maxima, store_row
 from .statistics import (
     ALL_FIELDS,
@@ -157,7 +157,7 @@ def _target_of(soft: Any, i: Any) -> Any:
     raise NotImplementedError("runs only inside compiled code")
 
 
-@overload(_target_of, jit_options=INLINED)
+@overload(_target_of, jit_options=OWNING)
 def _typed_target(soft, i):
     if isinstance(soft, types.NoneType):
         return lambda soft, i: None
@@ -169,7 +169,7 @@ def _place_like(x: Any, given: Any) -> Any:
     raise NotImplementedError("runs only inside compiled code")
 
 
-@overload(_place_like, jit_options=INLINED)
+@overload(_place_like, jit_options=OWNING)
 def _typed_place(x, given):
     if isinstance(given, types.NoneType):
         return lambda x, given: None
@@ -181,7 +181,7 @@ def _block_beside(x: Any, full: Any) -> Any:
     raise NotImplementedError("runs only inside compiled code")
 
 
-@overload(_block_beside, jit_options=INLINED)
+@overload(_block_beside, jit_options=OWNING)
 def _typed_block(x, full):
     if isinstance(full, types.NoneType):
         return lambda x, full: x

@@ -14,8 +14,8 @@ import numpy as np
 from numba import types
 
 from .bits import as_number
-from .compile import helper, inlined, named, wide_vectors
-from .exp import COMPILED, INLINED, add_in_any_order, multiply_add, overload, pairwise_sum
+from .compile import COMPILED, INLINED, helper, inlined, named, wide_vectors
+from .exp import add_in_any_order, multiply_add, overload, pairwise_sum
 from .terms import FIELDS, LANES, number_fields
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "add_two_sum",
     "clear_sum",
     "compensated",
-    "part_of",
     "sum_in_any_order",
     "sum_of",
     "sum_of_exponentials",
@@ -151,16 +150,16 @@ def _typed_target(t, i):
     return lambda t, i: np.float64(t[i])
 
 
-def part_of(t: Any, start: Any, stop: Any) -> Any:
-    """A slice of a target, if there is one."""
+def target_in(part: Any, i: Any, t: Any) -> Any:
+    """A number of a slice of the target t; without a distribution, 0, and the slice is of something else."""
     raise NotImplementedError("runs only inside compiled code")
 
 
-@overload(part_of, jit_options=INLINED)
-def _typedpart_of(t, start, stop):
+@overload(target_in, jit_options=INLINED)
+def _typed_target_in(part, i, t):
     if isinstance(t, types.NoneType):
-        return lambda t, start, stop: None
-    return lambda t, start, stop: t[start:stop]
+        return lambda part, i, t: 0.0
+    return lambda part, i, t: np.float64(part[i])
 
 
 def _make_sum(term: Callable[..., Any], name: str) -> Any:
@@ -179,18 +178,19 @@ def _make_sum(term: Callable[..., Any], name: str) -> Any:
         high, low = 0.0, 0.0
         for start in range(0, len(e), CHUNK):
             stop = min(start + CHUNK, len(e))
-            logits, powers, target, weights = z[start:stop], e[start:stop], part_of(t, start, stop), w[start:stop]
+            logits, powers, weights = z[start:stop], e[start:stop], w[start:stop]
+            target = powers if t is None else t[start:stop]
             out = work[: stop - start]
             for i in range(len(out)):
                 v, p = np.float64(as_number(logits[i])), np.float64(powers[i])
-                out[i] = term(v, p, target_at(target, i), weights[i], top, total, total_low, s)
+                out[i] = term(v, p, target_in(target, i, t), weights[i], top, total, total_low, s)
             high, low = add_two_sum(high, low, sum_of(out, e))
         f[field] = high
         f[field + 1] = low
 
-    def at(z: Any, e: Any, t: Any, j: Any, w: Any, s: Any, i: Any, f: Any) -> Any:
+    def at(z: Any, e: Any, part: Any, t: Any, j: Any, w: Any, s: Any, i: Any, f: Any) -> Any:
         top, total, total_low = f[TOP * LANES + i], f[TOTAL * LANES + i], f[TOTAL_LOW * LANES + i]
-        return term(np.float64(z[j]), np.float64(e[j]), target_at(t, j), w, top, total, total_low, s)
+        return term(np.float64(z[j]), np.float64(e[j]), target_in(part, j, t), w, top, total, total_low, s)
 
     of_class = inlined(named(at, f"{name}_of_class"))
 
@@ -200,19 +200,21 @@ def _make_sum(term: Callable[..., Any], name: str) -> Any:
         classes = len(w)
         for k in range(0, classes - 3, 4):  # the sums are loaded and stored once for four classes
             here, end = k * LANES, (k + 4) * LANES
-            logits, powers, target = z[here:end], e[here:end], part_of(t, here, end)
+            logits, powers = z[here:end], e[here:end]
+            target = powers if t is None else t[here:end]
             w0, w1, w2, w3 = w[k], w[k + 1], w[k + 2], w[k + 3]
             for i in range(LANES):
-                first = of_class(logits, powers, target, i, w0, s, i, f)
-                first += of_class(logits, powers, target, i + LANES, w1, s, i, f)
-                second = of_class(logits, powers, target, i + 2 * LANES, w2, s, i, f)
-                second += of_class(logits, powers, target, i + 3 * LANES, w3, s, i, f)
+                first = of_class(logits, powers, target, t, i, w0, s, i, f)
+                first += of_class(logits, powers, target, t, i + LANES, w1, s, i, f)
+                second = of_class(logits, powers, target, t, i + 2 * LANES, w2, s, i, f)
+                second += of_class(logits, powers, target, t, i + 3 * LANES, w3, s, i, f)
                 add_to(f, field, i, first + second, e)
         for k in range(classes - classes % 4, classes):
             here, end = k * LANES, (k + 1) * LANES
-            logits, powers, target = z[here:end], e[here:end], part_of(t, here, end)
+            logits, powers = z[here:end], e[here:end]
+            target = powers if t is None else t[here:end]
             for i in range(LANES):
-                add_to(f, field, i, of_class(logits, powers, target, i, w[k], s, i, f), e)
+                add_to(f, field, i, of_class(logits, powers, target, t, i, w[k], s, i, f), e)
 
     def total(field: Any, z: Any, e: Any, t: Any, w: Any, s: Any, work: Any, f: Any) -> Any:
         raise NotImplementedError("runs only inside compiled code")

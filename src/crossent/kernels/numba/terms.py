@@ -40,8 +40,8 @@ from crossent.losses import (
     ZPenalty,
 )
 
-from .compile import helper, wide_vectors
-from .exp import INLINED, exp_sum, fused_multiply_add, integer_power, overload, power
+from .compile import INLINED, helper, wide_vectors
+from .exp import exp_sum, fused_multiply_add, integer_power, overload, power
 
 __all__ = ["FIELDS", "LANES", "evaluate_terms", "lanes_of", "number_fields"]
 
