@@ -117,7 +117,7 @@ SENTENCES: dict[str, tuple[Any, str]] = {
     "shapes": (lambda: ce.kl_divergence(np.ones((1, 2)) / 2, np.ones(3) / 3), r"broadcast; got \(1, 2\) and \(3,\)"),
     "js": (lambda: ce.js_divergence(np.ones((1, 2)) / 2, np.ones(3) / 3), r"broadcast; got"),
     "cross-entropy": (lambda: information.cross_entropy(np.ones((1, 2)) / 2, np.ones(3) / 3), r"broadcast; got"),
-    "no weight": (lambda: metrics.log_loss([0], [[1.0]], sample_weight=[0.0]), r"zero everywhere; got values from 0"),
+    "no weight": (lambda: metrics.log_loss([0], [[1.0]], sample_weight=[0.0]), r"not all 0; got values from 0"),
     "weight as text": (lambda: metrics.log_loss([0], [[1.0]], sample_weight="heavy"), r"real numbers; got"),
 }
 

@@ -125,7 +125,7 @@ def collect(function_name: str, options: dict[str, Any], *, without: tuple[str, 
             raise TypeError(
                 refuse(f"{function_name}() takes no keyword {name!r}", describe(options[name]), f"it takes {known}")
             )
-    if not options and given.keys() <= {"link"}:
+    if not options and given.keys() <= {"link"} and isinstance(given.get("link", ""), str):
         return _defaults(**given)
     return Options(**options, **given).checked()
 
