@@ -167,8 +167,8 @@ def _make_sum(term: Callable[..., Any], name: str, in_fours: bool = True) -> Any
 
     The sum takes ``(field, z, e, t, w, s, work, f)``: logits, exponentials, target (None for labels), weights of the
     classes, `Scalars`; `work` is a buffer of `CHUNK` doubles for a long row, and None for a block of short rows,
-    which lie side by side with the classes outside. `in_fours` allows a block to add up four classes before their sum is
-    added with compensation: that is faster, and costs up to an ulp of the sum.
+    which lie side by side with the classes outside. `in_fours` lets a block add up four classes before compensation:
+    that is faster, and costs up to an ulp of the sum.
     """
 
     term = inlined(named(term, f"{name}_term"))
