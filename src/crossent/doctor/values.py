@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["PROBABILITIES", "UNKNOWN", "Place", "Value", "constant", "join", "join_all"]
+__all__ = ["UNKNOWN", "Place", "Value", "constant", "join", "join_all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,6 @@ class Value:
 
 
 UNKNOWN = Value("unknown")
-PROBABILITIES = frozenset({"softmax", "sigmoid", "entry"})
 _COMPARED_BY_PAYLOAD = frozenset(
     {
         "name",

@@ -105,7 +105,7 @@ class ObjectiveWithoutHessian(Rule):
         "the margin. One array (a loss, or probabilities) fails when it is unpacked, or for 2 rows is taken apart"
         " in silence."
     )
-    mend = "Return (gradient, hessian), for the logistic loss (p - y, p * (1 - p)); or use crossent.boosting.Objective."
+    mend = "Return (gradient, hessian), for the logistic loss (p - y, p * (1 - p))."
     ignore_when = "Never, as far as we know."
     bad = """\
 import numpy as np
