@@ -55,7 +55,7 @@ from .terms import (
     number_fields,
 )
 
-__all__ = ["cross_entropy_of_doubles", "cross_entropy_of_floats", "load_entries", "load_factors", "sigmoid_rows"]
+__all__ = ["sigmoid_rows"]
 
 # More fields of a block, behind those of the closed forms.
 LOGIT, TARGET, OTHER, W0, W1, FACTOR, ACTIVE, P0, P1, GRADIENT = number_fields(FIELDS, FIELDS + 10)

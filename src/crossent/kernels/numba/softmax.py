@@ -312,6 +312,7 @@ def statistics_rows(
     e = np.empty(logits.shape[1], logits.dtype)
     m = np.empty(1, logits.dtype)
     y = _place_like(ONE, labels)
+    ones = np.ones(logits.shape[1])
     for i in range(start, stop):
         z = logits[i]
         t = _target_of(soft, i)
@@ -324,7 +325,6 @@ def statistics_rows(
         _fill_statistics(z, e, t, y, m, weight, s, WITH_ENTROPY + WITH_BRIER, work, f)
         plain = f[PLAIN]
         if soft is not None:  # of the target as it was given
-            ones = np.ones(len(z))
             sum_of_gaps(GAP, z, e, t, ones, with_target(s, 1.0, 0.0), work, f)
             plain = compensated(f, GAP, 1, 0)
             sum_of_mass(GAP, z, e, t, ones, with_target(s, 1.0, 0.0), work, f)
