@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from . import activations, divergence, estimators, focal, keras, labels, numerics, pairing, weights
-from .base import SEVERITIES, Context, Found, Rule
+from .base import SEVERITIES, Context, Found, Pairing, Rule
 
-__all__ = ["RULES", "SEVERITIES", "Context", "Found", "Rule", "find_rule"]
+__all__ = ["RULES", "SEVERITIES", "Context", "Found", "Pairing", "Rule", "find_rule"]
 
 _GROUPS = (pairing, activations, numerics, labels, weights, divergence, keras, focal, estimators)
 RULES: tuple[Rule, ...] = tuple(

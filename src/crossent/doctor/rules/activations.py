@@ -22,14 +22,26 @@ class ActivationTwice(Rule):
     )
     mend = "Apply it once: in the model or after it."
     ignore_when = "Probabilities are sharpened or flattened on purpose."
-    bad = (
-        "import torch\nfrom torch import nn\n\nmodel = nn.Sequential(nn.Linear(8, 3), nn.Softmax(dim=1))\n\n\n"
-        "def predict(x):\n    return torch.softmax(model(x), dim=1)\n"
-    )
-    good = (
-        "import torch\nfrom torch import nn\n\nmodel = nn.Sequential(nn.Linear(8, 3))\n\n\n"
-        "def predict(x):\n    return torch.softmax(model(x), dim=1)\n"
-    )
+    bad = """\
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 3), nn.Softmax(dim=1))
+
+
+def predict(x):
+    return torch.softmax(model(x), dim=1)
+"""
+    good = """\
+import torch
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 3))
+
+
+def predict(x):
+    return torch.softmax(model(x), dim=1)
+"""
     demonstration = """\
 import torch
 
@@ -61,14 +73,24 @@ class SoftmaxOverOne(Rule):
     harm = "The output is 1 for every row and the gradient is 0, so nothing is ever learned."
     mend = "For two classes use one output with sigmoid, or two outputs with softmax."
     ignore_when = "Never, as far as we know."
-    bad = (
-        "from torch import nn\n\nmodel = nn.Sequential(nn.Linear(8, 1), nn.Softmax(dim=-1))\n\n\n"
-        "def predict(x):\n    return model(x)\n"
-    )
-    good = (
-        "from torch import nn\n\nmodel = nn.Sequential(nn.Linear(8, 1), nn.Sigmoid())\n\n\n"
-        "def predict(x):\n    return model(x)\n"
-    )
+    bad = """\
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 1), nn.Softmax(dim=-1))
+
+
+def predict(x):
+    return model(x)
+"""
+    good = """\
+from torch import nn
+
+model = nn.Sequential(nn.Linear(8, 1), nn.Sigmoid())
+
+
+def predict(x):
+    return model(x)
+"""
     demonstration = """\
 import torch
 

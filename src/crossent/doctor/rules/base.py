@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..flow import Listener
+from ..names import Loss
 from ..reading import Source
-from ..records import Arguments, Criterion, Edit, Finding, Function, LossCall, Operation
+from ..records import Argument, Arguments, Criterion, Edit, Finding, Function, LossCall, Operation
 from ..values import Value
 
-__all__ = ["SEVERITIES", "Context", "Found", "Rule"]
+__all__ = ["SEVERITIES", "Context", "Found", "Pairing", "Rule"]
 
 SEVERITIES = ("error", "warning", "advice")
 _CHOICES = frozenset({"where", "select", "piecewise", "cond", "isinf", "isfinite", "masked_fill"})
@@ -178,6 +179,70 @@ class Context(Listener):
             return f" (line {place.line})"
         cell, line = self.source.cells[place.line - 1]
         return f" (cell {cell}, line {line})"
+
+
+class Pairing(Rule):
+    """A rule on one kind of output that goes into losses which read something else, in code and at run time.
+
+    Parameters
+    ----------
+    kinds
+        What the output is, as in `values.Value`.
+    reads, link
+        Of the losses, as in `names.Loss`.
+    takes
+        The end of the message: what such a loss takes.
+    libraries
+        Whose losses; of all if it is empty. Keras' are left to the rules on ``from_logits``.
+    """
+
+    kinds: ClassVar[tuple[str, ...]]
+    reads: ClassVar[tuple[str, ...]]
+    link: ClassVar[str]
+    takes: ClassVar[str]
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "crossent", "optax", "tensorflow")
+
+    def fits(self, kind: str, loss: Loss, reads: str) -> bool:
+        """Return whether an output of this kind is wrong for the loss."""
+        is_one = not self.libraries or loss.library in self.libraries
+        return kind in self.kinds and reads in self.reads and loss.link == self.link and is_one
+
+    def is_meant(self, found: Argument, call: LossCall) -> bool:
+        """Return whether the pair is right for another reason, which one rule or the other knows."""
+        return False
+
+    def message(self, kind: str, where: str, name: str) -> str:
+        """Return the finding in one sentence."""
+        return f"{_OUTPUTS.get(kind, kind)}{where} goes into {name}, which {self.takes}"
+
+    def loss(self, call: LossCall, context: Context) -> Iterator[Found]:
+        found = call.prediction
+        if found is None or not self.fits(found.value.kind, call.loss, call.reads) or self.is_meant(found, call):
+            return
+        message = self.message(found.value.kind, context.where(found.value, call.node), call.loss.name)
+        edits: tuple[Edit, ...] = ()
+        if self.fix != "none" and _is_direct(found):
+            edits = self._edits(found, context)
+        yield Found(call.node, message, edits, found.value)
+
+    def _edits(self, found: Argument, context: Context) -> tuple[Edit, ...]:
+        """Return the edit that takes the activation out, or turns softmax into log_softmax."""
+        if "log_probabilities" not in self.reads and found.value.operand is not None:
+            text = context.text(found.value.operand)
+            return (context.replaced(found.node, text, is_safe=self.fix == "safe"),)
+        head, bracket, rest = context.text(found.node).partition("(")
+        if found.value.kind != "softmax" or not head.endswith(".softmax"):
+            return ()
+        return (context.replaced(found.node, f"{head[:-7]}log_softmax{bracket}{rest}", is_safe=False),)
+
+
+_OUTPUTS = {"linear": "the output of a linear layer", "entry": "softmax"}
+
+
+def _is_direct(argument: Argument) -> bool:
+    """Return whether the activation is written in the argument itself, so that it can be changed there."""
+    value = argument.value
+    return value.node is argument.node and value.operand is not None and not value.marks & {"eps", "complement"}
 
 
 _LABELS = re.compile(

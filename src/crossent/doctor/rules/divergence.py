@@ -5,17 +5,19 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from ..records import Argument, Criterion, Edit, LossCall
-from .base import Context, Found, Rule
+from ..records import Argument, Criterion, LossCall
+from .base import Context, Found, Pairing, Rule
 
 __all__ = ["RULES"]
 
 
-class DivergenceOfProbabilities(Rule):
+class DivergenceOfProbabilities(Pairing):
     code = "XE401"
     name = "probabilities-into-kl-div"
     severity = "error"
     fix = "unsafe"
+    kinds, reads, link = ("softmax", "sigmoid", "entry"), ("log_probabilities",), "kl"
+    takes = "takes log-probabilities"
     summary = "Probabilities go into kl_div, whose input is log-probabilities."
     harm = (
         "The result is no divergence: for two equal distributions it is not 0 (-1.343 in the example), and its "
@@ -46,18 +48,6 @@ right = F.kl_div(F.log_softmax(z, dim=1), F.softmax(z, dim=1), reduction="batchm
 wrong = F.kl_div(F.softmax(z, dim=1), F.softmax(z, dim=1), reduction="batchmean")
 print(f"right {abs(right.item()):.3f}, of probabilities {wrong.item():.3f}")
 """
-
-    def loss(self, call: LossCall, context: Context) -> Iterator[Found]:
-        found = call.prediction
-        if call.loss.link != "kl" or found is None or found.value.kind not in ("softmax", "sigmoid", "entry"):
-            return
-        edits: tuple[Edit, ...] = ()
-        head, bracket, rest = context.text(found.node).partition("(")
-        if found.value.node is found.node and head.endswith(".softmax"):
-            edits = (context.replaced(found.node, f"{head[:-7]}log_softmax{bracket}{rest}", is_safe=False),)
-        where = context.where(found.value, call.node)
-        message = f"probabilities{where} go into {call.loss.name}, whose input is log-probabilities"
-        yield Found(call.node, message, edits)
 
 
 class LogTargetNotSaid(Rule):
