@@ -11,7 +11,7 @@ PYTEST_ARGS ?= -n auto -q
 # Those that run with every twin have done so already, as have those of single kernels.
 ABOUT_FILES := $(addprefix tests/test_, $(addsuffix .py, cli_attack cli_files damaged_tables files imports model_file requirements \
 	sealed spreadsheets terminal)) $(wildcard tests/test_stream_*.py tests/test_tabular_*.py)
-KERNEL_TESTS ?= $(addprefix tests/kernels/test_, $(addsuffix .py, entries \
+KERNEL_TESTS ?= $(addprefix tests/kernels/test_, $(addsuffix .py, entries logistic \
 	registry targets threads)) tests/laws tests/pytorch/test_routes.py tests/calibration tests/sklearn \
 	$(filter-out $(ABOUT_FILES), $(wildcard tests/test_*.py))
 

@@ -12,6 +12,8 @@ from libraries import HAS_NUMBA
 
 CODE = """
 import numpy as np, crossent as ce
+from crossent.core.target import Target
+from crossent.kernels import registry
 dtype = np.float32  # the kernels are one source for both dtypes
 for n, k in ((1, 1), (7, 3), (17, 10), (33, 16), (5, 17), (3, 40), (2, 300)):
     z = np.linspace(-3, 3, n * k).astype(dtype).reshape(n, k)
@@ -27,6 +29,12 @@ for n, k in ((1, 1), (7, 3), (17, 10), (33, 16), (5, 17), (3, 40), (2, 300)):
         ce.value_and_grad(z, bits, loss=loss, link="sigmoid", pos_weight=2.0, reduction="none")
         ce.value_and_grad(z, abs(z) / 3, loss=loss, link="sigmoid", label_smoothing=0.1)
     ce.statistics(z, y)
+    w, sums = np.ones(k, dtype), np.zeros(k + 1)
+    one_logit = registry.find(z.dtype).logistic_value_grad
+    for given in ({"labels": np.ones((n, 1), np.int8)}, {"soft": np.ones((n, 1), dtype)}):
+        for class_weight in (None, np.ones((2, 1))):
+            target = Target(1, **given, class_weight=class_weight, label_smoothing=0.1, link="sigmoid")
+            one_logit(z, w, dtype(0), target, np.ones(n), 0.0, sums)
 print("inside")
 """
 

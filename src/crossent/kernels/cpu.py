@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..core.target import Target, Teacher
 from ..losses import Loss
-from . import curvature, entries, reference
+from . import curvature, entries, logistic, reference
 from .numba import binary, distillation, mean, softmax
 from .numba import labels as _labels
 from .numba.bits import narrow_rows, widen_rows
@@ -32,6 +32,7 @@ __all__ = [
     "draw_entries",
     "forms",
     "lies_within",
+    "logistic_value_grad",
     "mean_at",
     "multiply_entries",
     "narrow_bfloat16",
@@ -295,6 +296,32 @@ def pullback(logits: Array, target: Target, partials: dict[str, Float64], out: A
         out,
     )
     run_rows(softmax.pullback_rows, rows, classes, arguments)
+
+
+def logistic_value_grad(
+    columns: Array,
+    weight: Array,
+    bias: Any,
+    target: Target,
+    row_weight: Float64,
+    negligible: float,
+    total: Float64,
+) -> float:
+    """``Σ_i c_i ℓ_i`` for the logits ``X w + b``; ``Σ_i g_i (x_i, 1)`` is added to ``total``; in the calling thread."""
+    given: Any = target.soft if target.labels is None else target.labels
+    class_weight = np.ones((2, 1)) if target.class_weight is None else target.class_weight
+    value: float = logistic.logistic_rows(
+        _plain(columns),
+        _plain(weight),
+        bias,
+        _plain(given.reshape(-1)),
+        _plain(class_weight.reshape(-1)),
+        float(target.label_smoothing),
+        _plain(row_weight),
+        negligible,
+        total,
+    )
+    return value
 
 
 def softmax_curvature(p: Array, top: NDArray[np.intp], mass: Array, u: Array) -> None:

@@ -14,7 +14,7 @@ from crossent.core import composition
 from crossent.core.reduction import is_silent
 from crossent.core.statistics import Rows
 from crossent.core.target import Target
-from crossent.losses import Loss
+from crossent.losses import DEFAULT_LOSS, Loss
 
 from .calibration import affine_moments, sigmoid_affine_moments, temperature_moments
 from .metrics import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
@@ -25,6 +25,7 @@ __all__ = [
     "blocks",
     "forms",
     "lies_within",
+    "logistic_value_grad",
     "mean_at",
     "pool_adjacent",
     "pullback",
@@ -159,6 +160,27 @@ def pullback(logits: np.ndarray, target: Target, partials: dict[str, np.ndarray]
             for name, partial in partials.items():
                 total = total + partial[block][:, None] * rows.gradient_row(name)
             out[block] = total if labels is None else np.where(labels[block][:, None] < 0, 0.0, total)
+
+
+def logistic_value_grad(
+    columns: np.ndarray,
+    weight: np.ndarray,
+    bias: Any,
+    target: Target,
+    row_weight: np.ndarray,
+    negligible: float,
+    total: np.ndarray,
+) -> float:
+    """Return ``Σ_i c_i ℓ_i`` of cross-entropy for the logits ``X w + b``; add ``Σ_i g_i (x_i, 1)`` to `total` (D + 1,).
+
+    ``|g_i| < negligible`` counts as 0: products of subnormal numbers are slow.
+    """
+    logits = (columns @ weight + bias)[:, None]
+    losses = row_losses(logits, target, DEFAULT_LOSS, 1.0, row_weight, logits)
+    gradient = np.where(np.abs(logits) < negligible, 0, logits)[:, 0]
+    total[:-1] += gradient @ columns
+    total[-1] += gradient.sum(dtype=np.float64)
+    return float(row_weight @ losses)
 
 
 def softmax_curvature(p: np.ndarray, top: np.ndarray, mass: np.ndarray, u: np.ndarray) -> None:

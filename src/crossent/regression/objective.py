@@ -1,7 +1,8 @@
 """The objective of a linear model: ``F(W, b) = Σ_i c_i ℓ(W x_i + b, t_i) + R(W)`` with row weights c, penalty R.
 
 An evaluation is one pass over `BlockedRows`: the logits of a block are written into a buffer, a kernel replaces them by
-their gradient, and two matrix products take it from there.
+their gradient, and two matrix products take it from there. A single logit of cross-entropy has a kernel for both
+products, which reads each row once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from crossent.kernels import registry
+
 from . import intercept
 from .arrays import Array
 from .blocks import BlockedRows, WorkingParameters, Workspace
@@ -18,7 +21,7 @@ from .certificate import dual_sums
 from .direct import DirectHessian
 from .hessian import Hessian
 from .interface import DualSums, Evaluation
-from .rows import drop_negligible, losses_and_gradient
+from .rows import NEGLIGIBLE, drop_negligible, losses_and_gradient
 from .targets import EncodedTarget
 
 __all__ = ["LinearObjective"]
@@ -40,7 +43,9 @@ class LinearObjective(BlockedRows):
         """Return F and its gradient at `theta`, in one pass."""
         self.evaluations += 1
         self._note_pass()
-        gradient, data_loss = self.sum_arrays(partial(self._add_products, self.working(theta)), theta.shape)
+        one_logit = self.is_cross_entropy and self.link == "sigmoid" and self.num_outputs == 1
+        add = self._add_logistic if one_logit else self._add_products
+        gradient, data_loss = self.sum_arrays(partial(add, self.working(theta)), theta.shape)
         return Evaluation.penalised(theta, data_loss, gradient, self.penalty)
 
     def _add_products(self, working: WorkingParameters, workspace: Workspace, rows: slice, total: Array) -> float:
@@ -56,6 +61,20 @@ class LinearObjective(BlockedRows):
             dtype = np.float64 if self.num_outputs <= self.plan.double_outputs else logits.dtype
             total[:, -1] += np.ones(len(logits), dtype) @ logits
         return float(weight @ losses)
+
+    def _add_logistic(self, working: WorkingParameters, workspace: Workspace, rows: slice, total: Array) -> float:
+        value: float = registry.find(self.dtype).logistic_value_grad(
+            self.columns(workspace, rows),
+            working.weight[0],
+            working.bias[0],
+            self.target.for_kernels(self.dtype, rows),
+            self.row_weight[rows],
+            NEGLIGIBLE[self.dtype],
+            total[0],
+        )
+        if not self.fit_intercept:
+            total[0, -1] = 0.0
+        return value
 
     def hessian(self, theta: Array, sampling: float = np.inf, step: int = 0, most_rows: float = np.inf) -> Hessian:
         """Return what multiplies by ∇²F at `theta`; `Hessian` says what the arguments mean."""
