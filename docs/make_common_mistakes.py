@@ -1,4 +1,4 @@
-"""Write docs/common-mistakes.md from the rules of `crossent lint`, with what each demonstration prints.
+"""Write docs/common-mistakes.md from the texts of the doctor's rules and checks, and what their demonstrations print.
 
 Usage: python docs/make_common_mistakes.py
 """
@@ -10,8 +10,10 @@ import io
 import warnings
 from pathlib import Path
 
+from crossent.doctor.explained import Explained
 from crossent.doctor.pages import markdown
-from crossent.doctor.rules import RULES, Rule
+from crossent.doctor.rules import RULES
+from crossent.doctor.runtime import CHECKS
 
 PAGE = Path(__file__).with_name("common-mistakes.md")
 
@@ -93,8 +95,49 @@ a condition guards, and exponents from which a maximum was taken off under the n
 these.
 """
 
+RUN_TIME = """\
+# What the numbers of a batch show
 
-def printed(rule: Rule) -> str:
+`crossent.doctor.check` looks at outputs and targets while a program runs: arrays of NumPy, PyTorch on any device, JAX
+or TensorFlow, or lists. It needs no more than crossent itself; the two checks that fit something use SciPy and
+scikit-learn, and say so where these are missing.
+
+```pycon
+>>> import numpy as np
+>>> import crossent as ce
+>>> from crossent.doctor import check
+>>> labels = np.arange(60) % 3
+>>> outputs = ce.softmax(np.random.default_rng(0).normal(size=(60, 3)))
+>>> print(check(outputs, labels))
+XE802 error: every row lies in [0, 1] and sums to 1: softmax was applied already, and this loss
+  cannot fall below 0.551 for 3 classes. Give the loss what comes before the softmax, or take the
+  logarithm and nll_loss.
+Found 1 error. Looked at 60 rows of float64 logits of shape (60, 3), softmax link (target has one
+  number a row, of int64), CrossEntropy().
+Ran XE801, XE802, XE803, ...
+Silence is not approval: only what is listed here was looked at, in these rows.
+
+```
+
+What it returns is a sequence of symptoms, worst first, and is false if there is none. A symptom has a code, a severity,
+a message, its numbers and an advice:
+
+```pycon
+>>> found = check(outputs, labels)
+>>> found[0].code, found[0].severity, round(found[0].numbers["floor"], 3)
+('XE802', 'error', 0.551)
+
+```
+
+It reads the numbers and changes none. Of a large batch it looks at 4096 rows and 4 million logits at most, drawn with a
+fixed seed, at every label, and at the first rows that hold NaN or +inf. What chance could do must be 5 standard errors
+away, so a right batch is left in peace: an untrained network, a batch of one row, a good model. Some checks need more
+rows than a small batch has. The diagnosis lists what ran and what was left out, with the reason.
+
+"""
+
+
+def printed(rule: Explained) -> str:
     """Run a demonstration and return what it prints."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output), warnings.catch_warnings():
@@ -105,12 +148,22 @@ def printed(rule: Rule) -> str:
 
 def contents() -> str:
     """Return the table of all rules."""
-    rows = [f"| [{rule.code}](#{anchor(rule)}) | {rule.severity} | {rule.summary} | {rule.fix} |" for rule in RULES]
+    rows = [f"{row(rule)} {rule.fix} |" for rule in RULES]
     return "\n".join(["| code | severity | what is found | fix |", "|---|---|---|---|", *rows]) + "\n"
 
 
-def anchor(rule: Rule) -> str:
-    """Return the anchor of a rule's heading as Markdown makes it."""
+def contents_at_run_time() -> str:
+    """Return the table of all checks."""
+    return "\n".join(["| code | severity | what is found |", "|---|---|---|", *map(row, CHECKS)]) + "\n"
+
+
+def row(one: Explained) -> str:
+    """Return the first three cells of a table."""
+    return f"| [{one.code}](#{anchor(one)}) | {one.severity} | {one.summary} |"
+
+
+def anchor(rule: Explained) -> str:
+    """Return the anchor of a heading as Markdown makes it."""
     return f"{rule.code}-{rule.name}".lower()
 
 
@@ -118,7 +171,11 @@ def page(outputs: dict[str, str], num_snippets: int) -> str:
     """Return the whole page."""
     sections = "\n".join(markdown(rule, outputs[rule.code]) for rule in RULES)
     introduction = INTRODUCTION.replace("SNIPPETS", str(num_snippets))
-    return f"{introduction}{PACKAGES}\n## All rules\n\n{contents()}\n{sections}"
+    checks = "\n".join(markdown(one, outputs[one.code]) for one in CHECKS)
+    return (
+        f"{introduction}{PACKAGES}\n## All rules\n\n{contents()}\n{sections}\n"
+        f"{RUN_TIME}## All checks\n\n{contents_at_run_time()}\n{checks}"
+    )
 
 
 def num_snippets() -> int:
@@ -128,4 +185,4 @@ def num_snippets() -> int:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page({rule.code: printed(rule) for rule in RULES}, num_snippets()), "utf-8")
+    PAGE.write_text(page({one.code: printed(one) for one in (*RULES, *CHECKS)}, num_snippets()), "utf-8")

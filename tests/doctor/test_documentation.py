@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 from crossent.doctor.rules import RULES
+from crossent.doctor.runtime import CHECKS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -24,8 +25,8 @@ def maker() -> ModuleType:
     return module
 
 
-def test_the_page_is_made_of_the_rules(maker: ModuleType) -> None:
+def test_the_page_is_made_of_the_rules_and_the_checks(maker: ModuleType) -> None:
     text = (DOCS / "common-mistakes.md").read_text("utf-8")
     printed = dict(re.findall(r"^## (XE\d+): .*?\n```text\n(.*?)\n```\n", text, re.MULTILINE | re.DOTALL))
-    assert printed.keys() == {rule.code for rule in RULES}
+    assert printed.keys() == {one.code for one in (*RULES, *CHECKS)}
     assert maker.page(printed, maker.num_snippets()) == text

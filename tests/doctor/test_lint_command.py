@@ -12,6 +12,7 @@ from crossent.cli import app
 from crossent.doctor import run as runs
 from crossent.doctor.reading import find_files
 from crossent.doctor.rules import RULES
+from crossent.doctor.runtime import CHECKS
 
 HEAD = "import torch.nn.functional as F\n"
 WRONG = f"{HEAD}def f(z, y):\n    return F.cross_entropy(F.softmax(z, dim=1), y)\n"
@@ -216,7 +217,7 @@ def test_sarif() -> None:
     assert log["version"] == "2.1.0"
     (sarif,) = log["runs"]
     rules = sarif["tool"]["driver"]["rules"]
-    assert [rule["id"] for rule in rules] == [rule.code for rule in RULES]
+    assert [rule["id"] for rule in rules] == [one.code for one in (*RULES, *CHECKS)]
     assert [result["level"] for result in sarif["results"]] == ["error", "note"]
     for result in sarif["results"]:
         assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
@@ -345,6 +346,7 @@ def test_rule_lists_and_explains() -> None:
     assert [line.split()[0] for line in listed] == [rule.code for rule in RULES]
     assert run("rule", "xe101").stdout == run("rule", "softmax-before-cross-entropy").stdout
     assert "1.461" in run("rule", "XE101").stdout
+    assert "crossent.doctor.check" in run("rule", "XE802").stdout
     result = run("rule", "XE999")
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
 

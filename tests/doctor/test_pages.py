@@ -1,37 +1,46 @@
-"""The page of every rule: complete, and true of its own examples."""
+"""The page of every rule and every check: complete, and true of its own examples."""
 
 from __future__ import annotations
 
 import pytest
 
-from crossent.doctor.pages import page
+from crossent.doctor.explained import Explained
+from crossent.doctor.pages import find, page
 from crossent.doctor.rules import RULES, SEVERITIES, Rule
 from crossent.doctor.run import lint_text
+from crossent.doctor.runtime import CHECKS
+
+EVERY: tuple[Explained, ...] = (*RULES, *CHECKS)
+
+
+@pytest.mark.parametrize("one", EVERY, ids=lambda one: one.code)
+def test_a_page_is_complete(one: Explained) -> None:
+    assert one.severity in SEVERITIES
+    assert any(character.isdigit() for character in one.harm), "the harm is a number"
+    for text in (one.summary, one.harm, one.mend, one.ignore_when):
+        assert text.endswith(".")
+    for text in (one.code, one.name, one.severity, "Why it hurts", "Instead", "Ignore it when"):
+        assert text in page(one)
+    assert find(one.code.lower()) is find(one.name) is one
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
 def test_a_page_is_true(rule: Rule) -> None:
-    assert rule.severity in SEVERITIES
     assert rule.code in {finding.code for finding in lint_text(rule.bad)}
     assert rule.code not in {finding.code for finding in lint_text(rule.good)}
-    assert any(character.isdigit() for character in rule.harm), "the harm is a number"
-    for text in (rule.summary, rule.harm, rule.mend, rule.ignore_when):
-        assert text.endswith(".")
-    for text in (rule.code, rule.name, rule.severity, "Why it hurts", "Instead", "Ignore it when"):
-        assert text in page(rule)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
-def test_a_demonstration_runs(rule: Rule, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("one", EVERY, ids=lambda one: one.code)
+def test_a_demonstration_runs(one: Explained, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("torch", "jax"):
-        if f"import {name}" in rule.demonstration:
+        if f"import {name}" in one.demonstration:
             pytest.importorskip(name)
-    exec(rule.demonstration, {"__name__": "__main__"})
+    exec(one.demonstration, {"__name__": "__main__"})
     assert capsys.readouterr().out
 
 
 def test_codes_and_names_are_unique() -> None:
-    assert len({rule.code for rule in RULES}) == len({rule.name for rule in RULES}) == len(RULES)
+    assert len({one.code for one in EVERY}) == len({one.name for one in EVERY}) == len(EVERY)
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule.fix != "none"], ids=lambda rule: rule.code)

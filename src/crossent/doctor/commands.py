@@ -118,15 +118,16 @@ def _mend(files: Sequence[str], codes: Sequence[str], *, unsafe: bool, only_show
 def rule(
     code: Annotated[str | None, typer.Argument(help="Code or name of a rule; without it all are listed.")] = None,
 ) -> None:
-    """Explain a rule of `crossent lint`, or list all."""
-    from .pages import page
-    from .rules import RULES, find_rule
+    """Explain a rule of `crossent lint` or a check of `crossent.doctor`, or list all."""
+    from .pages import find, page
+    from .rules import RULES
+    from .runtime import CHECKS
 
     if code is None:
-        for one in RULES:
+        for one in (*RULES, *CHECKS):
             sys.stdout.write(f"{one.code}  {one.severity:7}  {one.name:34}  {one.summary}\n")
         return
-    found = find_rule(code)
+    found = find(code)
     if found is None:
         _say(f"no rule is called {code!r}; `crossent rule` lists them")
         raise typer.Exit(2)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..explained import SEVERITIES, Explained
 from ..flow import Listener
 from ..names import Loss
 from ..reading import Source
@@ -16,7 +17,6 @@ from ..values import Value
 
 __all__ = ["SEVERITIES", "Context", "Found", "Pairing", "Rule"]
 
-SEVERITIES = ("error", "warning", "advice")
 _CHOICES = frozenset({"where", "select", "piecewise", "cond", "isinf", "isfinite", "masked_fill"})
 _EVENTS = ("loss", "operation", "binary", "criterion", "call", "function")
 
@@ -31,39 +31,20 @@ class Found:
     cause: Value | None = None
 
 
-class Rule:
+class Rule(Explained):
     """A rule. A subclass sets the texts and overrides the methods of what it looks at.
 
     Parameters
     ----------
-    code, name, severity
-        ``XE101``, ``softmax-before-cross-entropy``, and ``error`` (the number is wrong or the call fails),
-        ``warning`` (it is most probably not what was meant) or ``advice`` (it is right, and can be better).
-    summary
-        What is found, in one sentence.
-    harm
-        Why it hurts, with a number.
-    mend
-        What to write.
-    ignore_when
-        When the code is right as it is.
     bad, good
         The mistake and what to write, as code that the tests lint.
-    demonstration
-        Code that shows the harm; `docs/common-mistakes.md` runs it and shows what it prints.
+    fix
+        "none", "safe" (the program computes the same) or "unsafe".
     """
 
-    code: ClassVar[str]
-    name: ClassVar[str]
-    severity: ClassVar[str]
-    summary: ClassVar[str]
-    harm: ClassVar[str]
-    mend: ClassVar[str]
-    ignore_when: ClassVar[str]
     bad: ClassVar[str]
     good: ClassVar[str]
-    demonstration: ClassVar[str]
-    fix: ClassVar[str] = "none"  # or "safe", "unsafe"
+    fix: ClassVar[str] = "none"
 
     def loss(self, call: LossCall, context: Context) -> Iterator[Found]:
         """Look at a loss that gets its arrays."""
