@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 from attack import draws
 from test_cli import run
+from test_stream_cli import learn_in_windows
 
 from crossent.tabular import (
     InputError,
@@ -29,7 +30,6 @@ from crossent.tabular import (
     read_model,
     read_table,
 )
-from crossent.tabular.statistics import TableStatistics
 
 Draw = Callable[[np.random.Generator], str | None]
 
@@ -215,11 +215,7 @@ def test_kinds_and_categories_do_not_depend_on_the_window(seed: int, window: int
     features = draw(rng, 60, [*COLUMNS]).drop("y")
     training = rng.random(60) < 0.7
     expected = Preprocessing.fit(features, np.flatnonzero(training))
-    statistics = TableStatistics(dict(features.schema))
-    for start in range(0, 60, window):
-        part = slice(start, start + window)
-        statistics.add(features[part], training[part], training[part], start)
-    found = statistics.preprocessing()
+    found = learn_in_windows(features, training, window).preprocessing
     assert found.categories == expected.categories
     for one, other in zip(found.numbers, expected.numbers, strict=True):
         assert one.name == other.name
@@ -229,16 +225,11 @@ def test_kinds_and_categories_do_not_depend_on_the_window(seed: int, window: int
 
 
 def test_an_infinite_number_in_a_window_is_refused_where_the_column_is_of_numbers() -> None:
-    everything = np.ones(1, bool)
-    for last, categories in (("x", ["inf", "x"]), ("2", None)):
-        statistics = TableStatistics({"a": pl.String()})
-        for row, cell in enumerate(["inf", last]):
-            statistics.add(pl.DataFrame({"a": [cell]}), everything, everything, row)
-        if categories is None:
-            with pytest.raises(InputError, match="column 'a' holds infinity in row 0"):
-                statistics.preprocessing()
-        else:
-            assert [*statistics.preprocessing().categories[0].categories] == categories
+    everything = np.ones(2, bool)
+    words = learn_in_windows(pl.DataFrame({"a": ["inf", "x"]}), everything, 1).preprocessing.categories
+    assert words[0].categories == ("inf", "x")
+    with pytest.raises(InputError, match="column 'a' holds infinity in row 0"):
+        learn_in_windows(pl.DataFrame({"a": ["inf", "2"]}), everything, 1)
 
 
 def test_what_a_column_of_codes_says_from_fit_to_predict() -> None:

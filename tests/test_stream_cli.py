@@ -19,7 +19,8 @@ from typer.testing import CliRunner, Result
 from crossent.cli import app
 from crossent.regression import plan
 from crossent.tabular import FitOptions, Preprocessing, read_model, should_stream, streaming
-from crossent.tabular.statistics import TableStatistics
+from crossent.tabular.columns import kinds_in_windows, read_columns
+from crossent.tabular.preprocessing import Learned, learn
 from crossent.tabular.streaming import fit_parquet
 
 
@@ -66,17 +67,20 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+def learn_in_windows(features: pl.DataFrame, training: np.ndarray, window: int) -> Learned:
+    parts = [(start, features[start : start + window]) for start in range(0, features.height, window)]
+    kinds = kinds_in_windows(features.schema, lambda names: (part.select(names) for _, part in parts))
+    read = [(start, read_columns(part, [*kinds.values()], start)) for start, part in parts]
+    return learn(lambda: read, kinds, training, training)
+
+
 @pytest.mark.parametrize("window", [97, 5000])
-def test_statistics_in_pieces_are_those_of_the_whole(window: int) -> None:
+def test_what_is_learned_in_windows_is_what_the_whole_teaches(window: int) -> None:
     features = table().drop("kind")
     training = np.random.default_rng(1).random(features.height) < 0.7
     expected = Preprocessing.fit(features, np.flatnonzero(training))
-    statistics = TableStatistics(dict(features.schema))
-    everything = np.ones(features.height, bool)
-    for start in range(0, features.height, window):
-        part = slice(start, start + window)
-        statistics.add(features[part], training[part], everything[part], start)
-    found = statistics.preprocessing()
+    learned = learn_in_windows(features, training, window)
+    found = learned.preprocessing
     assert found.input_names == expected.input_names
     assert found.categories == expected.categories
     assert [c.other for c in found.categories] == [False, True, False]
@@ -85,11 +89,11 @@ def test_statistics_in_pieces_are_those_of_the_whole(window: int) -> None:
         np.testing.assert_allclose(
             [one.median, one.mean, one.scale], [other.median, other.mean, other.scale], rtol=1e-9, atol=1e-12
         )
-    assert statistics.missing_cells == sum(features[name].null_count() for name in ("size", "colour", "nothing")) + sum(
+    assert learned.missing_cells == sum(features[name].null_count() for name in ("size", "colour", "nothing")) + sum(
         features["text"].is_in(["NA", ""])
     )
-    assert any("'nothing' has no value" in note for note in statistics.notes(found))
-    assert any("'town' has many categories" in note for note in statistics.notes(found))
+    assert any("'nothing' has no value" in note for note in learned.notes)
+    assert any("'town' has many categories" in note for note in learned.notes)
 
 
 def test_a_streamed_fit_is_the_fit_in_memory_on_its_rows() -> None:

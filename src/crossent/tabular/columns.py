@@ -20,7 +20,7 @@ over. `check_finite` names the first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -60,6 +60,18 @@ def possible_kinds(frame: pl.DataFrame) -> list[set[Kind]]:
         if are_booleans[name][0]:
             of_text[name].add("booleans")
     return [of_text.get(name) or {_kind_of(type_)} for name, type_ in frame.schema.items()]
+
+
+def kinds_in_windows(
+    schema: Mapping[str, pl.DataType], read: Callable[[list[str]], Iterable[pl.DataFrame]]
+) -> dict[str, Kind]:
+    """Return the kind of each column of a table whose columns of text, if there are any, are read window by window."""
+    allowed = dict(zip(schema, possible_kinds(pl.DataFrame(schema=schema)), strict=True))
+    text = [name for name, type_ in schema.items() if type_ == pl.String]
+    for frame in read(text) if text else ():
+        for name, kinds in zip(text, possible_kinds(frame), strict=True):
+            allowed[name] &= kinds
+    return {name: first_kind(kinds) for name, kinds in allowed.items()}
 
 
 def _kind_of(type_: pl.DataType) -> Kind:

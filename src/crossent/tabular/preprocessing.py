@@ -1,22 +1,21 @@
 """From columns to a matrix: fill in what is missing, standardise numbers, one-hot encode the rest.
 
-What a cell says is for `columns.read_columns`, by the kind that training found the column to be of. What the training
-rows teach is what they teach scikit-learn's `SimpleImputer`, `StandardScaler` and `OneHotEncoder`. It is kept as plain
-numbers and words, which say the same thing in a file that runs no code when it is read. `Preprocessing.transform` is
-exactly what those transformers do.
+`columns.read_columns` says what a cell means, by the kind that training found for its column. `learn` learns from the
+training rows of a table, which may come in windows. It learns what scikit-learn's `SimpleImputer`, `StandardScaler` and
+`OneHotEncoder` would learn. This is kept as plain numbers and words, so that a model file runs no code when it is read,
+and `Preprocessing.transform` does exactly what those transformers do.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import StandardScaler
 
 from .columns import MISSING_NUMBERS, Kind, code_among_numbers, count_words, first_kind, possible_kinds, read_columns
@@ -25,7 +24,13 @@ from .reading import require_columns
 
 # A column with more categories keeps the most common ones; the others share one input.
 MAX_CATEGORIES = 100
+MAX_DISTINCT = 100_000
+"""Different words of one column that are counted in a table of many windows; a column of more is an identifier."""
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
+
+Mask = NDArray[np.bool_]
+Windows = Callable[[], Iterable[tuple[int, pl.DataFrame]]]
+"""Reads a table from its beginning: the first row of each window, and its cells as `read_columns` returns them."""
 
 
 @dataclass(frozen=True)
@@ -123,18 +128,10 @@ class Preprocessing:
     def fit(cls, frame: pl.DataFrame, training: NDArray[np.intp]) -> Preprocessing:
         """Learn from the training rows of `frame`, all of whose columns are features.
 
-        What kind a column is (`columns.possible_kinds`) is read off the whole table; everything else, off the training
+        The kind of a column (`columns.possible_kinds`) is read off the whole table; everything else, off the training
         rows alone.
         """
-        kinds = [first_kind(kinds) for kinds in possible_kinds(frame)]
-        numbers: list[pl.Series] = []
-        categories: list[CategoryColumn] = []
-        for cells, kind in zip(read_columns(frame, kinds)[training], kinds, strict=True):
-            if kind == "numbers":
-                numbers.append(cells)
-            else:
-                categories.append(CategoryColumn.learned(cells.name, count_words(cells), kind))
-        return cls(_fit_numbers(numbers), tuple(categories))
+        return learn_table(frame, training)[0].preprocessing
 
     @property
     def column_names(self) -> list[str]:
@@ -195,23 +192,107 @@ class Preprocessing:
         return matrix
 
 
-def _fit_numbers(columns: list[pl.Series]) -> tuple[NumberColumn, ...]:
-    if not columns:
-        return ()
-    matrix = np.column_stack([series.to_numpy() for series in columns]).astype(np.float64)  # null becomes NaN
-    imputer = SimpleImputer(strategy="median", keep_empty_features=True)
-    with np.errstate(over="ignore", invalid="ignore"):  # numbers whose square overflows are refused below, by name
-        scaler = StandardScaler().fit(imputer.fit_transform(matrix))
-    for series, mean, scale in zip(columns, scaler.mean_, scaler.scale_, strict=True):
-        if not (np.isfinite(mean) and np.isfinite(scale)):
-            raise InputError(f"column {series.name!r} holds numbers too large to standardise")
-    return tuple(
-        NumberColumn(series.name, float(median), float(mean), float(scale))
-        for series, median, mean, scale in zip(columns, imputer.statistics_, scaler.mean_, scaler.scale_, strict=True)
+@dataclass(frozen=True)
+class Learned:
+    """What a table taught: what to do to its columns, how many cells have no value, and what a person should know."""
+
+    preprocessing: Preprocessing
+    missing_cells: int
+    notes: list[str]
+
+
+def learn_table(frame: pl.DataFrame, training: NDArray[np.intp]) -> tuple[Learned, pl.DataFrame]:
+    """Return what the training rows of a table in memory teach, and the cells of all rows, to be encoded."""
+    kinds = {name: first_kind(kinds) for name, kinds in zip(frame.columns, possible_kinds(frame), strict=True)}
+    cells = read_columns(frame, [*kinds.values()])
+    mask = np.zeros(frame.height, bool)
+    mask[training] = True
+    learned = learn(lambda: [(0, cells)], kinds, mask, mask)
+    return learned, cells[learned.preprocessing.column_names]
+
+
+def learn(
+    windows: Windows, kinds: Mapping[str, Kind], training: Mask, sampled: Mask, most_words: int | None = None
+) -> Learned:
+    """Return what the training rows of a table teach; its windows are read twice.
+
+    The first pass counts words and collects numbers for the medians, the second standardises the numbers.
+
+    Parameters
+    ----------
+    windows : callable
+    kinds : mapping
+        The kind of each column.
+    training, sampled : array of bool (N,)
+        The rows to learn from, and those of them that medians are taken of.
+    most_words : int, optional
+        How many different words a column may have.
+
+    Raises
+    ------
+    InputError
+        If a cell cannot be read, numbers are too large to standardise, or a column has too many words.
+    """
+    numbers = [name for name, kind in kinds.items() if kind == "numbers"]
+    counts: dict[str, Counter[str | None]] = {name: Counter() for name, kind in kinds.items() if kind != "numbers"}
+    samples: list[list[NDArray[np.float64]]] = [[] for _ in numbers]
+    missing_cells, has_gaps = 0, False
+    for start, cells in windows():
+        here = slice(start, start + cells.height)
+        missing_cells += sum(series.null_count() for series in cells)
+        chosen = pl.Series(training[here])
+        for name, counted in counts.items():
+            counted.update(count_words(cells[name].filter(chosen)))
+            if most_words is not None and len(counted) > most_words:
+                raise InputError(
+                    f"column {name!r} has more than {most_words:,} different values: leave it out with --drop"
+                )
+        in_sample = sampled[here][training[here]]
+        for name, sample in zip(numbers, samples, strict=True):
+            values = cells[name].filter(chosen).to_numpy()  # null: NaN
+            is_known = ~np.isnan(values)
+            has_gaps |= not is_known.all()
+            # One known value of each window at least, so that a column with a value has a median.
+            sample.append(values[is_known & in_sample] if (is_known & in_sample).any() else values[is_known][:1])
+    known = [np.concatenate([*sample, np.empty(0)]) for sample in samples]
+    medians = [float(np.median(values)) if len(values) else 0.0 for values in known]
+    preprocessing = Preprocessing(
+        _standardised(windows, numbers, medians, training),
+        tuple(CategoryColumn.learned(name, counted, kinds[name]) for name, counted in counts.items()),
     )
+    rows, of_median = int(np.count_nonzero(training)), int(np.count_nonzero(training & sampled))
+    notes = [
+        note
+        for column, counted in zip(preprocessing.categories, counts.values(), strict=True)
+        for note in category_notes(column, pl.Series([*counted], dtype=pl.String), rows)
+    ]
+    if has_gaps and of_median < rows:
+        notes.append(f"missing numbers were filled in with medians of {of_median:,} training rows, drawn by the seed")
+    empty = [column.name for column in preprocessing.categories if not column.categories]
+    empty += [name for name, values in zip(numbers, known, strict=True) if not len(values)]
+    notes += [f"column {name!r} has no value in the training part and has no influence" for name in empty]
+    return Learned(preprocessing, missing_cells, notes)
 
 
-def category_notes(column: CategoryColumn, words: pl.Series, rows: int, of: str = "rows") -> list[str]:
+def _standardised(
+    windows: Windows, numbers: list[str], medians: list[float], training: Mask
+) -> tuple[NumberColumn, ...]:
+    """Return what is done to the columns of numbers: means and scales of the training rows, medians filled in."""
+    if not numbers:
+        return ()
+    scaler = StandardScaler()
+    for start, cells in windows():
+        rows = cells.select(numbers).filter(pl.Series(training[start : start + cells.height])).to_numpy(order="c")
+        if len(rows):
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below, by name
+                scaler.partial_fit(np.where(np.isnan(rows), medians, rows))
+    for name, mean, scale in zip(numbers, scaler.mean_, scaler.scale_, strict=True):
+        if not (np.isfinite(mean) and np.isfinite(scale)):
+            raise InputError(f"column {name!r} holds numbers too large to standardise")
+    return tuple(map(NumberColumn, numbers, medians, scaler.mean_.tolist(), scaler.scale_.tolist()))
+
+
+def category_notes(column: CategoryColumn, words: pl.Series, rows: int) -> list[str]:
     """Return what a person should know about a column that holds these different words, null included, in its rows."""
     if column.holds_dates:
         return [
@@ -227,8 +308,8 @@ def category_notes(column: CategoryColumn, words: pl.Series, rows: int, of: str 
         )
     if len(words) > 0.9 * rows and rows > 20:
         notes.append(
-            f"column {column.name!r} has {len(words)} different values in {rows} {of}: if it is an identifier, leave "
-            "it out with --drop"
+            f"column {column.name!r} has {len(words)} different values in {rows} training rows: if it is an "
+            "identifier, leave it out with --drop"
         )
     elif column.other:
         notes.append(
@@ -236,18 +317,6 @@ def category_notes(column: CategoryColumn, words: pl.Series, rows: int, of: str 
             "their own, the others share one"
         )
     return notes
-
-
-def word_notes(preprocessing: Preprocessing, words: Iterable[pl.Series], rows: int, of: str = "rows") -> list[str]:
-    """Return the `category_notes` of all columns of words."""
-    columns = zip(preprocessing.categories, words, strict=True)
-    return [note for column, different in columns for note in category_notes(column, different, rows, of)]
-
-
-def no_value_notes(preprocessing: Preprocessing, numbers: list[str]) -> list[str]:
-    """Return a note on each column without a value in the training part: those of words, and these of numbers."""
-    names = [column.name for column in preprocessing.categories if not column.categories] + numbers
-    return [f"column {name!r} has no value in the training part and has no influence" for name in names]
 
 
 def _one_hot(cells: pl.Series, column: CategoryColumn, unseen: UnseenCategories | None) -> NDArray[np.float64]:

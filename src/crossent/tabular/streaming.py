@@ -23,16 +23,15 @@ import crossent as ce
 from ..regression.data.parquet import ParquetTable
 from ..regression.data.sources import WINDOW_BYTES, RowSource, even_boundaries, read_ahead
 from .calibrating import cautious_temperature
-from .columns import as_text
+from .columns import as_text, kinds_in_windows, read_columns
 from .errors import InputError
 from .file_sizes import fits, table_bytes
 from .fitting import DEFAULTS, FitOptions, build_model, optimiser_summary, require_inputs, run
 from .labels import check_classes, check_labels, encode_labels, label_notes, no_labels
 from .model import Model
-from .preprocessing import Preprocessing
+from .preprocessing import MAX_DISTINCT, Learned, Preprocessing, learn
 from .reading import exists
 from .results import Calibration, DataSummary, TrainedModel
-from .statistics import MAX_DISTINCT, TableStatistics
 
 MEMORY_SHARE = 1 / 8
 """A table in memory becomes a matrix, of which the training rows are copied: larger ones are streamed."""
@@ -101,8 +100,8 @@ def fit_parquet(
         counts = [np.bincount(codes[part == which], minlength=len(classes)) for which in (TRAINING, CALIBRATING, TEST)]
         _check_parts(classes, counts[TRAINING], counts[TEST], options.test_size)
         training = part == TRAINING
-        statistics = table.statistics(training, seed)
-        preprocessing = statistics.preprocessing()
+        learned = table.learn(training, seed)
+        preprocessing = learned.preprocessing
         require_inputs(preprocessing, source)
         rows = _PreprocessedRows(table, preprocessing, window_bytes)
         estimator = options.estimator()
@@ -121,7 +120,7 @@ def fit_parquet(
     notes = [
         f"read window by window ({rows.num_windows} of them), never in memory as a whole",
         *label_notes(classes, target),
-        *statistics.notes(preprocessing),
+        *learned.notes,
         *warned,
     ]
     test_rows = int(counts[TEST].sum())
@@ -133,7 +132,7 @@ def fit_parquet(
         data=DataSummary(
             rows=table.num_rows,
             unused_columns=[],
-            missing_cells=statistics.missing_cells,
+            missing_cells=learned.missing_cells,
             class_counts=np.bincount(codes, minlength=len(classes)),
             training_counts=counts[TRAINING],
             test_rows=test_rows,
@@ -201,15 +200,18 @@ class _Table:
         check_classes(classes, np.bincount(codes, minlength=len(classes)), values)
         return classes, codes
 
-    def statistics(self, training: NDArray[np.bool_], seed: int) -> TableStatistics:
-        """Return what one pass over the features tells."""
-        statistics = TableStatistics({name: self.files.schema[name] for name in self._features})
-        sampled = max(1, MEDIAN_CELLS // len(self._features)) / max(1, int(training.sum()))
-        for start, frame in self._windows(self._features):
-            stop = start + frame.height
-            chosen = hashed_shares(start, stop, seed, _TO_SAMPLE) < sampled
-            statistics.add(frame, training[start:stop], chosen, start)
-        return statistics
+    def learn(self, training: NDArray[np.bool_], seed: int) -> Learned:
+        """Return what the training rows teach."""
+        schema = {name: self.files.schema[name] for name in self._features}
+        kinds = kinds_in_windows(schema, lambda names: (frame for _, frame in self._windows(names)))
+
+        def read() -> Generator[tuple[int, pl.DataFrame]]:
+            for start, frame in self._windows(self._features):
+                yield start, read_columns(frame, [*kinds.values()], start)
+
+        share = max(1, MEDIAN_CELLS // len(self._features)) / max(1, int(training.sum()))
+        sampled = hashed_shares(0, self.num_rows, seed, _TO_SAMPLE) < share
+        return learn(read, kinds, training, sampled, MAX_DISTINCT)
 
 
 class _PreprocessedRows(RowSource):

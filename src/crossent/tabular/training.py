@@ -22,7 +22,7 @@ from .calibrating import cross_fit
 from .errors import InputError
 from .fitting import DEFAULTS, FitOptions, build_model, optimiser_summary, require_inputs, run
 from .labels import check_classes, encode_labels, label_notes
-from .preprocessing import Preprocessing, no_value_notes, word_notes
+from .preprocessing import learn_table
 from .results import Calibration, DataSummary, TrainedModel
 
 
@@ -52,10 +52,9 @@ def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions
     counts = np.bincount(codes, minlength=len(classes))
     check_classes(classes, counts, frame[target])
     training, test = _split(codes, len(classes), options.test_size, options.seed)
-    preprocessing = Preprocessing.fit(features, training)
-    require_inputs(preprocessing, source)
-    cells = preprocessing.read(features, source)
-    matrix = preprocessing.encode(cells)
+    learned, cells = learn_table(features, training)
+    require_inputs(learned.preprocessing, source)
+    matrix = learned.preprocessing.encode(cells)
     chosen: list[str] = []
     if options.sweep:
         estimator = _sweep(codes[training], options)
@@ -70,9 +69,9 @@ def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions
     calibration, calibration_notes = _calibrate(matrix, codes, training, options)
     training_counts = np.bincount(codes[training], minlength=len(classes))
     account = options.account(source, training_counts)
-    model = build_model(preprocessing, estimator, calibration, classes, target, account)
+    model = build_model(learned.preprocessing, estimator, calibration, classes, target, account)
     logits = model.logits_of(matrix)
-    used = set(preprocessing.column_names)
+    used = set(cells.columns)
     others = frame.drop(target)
     return TrainedModel(
         model=model,
@@ -80,7 +79,7 @@ def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions
         data=DataSummary(
             rows=frame.height,
             unused_columns=[name for name in others.columns if name not in used],
-            missing_cells=sum(series.null_count() for series in cells.iter_columns()),
+            missing_cells=learned.missing_cells,
             class_counts=counts,
             training_counts=training_counts,
             test_rows=len(test),
@@ -91,13 +90,7 @@ def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions
         test_codes=codes[test],
         test_logits=logits[test],
         **optimiser_summary(estimator, options),
-        notes=[
-            *chosen,
-            *label_notes(classes, target),
-            *_notes(cells, preprocessing, training),
-            *warned,
-            *calibration_notes,
-        ],
+        notes=[*chosen, *label_notes(classes, target), *learned.notes, *warned, *calibration_notes],
         calibration=calibration,
     )
 
@@ -168,13 +161,3 @@ def _folds(codes: NDArray[np.intp]) -> int:
             "choosing C needs at least 2 training rows of each class, and one class has 1: leave out --sweep"
         )
     return min(5, fewest)
-
-
-def _notes(cells: pl.DataFrame, preprocessing: Preprocessing, training: NDArray[np.intp]) -> list[str]:
-    """Return what a person should know about the columns, whose cells `Preprocessing.read` returned."""
-    columns = [*cells.iter_columns()]
-    numbers, categories = columns[: len(preprocessing.numbers)], columns[len(preprocessing.numbers) :]
-    incomplete = [series for series in numbers if series.null_count()]
-    empty = [series.name for series in incomplete if series.gather(training).null_count() == len(training)]
-    words = (series.unique() for series in categories)
-    return word_notes(preprocessing, words, cells.height) + no_value_notes(preprocessing, empty)
