@@ -108,15 +108,14 @@ def test_a_streamed_fit_is_the_fit_in_memory_on_its_rows() -> None:
     matrix = result.model.preprocessing.transform(whole)
     codes = pl.Series(whole["kind"]).replace_strict(["ant", "bee", "cat"], [0, 1, 2]).to_numpy()
     expected = SoftmaxRegression(0.01, tol=1e-12).fit(matrix[training], codes[training])
-    assert result.duality_gap is not None
-    assert result.duality_gap <= 1e-12
+    assert result.estimator.duality_gap_ <= 1e-12
     np.testing.assert_allclose(result.model.coef, expected.coef_, atol=1e-5)
     np.testing.assert_array_equal(result.test, np.flatnonzero(~training))
     np.testing.assert_allclose(result.test_logits, result.model.logits_of(matrix[~training]), rtol=1e-12)
     losses = -np.log(result.model.predict_probabilities(whole)[np.arange(whole.height), codes])
-    assert result.data.training_loss == pytest.approx(losses[training].mean(), rel=1e-9)
-    assert result.data.cells.equals(whole[np.flatnonzero(~training)].select(result.model.preprocessing.column_names))
-    assert result.data.class_counts.tolist() == np.bincount(codes).tolist()
+    assert result.training_loss == pytest.approx(losses[training].mean(), rel=1e-9)
+    assert result.cells.equals(whole[np.flatnonzero(~training)].select(result.model.preprocessing.column_names))
+    assert result.class_counts.tolist() == np.bincount(codes).tolist()
 
 
 def test_the_command_writes_the_same_files_and_says_how_it_read() -> None:
@@ -151,7 +150,7 @@ def test_a_report_of_many_test_rows_judges_some(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(streaming, "MOST_JUDGED", 100)
     table().write_parquet("t.parquet")
     result = fit_parquet("t.parquet", "kind", FitOptions(calibration_size=0.2))
-    assert len(result.test) == len(result.test_logits) == len(result.data.cells) == 100
+    assert len(result.test) == len(result.test_logits) == len(result.cells) == 100
     assert any(re.search(r"judges 100 of the \d+ test rows", note) for note in result.notes)
 
 

@@ -75,8 +75,7 @@ def test_predictions_are_those_of_the_test_part(trained: TrainedModel, tmp_path:
 def test_the_model_has_learned_and_is_at_the_optimum(trained: TrainedModel) -> None:
     codes = trained.test_codes
     assert ce.cross_entropy(trained.test_logits, codes) < 0.8
-    assert trained.duality_gap is not None
-    assert trained.duality_gap <= 1e-4
+    assert trained.estimator.duality_gap_ <= 1e-4
     training = np.setdiff1d(np.arange(120), trained.test)
     matrix = trained.model.preprocessing.transform(mixed_table())[training]
     truth = encode_labels(mixed_table()["kind"])[1][training]
@@ -90,7 +89,7 @@ def test_the_model_has_learned_and_is_at_the_optimum(trained: TrainedModel) -> N
 
 
 def test_split_is_stratified_seeded_and_disjoint(trained: TrainedModel) -> None:
-    counts = trained.data.training_counts
+    counts = trained.training_counts
     assert len(set(trained.test)) == 30
     assert counts.sum() == 90
     codes = encode_labels(mixed_table()["kind"])[1]
@@ -423,4 +422,7 @@ def test_built_in_digits_reach_a_good_accuracy() -> None:
     result = fit_table(read_table("digits"), "digits", "target")
     hits = result.test_logits.argmax(axis=1) == result.test_codes
     assert hits.mean() > 0.95
-    assert len(result.history) == result.iterations + 1 or len(result.history) == result.iterations
+    assert (
+        len(result.estimator.history_) == result.estimator.n_iter_ + 1
+        or len(result.estimator.history_) == result.estimator.n_iter_
+    )

@@ -31,8 +31,7 @@ Report = dict[str, Any]
 def summarize_fit(result: TrainedModel) -> Report:
     """Return the report on a model just trained: test rows beside the training prior, the optimiser, the data."""
     classes = result.model.classes
-    data = result.data
-    totals, train_counts = data.class_counts, data.training_counts
+    totals, train_counts = result.class_counts, result.training_counts
     test_codes = result.test_codes
     losses = np.asarray(ce.cross_entropy(result.test_logits, test_codes, reduction="none"))
     log_prior = np.log(train_counts / train_counts.sum())
@@ -46,17 +45,17 @@ def summarize_fit(result: TrainedModel) -> Report:
         "target": result.model.target,
         "rows_judged": "test rows, held out of training",
         "data": {
-            "rows": data.rows,
+            "rows": result.rows,
             "columns": len(used),
             "number_columns": len(columns.numbers),
             "category_columns": len(columns.categories),
-            "dropped_columns": data.unused_columns,
+            "dropped_columns": result.unused_columns,
             "inputs": len(columns.input_names),
-            "missing_cells": data.missing_cells,
+            "missing_cells": result.missing_cells,
             "training_rows": int(train_counts.sum()),
-            "test_rows": data.test_rows,
+            "test_rows": result.test_rows,
             "calibration_rows": 0 if result.calibration is None else len(result.calibration.rows),
-            "seed": result.seed,
+            "seed": result.options.seed,
         },
         "classes": per_share(classes, totals),
         "imbalance": imbalance(classes, totals),
@@ -69,9 +68,9 @@ def summarize_fit(result: TrainedModel) -> Report:
             float(np.mean(-log_prior[test_codes])),
             "cross-entropy of the training part's class shares on the test rows",
             row_numbers=result.test,
-            cells=_shown_cells(data.cells, used),
+            cells=_shown_cells(result.cells, used),
         ),
-        "training_loss": loss_entry(data.training_loss),
+        "training_loss": loss_entry(result.training_loss),
         "calibration": _calibration(result),
         "optimiser": _optimiser(result),
         "notes": result.notes,
@@ -161,11 +160,13 @@ def _calibration(result: TrainedModel) -> dict[str, Any] | None:
 
 
 def _optimiser(result: TrainedModel) -> dict[str, Any]:
+    estimator, tolerance = result.estimator, result.options.tolerance
+    gap = number(estimator.duality_gap_)
     return {
-        "iterations": result.iterations,
-        "duality_gap": result.duality_gap,
-        "tolerance": result.tolerance,
-        "converged": None if result.duality_gap is None else result.duality_gap <= result.tolerance,
+        "iterations": int(np.max(estimator.n_iter_)),
+        "duality_gap": gap,
+        "tolerance": tolerance,
+        "converged": None if gap is None else gap <= tolerance,
         "history": [
             {
                 "iteration": int(entry["iteration"]),
@@ -173,6 +174,6 @@ def _optimiser(result: TrainedModel) -> dict[str, Any]:
                 "gradient_norm": number(entry["gradient_norm"]),
                 "duality_gap": None if entry.get("duality_gap") is None else number(entry["duality_gap"]),
             }
-            for entry in result.history
+            for entry in estimator.history_
         ],
     }

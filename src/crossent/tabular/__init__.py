@@ -10,13 +10,12 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .errors import InputError
-from .fitting import FitOptions
+from .fitting import FitOptions, TrainedModel
 from .model import Model, read_model
 from .predicting import ParquetPredictions, prediction_bytes, prediction_table
 from .predictions import Predictions, read_predictions
 from .preprocessing import Preprocessing, UnseenCategories
 from .reading import BUILT_IN, default_target, read_table
-from .results import TrainedModel
 from .streaming import fit_parquet, should_stream
 from .training import fit_table
 

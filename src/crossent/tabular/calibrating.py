@@ -15,7 +15,7 @@ import crossent as ce
 
 from ..sklearn import TemperatureScaling
 from .errors import InputError
-from .results import Calibration
+from .fitting import Calibration
 
 # The 95 % point of chi-squared with one degree of freedom, for twice the gain in log-likelihood.
 _LIKELIHOOD_RATIO = 3.84

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from ..sklearn import SoftmaxRegression
@@ -17,7 +17,6 @@ from .errors import InputError
 from .model import Model
 from .preprocessing import Preprocessing
 from .reading import remaining_columns
-from .results import Calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,20 +78,46 @@ class FitOptions:
             raise InputError(f"{source!r} has no column beside {target!r} to learn from")
         return features
 
-    def account(self, source: str, training_counts: NDArray[np.intp]) -> dict[str, Any]:
-        """Return what a model file says of its training."""
-        return {
-            "source": source,
-            "training_rows": int(training_counts.sum()),
-            "class_counts": training_counts.tolist(),
-            "C": self.strength,
-            "tolerance": self.tolerance,
-            "seed": self.seed,
-            "test_size": self.test_size,
-        }
-
 
 DEFAULTS = FitOptions()
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The temperature that a model's coefficients are divided by, and the rows that it comes from.
+
+    `best` is the temperature of least loss on these rows (tiny or infinite where the loss falls for ever);
+    `temperature` is the one nearest to 1 that they do not contradict, 1 itself included. `folds` is the number of
+    models that gave the rows their logits, each to rows that it was not trained on; 1 is the model itself.
+    """
+
+    rows: NDArray[np.intp]
+    folds: int
+    best: float
+    temperature: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A model beside what was seen on the way to it. Rows are counted from 0 in the table as read."""
+
+    model: Model
+    source: str
+    options: FitOptions  # with the C that a sweep chose
+    estimator: Any  # fitted: history, duality gap and iterations
+    rows: int
+    unused_columns: list[str]  # features that the model does not read
+    missing_cells: int  # of the columns that it reads
+    class_counts: NDArray[np.intp]  # (K,), all rows
+    training_counts: NDArray[np.intp]  # (K,)
+    training_loss: float  # mean over the training rows, nats
+    test_rows: int  # held out; not all need be judged
+    test: NDArray[np.intp]  # numbers of the rows judged, held out of training
+    test_codes: NDArray[np.intp]  # their class indices
+    test_logits: NDArray[np.float64]
+    cells: pl.DataFrame  # their features
+    notes: list[str]
+    calibration: Calibration | None = None
 
 
 def require_inputs(preprocessing: Preprocessing, source: str) -> None:
@@ -128,12 +153,24 @@ def build_model(
     calibration: Calibration | None,
     classes: list[str],
     target: str,
-    account: dict[str, Any],
+    source: str,
+    training_counts: NDArray[np.intp],
+    options: FitOptions,
 ) -> Model:
     """Return the model of a fitted estimator, its coefficients divided by the temperature."""
-    temperature = 1.0 if calibration is None else calibration.temperature
+    account = {
+        "source": source,
+        "training_rows": int(training_counts.sum()),
+        "class_counts": training_counts.tolist(),
+        "C": options.strength,
+        "tolerance": options.tolerance,
+        "seed": options.seed,
+        "test_size": options.test_size,
+    }
+    temperature = 1.0
     if calibration is not None:
-        account = {**account, "temperature": temperature, "calibration_rows": len(calibration.rows)}
+        temperature = calibration.temperature
+        account |= {"temperature": temperature, "calibration_rows": len(calibration.rows)}
     return Model(
         preprocessing,
         np.asarray(estimator.coef_, dtype=np.float64) / temperature,
@@ -142,15 +179,3 @@ def build_model(
         target,
         account,
     )
-
-
-def optimiser_summary(estimator: SoftmaxRegression, options: FitOptions) -> dict[str, Any]:
-    """Return how a fit went, as fields of `TrainedModel`."""
-    gap = float(estimator.duality_gap_)
-    return {
-        "history": [dict(entry) for entry in estimator.history_],
-        "duality_gap": gap if math.isfinite(gap) else None,
-        "iterations": int(np.max(estimator.n_iter_)),
-        "tolerance": options.tolerance,
-        "seed": options.seed,
-    }

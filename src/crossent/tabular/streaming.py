@@ -11,6 +11,7 @@ import os
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,11 @@ from .calibrating import cautious_temperature
 from .columns import as_text, kinds_in_windows, read_columns
 from .errors import InputError
 from .file_sizes import fits, table_bytes
-from .fitting import DEFAULTS, FitOptions, build_model, optimiser_summary, require_inputs, run
+from .fitting import DEFAULTS, Calibration, FitOptions, TrainedModel, build_model, require_inputs, run
 from .labels import check_classes, check_labels, encode_labels, label_notes, no_labels
 from .model import Model
 from .preprocessing import MAX_DISTINCT, Learned, Preprocessing, learn
 from .reading import exists
-from .results import Calibration, DataSummary, TrainedModel
 
 MEMORY_SHARE = 1 / 8
 """A table in memory becomes a matrix, of which the training rows are copied: larger ones are streamed."""
@@ -107,16 +107,25 @@ def fit_parquet(
         estimator = options.estimator()
         warned = run(estimator, rows[training], codes[training])
         kept = _Kept(part, seed, len(classes))
-        account = options.account(source, counts[TRAINING])
-        model = build_model(preprocessing, estimator, None, classes, target, account)
-        loss, cells = kept.collect(rows, model, codes, keep_cells=True)
+        build = partial(
+            build_model,
+            preprocessing,
+            estimator,
+            classes=classes,
+            target=target,
+            source=source,
+            training_counts=counts[TRAINING],
+            options=options,
+        )
+        model = build(calibration=None)
+        loss, cells = kept.collect(rows, model, codes)
         calibration = None
         if len(kept.calibrating):
             best, temperature = cautious_temperature(kept.calibrating_logits, codes[kept.calibrating])
             calibration = Calibration(kept.calibrating, folds=1, best=best, temperature=temperature)
-            model = build_model(preprocessing, estimator, calibration, classes, target, account)
-            if temperature != 1.0:
-                loss, _ = kept.collect(rows, model, codes)
+            model = build(calibration=calibration)
+            if temperature != 1:
+                loss, cells = kept.collect(rows, model, codes)
     notes = [
         f"read window by window ({rows.num_windows} of them), never in memory as a whole",
         *label_notes(classes, target),
@@ -129,20 +138,19 @@ def fit_parquet(
     return TrainedModel(
         model=model,
         source=source,
-        data=DataSummary(
-            rows=table.num_rows,
-            unused_columns=[],
-            missing_cells=learned.missing_cells,
-            class_counts=np.bincount(codes, minlength=len(classes)),
-            training_counts=counts[TRAINING],
-            test_rows=test_rows,
-            training_loss=loss,
-            cells=cells,
-        ),
+        options=options,
+        estimator=estimator,
+        rows=table.num_rows,
+        unused_columns=[],
+        missing_cells=learned.missing_cells,
+        class_counts=np.bincount(codes, minlength=len(classes)),
+        training_counts=counts[TRAINING],
+        training_loss=loss,
+        test_rows=test_rows,
         test=kept.judged,
         test_codes=codes[kept.judged].astype(np.intp),
         test_logits=kept.judged_logits,
-        **optimiser_summary(estimator, options),
+        cells=cells,
         notes=notes,
         calibration=calibration,
     )
@@ -256,32 +264,27 @@ class _Kept:
         order = np.argpartition(hashed_shares(0, len(self.part), self.seed, _TO_SAMPLE)[rows], most)
         return np.sort(rows[order[:most]])
 
-    def collect(
-        self, rows: _PreprocessedRows, model: Model, codes: NDArray[Any], keep_cells: bool = False
-    ) -> tuple[float, pl.DataFrame]:
+    def collect(self, rows: _PreprocessedRows, model: Model, codes: NDArray[Any]) -> tuple[float, pl.DataFrame]:
         """Fill in the logits kept, in one pass; return the mean loss of the training rows, and the cells judged."""
-        total, count = 0.0, 0
-        cells: list[pl.DataFrame] = []
+        total = 0.0
+        cells = []
         block = max(1, BLOCK_LOGITS // max(self.num_classes, rows.shape[1]))
         with closing(read_ahead(rows.cells_and_matrix, rows.num_windows)) as read:
-            for index, (frame, matrix) in enumerate(read):
-                start, stop = rows.boundaries[index : index + 2].tolist()
+            for start, (frame, matrix) in zip(rows.boundaries.tolist(), read, strict=False):
                 for kept, logits in (
                     (self.calibrating, self.calibrating_logits),
                     (self.judged, self.judged_logits),
                 ):
-                    first, last = np.searchsorted(kept, [start, stop])
-                    logits[first:last] = model.logits_of(matrix[kept[first:last] - start])
-                    if keep_cells and kept is self.judged:
-                        cells.append(frame[kept[first:last] - start])
-                for i in range(0, len(matrix), block):
-                    here = slice(start + i, min(start + i + block, stop))
-                    chosen = self.part[here] == TRAINING
-                    if chosen.any():
-                        logits = model.logits_of(matrix[i : i + block][chosen])
-                        total += float(ce.cross_entropy(logits, codes[here][chosen].astype(np.intp), reduction="sum"))
-                        count += int(np.count_nonzero(chosen))
-        return total / count, pl.concat(cells) if cells else pl.DataFrame()
+                    first, last = np.searchsorted(kept, [start, start + frame.height])
+                    places = kept[first:last] - start
+                    logits[first:last] = model.logits_of(matrix[places])
+                cells.append(frame[places])
+                training = np.flatnonzero(self.part[start : start + frame.height] == TRAINING)
+                for i in range(0, len(training), block):
+                    chosen = training[i : i + block]
+                    logits = model.logits_of(matrix[chosen])
+                    total += float(ce.cross_entropy(logits, codes[start + chosen].astype(np.intp), reduction="sum"))
+        return total / np.count_nonzero(self.part == TRAINING), pl.concat(cells)
 
 
 def draw_parts(num_rows: int, test_size: float, calibration_size: float, seed: int) -> NDArray[np.int8]:

@@ -16,14 +16,13 @@ from sklearn.model_selection import train_test_split
 
 import crossent as ce
 
-from ..sklearn import SoftmaxRegression, SoftmaxRegressionCV
+from ..sklearn import SoftmaxRegressionCV
 from ..sklearn.path import DEFAULT_CS
 from .calibrating import cross_fit
 from .errors import InputError
-from .fitting import DEFAULTS, FitOptions, build_model, optimiser_summary, require_inputs, run
+from .fitting import DEFAULTS, Calibration, FitOptions, TrainedModel, build_model, require_inputs, run
 from .labels import check_classes, encode_labels, label_notes
 from .preprocessing import learn_table
-from .results import Calibration, DataSummary, TrainedModel
 
 
 def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions = DEFAULTS) -> TrainedModel:
@@ -68,28 +67,28 @@ def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions
         warned = run(estimator, matrix[training], codes[training])
     calibration, calibration_notes = _calibrate(matrix, codes, training, options)
     training_counts = np.bincount(codes[training], minlength=len(classes))
-    account = options.account(source, training_counts)
-    model = build_model(learned.preprocessing, estimator, calibration, classes, target, account)
+    model = build_model(
+        learned.preprocessing, estimator, calibration, classes, target, source, training_counts, options
+    )
     logits = model.logits_of(matrix)
     used = set(cells.columns)
     others = frame.drop(target)
     return TrainedModel(
         model=model,
         source=source,
-        data=DataSummary(
-            rows=frame.height,
-            unused_columns=[name for name in others.columns if name not in used],
-            missing_cells=learned.missing_cells,
-            class_counts=counts,
-            training_counts=training_counts,
-            test_rows=len(test),
-            training_loss=float(np.mean(ce.cross_entropy(logits[training], codes[training], reduction="none"))),
-            cells=others[test],
-        ),
+        options=options,
+        estimator=estimator,
+        rows=frame.height,
+        unused_columns=[name for name in others.columns if name not in used],
+        missing_cells=learned.missing_cells,
+        class_counts=counts,
+        training_counts=training_counts,
+        training_loss=float(np.mean(ce.cross_entropy(logits[training], codes[training], reduction="none"))),
+        test_rows=len(test),
         test=test,
         test_codes=codes[test],
         test_logits=logits[test],
-        **optimiser_summary(estimator, options),
+        cells=others[test],
         notes=[*chosen, *label_notes(classes, target), *learned.notes, *warned, *calibration_notes],
         calibration=calibration,
     )
@@ -109,10 +108,7 @@ def _calibrate(
     matrix: NDArray[np.float64], codes: NDArray[np.intp], training: NDArray[np.intp], options: FitOptions
 ) -> tuple[Calibration | None, list[str]]:
     """Return what `cross_fit` does; an interruption of one of its models ends the program as usual."""
-
-    def make() -> SoftmaxRegression:
-        return SoftmaxRegression(options.strength, tol=options.tolerance, max_iter=options.max_iter)
-
+    make = replace(options, callback=None, checkpoint=None).estimator
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the fold models only lend their logits
         warnings.filterwarnings("error", ".*interrupted after", ConvergenceWarning)
