@@ -129,7 +129,7 @@ a message, its numbers and an advice:
 
 ```
 
-It reads the numbers and changes none. Of a large batch it looks at 4096 rows and 4 million logits at most, drawn with a
+It reads the numbers and changes none. Of a large batch it looks at 4096 rows and 2 million logits at most, drawn with a
 fixed seed, at every label, and at the first rows that hold NaN or +inf. What chance could do must be 5 standard errors
 away, so a right batch is left in peace: an untrained network, a batch of one row, a good model. Some checks need more
 rows than a small batch has. The diagnosis lists what ran and what was left out, with the reason.

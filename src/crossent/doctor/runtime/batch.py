@@ -101,14 +101,32 @@ class Batch:
         return np.bincount(kept, minlength=self.num_classes)
 
     @cached_property
-    def counted(self) -> NDArray[np.bool_]:
-        """Which rows (n,) have probabilities and a target to compare them with."""
+    def has_target(self) -> NDArray[np.bool_]:
+        """Which rows (n,) have a target to compare them with."""
         if self.labels is not None:
-            return np.asarray(self.is_sane & self.is_label[self.rows])
+            return self.is_label[self.rows]
         if self.target is None:
             raise LeftOut("no target could be read")
-        valid = (self.target >= 0) & ((self.target <= 1) | (self.link == "softmax"))
-        return np.asarray(self.is_sane & (valid.all(axis=1) if self.link == "softmax" else valid.any(axis=1)))
+        if self.link == "softmax":
+            return np.asarray((self.target >= 0).all(axis=1))
+        return np.asarray(((self.target >= 0) & (self.target <= 1)).any(axis=1))
+
+    @cached_property
+    def is_ruled_out(self) -> NDArray[np.bool_]:
+        """Which rows (n,) have an infinite loss: a logit of -inf (or inf with the sigmoid link) denies the target."""
+        z, t = self.logits, self.target
+        present = self.is_sane & self.has_target
+        if self.labels is not None:
+            labels = np.where(present, self.labels[self.rows], 0).astype(np.intp)
+            return np.asarray(present & (z[np.arange(len(z)), labels] == -np.inf))
+        assert t is not None
+        denied = (z == -np.inf) & (t > 0) | (self.link == "sigmoid") & (z == np.inf) & (t < 1)
+        return np.asarray(present & denied.any(axis=1))
+
+    @cached_property
+    def counted(self) -> NDArray[np.bool_]:
+        """Which rows (n,) have a finite loss."""
+        return np.asarray(self.is_sane & self.has_target & ~self.is_ruled_out)
 
     @cached_property
     def z(self) -> Float64:

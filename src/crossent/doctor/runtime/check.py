@@ -26,7 +26,7 @@ def check(
     """Return what the numbers of a batch say about how outputs, loss and labels are paired.
 
     No loss complains about outputs that were softmaxed before, labels that are numbered in another order, or a padded
-    vocabulary; the numbers show it. They are read, and never changed. Of a large batch at most 4096 rows and 4 million
+    vocabulary; the numbers show it. They are read, and never changed. Of a large batch at most 4096 rows and 2 million
     logits are looked at (drawn with a fixed seed, and the first that hold NaN); labels all are. What is judged by
     chance, such as a loss above log K, must be 5 standard errors away. Finding nothing is no approval.
 

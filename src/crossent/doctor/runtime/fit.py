@@ -29,10 +29,9 @@ def _binary_target(batch: Batch) -> None:
 class WorseThanUniform(Check):
     code = "XE821"
     name = "worse-than-uniform"
-    severity = "warning"
+    severity = "advice"
     summary = (
-        "The loss is above that of equal probabilities, log K (log 2 with the sigmoid link), by 5 standard errors and "
-        "by 1 nat. Advice where it is less than 1 nat."
+        "The loss is above that of equal probabilities, log K (log 2 with the sigmoid link), by 5 standard errors."
     )
     harm = (
         "Such outputs are worse than none. At the start, 20 nats where 3.3 are right cost the first few hundred "
@@ -55,16 +54,15 @@ print(check(logits, np.arange(500) % 27)[0].message)
         allowed = np.isfinite(batch.z).sum(axis=1)
         mass = batch.t.sum(axis=1) if batch.labels is None and batch.link == "softmax" else 1.0
         base = np.log(allowed) * mass if batch.link == "softmax" else np.full(number, math.log(2))
-        kept = np.isfinite(batch.losses)
-        excess, error = mean_and_error((batch.losses - base)[kept])
+        excess, error = mean_and_error(batch.losses - base)
         if not excess > max(1e-3, _BAR * error):
             return None
-        loss, uniform = float(batch.losses[kept].mean()), float(base[kept].mean())
+        loss, uniform = float(batch.losses.mean()), float(base.mean())
         numbers = {"loss": loss, "uniform": uniform, "excess": excess, "standard_error": error, "rows": number}
         text = (
             f"the loss is {loss:.3f} nats, and equal probabilities have {uniform:.3f} ({excess:.3f} ± {error:.3f} less)"
         )
-        return self.found(text, numbers, "warning" if excess > 1 else "advice")
+        return self.found(text, numbers)
 
 
 class ClassShares(Check):
@@ -149,22 +147,22 @@ print(next(s.message for s in check(3 * logits, labels) if s.code == "XE823"))
             from crossent.calibration.temperature import best_factor
         except ModuleNotFoundError:
             raise LeftOut("it needs scikit-learn and SciPy") from None
-        kept = np.isfinite(batch.losses)
-        z = np.ascontiguousarray(batch.z[kept])
+        z = batch.z
         if not np.isfinite(z).all() and batch.link == "sigmoid":
             raise LeftOut("it needs finite logits")
-        codes = batch.y[kept] if batch.link == "softmax" else np.zeros(len(z), np.intp)
-        events = None if batch.link == "softmax" else np.ascontiguousarray(batch.t[kept] == 1)
+        codes = batch.y if batch.link == "softmax" else np.zeros(len(z), np.intp)
+        events = None if batch.link == "softmax" else batch.t == 1
         sample, units = Sample(z, codes, events, None, batch.link).scaled(lazily=True)
         factor = best_factor(sample, 1e-6).beta / float(units[0])
         if factor > 100:
             raise LeftOut("every row is classified right, and the loss falls with the temperature for ever")
-        after = batch.losses_of(np.where(np.isfinite(batch.z), batch.z * factor, batch.z))
-        gain, error = mean_and_error((batch.losses - after)[kept])
+        after = batch.losses_of(np.where(np.isfinite(z), z * factor, z))
+        gain, error = mean_and_error(batch.losses - after)
         if not gain > max(0.01, _BAR * error):
             return None
         temperature = 1 / factor if factor > 1e-9 else math.inf
-        text = f"a temperature of {temperature:.3g} lowers the loss by {gain:.3f} ± {error:.3f} nats on these rows"
+        what = f"a temperature of {temperature:.3g}" if factor > 1e-9 else "giving every class the same probability"
+        text = f"{what} lowers the loss by {gain:.3f} ± {error:.3f} nats on these rows"
         return self.found(text, {"temperature": temperature, "gain": gain, "standard_error": error})
 
 

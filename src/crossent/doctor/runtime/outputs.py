@@ -44,14 +44,12 @@ print(check(logits, [0, 1, 2, 0])[0].message)
             where = f"{z[first, column]} in {batch.row_name(batch.rows[first])}, column {column}"
             numbers = {"row": batch.rows[first], "column": column, "rows": bad.sum(), "nan": np.isnan(z).sum()}
             return self.found(f"{where}, the first of {bad.sum()} rows whose loss is NaN", numbers)
-        if not batch.counted.any():
-            return None
-        infinite = np.isinf(batch.losses)
+        infinite = batch.is_ruled_out
         if not infinite.any():
             return None
-        row = batch.rows[batch.counted][int(np.argmax(infinite))]
-        text = f"the target has a class that a logit rules out in {batch.row_name(row)}, the first of {infinite.sum()}"
-        return self.found(f"{text} rows with an infinite loss", {"row": row, "rows": infinite.sum()})
+        row = batch.rows[int(np.argmax(infinite))]
+        text = f"a logit rules out what the target says in {batch.row_name(row)}, the first of {infinite.sum()} rows"
+        return self.found(f"{text} with an infinite loss", {"row": row, "rows": infinite.sum()})
 
 
 class AlreadySoftmax(Check):

@@ -18,7 +18,7 @@ from .batch import Batch, Float64
 __all__ = ["read"]
 
 _MOST_ROWS = 4096
-_MOST_ENTRIES = 1 << 22
+_MOST_ENTRIES = 1 << 21
 _MOST_BAD_ROWS = 16
 _SUM_TOLERANCE = 1e-2
 
@@ -36,12 +36,16 @@ def read(logits: Any, target: Any, link: str | None, loss: Loss | None, ignore_i
     if loss is not None and not is_member(loss):
         asked = "loss must be a loss of crossent, such as crossent.Focal(2.0), or None"
         raise TypeError(refuse(asked, type(loss).__name__))
+    if isinstance(ignore_index, bool) or not isinstance(ignore_index, int | np.integer):
+        raise TypeError(refuse("ignore_index must be an integer", repr(ignore_index)))
     has_teacher = loss is not None and loss.needs_teacher
     z = _array(logits, "logits")
     t = None if has_teacher and isinstance(target, TopK) else _array(target, "target")
     shape, is_torch = tuple(z.shape), hasattr(z, "detach")
     if math.prod(shape) == 0 or not shape:
         raise ValueError(refuse("logits must be a non-empty array (N, K) or (N,)", describe_as_numpy(z)))
+    if _dtype(z) == "bool":
+        raise TypeError(refuse("logits must be numbers", describe(z)))
     target_shape = shape if t is None else tuple(t.shape)
     # PyTorch has the classes on axis 1, all others on the last one.
     axes = [1, len(shape) - 1] if is_torch and len(shape) > 2 else [len(shape) - 1, min(1, len(shape) - 1)]
