@@ -30,21 +30,16 @@ Report = dict[str, Any]
 
 def summarize_fit(result: TrainedModel) -> Report:
     """Return the report on a model just trained: test rows beside the training prior, the optimiser, the data."""
-    classes = result.model.classes
-    totals, train_counts = result.class_counts, result.training_counts
-    test_codes = result.test_codes
-    losses = np.asarray(ce.cross_entropy(result.test_logits, test_codes, reduction="none"))
-    log_prior = np.log(train_counts / train_counts.sum())
-    columns = result.model.preprocessing
+    model, codes = result.model, result.test_codes
+    columns = model.preprocessing
     used = columns.column_names
-    report: Report = {
-        "schema": SCHEMA,
-        "crossent_version": __version__,
-        "kind": "fit",
-        "source": result.source,
-        "target": result.model.target,
-        "rows_judged": "test rows, held out of training",
-        "data": {
+    log_prior = np.log(result.training_counts / result.training_counts.sum())
+    return _report(
+        kind="fit",
+        source=result.source,
+        target=model.target,
+        rows_judged="test rows, held out of training",
+        data={
             "rows": result.rows,
             "columns": len(used),
             "number_columns": len(columns.numbers),
@@ -52,48 +47,45 @@ def summarize_fit(result: TrainedModel) -> Report:
             "dropped_columns": result.unused_columns,
             "inputs": len(columns.input_names),
             "missing_cells": result.missing_cells,
-            "training_rows": int(train_counts.sum()),
+            "training_rows": int(result.training_counts.sum()),
             "test_rows": result.test_rows,
             "calibration_rows": 0 if result.calibration is None else len(result.calibration.rows),
             "seed": result.options.seed,
         },
-        "classes": per_share(classes, totals),
-        "imbalance": imbalance(classes, totals),
+        classes=per_share(model.classes, result.class_counts),
+        imbalance=imbalance(model.classes, result.class_counts),
         **evaluation(
-            classes,
-            test_codes,
-            losses,
+            model.classes,
+            codes,
+            np.asarray(ce.cross_entropy(result.test_logits, codes, reduction="none")),
             np.asarray(ce.softmax(result.test_logits)),
             result.test_logits,
-            float(np.mean(-log_prior[test_codes])),
+            float(np.mean(-log_prior[codes])),
             "cross-entropy of the training part's class shares on the test rows",
             row_numbers=result.test,
             cells=_shown_cells(result.cells, used),
         ),
-        "training_loss": loss_entry(result.training_loss),
-        "calibration": _calibration(result),
-        "optimiser": _optimiser(result),
-        "notes": result.notes,
-        "warnings": [],
-    }
-    return {**report, "advice": advice(report)}
+        training_loss=loss_entry(result.training_loss),
+        calibration=_calibration(result),
+        optimiser=_optimiser(result),
+        notes=result.notes,
+        warnings=[],
+    )
 
 
 def summarize_predictions(predictions: Predictions) -> Report:
     """Return the report on anyone's predictions: every row is judged, beside the rows' own class shares."""
     counts = np.bincount(predictions.codes, minlength=len(predictions.classes))
     shares = counts[counts > 0] / counts.sum()
-    report: Report = {
-        "schema": SCHEMA,
-        "crossent_version": __version__,
-        "kind": "predictions",
-        "source": predictions.source,
-        "target": predictions.target,
-        "declared": predictions.scale,
-        "rows_judged": "all rows of the file",
-        "data": {"rows": len(predictions.codes)},
-        "classes": per_share(predictions.classes, counts),
-        "imbalance": imbalance(predictions.classes, counts),
+    return _report(
+        kind="predictions",
+        source=predictions.source,
+        target=predictions.target,
+        declared=predictions.scale,
+        rows_judged="all rows of the file",
+        data={"rows": len(predictions.codes)},
+        classes=per_share(predictions.classes, counts),
+        imbalance=imbalance(predictions.classes, counts),
         **evaluation(
             predictions.classes,
             predictions.codes,
@@ -105,12 +97,16 @@ def summarize_predictions(predictions: Predictions) -> Report:
             row_numbers=np.arange(len(predictions.codes)),
             cells=shown_columns(predictions),
         ),
-        "training_loss": None,
-        "calibration": None,
-        "optimiser": None,
-        "notes": predictions.notes,
-        "warnings": predictions.warnings,
-    }
+        training_loss=None,
+        calibration=None,
+        optimiser=None,
+        notes=predictions.notes,
+        warnings=predictions.warnings,
+    )
+
+
+def _report(**entries: Any) -> Report:
+    report = {"schema": SCHEMA, "crossent_version": __version__, **entries}
     return {**report, "advice": advice(report)}
 
 

@@ -6,6 +6,7 @@ Its texts may come from data: they are made plain once, before anything is laid 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
@@ -56,17 +57,31 @@ def _comparison(report: Report, console: Console) -> None:
         console.print(Text(f"Warning: {warning}", style="bold red"))
     for sentence in verdict(report):
         console.print(Text(sentence))
-    table = _table("", *[f">{name[-_LABEL_WIDTH:]}" for name in report["sources"]])
     both = report["reports"]
-    table.add_row("loss, nats", *[loss(r["loss"]["nats"]) for r in both])
-    table.add_row("loss, bits", *[loss(r["loss"]["bits"]) for r in both])
-    table.add_row("baseline explained", *[percent(r["loss"]["explained"]) for r in both])
-    table.add_row("accuracy", *[percent(r["accuracy"]["value"]) for r in both])
-    table.add_row("Brier score", *[f"{r['brier_score']:.4f}" for r in both])
-    table.add_row("calibration error", *[percent(r["reliability"]["calibration_error"]) for r in both])
-    console.print(table)
+    names = [f">{name[-_LABEL_WIDTH:]}" for name in report["sources"]]
+    _table(
+        console,
+        ("", *names),
+        [
+            ("loss, nats", *[loss(r["loss"]["nats"]) for r in both]),
+            ("loss, bits", *[loss(r["loss"]["bits"]) for r in both]),
+            ("baseline explained", *[percent(r["loss"]["explained"]) for r in both]),
+            ("accuracy", *[percent(r["accuracy"]["value"]) for r in both]),
+            ("Brier score", *[f"{r['brier_score']:.4f}" for r in both]),
+            ("calibration error", *[percent(r["reliability"]["calibration_error"]) for r in both]),
+        ],
+    )
     if report["paired"]:
-        _differences(report["paired"]["most_different"], console)
+        _title(console, "Rows where the two differ most (counted from 0)")
+        rows: list[tuple[str | Text, ...]] = [
+            (
+                str(entry["row"]),
+                *map(_label, (entry["label"], *entry["predictions"])),
+                *map(probability, entry["probabilities"]),
+            )
+            for entry in report["paired"]["most_different"]
+        ]
+        _table(console, (">row", "label", "prediction, 1", "prediction, 2", ">p(label), 1", ">p(label), 2"), rows)
     for one in both:
         _title(console, one["source"])
         for sentence in honest(one):
@@ -74,31 +89,20 @@ def _comparison(report: Report, console: Console) -> None:
         _advice(one, console)
 
 
-def _differences(entries: list[Report], console: Console) -> None:
-    _title(console, "Rows where the two differ most (counted from 0)")
-    table = _table(">row", "label", "prediction, 1", "prediction, 2", ">p(label), 1", ">p(label), 2")
-    for entry in entries:
-        table.add_row(
-            str(entry["row"]),
-            _label(entry["label"]),
-            *[_label(name) for name in entry["predictions"]],
-            *[probability(value) for value in entry["probabilities"]],
-        )
-    console.print(table)
-
-
 def _title(console: Console, text: str) -> None:
     console.print()
     console.print(Text(text, style="bold cyan"))
 
 
-def _table(*columns: str) -> Table:
-    """Return a table whose columns marked with > stand to the right."""
+def _table(console: Console, columns: Iterable[str], rows: Iterable[Iterable[str | Text]]) -> None:
+    """Print a table, whose columns marked with > stand to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
         right = column.startswith(">")
         table.add_column(Text(column.removeprefix(">")), justify="right" if right else "left", no_wrap=right)
-    return table
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def _label(text: str) -> Text:
@@ -107,23 +111,22 @@ def _label(text: str) -> Text:
     return label
 
 
-def _bar(share: float, width: int, style: str) -> Text:
-    return Text("━" * round(share * width), style=style)
-
-
 def _loss(report: Report, console: Console) -> None:
     state = report["loss"]
     _title(console, f"Loss, mean −log p of the label ({report['rows_judged']})")
-    table = _table("", ">nats", ">bits", "")
-    name = "model" if report["kind"] == "fit" else "predictions"
-    table.add_row(Text(name, style="bold"), Text(loss(state["nats"]), style="bold"), loss(state["bits"]), "")
-    baseline = state["baseline"]
-    table.add_row("baseline", loss(baseline["nats"]), loss(baseline["bits"]), Text(baseline["is"], style="dim"))
-    table.add_row("perfect", "0", "0", Text("probability 1 for every label", style="dim"))
+
+    def line(name: str, value: dict[str, Any], what: str, style: str = "") -> tuple[str | Text, ...]:
+        nats = Text(loss(value["nats"]), style=style)
+        return Text(name, style=style), nats, loss(value["bits"]), Text(what, style="dim")
+
+    rows = [
+        line("model" if report["kind"] == "fit" else "predictions", state, "", "bold"),
+        line("baseline", state["baseline"], state["baseline"]["is"]),
+        line("perfect", state["perfect"], "probability 1 for every label"),
+    ]
     if report["training_loss"]:
-        training = report["training_loss"]
-        table.add_row("training", loss(training["nats"]), loss(training["bits"]), Text("rows trained on", style="dim"))
-    console.print(table)
+        rows.append(line("training", report["training_loss"], "rows trained on"))
+    _table(console, ("", ">nats", ">bits", ""), rows)
     alarming = state["impossible_rows"] or (state["explained"] is not None and state["explained"] < 0)
     console.print(Text(beside_baseline(report), style="bold red" if alarming else ""))
     score = report["accuracy"]
@@ -143,18 +146,12 @@ def _per_class(report: Report, console: Console) -> None:
     shown = shown_classes(report, _CLASS_LINES)
     more = len(report["per_class"]) - len(shown)
     _title(console, f"The {len(shown)} classes of highest loss" if more > 0 else "Per class")
-    table = _table("class", ">rows", ">nats", ">bits", ">recall", ">precision")
+    rows = []
     for entry in shown:
         value = entry["loss"] or {"nats": None, "bits": None}
-        table.add_row(
-            _label(entry["label"]),
-            f"{entry['rows']:,}",
-            loss(value["nats"]),
-            loss(value["bits"]),
-            percent(entry["recall"]),
-            percent(entry["precision"]),
-        )
-    console.print(table)
+        shares = percent(entry["recall"]), percent(entry["precision"])
+        rows.append((_label(entry["label"]), f"{entry['rows']:,}", loss(value["nats"]), loss(value["bits"]), *shares))
+    _table(console, ("class", ">rows", ">nats", ">bits", ">recall", ">precision"), rows)
     if more > 0:
         console.print(Text(f"… and {more:,} more classes in the report files", style="dim"))
 
@@ -162,49 +159,45 @@ def _per_class(report: Report, console: Console) -> None:
 def _confusion(report: Report, console: Console) -> None:
     labels = [entry["label"] for entry in report["per_class"]]
     matrix = report["confusion"]["matrix"]
-    if matrix and len(labels) <= _MATRIX_COLUMNS:
-        _title(console, "Confusion (lines: labels, columns: predictions)")
-        width = max(4, min(10, (console.width - _LABEL_WIDTH - 2) // len(labels) - 2))
-        table = _table("", *[f">{label[:width]}" for label in labels])
-        for i, row in enumerate(matrix):
-            cells = [
-                Text(str(n), style="bold green" if i == j else "bold yellow") if n else Text("·", style="dim")
-                for j, n in enumerate(row)
-            ]
-            table.add_row(_label(labels[i]), *cells)
-        console.print(table)
+    if not matrix or len(labels) > _MATRIX_COLUMNS:
+        _title(console, "Most often confused")
+        pairs = report["confusion"]["most_confused"]
+        rows = [(_label(pair["label"]), _label(pair["prediction"]), f"{pair['rows']:,}") for pair in pairs]
+        _table(console, ("label", "taken for", ">rows"), rows)
         return
-    _title(console, "Most often confused")
-    table = _table("label", "taken for", ">rows")
-    for pair in report["confusion"]["most_confused"]:
-        table.add_row(_label(pair["label"]), _label(pair["prediction"]), f"{pair['rows']:,}")
-    console.print(table)
+    _title(console, "Confusion (lines: labels, columns: predictions)")
+
+    def cell(rows: int, is_right: bool) -> Text:
+        style = "dim" if rows == 0 else "bold green" if is_right else "bold yellow"
+        return Text(str(rows or "·"), style=style)
+
+    width = max(4, min(10, (console.width - _LABEL_WIDTH - 2) // len(labels) - 2))
+    lines = [(_label(labels[i]), *[cell(n, i == j) for j, n in enumerate(row)]) for i, row in enumerate(matrix)]
+    _table(console, ("", *[f">{label[:width]}" for label in labels]), lines)
 
 
 def _reliability(report: Report, console: Console) -> None:
     state = report["reliability"]
     _title(console, f"Reliability (calibration error {percent(state['calibration_error'])})")
-    table = _table("confidence in", ">rows", ">confidence", ">accuracy", ">gap", "")
-    for entry in state["bins"]:
-        if not entry["rows"]:
-            continue
-        gap = entry["accuracy"] - entry["confidence"]
-        table.add_row(
+    rows = [
+        (
             f"{entry['lower']:.1f} to {entry['upper']:.1f}",
             f"{entry['rows']:,}",
             percent(entry["confidence"]),
             percent(entry["accuracy"]),
-            Text(f"{100 * gap:+.1f} points", style="dim"),
-            _bar(entry["accuracy"], 20, "green"),
+            Text(f"{100 * (entry['accuracy'] - entry['confidence']):+.1f} points", style="dim"),
+            Text("━" * round(20 * entry["accuracy"]), style="green"),
         )
-    console.print(table)
+        for entry in state["bins"]
+        if entry["rows"]
+    ]
+    _table(console, ("confidence in", ">rows", ">confidence", ">accuracy", ">gap", ""), rows)
 
 
 def _surprising(report: Report, console: Console) -> None:
     _title(console, "Most surprising rows (counted from 0): wrong labels are often among them")
-    table = _table(">row", "label", "prediction", ">p(label)", ">p(pred.)", ">nats", ">bits")
-    for entry in report["surprising"]:
-        table.add_row(
+    rows = [
+        (
             str(entry["row"]),
             _label(entry["label"]),
             _label(entry["prediction"]),
@@ -213,7 +206,9 @@ def _surprising(report: Report, console: Console) -> None:
             loss(entry["loss"]["nats"]),
             loss(entry["loss"]["bits"]),
         )
-    console.print(table)
+        for entry in report["surprising"]
+    ]
+    _table(console, (">row", "label", "prediction", ">p(label)", ">p(pred.)", ">nats", ">bits"), rows)
 
 
 def _advice(report: Report, console: Console) -> None:
@@ -221,7 +216,7 @@ def _advice(report: Report, console: Console) -> None:
     for item in report["advice"]:
         numbers = ", ".join(map(str, item["rows"]))
         rows = f" {'Row' if len(item['rows']) == 1 else 'Rows'} {numbers}." if item["rows"] else ""
-        console.print(Text.assemble((f"{item['title']}. ", "bold"), f"Because {item['reason']}.{rows}"))
+        console.print(Text.assemble((f"{item['title']}: ", "bold"), f"{item['reason']}.{rows}"))
 
 
 def _learning_curve(report: Report, console: Console) -> None:

@@ -13,14 +13,15 @@ column of numbers). The header's ``crossent.model`` entry is a JSON object:
 - ``training``: how the model came about, for people;
 - ``crossent_version``, ``format_version``, which grows when an older crossent could misread the file, and ``digest``.
 
-A file is read strictly: what is not of the very type, name, shape and range that `Model.to_bytes` writes is refused.
+A file is read strictly: its header must be the one that `Model.header` returns for the model that was read, and names,
+shapes and ranges must make sense.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 import crossent as ce
 
 from .._version import __version__
+from ..errors import first_line
 from ..sealed import SealError, require, seal, unseal
 from .columns import TRUTH_VALUES, is_pattern
 from .errors import InputError, name_list
@@ -40,6 +42,8 @@ from .reading import exists
 HEADER_ENTRY = "crossent.model"
 FORMAT_VERSION = 2
 LINK = "softmax"
+LEARNED = ("median", "mean", "scale")
+TENSORS = {"coef", "intercept", *(f"number.{name}" for name in LEARNED)}
 
 
 @dataclass(frozen=True)
@@ -77,31 +81,27 @@ class Model:
         matrix = self.preprocessing.transform(frame, source, first_row, unseen)
         return np.asarray(ce.softmax(self.logits_of(matrix, first_row)))
 
-    def to_bytes(self) -> bytes:
-        """Return the content of a model file."""
-        numbers = self.preprocessing.numbers
-        tensors = {
-            "coef": self.coef,
-            "intercept": self.intercept,
-            "number.median": np.array([column.median for column in numbers]),
-            "number.mean": np.array([column.mean for column in numbers]),
-            "number.scale": np.array([column.scale for column in numbers]),
-        }
-        content = {
+    def header(self) -> dict[str, Any]:
+        """Return the JSON object of a model file."""
+        columns = self.preprocessing
+        return {
             "crossent_version": __version__,
             "classes": list(self.classes),
             "target": self.target,
             "link": LINK,
-            "numbers": [column.name for column in numbers],
-            "missing": list(self.preprocessing.missing),
-            "categories": [
-                {"name": c.name, "kind": c.kind, "fill": c.fill, "categories": list(c.categories), "other": c.other}
-                for c in self.preprocessing.categories
-            ],
+            "numbers": [column.name for column in columns.numbers],
+            "missing": list(columns.missing),
+            "categories": [{**asdict(column), "categories": list(column.categories)} for column in columns.categories],
             "training": self.training,
         }
-        tensors = {name: np.asarray(tensor, dtype=np.float64) for name, tensor in tensors.items()}
-        return seal(HEADER_ENTRY, FORMAT_VERSION, content, tensors)
+
+    def to_bytes(self) -> bytes:
+        """Return the content of a model file."""
+        tensors = {"coef": self.coef, "intercept": self.intercept}
+        for name in LEARNED:
+            values = [getattr(column, name) for column in self.preprocessing.numbers]
+            tensors[f"number.{name}"] = np.array(values, dtype=np.float64)
+        return seal(HEADER_ENTRY, FORMAT_VERSION, self.header(), tensors)
 
 
 def read_model(path: str) -> Model:
@@ -126,95 +126,69 @@ def read_model(path: str) -> Model:
 
 
 def _model(content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Model:
-    kept = ("crossent_version", "classes", "target", "link", "numbers", "missing", "categories", "training")
-    _names_are(content, ("format_version", *kept), "its header")
-    _text(content["crossent_version"], "its crossent version")
-    require(content["link"] == LINK, f"its link is {content['link']!r}, and this crossent knows {LINK!r}")
-    classes = _texts(content["classes"], "its classes")
+    """Return the model of a file whose header is the one that this model would have, and makes sense."""
+    del content["format_version"]
+    require({*tensors} == TENSORS, f"its tensors are {name_list(sorted(tensors))}")
+    try:
+        numbers = map(NumberColumn, content["numbers"], *(tensors[f"number.{name}"].tolist() for name in LEARNED))
+        categories = [CategoryColumn(**{**c, "categories": tuple(c["categories"])}) for c in content["categories"]]
+        preprocessing = Preprocessing(tuple(numbers), tuple(categories), tuple(content["missing"]))
+        classes, target = tuple(content["classes"]), content["target"]
+        model = Model(preprocessing, tensors["coef"], tensors["intercept"], classes, target, content["training"])
+    except (KeyError, TypeError) as error:
+        raise SealError(f"a part of its header: {first_line(error)}") from error
+    written = {**model.header(), "crossent_version": content.get("crossent_version")}
+    for name in sorted({*written, *content}):
+        is_same = name in written and name in content and _text(written[name]) == _text(content[name]) is not None
+        require(is_same, f"its entry {name!r} is not as crossent writes it")
+
+    require(isinstance(content["crossent_version"], str), f"its crossent version is {content['crossent_version']!r}")
+    number_names = [column.name for column in preprocessing.numbers]
+    _require_texts(classes, "its classes")
+    _require_texts([*number_names, *(column.name for column in categories), target], "its columns and its target")
+    _require_texts(preprocessing.missing, "its words for no value")
+    for column in categories:
+        _check_categories(column)
     require(len(classes) > 1, "it has fewer than 2 classes")
-    target = _text(content["target"], "its target")
-    names = _texts(content["numbers"], "its columns of numbers")
-    missing = _texts(content["missing"], "its words for no value")
-    categories = tuple(map(_category_column, _list(content["categories"], "its columns of categories")))
-    columns = _texts([*names, *(column.name for column in categories), target], "its columns")
-    require(not any(map(is_pattern, columns)), "the name of a column is a pattern of names")
-    training = content["training"]
-    require(type(training) is dict and _is_finite(training), "its account of the training is no plain JSON object")
-
-    learned = ("number.median", "number.mean", "number.scale")
-    _names_are(tensors, ("coef", "intercept", *learned), "its tensors")
-    for name in learned:
-        _check_tensor(tensors, name, (len(names),))
-    require(bool((tensors["number.scale"] > 0).all()), "a scale is not positive")
-    numbers = map(NumberColumn, names, *(tensors[name].tolist() for name in learned))
-    preprocessing = Preprocessing(tuple(numbers), categories, missing)
+    require(not any(map(is_pattern, preprocessing.column_names)), "the name of a column is a pattern of names")
+    require(type(model.training) is dict, "its account of the training is no JSON object")
     require(bool(preprocessing.input_names), "it has no input")
-    _check_tensor(tensors, "coef", (len(classes), len(preprocessing.input_names)))
-    _check_tensor(tensors, "intercept", (len(classes),))
-    return Model(preprocessing, tensors["coef"], tensors["intercept"], classes, target, training)
-
-
-def _category_column(entry: object) -> CategoryColumn:
-    if not isinstance(entry, dict):
-        raise SealError(f"a column of categories is {entry!r}")
-    _names_are(entry, ("name", "kind", "fill", "categories", "other"), "a column of categories")
-    name = _text(entry["name"], "the name of a column")
-    kind, other, fill = entry["kind"], entry["other"], entry["fill"]
-    require(kind in ("booleans", "categories"), f"the kind of column {name!r} is {kind!r}")
-    require(type(other) is bool, f"'other' of column {name!r} is {other!r}")
-    categories = _texts(entry["categories"], f"the categories of column {name!r}")
-    if kind == "booleans":
-        require({*categories} <= {*TRUTH_VALUES} and not other, f"column {name!r} is not of true and false alone")
-    if categories:
-        _text(fill, f"what fills column {name!r}")
+    shapes = {"coef": (len(classes), len(preprocessing.input_names)), "intercept": (len(classes),)}
+    for name, tensor in tensors.items():
+        shape = shapes.get(name, (len(number_names),))
         require(
-            fill in categories or other, f"column {name!r} is filled with {fill!r}, which is not among its categories"
+            tensor.dtype == np.float64 and tensor.shape == shape,
+            f"{name} has dtype {tensor.dtype} and shape {tensor.shape}, where float64 and {shape} are needed",
         )
+        require(bool(np.isfinite(tensor).all()), f"{name} holds a number that is not finite")
+    require(bool((tensors["number.scale"] > 0).all()), "a scale is not positive")
+    return model
+
+
+def _text(value: object) -> bytes | None:
+    """Return a JSON value as it is written; None for what cannot be: NaN, infinity, half a letter."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True).encode()
+    except ValueError:
+        return None
+
+
+def _require_texts(texts: Sequence[object], what: str) -> None:
+    are_texts = all(isinstance(text, str) and text != "" for text in texts)
+    require(are_texts and len({*texts}) == len(texts), f"{what} are not different texts")
+
+
+def _check_categories(column: CategoryColumn) -> None:
+    name, fill, categories = column.name, column.fill, column.categories
+    _require_texts(categories, f"the categories of column {name!r}")
+    require(column.kind in ("booleans", "categories"), f"the kind of column {name!r} is {column.kind!r}")
+    require(type(column.other) is bool, f"'other' of column {name!r} is {column.other!r}")
+    if column.kind == "booleans":
+        are_truths = {*categories} <= {*TRUTH_VALUES} and not column.other
+        require(are_truths, f"column {name!r} is not of true and false alone")
+    if categories:
+        require(isinstance(fill, str) and fill != "", f"what fills column {name!r} is {fill!r}")
+        is_known = fill in categories or column.other
+        require(is_known, f"column {name!r} is filled with {fill!r}, which is not among its categories")
     else:
-        require(fill == "" and not other, f"column {name!r} has no category, and is filled")
-    return CategoryColumn(name, fill, categories, other, kind)
-
-
-def _names_are(entries: Mapping[str, object], names: Sequence[str], what: str) -> None:
-    surplus, lacking = sorted({*entries} - {*names}), sorted({*names} - {*entries})
-    require(not lacking, f"{what} lacks {name_list(lacking)}")
-    require(not surplus, f"{what} holds {name_list(surplus)}")
-
-
-def _text(value: object, what: str) -> str:
-    if not isinstance(value, str) or value == "":
-        raise SealError(f"{what} is {value!r}, where text is needed")
-    is_unicode = value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
-    require(is_unicode, f"{what} is no Unicode text")
-    return value
-
-
-def _list(value: object, what: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise SealError(f"{what} are no list")
-    return value
-
-
-def _texts(values: object, what: str) -> tuple[str, ...]:
-    """Return different texts."""
-    texts = tuple(_text(value, f"one of {what}") for value in _list(values, what))
-    require(len({*texts}) == len(texts), f"{what} are not different from each other")
-    return texts
-
-
-def _is_finite(value: object) -> bool:
-    """Return whether every number in a JSON value is finite."""
-    if isinstance(value, dict):
-        return all(map(_is_finite, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _check_tensor(tensors: dict[str, NDArray[Any]], name: str, shape: tuple[int, ...]) -> None:
-    tensor = tensors[name]
-    require(
-        tensor.dtype == np.float64 and tensor.shape == shape,
-        f"{name} has dtype {tensor.dtype} and shape {tensor.shape}, where float64 and {shape} are needed",
-    )
-    require(bool(np.isfinite(tensor).all()), f"{name} holds a number that is not finite")
+        require(fill == "" and not column.other, f"column {name!r} has no category, and is filled")
