@@ -60,7 +60,7 @@ LIBRARIES = {
     "sklearn": {"numpy", "sklearn", "scipy", "onnx", "narwhals", "safetensors"},
     "tabular": {"numpy", "sklearn", "scipy", "polars", "narwhals", "pyarrow", "safetensors"},
     "report": {"numpy", "polars", "matplotlib", "jinja2", "rich"},
-    "doctor": {"typer", "rich", "numpy", "scipy"},
+    "doctor": {"typer", "rich", "numpy", "scipy", "torch", "keras"},
     "cli": {"numpy", "typer", "rich"},
     "__main__": set(),
 }

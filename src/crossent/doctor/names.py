@@ -357,6 +357,7 @@ LOSSES: dict[str, Loss] = {
     ),
     "crossent.nll_loss": replace(_NLL, parameters=("log_probs", "target"), prediction="log_probs", library="crossent"),
     "crossent.torch.cross_entropy": replace(_CE, library="crossent"),
+    "crossent.torch.focal_loss": replace(_CE, name="focal_loss", parameters=_IT, library="crossent"),
     "crossent.torch.binary_cross_entropy_with_logits": replace(_BCE_LOGITS, library="crossent"),
     "crossent.torch.CrossEntropyLoss": replace(
         _class(_CE, "CrossEntropyLoss", "weight", "size_average", "ignore_index", "reduce", "reduction"),
