@@ -46,7 +46,7 @@ def test_the_mean_over_draws_is_the_hessian(link: str) -> None:
     objective, theta = problem(link)
     vector = np.random.default_rng(2).normal(size=theta.shape)
     exact = Hessian(objective, theta) @ vector
-    sampling = 60 / KroneckerMetric.at(objective, theta).curvature
+    sampling = 60 / KroneckerMetric.at(objective, theta, FeatureBasis.of(objective, None)).curvature
     draws, shares = [], []
     for step in range(STEPS):
         hessian = Hessian(objective, theta, sampling, step)
@@ -73,7 +73,7 @@ def test_the_mean_over_draws_of_entries_is_nearly_the_hessian(entries_of_few_cla
     objective = LinearObjective(X, target, np.full(2000, 1 / 2000), Ridge(1e-3), DEFAULT_LOSS, True)
     theta, vector = rng.normal(size=(2, 60, 9)) * [[[2.0]], [[1.0]]]
     exact = Hessian(objective, theta) @ vector
-    sampling = 4000 / KroneckerMetric.at(objective, theta).curvature
+    sampling = 4000 / KroneckerMetric.at(objective, theta, FeatureBasis.of(objective, None)).curvature
     draws = []
     for step in range(60):
         hessian = Hessian(objective, theta, sampling, step)
@@ -84,7 +84,7 @@ def test_the_mean_over_draws_of_entries_is_nearly_the_hessian(entries_of_few_cla
     assert np.linalg.norm(np.mean(draws, axis=0) - exact) / scale < 0.4 * single < 0.2
     assert hessian.outputs is not None
     np.testing.assert_allclose(hessian.outputs.sum(axis=0), 0.0, atol=1e-12)
-    full = KroneckerMetric.at(objective, theta).outputs
+    full = KroneckerMetric.at(objective, theta, FeatureBasis.of(objective, None)).outputs
     eigenvalues = full[1]
     assert np.trace(hessian.outputs) == pytest.approx(eigenvalues.sum(), rel=0.05)
 
@@ -135,7 +135,7 @@ def test_every_row_counts_where_sampling_is_high() -> None:
 def test_where_memory_is_short_products_draw_the_same_rows_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     objective, theta = problem("softmax")
     vector = np.random.default_rng(2).normal(size=theta.shape)
-    sampling = 60 / KroneckerMetric.at(objective, theta).curvature
+    sampling = 60 / KroneckerMetric.at(objective, theta, FeatureBasis.of(objective, None)).curvature
     kept = Hessian(objective, theta, sampling, 3) @ vector
     monkeypatch.setattr(objective, "cache_bytes", 500)
     short = Hessian(objective, theta, sampling, 3, most_rows=60)

@@ -214,12 +214,19 @@ def test_for_two_classes_the_model_is_the_hessian(intercept: bool) -> None:
         if not intercept:
             theta[:, -1] = vector[:, -1] = 0
         product = Hessian(objective, theta) @ vector
-        np.testing.assert_allclose(KroneckerMetric.at(objective, theta).solve(product), vector, rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(
+            KroneckerMetric.at(objective, theta, FeatureBasis.of(objective, None)).solve(product),
+            vector,
+            rtol=1e-8,
+            atol=1e-9,
+        )
 
 
 def test_metric_is_symmetric_and_positive() -> None:
     objective = _objective("softmax", True)
-    metric = KroneckerMetric.at(objective, np.random.default_rng(0).normal(size=(4, 6)))
+    metric = KroneckerMetric.at(
+        objective, np.random.default_rng(0).normal(size=(4, 6)), FeatureBasis.of(objective, None)
+    )
     basis = np.eye(24).reshape(24, 4, 6)
     inverse = np.array([metric.solve(e).ravel() for e in basis])
     np.testing.assert_allclose(inverse, inverse.T, atol=1e-12)
@@ -236,7 +243,7 @@ def test_a_sample_of_weightless_rows_gives_a_basis_all_the_same() -> None:
     basis = FeatureBasis.of(objective, 32)
     assert not objective.row_weight[:: basis.stride].any()
     theta = np.zeros((3, 6))
-    step = KroneckerMetric.at(objective, theta, basis=basis).solve(objective.evaluate(theta).gradient)
+    step = KroneckerMetric.at(objective, theta, basis).solve(objective.evaluate(theta).gradient)
     assert np.isfinite(step).all()
     assert objective.evaluate(theta - step).value < objective.evaluate(theta).value
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +18,13 @@ from .temperature import best_factor
 __all__ = ["BiasCorrectedTemperatureScaling", "VectorScaling"]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class _AffineCalibrator(Calibrator):
     """``softmax(a ∘ z + b)``, with a one number or one per class."""
 
-    _tied = False
-    spread: float = 0.0
-    intercept: float = 0.0
-
-    def __init__(self, *, input: str = "logits", link: str = "softmax", tol: float = 1e-9, max_iter: int = 200) -> None:
-        self.input = input
-        self.link = link
-        self.tol = tol
-        self.max_iter = max_iter
+    tol: float = 1e-9
+    max_iter: int = 200
+    _tied: ClassVar[bool] = False
 
     def _check_options(self) -> None:
         self._check_solver()
@@ -61,6 +57,7 @@ class _AffineCalibrator(Calibrator):
         return np.asarray(softmax(mapped) if self.link == "softmax" else sigmoid(mapped))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class BiasCorrectedTemperatureScaling(_AffineCalibrator):
     r"""Temperature and one shift per class: :math:`p = softmax(z / T + b)`, fitted by cross-entropy.
 
@@ -99,7 +96,9 @@ class BiasCorrectedTemperatureScaling(_AffineCalibrator):
     3.0
     """
 
-    _tied = True
+    _tied: ClassVar[bool] = True
+    spread: ClassVar[float] = 0.0
+    intercept: ClassVar[float] = 0.0
 
     def _fit(self, sample: Sample) -> None:
         super()._fit(sample)
@@ -107,6 +106,7 @@ class BiasCorrectedTemperatureScaling(_AffineCalibrator):
             self.temperature_ = float(1 / self.scale_[0])
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class VectorScaling(_AffineCalibrator):
     r"""A factor and a shift for each class: :math:`p = softmax(a \circ z + b)`, fitted by cross-entropy [1]_.
 
@@ -151,16 +151,5 @@ class VectorScaling(_AffineCalibrator):
     True
     """
 
-    def __init__(
-        self,
-        *,
-        spread: float = 10.0,
-        intercept: float = 1.0,
-        input: str = "logits",
-        link: str = "softmax",
-        tol: float = 1e-9,
-        max_iter: int = 200,
-    ) -> None:
-        super().__init__(input=input, link=link, tol=tol, max_iter=max_iter)
-        self.spread = spread
-        self.intercept = intercept
+    spread: float = 10.0
+    intercept: float = 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -11,18 +12,22 @@ from sklearn.utils.validation import check_is_fitted
 
 from crossent.errors import describe, refuse
 from crossent.estimator import Classifier, all_or_nothing
+from crossent.regression.blas import single_threaded_blas
 
 from .sample import Sample, check_link, read_logits, read_sample
 
 __all__ = ["Calibrator"]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Calibrator(Classifier, BaseEstimator):
-    """Base of the calibrators: ``fit(logits, y)``, then ``predict_proba(logits)`` and ``predict(logits)``."""
+    """Base of the calibrators: ``fit(logits, y)``, then ``predict_proba(logits)`` and ``predict(logits)``.
 
-    input: str
-    link: str
-    classes_: NDArray[Any]
+    The fields of a calibrator are its parameters.
+    """
+
+    input: str = "logits"
+    link: str = "softmax"
 
     def fit(self, logits: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the map.
@@ -55,7 +60,7 @@ class Calibrator(Classifier, BaseEstimator):
         """
         check_link(self.input, self.link)
         self._check_options()
-        with all_or_nothing(self):
+        with all_or_nothing(self), single_threaded_blas():
             sample, self.classes_ = read_sample(logits, y, sample_weight, self.input, self.link)
             self._num_columns = sample.logits.shape[1]
             self._fit(sample)

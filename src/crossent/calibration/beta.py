@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from .sample import Float64, Sample
 __all__ = ["BetaCalibration"]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class BetaCalibration(OneVersusRest):
     r"""Beta calibration: :math:`logit\,p = a \log q - b \log(1 - q) + c` with a, b ≥ 0, by cross-entropy [1]_.
 
@@ -61,19 +62,9 @@ class BetaCalibration(OneVersusRest):
     True
     """
 
-    def __init__(
-        self,
-        *,
-        prior: float = 0.1,
-        input: str = "logits",
-        link: str = "softmax",
-        tol: float = 1e-9,
-        max_iter: int = 200,
-    ) -> None:
-        super().__init__(input=input, link=link)
-        self.prior = prior
-        self.tol = tol
-        self.max_iter = max_iter
+    prior: float = 0.1
+    tol: float = 1e-9
+    max_iter: int = 200
 
     def _check_options(self) -> None:
         self._check_solver()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ def _has_estimator(self: CalibratedClassifier) -> bool:
     return self.estimator is not None
 
 
+@dataclass(eq=False, repr=False)
 class CalibratedClassifier(Classifier, BaseEstimator):
     """A classifier whose probabilities were calibrated on rows that it had not seen.
 
@@ -95,13 +97,11 @@ class CalibratedClassifier(Classifier, BaseEstimator):
     (True, (2, 10))
     """
 
-    def __init__(
-        self, estimator: Any = None, *, method: Any = "temperature", cv: Any = 5, floor: float | str = "auto"
-    ) -> None:
-        self.estimator = estimator
-        self.method = method
-        self.cv = cv
-        self.floor = floor
+    estimator: Any = None
+    _: KW_ONLY
+    method: Any = "temperature"
+    cv: Any = 5
+    floor: float | str = "auto"
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

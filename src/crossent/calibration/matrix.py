@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from .sample import Float64, Sample
 __all__ = ["DirichletCalibration", "MatrixScaling"]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MatrixScaling(Calibrator):
     r"""A linear map of the logits: :math:`p = softmax(W z + b)`, fitted by cross-entropy and kept near a diagonal.
 
@@ -66,22 +67,11 @@ class MatrixScaling(Calibrator):
     [[0.8, 0.0, 0.2], [0.2, 0.8, 0.0], [0.0, 0.2, 0.8]]
     """
 
-    link = "softmax"
-
-    def __init__(
-        self,
-        *,
-        off_diagonal: float = 150.0,
-        intercept: float = 1.0,
-        input: str = "logits",
-        tol: float = 1e-9,
-        max_iter: int = 200,
-    ) -> None:
-        self.off_diagonal = off_diagonal
-        self.intercept = intercept
-        self.input = input
-        self.tol = tol
-        self.max_iter = max_iter
+    off_diagonal: float = 150.0
+    intercept: float = 1.0
+    tol: float = 1e-9
+    max_iter: int = 200
+    link: ClassVar[str] = "softmax"  # type: ignore[misc]  # no parameter: its classes exclude each other
 
     def _check_options(self) -> None:
         self._check_solver()

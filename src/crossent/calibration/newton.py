@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from crossent.regression.lbfgs import Pairs
+
 from .sample import Float64
 
 __all__ = ["Point", "minimize"]
@@ -32,8 +34,7 @@ def minimize(evaluate: Callable[[Float64], Point], start: Float64, tol: float, m
     """Return the minimiser and the number of evaluations.
 
     Stops when half the Newton decrement ``gᵀ H⁻¹ g``, which estimates the distance of the value from its minimum, is
-    below `tol`. Where `Point.solve` is not exact, corrections from the last steps are added to it (L-BFGS, J. Nocedal,
-    "Updating Quasi-Newton Matrices with Limited Storage", Mathematics of Computation 35 (1980)).
+    below `tol`. Where `Point.solve` is not exact, L-BFGS corrects it by the last steps.
 
     Warns
     -----
@@ -41,12 +42,12 @@ def minimize(evaluate: Callable[[Float64], Point], start: Float64, tol: float, m
         If `max_iter` steps do not get there, or a step cannot reduce the value that has far to go.
     """
     theta, point, calls = start, evaluate(start), 1
-    memory: list[tuple[Float64, Float64]] = []
+    pairs = Pairs(_MEMORY)
     for _ in range(max_iter):
-        direction = -_apply(point.solve, memory, point.gradient)
+        direction = pairs.direction(point.gradient, point.solve, to_scale=False)
         slope = float(point.gradient @ direction)
-        if not slope < 0 and memory:
-            memory.clear()
+        if not slope < 0 and pairs.kept:
+            pairs = Pairs(_MEMORY)
             direction = -point.solve(point.gradient)
             slope = float(point.gradient @ direction)
         if -0.5 * slope <= tol:
@@ -69,9 +70,7 @@ def minimize(evaluate: Callable[[Float64], Point], start: Float64, tol: float, m
                     )
                 return theta, calls
         if not point.exact:
-            pair = (step * direction, trial.gradient - point.gradient)
-            if float(pair[0] @ pair[1]) > 0:
-                memory = [*memory, pair][-_MEMORY:]
+            pairs = pairs.with_pair(step * direction, trial.gradient - point.gradient)
         theta, point = theta + step * direction, trial
     warnings.warn(
         f"the calibrator stopped after {max_iter} iterations with about {-0.5 * slope:.1e} nats per row to go "
@@ -80,17 +79,3 @@ def minimize(evaluate: Callable[[Float64], Point], start: Float64, tol: float, m
         stacklevel=3,
     )
     return theta, calls
-
-
-def _apply(solve: Callable[[Float64], Float64], memory: list[tuple[Float64, Float64]], gradient: Float64) -> Float64:
-    """Return the inverse Hessian times the gradient: the two loops of L-BFGS around `solve`."""
-    q = gradient.copy()
-    factors = []
-    for s, y in reversed(memory):
-        factor = (s @ q) / (s @ y)
-        factors.append(factor)
-        q -= factor * y
-    r = solve(q)
-    for (s, y), factor in zip(memory, reversed(factors), strict=True):
-        r = r + (factor - (y @ r) / (s @ y)) * s
-    return r

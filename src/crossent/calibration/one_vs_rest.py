@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from crossent.errors import refuse
 from crossent.metrics.binning import check_count
+from crossent.numpy.elementwise import log_softmax, logsumexp
 
 from .base import Calibrator
 from .linear import LinearMap, Prior, fit
@@ -22,27 +23,18 @@ __all__ = ["HistogramBinning", "IsotonicCalibration", "OneVersusRest", "PlattSca
 
 def log_odds(logits: NDArray[Any]) -> NDArray[Any]:
     """Return ``log(p_k / (1 - p_k)) = z_k - LSE(z without k)`` of each class, exact where p_k is 0 or nearly 1."""
-    rows = np.arange(len(logits))
-    z = logits - logits.max(axis=1, keepdims=True)
-    top = z.argmax(axis=1)
-    others = z.copy()
+    rows, top = np.arange(len(logits)), logits.argmax(axis=1)
+    others = logits.copy()
     others[rows, top] = -np.inf
-    second = others.max(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):  # one class that can happen: log-odds of inf
-        tail = np.where(second > -np.inf, np.exp(others - second).sum(axis=1, keepdims=True), 0.0)
-        rest = np.where(second > -np.inf, second + np.log(tail), -np.inf)
-        # e^z_k is left out of the sum by subtraction only where the maximum's own 1 stays in it.
-        odds = z - np.log1p(np.maximum(np.exp(rest) - np.exp(z), 0.0))
-        odds[rows, top] = -rest[:, 0]
+    log_p, rest = log_softmax(logits), logsumexp(others)
+    with np.errstate(divide="ignore"):  # one class that can happen: log-odds of inf
+        odds = log_p - np.log(-np.expm1(log_p))
+    odds[rows, top] = logits[rows, top] - np.where(np.isnan(rest), -np.inf, rest)  # whose 1 - p may underflow
     return np.asarray(odds)
 
 
 class OneVersusRest(Calibrator):
     """One map of the log-odds per column; rows of three classes or more are divided by their sum."""
-
-    def __init__(self, *, input: str = "logits", link: str = "softmax") -> None:
-        self.input = input
-        self.link = link
 
     def _fit(self, sample: Sample) -> None:
         sample.refuse_infinite()
@@ -79,6 +71,7 @@ class OneVersusRest(Calibrator):
         raise NotImplementedError
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class PlattScaling(OneVersusRest):
     r"""Platt's scaling: :math:`p_k = \sigma(a_k s_k + b_k)` of a score s, fitted by binary cross-entropy [1]_.
 
@@ -121,24 +114,10 @@ class PlattScaling(OneVersusRest):
     [0.25, 0.75]
     """
 
-    scale_: Float64
-    bias_: Float64
-
-    def __init__(
-        self,
-        *,
-        score: str = "auto",
-        smooth_targets: bool = True,
-        input: str = "logits",
-        link: str = "softmax",
-        tol: float = 1e-9,
-        max_iter: int = 100,
-    ) -> None:
-        super().__init__(input=input, link=link)
-        self.score = score  # type: ignore[method-assign, assignment]  # an option that hides the method
-        self.smooth_targets = smooth_targets
-        self.tol = tol
-        self.max_iter = max_iter
+    score: str = "auto"  # type: ignore[assignment]  # an option that hides the method
+    smooth_targets: bool = True
+    tol: float = 1e-9
+    max_iter: int = 100
 
     def _check_options(self) -> None:
         self._check_solver()
@@ -202,6 +181,7 @@ def _loss(sample: Sample, scale: Float64, bias: Float64) -> float:
     return total
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class IsotonicCalibration(OneVersusRest):
     """The best non-decreasing map of each probability: scikit-learn's `IsotonicRegression`, class by class.
 
@@ -229,9 +209,7 @@ class IsotonicCalibration(OneVersusRest):
     [0.167, 0.5, 0.833]
     """
 
-    def __init__(self, *, smooth_ends: bool = True, input: str = "logits", link: str = "softmax") -> None:
-        super().__init__(input=input, link=link)
-        self.smooth_ends = smooth_ends
+    smooth_ends: bool = True
 
     def _fit_scores(self, sample: Sample) -> None:
         least = 1 / (sample.total + 2) if self.smooth_ends else 0.0
@@ -247,6 +225,7 @@ class IsotonicCalibration(OneVersusRest):
         return np.stack([found.predict(column) for found, column in zip(self.maps_, p.T, strict=True)], axis=1)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class HistogramBinning(OneVersusRest):
     """Each probability becomes the share of events in its bin [1]_.
 
@@ -282,19 +261,9 @@ class HistogramBinning(OneVersusRest):
     [0.5, 1.0]
     """
 
-    def __init__(
-        self,
-        *,
-        bins: int = 15,
-        binning: str = "equal-mass",
-        pseudo_rows: float = 2.0,
-        input: str = "logits",
-        link: str = "softmax",
-    ) -> None:
-        super().__init__(input=input, link=link)
-        self.bins = bins
-        self.pseudo_rows = pseudo_rows
-        self.binning = binning
+    bins: int = 15
+    binning: str = "equal-mass"
+    pseudo_rows: float = 2.0
 
     def _check_options(self) -> None:
         check_count(self.bins)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ _LARGEST = 1e6
 _LEAST = 1e-9
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TemperatureScaling(Calibrator):
     r"""One number for all logits: :math:`p = softmax(z / T)`, with the T > 0 of least cross-entropy.
 
@@ -64,10 +66,7 @@ class TemperatureScaling(Calibrator):
     (3.640957, [[0.75, 0.25]])
     """
 
-    def __init__(self, *, input: str = "logits", link: str = "softmax", tol: float = 1e-6) -> None:
-        self.input = input
-        self.link = link
-        self.tol = tol
+    tol: float = 1e-6
 
     def _check_options(self) -> None:
         if not (isinstance(self.tol, int | float) and 0 < self.tol < 1):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from .certificate import Gap
 from .interface import Evaluation
 from .lbfgs import Pairs
 from .line_search import LOOSE, line_search
-from .method import Goal, Method, Pace
+from .method import Goal, Method
 
 __all__ = ["Beginning", "BeginningState"]
 
@@ -27,7 +28,7 @@ TINY = float(np.finfo(np.float64).tiny)
 class BeginningState:
     """What L-BFGS has learned so far, the gaps that W left after how many passes, and the state of what follows."""
 
-    then: Pace
+    then: Any
     pairs: Pairs
     diagonal: Array  # of the Hessian at W = 0, about
     gaps: tuple[tuple[int, float], ...] = ()
@@ -46,7 +47,7 @@ class Beginning:
         """Whether a fit from here begins this way: W = 0, a certificate to judge by, and a plan that says so."""
         return goal.objective.plan.begins_with_lbfgs and goal.certificate is not None and not at.theta[:, :-1].any()
 
-    def init(self, pace: Pace | None = None) -> BeginningState:
+    def init(self) -> BeginningState:
         """Scale the features, in one pass."""
         objective = self.goal.objective
         mass, total = objective.total_mass()
@@ -55,11 +56,7 @@ class Beginning:
         diagonal = np.full(objective.num_features + 1, max(variance, np.finfo(np.float64).eps))
         diagonal[:-1] *= objective.second_moments()
         diagonal[:-1] += objective.penalty.curvature
-        return BeginningState(self.then.init(pace), Pairs(objective.plan.num_pairs), diagonal)
-
-    def pace(self, state: BeginningState) -> Pace:
-        """Return that of the other method."""
-        return self.then.pace(state.then)
+        return BeginningState(self.then.init(), Pairs(objective.plan.num_pairs), diagonal)
 
     def after_promotion(self, state: BeginningState) -> BeginningState:
         """Tell the other method."""

@@ -15,7 +15,7 @@ No array of N·K elements is made beyond what a plan lets be kept. Four decision
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,7 +32,7 @@ from .blas import single_threaded_blas
 from .data.sources import source_of
 from .interface import Objective
 from .penalty import Penalty
-from .plan import Plan, Size
+from .plan import Size
 from .targets import EncodedTarget
 
 __all__ = ["BlockFunction", "BlockedRows", "WorkingParameters", "Workspace"]
@@ -65,7 +65,7 @@ class Workspace:
         return self.logits[: shape[0] * shape[1]].reshape(shape)
 
 
-BlockFunction = Callable[[Workspace, slice, Any], float]
+BlockFunction = Callable[[Workspace, Any, Any], float]
 
 
 class BlockedRows(Objective):
@@ -108,39 +108,28 @@ class BlockedRows(Objective):
         cache_bytes: int | None = None,
         first_row: int = 0,
     ) -> None:
-        super().__init__(penalty, X.dtype if dtype is None else dtype)
-        self.X, self.target, self.row_weight, self.loss = X, target, row_weight, loss
-        self.num_rows, self.num_features = X.shape
+        self.X, self.target, self.row_weight, self.first_row = X, target, row_weight, first_row
         self.num_counted = int(np.count_nonzero(row_weight))
-        self.num_outputs, self.link = target.num_outputs, target.link
-        self.fit_intercept, self.first_row = fit_intercept, first_row
-        self.data_dtype = np.dtype(X.dtype)
-        self.is_cross_entropy = loss.cross_entropy_factor is not None
-        self.is_shift_invariant = self.link == "softmax" and loss.is_shift_invariant
         self._source = source_of(X)
-        self.plan = Plan.of(
-            Size(
-                self.num_rows,
-                self.num_features,
-                self.num_outputs,
-                self.link,
-                fit_intercept,
-                self.dtype,
-                self.is_cross_entropy,
-                self._source.window_rows,
-            )
+        size = Size(
+            X.shape[0],
+            X.shape[1],
+            target.num_outputs,
+            target.link,
+            fit_intercept,
+            np.dtype(X.dtype if dtype is None else dtype),
+            loss.cross_entropy_factor is not None,
+            self._source.window_rows,
         )
+        super().__init__(size, loss, penalty, X.dtype)
         self.cache_bytes = self.plan.cache_bytes if cache_bytes is None else cache_bytes
         self._window: tuple[int, NDArray[Any]] | None = None
-        self._columns: NDArray[Any] | None = None
-        self.mean = mean
-        if fit_intercept and mean is None:
-            total = np.zeros(self.num_features)
-            for part in self._of_each_block(lambda block: row_weight[block] @ self.rows(block)):
-                total += part
-            self.mean = total / row_weight.sum()
         self._held: dict[np.dtype[Any], NDArray[Any]] = {}
+        self.mean = mean
         self._set_precision(self.dtype)
+        if fit_intercept and mean is None:
+            self.mean = self._mean()
+            self._set_precision(self.dtype)
         self._hold_columns()
 
     # -- where rows are, and in what precision --------------------------------------------------------------------
@@ -161,6 +150,13 @@ class BlockedRows(Objective):
         if self.mean is None and self.X.dtype == self.dtype:
             self._columns = self._source.whole
 
+    def _mean(self) -> Array:
+        def work(workspace: Workspace, rows: slice, total: Array) -> float:
+            total += self.row_weight[rows] @ self.rows(rows)
+            return 0.0
+
+        return self.sum_arrays(work, (self.num_features,))[0] / self.row_weight.sum()
+
     def _note_pass(self) -> None:
         self._passes += 1
         if self._passes == 3:
@@ -170,8 +166,12 @@ class BlockedRows(Objective):
         """Keep the rows centred and in working precision, if memory allows."""
         if self._columns is None and self.num_rows * self.num_features * self.dtype.itemsize <= self.cache_bytes:
             columns = np.empty(self.X.shape, dtype=self.dtype)
-            for _ in self._of_each_block(lambda block: self._shift(block, columns[block])):
-                pass
+
+            def fill(workspace: Workspace, rows: slice, total: None) -> float:
+                self._shift(rows, columns[rows])
+                return 0.0
+
+            self.sum_rows(fill, lambda: None)
             self._columns = self._held[self.dtype] = columns
             self._workspaces = []
 
@@ -214,19 +214,6 @@ class BlockedRows(Objective):
     def _split(self, start: int, stop: int) -> list[slice]:
         size = self.plan.rows_at_a_time
         return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
-
-    def _of_each_block(self, function: Callable[[slice], Any]) -> Iterator[Any]:
-        """Call a function on every block, on several threads, and yield what it returns in order."""
-
-        def run(start: int, stop: int) -> None:
-            for place in range(start, stop):
-                found[place] = function(blocks[place])
-
-        with closing(self._windows()) as windows, single_threaded_blas():
-            for blocks in windows:
-                found: list[Any] = [None] * len(blocks)
-                run_rows(run, len(blocks), self.plan.rows_at_a_time * self.num_features, ())
-                yield from found
 
     def rows(self, rows: slice | NDArray[np.intp]) -> NDArray[Any]:
         """Return rows of X, dense; inside a pass a slice of the window that is worked on."""
@@ -292,6 +279,14 @@ class BlockedRows(Objective):
                 self._add_blocks(_cut(blocks, chunks or 1), work, new_total, out)
         return [part for part in out if part is not None]
 
+    def sum_blocks(
+        self, blocks: Sequence[Any], work: BlockFunction, new_total: Callable[[], Any], chunks: int
+    ) -> list[tuple[Any, float]]:
+        """Do as `sum_rows` on blocks of rows that `work` itself knows how to read."""
+        out: list[Any] = [None] * chunks
+        self._add_blocks(blocks, work, new_total, out)
+        return [part for part in out if part is not None]
+
     def sum_arrays(self, work: BlockFunction, shape: tuple[int, ...], chunks: int | None = None) -> tuple[Array, float]:
         """Return the sum of the arrays of this shape that `work` adds to, and that of its results."""
         parts = self.sum_rows(work, lambda: np.zeros(shape), chunks)
@@ -302,7 +297,7 @@ class BlockedRows(Objective):
         return total, value
 
     def _add_blocks(
-        self, blocks: list[slice], work: BlockFunction, new_total: Callable[[], Any], out: list[Any]
+        self, blocks: Sequence[Any], work: BlockFunction, new_total: Callable[[], Any], out: list[Any]
     ) -> None:
         count = min(len(out), len(blocks))
         bounds = [len(blocks) * i // max(1, count) for i in range(count + 1)]

@@ -184,8 +184,11 @@ class Checkpoint:
         objective.count_from(saved.evaluations, saved.hessian_products)
         return solver.resume(at, best, proof, saved.history, saved.pace)
 
-    def note(self, state: State, pace: Pace, objective: Objective) -> None:
-        """Keep the state between two iterations in mind, and write it if the interval has passed."""
+    def note(self, state: State, objective: Objective) -> None:
+        """Keep the state between two iterations in mind, and write it if the interval has passed.
+
+        What L-BFGS has learned is not kept: a fit that goes on learns the curvature again.
+        """
         theta = state.at.theta
         self._latest = Saved(
             self._fit,
@@ -198,7 +201,7 @@ class Checkpoint:
             _elsewhere(None if state.best is None else state.best.theta, theta),
             _elsewhere(state.bound.theta, theta),
             list(state.history),
-            pace,
+            state.method if isinstance(state.method, Pace) else Pace(),
         )
         if time.monotonic() - self._written >= self._interval:
             self._write(finished=False)

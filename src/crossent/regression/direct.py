@@ -7,8 +7,10 @@ is solved for all classes but one. A single logit has one block, ``Σ_i a_i σ(z
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,34 +35,21 @@ class DirectHessian:
     @classmethod
     def at(cls, model: BlockedRows, theta: Array) -> DirectHessian:
         """Sum the Hessian over all rows."""
-        k, d = model.num_outputs, model.num_features + model.fit_intercept
-        working = model.working(theta)
+        working, k = model.working(theta), model.num_outputs
 
-        def work(workspace: Workspace, rows: slice, total: Array) -> float:
-            columns = model.columns(workspace, rows)
+        def roots(workspace: Workspace, rows: slice, columns: NDArray[Any]) -> NDArray[np.floating]:
             logits = model.logits(workspace, working, columns)
             if k == 1:
-                roots = np.sqrt(drop_negligible(variances(logits) * model.mass(rows).reshape(-1, 1)))
-            else:
-                roots = (drop_negligible(_softmax(logits)) * np.sqrt(model.mass(rows))).T
-            roots = np.ascontiguousarray(roots, columns.dtype)
-            x = np.ones((len(columns), d), columns.dtype)
-            x[:, : model.num_features] = columns
-            step = max(1, PIECE_ELEMENTS // (k * d))
-            buffer = np.empty((min(step, len(x)), k, d), columns.dtype)
-            for start in range(0, len(x), step):
-                piece = slice(start, min(start + step, len(x)))
-                scaled = buffer[: piece.stop - start]
-                np.multiply(roots[piece, :, None], x[piece, None, :], out=scaled)
-                scaled = scaled.reshape(-1, k * d)
-                total += scaled.T @ scaled  # BLAS computes one half of a matrix times its own transpose
-            return 0.0
+                return np.sqrt(drop_negligible(variances(logits) * model.mass(rows).reshape(-1, 1)))
+            return (drop_negligible(_softmax(logits)) * np.sqrt(model.mass(rows))).T
 
-        parallel = model.num_rows * (k * d) ** 2 >= 4 * model.plan.parallel_work
-        total, _ = model.sum_arrays(work, (k * d, k * d), chunks=4 if parallel else 1)
-        blocks = total.reshape(k, d, k, d)
+        if k > 1 and not theta[:, :-1].any():  # all rows have the same probabilities
+            p = _softmax(theta[None, :, -1])[:, 0]
+            moments = _products(model, 1, lambda _, rows, __: np.sqrt(model.mass(rows))[:, None])[0, :, 0]
+            blocks = -np.outer(p, p)[:, None, :, None] * moments[:, None]
+        else:
+            blocks = _products(model, k, roots) * (1 if k == 1 else -1)
         if k > 1:
-            np.negative(blocks, out=blocks)
             diagonal = np.einsum("kdke->kde", blocks)  # a view
             diagonal[...] = 0.0
             diagonal[...] = -blocks.sum(axis=2)
@@ -106,6 +95,32 @@ class DirectHessian:
             # Of a shift of all classes along a feature the penalty is all the curvature; along b there is none.
             out[:, :-1] += gradient[:, :-1].mean(axis=0) / self.penalty
         return out
+
+
+def _products(
+    model: BlockedRows, outputs: int, roots: Callable[[Workspace, slice, NDArray[Any]], NDArray[np.floating]]
+) -> Array:
+    """Return ``Σ_i (r_i ⊗ x̃_i) (r_i ⊗ x̃_i)ᵀ`` (K, d, K, d) of what `roots` gives for a block of rows, (n, K)."""
+    d = model.num_features + model.fit_intercept
+    size = outputs * d
+
+    def work(workspace: Workspace, rows: slice, total: Array) -> float:
+        columns = model.columns(workspace, rows)
+        factors = np.ascontiguousarray(roots(workspace, rows, columns), columns.dtype)
+        x = np.ones((len(columns), d), columns.dtype)
+        x[:, : model.num_features] = columns
+        step = max(1, PIECE_ELEMENTS // size)
+        buffer = np.empty((min(step, len(x)), outputs, d), columns.dtype)
+        for start in range(0, len(x), step):
+            piece = slice(start, min(start + step, len(x)))
+            scaled = buffer[: piece.stop - start]
+            np.multiply(factors[piece, :, None], x[piece, None, :], out=scaled)
+            scaled = scaled.reshape(-1, size)
+            total += scaled.T @ scaled  # BLAS computes one half of a matrix times its own transpose
+        return 0.0
+
+    is_parallel = model.num_rows * size**2 >= 4 * model.plan.parallel_work
+    return model.sum_arrays(work, (size, size), chunks=4 if is_parallel else 1)[0].reshape(outputs, d, outputs, d)
 
 
 def _softmax(logits: NDArray[np.floating]) -> NDArray[np.floating]:

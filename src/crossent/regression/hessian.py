@@ -24,6 +24,7 @@ matrix product (`entry_cost`), so blocks whose entries are many draw rows instea
 from __future__ import annotations
 
 from copy import copy
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +32,6 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from crossent.kernels import registry
-from crossent.kernels.threads import run_rows
 
 from .arrays import Array, row_blocks
 from .blocks import BlockedRows, WorkingParameters, Workspace
@@ -118,7 +118,6 @@ class Hessian:
         self._sampling = sampling
         self._step = step
         self._kept: list[_Rows | _Entries] | None = None
-        self._buffers: list[tuple[NDArray[Any], NDArray[Any]]] = []
         self.rows_kept: float = objective.num_rows
         """An entry of p counts as 1/K of a row."""
         self.outputs: Array | None = None
@@ -159,7 +158,7 @@ class Hessian:
         if kept < num_rows:
             work = kept * num_outputs * objective.num_features
             size = -(-kept // max(1, min(plan.chunks, work // plan.parallel_work)))
-            rows = _join(rows, min(plan.cache_rows, size))
+            rows = _join(rows, min(plan.rows_at_a_time, size))
         self.rows_kept = kept + sum(len(block.values) for block in entries) / num_outputs
         self._kept = [*rows, *entries]
 
@@ -174,8 +173,7 @@ class Hessian:
         moved._objective = objective
         return moved
 
-    @property
-    def kept_bytes(self) -> int:
+    def __sizeof__(self) -> int:
         """Bytes that are kept for products, beyond the objective's own."""
         arrays = [array for block in self._kept or [] for array in block if array is not None]
         return sum(array.nbytes for array in arrays if array.base is None)
@@ -254,19 +252,16 @@ class Hessian:
         """Return (∇²F) V for V of the parameters' shape (K, D + 1)."""
         objective = self._objective
         objective.hessian_products += 1
-        v = objective.working(vector)
+        v, shape = objective.working(vector), vector.shape
         if self._kept is None:
 
             def recompute(workspace: Workspace, rows: slice, total: Array) -> float:
-                block = self._block(workspace, rows)
-                assert isinstance(block, _Rows)  # entries are always kept
-                self._add(block, v, total)
-                return 0.0
+                return self._add(v, workspace, self._block(workspace, rows), [total])
 
-            product, _ = objective.sum_arrays(recompute, vector.shape)
+            product, _ = objective.sum_arrays(recompute, shape)
         else:
-            totals = self._sum_kept(v, vector.shape)
-            product = totals.pop(0) if totals else np.zeros(vector.shape)
+            totals = self._sum_kept(v, shape)
+            product = totals.pop(0) if totals else np.zeros(shape)
             while totals:
                 product += totals.pop(0)
         for rows in row_blocks(product):
@@ -274,40 +269,26 @@ class Hessian:
         return product
 
     def _sum_kept(self, v: WorkingParameters, shape: tuple[int, ...]) -> list[Array]:
-        kept = self._kept or []
-        plan = self._objective.plan
-        count = min(plan.num_chunks, len(kept))
+        kept, plan, count = self._kept or [], self._objective.plan, self._objective.plan.num_chunks
         if all(isinstance(block, _Entries) for block in kept):
             entries = sum(len(block.values) for block in kept)
             count = min(count, max(1, entries // (plan.entries_per_total * self._objective.num_outputs)))
-        bounds = [len(kept) * i // max(1, count) for i in range(count + 1)]
-        out: list[Any] = [None] * count
+        sums = self._objective.sum_blocks(kept, partial(self._add, v), lambda: [np.zeros(shape)], count)
+        return [total[0] if len(total) == 1 else total[0] + total[1] for total, _ in sums]
 
-        def run(start: int, stop: int) -> None:
-            for chunk in range(start, stop):
-                total = np.zeros(shape)
-                single: Any = None  # entries are added in working precision
-                for block in kept[bounds[chunk] : bounds[chunk + 1]]:
-                    if isinstance(block, _Rows):
-                        self._add(block, v, total)
-                    else:
-                        single = np.zeros(shape, self._objective.dtype) if single is None else single
-                        self._multiply_entries(block, v, single)
-                out[chunk] = total if single is None else total + single
-
-        run_rows(run, count, plan.parallel_work, ())
-        return out
-
-    def _add(self, block: _Rows, v: WorkingParameters, total: Array) -> None:
+    def _add(
+        self, v: WorkingParameters, workspace: Workspace, block: _Rows | _Entries, total: list[NDArray[Any]]
+    ) -> float:
+        """Add ``Σ_i S_i (V x_i + b) (x_i, 1)ᵀ`` of a block; entries have a total of their own, in working precision."""
         objective = self._objective
-        try:
-            buffer, product = self._buffers.pop()
-        except IndexError:  # all in use by other threads
-            buffer = np.empty(0, objective.dtype)
-            product = np.empty((objective.num_outputs, objective.num_features), objective.dtype)
-        if buffer.size < block.values.size:
-            buffer = np.empty(block.values.size, objective.dtype)
-        u = buffer[: block.values.size].reshape(block.values.shape)
+        if isinstance(block, _Entries):
+            if len(total) == 1:
+                total.append(np.zeros(total[0].shape, objective.dtype))
+            registry.find(objective.dtype).multiply_entries(*block, v.weight, v.bias, total[1])
+            if not objective.fit_intercept:
+                total[1][:, -1] = 0.0
+            return 0.0
+        u = workspace.outputs(block.values.shape)
         if objective.num_features >= LONG_ROWS:
             u[...] = (block.columns @ v.weight.T).T
         else:
@@ -318,14 +299,8 @@ class Hessian:
             registry.find(u.dtype).softmax_curvature(block.values, block.top, block.mass, u)
         else:
             u *= block.values
-        np.matmul(u, block.columns, out=product)
-        total[:, :-1] += product
+        np.matmul(u, block.columns, out=workspace.product)
+        total[0][:, :-1] += workspace.product
         if objective.fit_intercept:
-            total[:, -1] += u.sum(axis=1, dtype=np.float64)
-        self._buffers.append((buffer, product))
-
-    def _multiply_entries(self, entries: _Entries, v: WorkingParameters, total: NDArray[Any]) -> None:
-        """Add ``Σ_i S_i (V x_i + b) (x_i, 1)ᵀ`` of drawn entries to `total`, in its dtype."""
-        registry.find(total.dtype).multiply_entries(*entries, v.weight, v.bias, total)
-        if not self._objective.fit_intercept:
-            total[:, -1] = 0.0
+            total[0][:, -1] += u.sum(axis=1, dtype=np.float64)
+        return 0.0

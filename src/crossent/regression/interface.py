@@ -16,9 +16,11 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from crossent.losses import Loss
+
 from .arrays import Array, row_blocks
 from .penalty import Penalty
-from .plan import Plan
+from .plan import Plan, Size
 
 Made = TypeVar("Made")
 
@@ -100,20 +102,14 @@ class WholeHessian(Protocol):
 class Objective(ABC):
     """F of a data set, wherever its rows are."""
 
-    num_rows: int
-    num_features: int
-    num_outputs: int
-    link: str
-    fit_intercept: bool
-    is_cross_entropy: bool
-    is_shift_invariant: bool
-    """Whether F stays the same when the logits of all classes are shifted together."""
-    data_dtype: np.dtype[Any]
-    plan: Plan
-
-    def __init__(self, penalty: Penalty, dtype: Any) -> None:
-        self.penalty = penalty
-        self.dtype = self._first_dtype = np.dtype(dtype)
+    def __init__(self, size: Size, loss: Loss, penalty: Penalty, data_dtype: Any) -> None:
+        self.num_rows, self.num_features, self.num_outputs = size.rows, size.features, size.outputs
+        self.link, self.fit_intercept, self.is_cross_entropy = size.link, size.fit_intercept, size.is_cross_entropy
+        self.loss, self.penalty, self.plan = loss, penalty, Plan.of(size)
+        self.is_shift_invariant = size.link == "softmax" and loss.is_shift_invariant
+        """Whether F stays the same when the logits of all classes are shifted together."""
+        self.data_dtype = np.dtype(data_dtype)
+        self.dtype = self._first_dtype = size.dtype
         self.evaluations = self.hessian_products = 0
         self._made: dict[str, Any] = {}
 

@@ -33,13 +33,9 @@ class KeptHessian:
     goal: Goal
     then: Newton
 
-    def init(self, pace: Pace | None = None) -> KeptHessianState:
+    def init(self) -> KeptHessianState:
         """Return the state of a fit that has formed no Hessian."""
-        return KeptHessianState(self.then.init(pace), Pairs(self.goal.objective.plan.num_pairs))
-
-    def pace(self, state: KeptHessianState) -> Pace:
-        """Return that of Newton's method."""
-        return self.then.pace(state.then)
+        return KeptHessianState(self.then.init(), Pairs(self.goal.objective.plan.num_pairs))
 
     def after_promotion(self, state: KeptHessianState) -> KeptHessianState:
         """Tell Newton's method; the Hessian stays good enough."""

@@ -10,7 +10,7 @@ import numpy as np
 from .arrays import Array
 from .interface import Evaluation
 from .line_search import line_search
-from .method import Goal, Pace
+from .method import Goal
 from .preconditioner import FeatureBasis, KroneckerMetric
 
 __all__ = ["Pairs", "QuasiNewton", "QuasiNewtonState"]
@@ -25,14 +25,17 @@ class Pairs:
 
     def with_step(self, before: Evaluation, after: Evaluation) -> Pairs:
         """Return the pairs with that of a step, unless the function did not curve upwards along it."""
-        step, change = after.theta - before.theta, after.gradient - before.gradient
+        return self.with_pair(after.theta - before.theta, after.gradient - before.gradient)
+
+    def with_pair(self, step: Array, change: Array) -> Pairs:
+        """Return the pairs with another one, unless the function did not curve upwards along the step."""
         curvature = float(np.vdot(step, change))
         if not curvature > 1e-10 * float(np.sqrt(np.vdot(step, step) * np.vdot(change, change))):
             return self
         return Pairs(self.capacity, (*self.kept[-self.capacity + 1 :], (step, change, curvature)))
 
-    def direction(self, gradient: Array, solve: Callable[[Array], Array]) -> Array:
-        """Return minus the inverse Hessian times a gradient; `solve` is a model's, which the last pair scales."""
+    def direction(self, gradient: Array, solve: Callable[[Array], Array], *, to_scale: bool = True) -> Array:
+        """Return minus the inverse Hessian times a gradient; `solve` is a model's, which the last pair may scale."""
         direction = -gradient
         factors = []
         for step, change, curvature in reversed(self.kept):
@@ -40,7 +43,7 @@ class Pairs:
             factors.append(factor)
             direction = direction - factor * change
         direction = solve(direction)
-        if self.kept:
+        if self.kept and to_scale:
             _, change, curvature = self.kept[-1]
             direction *= curvature / float(np.vdot(change, solve(change)))
         for (step, change, curvature), factor in zip(self.kept, reversed(factors), strict=True):
@@ -63,7 +66,7 @@ class QuasiNewton:
 
     goal: Goal
 
-    def init(self, pace: Pace | None = None) -> QuasiNewtonState:
+    def init(self) -> QuasiNewtonState:
         """Return the state of one who has learned nothing."""
         return QuasiNewtonState(Pairs(self.goal.objective.plan.num_pairs))
 
@@ -71,16 +74,12 @@ class QuasiNewton:
         """Forget pairs and model: they are of other products."""
         return self.init()
 
-    def pace(self, state: QuasiNewtonState) -> Pace:
-        """Return nothing new: a fit that goes on learns the curvature again."""
-        return Pace()
-
     def step(self, at: Evaluation, state: QuasiNewtonState) -> tuple[Evaluation | None, QuasiNewtonState]:
         """Search along the direction; without a gain along it once more, without the pairs."""
         objective = self.goal.objective
         metric, age, pairs = state.metric, state.age + 1, state.pairs
         if metric is None or age > objective.plan.metric_age:
-            metric, age = KroneckerMetric.at(objective, at.theta, basis=FeatureBasis.shared(objective)), 1
+            metric, age = KroneckerMetric.at(objective, at.theta, FeatureBasis.shared(objective)), 1
         state = replace(state, metric=metric, age=age)
         following = line_search(objective, at, pairs.direction(at.gradient, metric.solve))
         if following is None and pairs.kept:

@@ -26,7 +26,7 @@ class Goal:
 
 
 class Pace(NamedTuple):
-    """The numbers of Newton's method that a checkpoint keeps."""
+    """The state of Newton's method, which a checkpoint keeps."""
 
     first_norm: float = math.inf  # of the gradient at the first step that solved an equation
     last_norm: float = math.inf  # of the gradient at the last step
@@ -37,14 +37,11 @@ class Pace(NamedTuple):
 class Method(Protocol):
     """A way to get from one point to the next. States are frozen; the method itself never changes."""
 
-    def init(self, pace: Pace | None = None) -> Any:
-        """Return the state to begin with, or to go on with from what a checkpoint has kept."""
+    def init(self) -> Any:
+        """Return the state to begin with."""
 
     def step(self, at: Evaluation, state: Any) -> tuple[Evaluation | None, Any]:
         """Return where to go on (None if no step reduces the objective), and the state there."""
 
     def after_promotion(self, state: Any) -> Any:
         """Return the state after the products' precision has changed."""
-
-    def pace(self, state: Any) -> Pace:
-        """Return what a checkpoint keeps of a state. What L-BFGS has learned is not in it."""

@@ -27,13 +27,9 @@ class Newton:
 
     goal: Goal
 
-    def init(self, pace: Pace | None = None) -> Pace:
-        """Return the state of a fit that has taken no step, or that of a checkpoint."""
-        return Pace(oversampling=self.goal.objective.plan.oversampling) if pace is None else pace
-
-    def pace(self, state: Pace) -> Pace:
-        """Return the state, which is all numbers."""
-        return state
+    def init(self) -> Pace:
+        """Return the state of a fit that has taken no step."""
+        return Pace(oversampling=self.goal.objective.plan.oversampling)
 
     def after_promotion(self, state: Pace) -> Pace:
         """What float64 improves is worth every row."""
@@ -47,7 +43,7 @@ class Newton:
         objective, plan = self.goal.objective, self.goal.objective.plan
         if plan.forms_hessian and (following := self._linear_system(at)) is not None:
             return following, pace
-        metric = KroneckerMetric.at(objective, at.theta, basis=FeatureBasis.shared(objective))
+        metric = KroneckerMetric.at(objective, at.theta, FeatureBasis.shared(objective))
         if (polished := self._polish(at, metric)) is not at:
             return polished, pace  # what L-BFGS or float32 left of b's mismatch, and needs no step of W
         if at.gradient_norm > plan.slow * pace.last_norm:

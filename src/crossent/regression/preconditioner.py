@@ -91,12 +91,8 @@ class KroneckerMetric:
     outside_dimensions: int
 
     @classmethod
-    def at(
-        cls, objective: Objective, theta: Array, sample: int | None = None, basis: FeatureBasis | None = None
-    ) -> KroneckerMetric:
-        """Build the model from a basis, by default one of about `sample` evenly spaced rows (None: all)."""
-        if basis is None:
-            basis = FeatureBasis.of(objective, sample)
+    def at(cls, objective: Objective, theta: Array, basis: FeatureBasis) -> KroneckerMetric:
+        """Build the model from a basis."""
         omega, between = _sample_curvature(objective, theta, basis)
         outputs = (None, between) if between.ndim == 1 else _spectrum(between)
         omega_sum = max(float(omega.sum()), float(np.finfo(np.float64).tiny))

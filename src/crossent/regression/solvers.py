@@ -84,7 +84,7 @@ class Result:
 class Keeper(Protocol):
     """Where states are kept; a checkpoint is one."""
 
-    def note(self, state: State, pace: Pace, objective: Objective) -> None:
+    def note(self, state: State, objective: Objective) -> None:
         """Take notice of the state between two iterations."""
 
     def close(self, finished: bool) -> None:
@@ -145,7 +145,8 @@ class Solver:
         self, at: Evaluation, best: Evaluation | None, proof: Evaluation | None, history: list[Any], pace: Pace
     ) -> State:
         """Return the state of an earlier run of the same fit; what it had proved is proved anew from `proof`."""
-        state = State(at, self._method.init(pace), Bound(), best or at, tuple(history))
+        method = pace if isinstance(self._method, Newton) else self._method.init()
+        state = State(at, method, Bound(), best or at, tuple(history))
         for point in (proof, at):
             if point is not None:
                 state = replace(state, bound=self._bound(state.bound, point))
@@ -228,7 +229,7 @@ class Solver:
                 status = self._ask(state)
             while not status:
                 if keeper is not None:
-                    keeper.note(state, self._method.pace(state.method), self.objective)
+                    keeper.note(state, self.objective)
                 if self._is_done(state):
                     if not self.objective.can_promote:
                         status = "converged"

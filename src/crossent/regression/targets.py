@@ -64,22 +64,36 @@ class EncodedTarget:
             return self, 1.0
         return self.weighted(self.class_weight / largest), largest
 
+    def counts(self, row_weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return ``Σ c_i t_i`` (K,) of targets before smoothing and class weights."""
+        if self.soft is None and self.link == "softmax":
+            return np.bincount(self.values, weights=row_weight, minlength=self.num_outputs).astype(np.float64)
+        return np.asarray(row_weight @ self.values, dtype=np.float64)
+
     def total_mass(self, row_weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], Any]:
         """Return ``Σ c_i u_i`` (K,) and ``Σ c_i τ_i``, a number or for the sigmoid link (K,)."""
-        total = float(row_weight.sum())
-        if self.soft is not None or self.link == "sigmoid":
-            mass = row_weight @ self.values
+        return self._parts(self.counts(row_weight), float(row_weight.sum()))
+
+    def dense(self, rows: slice | NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return u (n, K) and τ, (n,) or for the sigmoid link (n, K), of a block of rows."""
+        if self.soft is None and self.link == "softmax":
+            labels = self.values[rows]
+            target = np.zeros((len(labels), self.num_outputs))
+            target[np.arange(len(labels)), labels] = 1.0
         else:
-            mass = np.bincount(self.values, weights=row_weight, minlength=self.num_outputs)
-        epsilon = self.label_smoothing
+            target = self.values[rows].astype(np.float64)
+        return self._parts(target, 1.0)
+
+    def _parts(self, target: NDArray[np.float64], total: float) -> tuple[NDArray[np.float64], Any]:
+        """Return u and τ of targets (..., K) before smoothing and class weights; each has so much mass in total."""
+        outcomes = 2 if self.link == "sigmoid" else self.num_outputs
+        target = (1 - self.label_smoothing) * target + self.label_smoothing * total / outcomes
         if self.link == "sigmoid":
             zero, one = (1.0, 1.0) if self.class_weight is None else self.class_weight
-            mass = (1 - epsilon) * mass + epsilon * total / 2
-            return one * mass, one * mass + zero * (total - mass)
-        mass = (1 - epsilon) * mass + epsilon * total / self.num_outputs
+            return one * target, one * target + zero * (total - target)
         if self.class_weight is not None:
-            mass = mass * self.class_weight
-        return mass, float(mass.sum())
+            target *= self.class_weight
+        return target, target.sum(axis=-1)
 
     def take(self, rows: Any) -> EncodedTarget:
         """Return the target of some rows (a slice, or an index array)."""
@@ -117,26 +131,6 @@ class EncodedTarget:
         if soft is not None:
             soft = np.ascontiguousarray(soft[:, outputs])
         return replace(self, num_outputs=len(outputs), labels=labels, soft=soft, class_weight=weight)
-
-    def dense(self, rows: slice | NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return u (n, K) and τ, (n,) or for the sigmoid link (n, K), of a block of rows."""
-        if self.soft is not None:
-            target = self.soft[rows].astype(np.float64)
-        elif self.link == "sigmoid":
-            target = self.values[rows].astype(np.float64)
-        else:
-            labels = self.values[rows]
-            target = np.zeros((len(labels), self.num_outputs))
-            target[np.arange(len(labels)), labels] = 1.0
-        epsilon = self.label_smoothing
-        if self.link == "sigmoid":
-            target = (1 - epsilon) * target + epsilon / 2
-            zero, one = (1.0, 1.0) if self.class_weight is None else self.class_weight
-            return one * target, one * target + zero * (1 - target)
-        target = (1 - epsilon) * target + epsilon / self.num_outputs
-        if self.class_weight is not None:
-            target *= self.class_weight
-        return target, target.sum(axis=1)
 
 
 def encode_target(y: Any, link: str, label_smoothing: float = 0.0) -> EncodedTarget:
@@ -271,11 +265,8 @@ def _weights_by_name(target: EncodedTarget, class_weight: dict[Any, float]) -> N
 
 
 def _balanced(target: EncodedTarget, row_weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    total = row_weight.sum()
-    if target.soft is not None or target.link == "sigmoid":
-        mass = row_weight @ target.values
-        counts = np.stack([total - mass, mass]) if target.link == "sigmoid" else mass
-    else:
-        counts = np.bincount(target.values, weights=row_weight, minlength=target.num_outputs)
+    total, counts = row_weight.sum(), target.counts(row_weight)
+    if target.link == "sigmoid":
+        counts = np.stack([total - counts, counts])
     with np.errstate(divide="ignore"):
         return np.where(counts > 0, total / (len(counts) * counts), 1.0)

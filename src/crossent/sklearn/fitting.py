@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -33,35 +33,31 @@ from crossent.regression.rounding import add_products, is_as_good
 from crossent.regression.solvers import Result, Solver, predicted_start
 from crossent.regression.targets import EncodedTarget, class_weights, encode_target
 
-from .inputs import (
-    check_labels,
-    check_source,
-    is_accepted,
-    is_moderate,
-    read_frame,
-    refuse_overflow,
-)
+from .inputs import check_labels, check_source, check_values, read_frame
 from .predictions import LinearPredictions, is_dask_collection
 
 __all__ = ["Fitting", "checked_weight"]
 
 
+@dataclass(eq=False, repr=False)
 class Fitting(LinearPredictions):
-    """What `SoftmaxRegression` and `SoftmaxRegressionCV` do with their parameters, which are those of the former."""
+    """What `SoftmaxRegression` and `SoftmaxRegressionCV` do with their parameters, which are the fields."""
 
-    C: float
-    loss: Loss | None
-    label_smoothing: float
-    fit_intercept: bool
-    class_weight: Any
-    tol: float
-    max_iter: int
-    dtype: Any
-    warm_start: bool
-    callback: Callable[[dict[str, Any]], Any] | None
-    verbose: int
-    checkpoint: str | os.PathLike[str] | None
-    checkpoint_interval: float
+    C: float = 1.0
+    _: KW_ONLY
+    link: str = "softmax"
+    loss: Loss | None = None
+    label_smoothing: float = 0.0
+    fit_intercept: bool = True
+    class_weight: dict[Any, float] | str | None = None
+    tol: float = 1e-4
+    max_iter: int = 1000
+    dtype: str | None = None
+    warm_start: bool = False
+    callback: Callable[[dict[str, Any]], Any] | None = None
+    verbose: int = 0
+    checkpoint: str | os.PathLike[str] | None = None
+    checkpoint_interval: float = 60.0
 
     def _sweep(
         self, problem: Problem, Cs: Iterable[float], theta: Array, known: dict[str, Any]
@@ -88,15 +84,10 @@ class Fitting(LinearPredictions):
             return X, check_labels(self, X, y)
         options = {"order": "C", "multi_output": True, "y_numeric": False, "accept_sparse": "csr"}
         array, frame = read_frame(X)
-        accepted = self._accepted_dtypes()
-        # One pass instead of three; what it cannot vouch for is looked at closely.
-        is_array = type(array) in (np.ndarray, np.memmap) and is_accepted(array.dtype, accepted)
-        is_checked = is_array and is_moderate(array)
-        X, y = validate_data(self, array, y, dtype=accepted, ensure_all_finite=not is_checked, **options)
+        X, y = validate_data(self, array, y, dtype=self._accepted_dtypes(), ensure_all_finite=False, **options)
         if frame is not None:
             _check_feature_names(self, frame, reset=True)
-        if not is_checked:
-            refuse_overflow(X)
+        check_values(self, X)
         return X, y
 
     def _prepare(self, X: Any, y: Any, sample_weight: Any) -> Problem:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
 
 from crossent.errors import refuse
 from crossent.regression.arrays import Array
@@ -86,10 +85,9 @@ def summarize_coefficients(
     if probabilities.shape[1] * columns.shape[1] > MOST_PARAMETERS:
         size = f"{probabilities.shape[1]} × {columns.shape[1]}"
         raise ValueError(refuse(f"standard errors need a Hessian of at most {MOST_PARAMETERS} parameters", size))
-    if target.link == "softmax":
-        hessian = _softmax_hessian(columns, mass, probabilities) + np.kron(
-            np.eye(probabilities.shape[1]), np.diag(penalized)
-        )
+    is_softmax = target.link == "softmax"
+    hessian = _hessian(columns, mass, probabilities, penalized, is_softmax)
+    if is_softmax:
         # f does not change when all classes shift together: its parameters are the contrasts, W = T (W_k - W_0).
         num_classes, size = probabilities.shape[1], columns.shape[1]
         differences = np.column_stack([-np.ones(num_classes - 1), np.eye(num_classes - 1)])
@@ -98,39 +96,30 @@ def summarize_coefficients(
         values = coefficients[1:] - coefficients[0]
         contrasts = [f"{name} against {target.classes[0]}" for name in target.classes[1:]]
     else:
-        hessian = _sigmoid_hessian(columns, mass, probabilities, np.diag(penalized))
         values = coefficients
         contrasts = [str(target.classes[-1])] if not target.multilabel else [str(name) for name in target.classes]
     covariance = _inverse(hessian)
     errors = np.sqrt(np.diag(covariance)).reshape(values.shape)
     z = values / errors
-    p = np.vectorize(lambda score: math.erfc(abs(score) / math.sqrt(2)), otypes=[np.float64])(z)
-    reach = NormalDist().inv_cdf((1 + confidence) / 2) * errors
+    p = 2 * ndtr(-np.abs(z))
+    reach = float(ndtri((1 + confidence) / 2)) * errors
     names = [*names, "intercept"] if fit_intercept else names
     return CoefficientSummary(
         names, contrasts, values, errors, z, p, values - reach, values + reach, confidence, covariance
     )
 
 
-def _softmax_hessian(columns: Array, mass: Array, p: Array) -> Array:
-    num_classes, size = p.shape[1], columns.shape[1]
-    out = np.empty((num_classes, size, num_classes, size))
-    for k in range(num_classes):
-        for other in range(k, num_classes):
-            weight = p[:, k] * (1 - p[:, k]) if k == other else -p[:, k] * p[:, other]
-            out[k, :, other] = (columns * (mass * weight)[:, None]).T @ columns
+def _hessian(columns: Array, mass: Array, p: Array, penalized: Array, is_softmax: bool) -> Array:
+    """Return the Hessian (K D, K D); the sigmoid link's labels have no part in each other's."""
+    outputs, size = p.shape[1], columns.shape[1]
+    out = np.zeros((outputs, size, outputs, size))
+    for k in range(outputs):
+        for other in range(k, outputs if is_softmax else k + 1):
+            weight = (mass if mass.ndim == 1 else mass[:, k]) * p[:, k] * ((k == other) - p[:, other])
+            out[k, :, other] = (columns * weight[:, None]).T @ columns
             out[other, :, k] = out[k, :, other].T
-    return out.reshape(num_classes * size, num_classes * size)
-
-
-def _sigmoid_hessian(columns: Array, mass: Array, p: Array, penalty: Array) -> Array:
-    size = columns.shape[1]
-    out = np.zeros((p.shape[1] * size, p.shape[1] * size))
-    for k in range(p.shape[1]):
-        weight = (mass if mass.ndim == 1 else mass[:, k]) * p[:, k] * (1 - p[:, k])
-        block = slice(k * size, (k + 1) * size)
-        out[block, block] = (columns * weight[:, None]).T @ columns + penalty
-    return out
+        out[k, :, k] += np.diag(penalized)
+    return out.reshape(outputs * size, outputs * size)
 
 
 def _inverse(hessian: Array) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 from narwhals.exceptions import DuplicateError
 from numpy.typing import NDArray
 from scipy.sparse import issparse
+from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import _check_y, check_consistent_length
 
 from crossent.errors import refuse
@@ -60,20 +61,28 @@ def read_frame(X: Any) -> tuple[Any, Any]:
     return X if frame.implementation.is_pandas_like() else frame.to_numpy(), X
 
 
-def refuse_overflow(X: Any) -> None:
-    """Refuse numbers whose squares, summed over the features, leave the range of X's dtype (CSR or dense).
+def check_values(estimator: Any, X: Any) -> None:
+    """Refuse NaN, infinity, and numbers whose squares, summed over the features, leave the range of X's dtype.
+
+    X is a CSR matrix or an array in C order. A sum of squares is at least as large as each of them, however it was
+    rounded: one pass finds most data to be fine.
 
     Raises
     ------
     ValueError
-        With the column.
+        With the column of a number that is too large.
     """
     values = X.data if issparse(X) else X
-    if max(values.max(initial=0.0), -values.min(initial=0.0)) <= _most(X.dtype):
-        return
-    column = int(np.argmax(abs(X).max(axis=0).toarray() if issparse(X) else np.abs(X).max(axis=0)))
-    largest = float(abs(X[:, [column]]).max())
-    raise ValueError(refuse("the squares of X must be finite", f"{largest:.3g} in column {column}", "scale it"))
+    flat, most = values.ravel(), 1e-2 * float(np.sqrt(np.finfo(X.dtype).max))
+    with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
+        pieces = (flat[start : start + PIECE_ELEMENTS] for start in range(0, len(flat), PIECE_ELEMENTS))
+        if all(np.dot(piece, piece) <= most**2 for piece in pieces):
+            return
+    assert_all_finite(values, estimator_name=type(estimator).__name__, input_name="X")
+    if max(values.max(), -values.min()) > most:
+        column = int(np.argmax(abs(X).max(axis=0).toarray() if issparse(X) else np.abs(X).max(axis=0)))
+        largest = float(abs(X[:, [column]]).max())
+        raise ValueError(refuse("the squares of X must be finite", f"{largest:.3g} in column {column}", "scale it"))
 
 
 def refuse_infinite_logits(logits: NDArray[Any], first_row: int = 0) -> None:
@@ -93,24 +102,6 @@ def refuse_infinite_logits(logits: NDArray[Any], first_row: int = 0) -> None:
                 f"the logits X W must be finite in {logits.dtype}", got, "scale that row as in the fit, or leave it out"
             )
         )
-
-
-def is_moderate(X: Any) -> bool:
-    """Whether no number of X is NaN or too large for `refuse_overflow`, from one pass; False if that does not tell.
-
-    A sum of squares is at least as large as each of them, however it was rounded.
-    """
-    values = X.data if issparse(X) else X
-    if not (values.flags.c_contiguous or values.flags.f_contiguous):
-        return False
-    flat = values.ravel(order="K")
-    with np.errstate(over="ignore", invalid="ignore"), single_threaded_blas():
-        pieces = (flat[start : start + PIECE_ELEMENTS] for start in range(0, len(flat), PIECE_ELEMENTS))
-        return all(np.dot(piece, piece) <= _most(X.dtype) ** 2 for piece in pieces)
-
-
-def _most(dtype: Any) -> float:
-    return 1e-2 * float(np.sqrt(np.finfo(dtype).max))
 
 
 def is_accepted(dtype: Any, accepted: Any) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,6 +128,7 @@ def resolve_cs(Cs: int | Iterable[float]) -> NDArray[np.float64]:
     return values
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SoftmaxRegressionCV(SoftmaxRegression):
     """Softmax regression whose C is chosen by held-out log-loss.
 
@@ -170,47 +171,15 @@ class SoftmaxRegressionCV(SoftmaxRegression):
     1.0
     """
 
-    def __init__(
-        self,
-        Cs: int | Sequence[float] = DEFAULT_CS,
-        *,
-        cv: Any = 5,
-        rule: str = "best",
-        random_state: Any = 0,
-        link: str = "softmax",
-        loss: Any = None,
-        label_smoothing: float = 0.0,
-        fit_intercept: bool = True,
-        class_weight: Any = None,
-        tol: float = 1e-4,
-        max_iter: int = 1000,
-        dtype: str | None = None,
-        callback: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.link = link
-        self.loss = loss
-        self.label_smoothing = label_smoothing
-        self.fit_intercept = fit_intercept
-        self.class_weight = class_weight
-        self.tol = tol
-        self.max_iter = max_iter
-        self.dtype = dtype
-        self.callback = callback
-        self.verbose = verbose
-        self.Cs = Cs
-        self.cv = cv
-        self.rule = rule
-        self.random_state = random_state
-
-    warm_start = False
-    checkpoint = None
-    checkpoint_interval = math.inf
-
-    @property
-    def C(self) -> float:  # type: ignore[override]
-        """The C chosen; before a fit, scikit-learn's default."""
-        return float(getattr(self, "C_", 1.0))
+    Cs: int | Sequence[float] = field(default=DEFAULT_CS, kw_only=False)
+    cv: Any = 5
+    rule: str = "best"
+    random_state: Any = 0
+    C: ClassVar[Any] = property(lambda self: float(getattr(self, "C_", 1.0)))  # type: ignore[misc]
+    """The C chosen; before a fit, scikit-learn's default."""
+    warm_start: ClassVar[bool] = False  # type: ignore[misc]
+    checkpoint: ClassVar[None] = None  # type: ignore[misc]
+    checkpoint_interval: ClassVar[float] = math.inf  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SoftmaxRegressionCV:
         """Choose C, then fit to all rows; arguments, errors and warnings as `SoftmaxRegression.fit`.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from sklearn.utils.validation import _check_feature_names, _check_n_features, ch
 
 from crossent.errors import refuse
 from crossent.estimator import all_or_nothing
-from crossent.losses import Loss
 from crossent.numpy.elementwise import sigmoid, softmax
 from crossent.regression.blas import single_threaded_blas
 from crossent.regression.checkpoint import exclusive
@@ -120,39 +118,6 @@ class SoftmaxRegression(Fitting):
     >>> bool(model.duality_gap_ <= 1e-4)
     True
     """
-
-    def __init__(
-        self,
-        C: float = 1.0,
-        *,
-        link: str = "softmax",
-        loss: Loss | None = None,
-        label_smoothing: float = 0.0,
-        fit_intercept: bool = True,
-        class_weight: dict[Any, float] | str | None = None,
-        tol: float = 1e-4,
-        max_iter: int = 1000,
-        dtype: str | None = None,
-        warm_start: bool = False,
-        callback: Callable[[dict[str, Any]], Any] | None = None,
-        verbose: int = 0,
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_interval: float = 60.0,
-    ) -> None:
-        self.C = C
-        self.link = link
-        self.loss = loss
-        self.label_smoothing = label_smoothing
-        self.fit_intercept = fit_intercept
-        self.class_weight = class_weight
-        self.tol = tol
-        self.max_iter = max_iter
-        self.dtype = dtype
-        self.warm_start = warm_start
-        self.callback = callback
-        self.verbose = verbose
-        self.checkpoint = checkpoint
-        self.checkpoint_interval = checkpoint_interval
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -80,8 +80,7 @@ def _check_lengths(rows: float, name: str, X: Any) -> None:
 
 def tasks_of(collection: Any) -> Tasks:
     """Return the partitions of a collection divided by rows."""
-    parts = list(np.ravel(np.array(collection.to_delayed(), dtype=object)))
-    return Tasks(dict(parts[0].__dask_graph__()), [part.key for part in parts])
+    return np.ravel(np.array(collection.to_delayed(), dtype=object)).tolist()
 
 
 def map_rows(model: Any, method: str, X: Any) -> Any:

@@ -26,11 +26,11 @@ from ..blas import single_threaded_blas
 from ..interface import DualSums, Evaluation, Objective
 from ..objective import LinearObjective
 from ..penalty import Ridge
-from ..plan import Plan, Size, tuned
+from ..plan import Size, tuned
 from ..targets import EncodedTarget
 from . import partitions
 from .dask_collections import in_parts, is_float32, tasks_of
-from .dask_graphs import AS_IT_IS, Tasks, count_workers, in_spite_of_losses, on_each, sending
+from .dask_graphs import Tasks, compute, count_workers, in_spite_of_losses, keep, on_each, sending
 from .partitions import Part, Shared, Summary
 
 
@@ -59,7 +59,7 @@ class DistributedRows:
         y = in_parts(y, "y", X)
         weight = None if sample_weight is None else tasks_of(in_parts(sample_weight, "sample_weight", X))
         first = tasks_of(X)
-        places = list(range(len(first.keys)))
+        places = list(range(len(first)))
         self._source = on_each(
             partitions.read_rows, first, tasks_of(y), weight, places, self.dtype.str, link, self.num_features
         )
@@ -73,12 +73,10 @@ class DistributedRows:
                 raise partitions.refuse_change(place)
 
     def _read(self) -> Summary:
-
-        def summarise() -> Summary:
-            return on_each(partitions.summary_of, self.kept).tree(Summary.merge).compute(**AS_IT_IS)
-
         self._keep()
-        summary: Summary = in_spite_of_losses(summarise, self._keep)
+        summary: Summary = in_spite_of_losses(
+            lambda: compute(on_each(partitions.summary_of, self.kept), Summary.merge), self._keep
+        )
         if summary.problem:
             raise ValueError(summary.problem)
         if sum(summary.rows) == 0:
@@ -87,10 +85,10 @@ class DistributedRows:
 
     def let_go(self) -> None:
         """Keep the rows no longer than others need them."""
-        self.kept = Tasks({}, [])
+        self.kept: Tasks = []
 
     def _keep(self) -> None:
-        self.kept = self._source.persist(**AS_IT_IS)
+        self.kept = keep(self._source)
 
 
 class DistributedObjective(Objective):
@@ -122,21 +120,12 @@ class DistributedObjective(Objective):
         fit_intercept: bool,
         dtype: Any,
     ) -> None:
-        super().__init__(Ridge(0.0), dtype)
-        summary = rows.summary
+        summary, is_cross_entropy = rows.summary, loss.cross_entropy_factor is not None
+        num_rows = sum(summary.rows)
+        shape = (num_rows, rows.num_features, len(outputs), target.link, fit_intercept, np.dtype(dtype))
+        super().__init__(Size(*shape, is_cross_entropy, num_rows, is_here=False), loss, Ridge(0.0), rows.dtype)
         self._rows = rows
         self._masses = (target if len(outputs) == target.num_outputs else target.restrict(outputs)), weight * scale
-        self.num_rows = sum(summary.rows)
-        self.num_features = rows.num_features
-        self.num_outputs = len(outputs)
-        self.link = target.link
-        self.loss = loss
-        self.fit_intercept = fit_intercept
-        self.is_cross_entropy = loss.cross_entropy_factor is not None
-        self.is_shift_invariant = self.link == "softmax" and loss.is_shift_invariant
-        self.data_dtype = rows.dtype
-        size = (self.num_rows, self.num_features, self.num_outputs, self.link, fit_intercept, self.dtype)
-        self.plan = Plan.of(Size(*size, self.is_cross_entropy, self.num_rows, is_here=False))
         filled = [i for i, count in enumerate(summary.rows) if count]
         self.counts = [summary.rows[i] for i in filled]
         self._filled = filled
@@ -155,10 +144,10 @@ class DistributedObjective(Objective):
 
     def _prepare(self) -> None:
         """Make the parts where their rows are; these are let go."""
-        kept = Tasks(self._rows.kept.graph, [self._rows.kept.keys[i] for i in self._filled])
+        kept = [self._rows.kept[i] for i in self._filled]
         first_rows = [int(row) for row in np.cumsum([0, *self.counts[:-1]])]
         checksums = [self._rows.summary.checksums[i] for i in self._filled]
-        self.parts = on_each(Part, kept, self._shared, first_rows, self._filled, checksums).persist(**AS_IT_IS)
+        self.parts = keep(on_each(Part, kept, self._shared, first_rows, self._filled, checksums))
         self.preparations += 1
         self._rows.let_go()
 
@@ -166,13 +155,15 @@ class DistributedObjective(Objective):
         self._rows.read_again()
         self._prepare()
 
-    def _sum(self, function: Callable[..., Any], *arguments: Any) -> tuple[Any, ...]:
-        """Return the sums over parts of what a function returns."""
-
-        def run() -> tuple[Any, ...]:
-            return on_each(function, self.parts, self.dtype.str, *arguments).tree(partitions.add).compute(**AS_IT_IS)
-
+    def in_spite_of_losses(self, run: Callable[[], Any]) -> Any:
+        """Return what `run` computes; where parts were lost, from parts that are made anew."""
         return in_spite_of_losses(run, self._prepare_again)
+
+    def _gather(self, combine: Callable[[list[Any]], Any], function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what `combine` makes of what a function returns of each part."""
+        return self.in_spite_of_losses(
+            lambda: compute(on_each(function, self.parts, self.dtype.str, *arguments), combine)
+        )
 
     @property
     def center(self) -> Array:
@@ -191,22 +182,17 @@ class DistributedObjective(Objective):
     def evaluate(self, theta: Array) -> Evaluation:
         """Return F and its gradient at `theta`, in one pass."""
         self.evaluations += 1
-        data_loss, gradient = self._sum(partitions.evaluate, theta.astype(self.dtype))
+        data_loss, gradient = self._gather(partitions.add, partitions.evaluate, theta.astype(self.dtype))
         return Evaluation.penalised(theta, data_loss, gradient, self.penalty)
 
     def dual_sums(self) -> DualSums:
         """Return the constants of the dual, in one pass."""
-        return DualSums(*self._sum(partitions.constants))
+        return DualSums(*self._gather(partitions.add, partitions.constants))
 
     def sample(self, count: int | None) -> tuple[LinearObjective, int]:
         """Bring about `count` evenly spaced rows here (None: all): those that rows in memory would give."""
         stride = 1 if count is None else max(1, self.num_rows // max(1, count))
-
-        def run() -> Any:
-            calls = on_each(partitions.every, self.parts, self.dtype.str, stride)
-            return calls.tree(partitions.join).compute(**AS_IT_IS)
-
-        columns, values, weight = in_spite_of_losses(run, self._prepare_again)
+        columns, values, weight = self._gather(partitions.join, partitions.every, stride)
         sample = LinearObjective(
             columns,
             partitions.with_values(self._masses[0], values),
@@ -239,15 +225,16 @@ class DistributedHessian:
 
         def run() -> tuple[int, Array | None]:
             self._draw()
-            return on_each(partitions.kept, self._partial).tree(partitions.add).compute(**AS_IT_IS)
+            found: tuple[int, Array | None] = compute(on_each(partitions.kept, self._parts), partitions.add)
+            return found
 
-        self.rows_kept, self.outputs = in_spite_of_losses(run, objective._prepare_again)
+        self.rows_kept, self.outputs = objective.in_spite_of_losses(run)
 
     def _draw(self) -> None:
         objective = self._objective
         drawn = on_each(partitions.hessian, objective.parts, objective.dtype.str, *self._arguments)
         with sending():
-            self._partial = drawn.persist(**AS_IT_IS)
+            self._parts = keep(drawn)
         self._drawn_from = objective.preparations
 
     @property
@@ -259,15 +246,15 @@ class DistributedHessian:
         """Return (∇²F) V for V of the parameters' shape (K, D + 1)."""
         objective = self._objective
         objective.hessian_products += 1
+        arguments = objective.dtype.str, vector.astype(objective.dtype)
 
-        def run() -> tuple[Any, ...]:
+        def run() -> tuple[Array]:
             if self._drawn_from != objective.preparations:
                 self._draw()
-            calls = on_each(
-                partitions.product, objective.parts, objective.dtype.str, self._partial, vector.astype(objective.dtype)
-            )
-            return calls.tree(partitions.add).compute(**AS_IT_IS)
+            calls = on_each(partitions.product, objective.parts, self._parts, *arguments)
+            found: tuple[Array] = compute(calls, partitions.add)
+            return found
 
-        (product,) = in_spite_of_losses(run, objective._prepare_again)
+        (product,) = objective.in_spite_of_losses(run)
         objective.penalty.add_product(vector[:, :-1], product[:, :-1])
         return product

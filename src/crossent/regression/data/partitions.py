@@ -294,35 +294,19 @@ def evaluate(part: Part, dtype: Any, theta: Array) -> tuple[float, Array]:
     return at.data_loss, at.data_gradient
 
 
-class PartialHessian:
-    """What a part keeps for products at one point. The part itself is not in it, so that it is counted once."""
-
-    def __init__(self, hessian: Hessian) -> None:
-        self._hessian = hessian.moved_to(None)
-        self.outputs = hessian.outputs
-        self.rows_kept = hessian.rows_kept
-
-    def __sizeof__(self) -> int:
-        return self._hessian.kept_bytes
-
-    def times(self, objective: LinearObjective, vector: Array) -> Array:
-        """Multiply by the part's second derivative."""
-        return self._hessian.moved_to(objective) @ vector
+def hessian(part: Part, dtype: Any, theta: Array, sampling: float, step: int, most_rows: float) -> Hessian:
+    """Draw the part's rows for products at `theta`. The part itself is not in the result, and so is counted once."""
+    return Hessian(part.in_dtype(dtype), theta, sampling, step, most_rows).moved_to(None)
 
 
-def hessian(part: Part, dtype: Any, theta: Array, sampling: float, step: int, most_rows: float) -> PartialHessian:
-    """Draw the part's rows for products at `theta`."""
-    return PartialHessian(Hessian(part.in_dtype(dtype), theta, sampling, step, most_rows))
-
-
-def kept(partial: PartialHessian) -> tuple[float, Array | None]:
+def kept(partial: Hessian) -> tuple[float, Array | None]:
     """Return how many rows were drawn, or entries in terms of rows, and ``Σ S_i``."""
     return partial.rows_kept, partial.outputs
 
 
-def product(part: Part, dtype: Any, partial: PartialHessian, vector: Array) -> tuple[Array]:
+def product(part: Part, partial: Hessian, dtype: Any, vector: Array) -> tuple[Array]:
     """Return the part's second derivative times a vector."""
-    return (partial.times(part.in_dtype(dtype), vector),)
+    return (partial.moved_to(part.in_dtype(dtype)) @ vector,)
 
 
 def constants(part: Part, dtype: Any) -> tuple[Any, ...]:
