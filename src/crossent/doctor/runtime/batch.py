@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crossent.losses import Loss
 from crossent.numpy.elementwise import log_sigmoid, log_softmax
 
-__all__ = ["Batch", "Float64", "LeftOut", "mean_and_error"]
+__all__ = ["Batch", "Float64", "LeftOut", "mean_and_error", "plural"]
 
 Float64 = NDArray[np.float64]
 _EPS = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24}
@@ -186,7 +186,7 @@ class Batch:
         """Return how many rows count; `LeftOut` if they are fewer than `least`."""
         number = int(self.counted.sum())
         if number < least:
-            raise LeftOut(f"it needs {least} rows that count, and there {'is' if number == 1 else 'are'} {number}")
+            raise LeftOut(f"it needs {least} rows that count; there {'is' if number == 1 else 'are'} {number}")
         return number
 
 
@@ -198,3 +198,14 @@ def _times(factor: Float64, other: Float64) -> Float64:
 def mean_and_error(values: Float64) -> tuple[float, float]:
     """Return the mean of independent numbers and its standard error."""
     return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def plural(number: int, what: str) -> str:
+    """Return a number with what is counted.
+
+    Examples
+    --------
+    >>> plural(1, "row"), plural(2, "row")
+    ('1 row', '2 rows')
+    """
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -5,25 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from .base import Check
-from .batch import Batch, LeftOut
+from .batch import Batch, LeftOut, plural
 from .records import Symptom
 
 __all__ = ["CHECKS"]
 
 
 def _bad(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """Return the labels that count, and the numbers of the rows whose labels are no classes."""
+    """Return the labels that count, and the numbers of the rows whose labels are whole numbers and no classes."""
     if batch.labels is None:
         raise LeftOut("it needs one label a row")
     kept = batch.labels != batch.ignore_index
-    return batch.labels[kept], np.flatnonzero(kept & ~batch.is_label)
+    return batch.labels[kept], np.flatnonzero(kept & ~batch.is_label & (np.floor(batch.labels) == batch.labels))
 
 
 def _counts_from_one(batch: Batch) -> bool:
+    """Return whether K is a label, and 0 and others out of range are not."""
     labels, bad = _bad(batch)
-    return (
-        bool(len(bad)) and bool((labels[labels != batch.num_classes] >= 1).all()) and labels.max() <= batch.num_classes
-    )
+    return len(bad) > 0 and bool((batch.labels[bad] == batch.num_classes).all() and (labels >= 1).all())  # type: ignore[index]
 
 
 class OutOfRange(Check):
@@ -32,8 +31,8 @@ class OutOfRange(Check):
     severity = "error"
     summary = "A label is no class, or a number of the target is outside [0, 1]."
     harm = (
-        "PyTorch stops on a CPU, asserts on a GPU; optax takes -1 for the last class in silence; and a -1 of 1 row in "
-        "3 that should be ignored trains the last class with a third of the batch."
+        "PyTorch stops on a CPU and asserts on a GPU. optax takes -1 for the last class in silence: where 1 row in 3 "
+        "is -1, a third of the batch trains the last class."
     )
     mend = "Mend the labels, pass ignore_index for those that do not count (-1, 255), or give the model more outputs."
     ignore_when = "Never: no loss is defined there."
@@ -51,8 +50,10 @@ print(check(np.zeros((4, 3)), [0, 2, -1, 1])[0].message)
         if not len(bad) or _counts_from_one(batch):
             return None
         row, value = int(bad[0]), batch.labels[bad[0]]
-        text = f"label {value} in {batch.row_name(row)} is no class of 0..{batch.num_classes - 1}"
-        return self.found(f"{text}, the first of {len(bad)}", {"row": row, "label": value, "rows": len(bad)})
+        text = f"label {value:.0f} in {batch.row_name(row)} is no class of 0..{batch.num_classes - 1}"
+        return self.found(
+            f"{text} ({plural(len(bad), 'such row')} in all)", {"row": row, "label": value, "rows": len(bad)}
+        )
 
     def _entries(self, batch: Batch) -> Symptom | None:
         if batch.target is None:
@@ -129,8 +130,8 @@ class NotIntegers(Check):
     severity = "error"
     summary = "The target has one number a row, and its dtype is a floating one or bool."
     harm = (
-        "PyTorch, optax and crossent refuse such labels, or read floats as distributions; where they are cast, "
-        "2.9999998 becomes class 2 and not 3."
+        "PyTorch, optax and crossent refuse such labels. Where they are cast instead, 0.29 * 100 becomes class 28 and "
+        "not 29."
     )
     mend = "Make them integers once, by rounding and not by cutting off, where the data are read."
     ignore_when = "The framework casts them, as Keras does, and all are whole numbers."
@@ -138,9 +139,9 @@ class NotIntegers(Check):
 import numpy as np
 from crossent.doctor import check
 
-labels = np.array([0.1, 0.2, 0.3]) * 10  # 3.0000000000000004 is luck
-print((np.array([0.29]) * 100).astype(int), np.rint(np.array([0.29]) * 100).astype(int))
-print(check(np.zeros((3, 5)), labels)[0].message)
+labels = np.array([0.07, 0.29, 0.57]) * 100
+print(labels.astype(int), np.rint(labels).astype(int))
+print(check(np.zeros((3, 100)), labels)[0].message)
 """
 
     def look(self, batch: Batch) -> Symptom | None:
@@ -242,7 +243,7 @@ print(check(z, labels)[0].message)
         if len(seen) != 1:
             return None
         number = int(counts.sum())
-        text = f"all {number} labels are class {seen[0]}" if number > 1 else "one row has a label"
+        text = f"all labels are class {seen[0]} ({plural(number, 'row')} in all)"
         return self.found(f"{text}: in a mean over weights, class weights cancel", {"labels": number, "class": seen[0]})
 
 

@@ -10,7 +10,7 @@ from crossent.numpy.dense import cross_entropy
 from crossent.numpy.elementwise import logsumexp
 
 from .base import Check
-from .batch import Batch, Float64, LeftOut
+from .batch import Batch, Float64, LeftOut, plural
 from .records import Symptom
 
 __all__ = ["CHECKS"]
@@ -40,16 +40,17 @@ print(check(logits, [0, 1, 2, 0])[0].message)
         z, bad = batch.logits, ~batch.is_sane
         if bad.any():
             first = int(np.argmax(bad))
-            column = int(np.argmax(~np.isfinite(z[first]) & ((z[first] != -np.inf) | (z[first].max() == -np.inf))))
+            is_bad = np.isnan(z[first]) | ((batch.link == "softmax") & (z[first] == np.inf))
+            column = int(np.argmax(is_bad))
             where = f"{z[first, column]} in {batch.row_name(batch.rows[first])}, column {column}"
             numbers = {"row": batch.rows[first], "column": column, "rows": bad.sum(), "nan": np.isnan(z).sum()}
-            return self.found(f"{where}, the first of {bad.sum()} rows whose loss is NaN", numbers)
+            return self.found(f"{where}: the loss is NaN ({plural(bad.sum(), 'such row')} in all)", numbers)
         infinite = batch.is_ruled_out
         if not infinite.any():
             return None
         row = batch.rows[int(np.argmax(infinite))]
-        text = f"a logit rules out what the target says in {batch.row_name(row)}, the first of {infinite.sum()} rows"
-        return self.found(f"{text} with an infinite loss", {"row": row, "rows": infinite.sum()})
+        text = f"a logit rules out what the target says in {batch.row_name(row)}, so the loss is infinite "
+        return self.found(f"{text}({plural(infinite.sum(), 'such row')} in all)", {"row": row, "rows": infinite.sum()})
 
 
 class AlreadySoftmax(Check):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,9 @@ from crossent.core.target import NO_INDEX, TopK
 from crossent.errors import describe, first_line, refuse
 from crossent.losses import Loss, is_member
 from crossent.masked import refuse_masked
+from crossent.numpy.elementwise import softmax
 
-from .batch import Batch, Float64
+from .batch import Batch
 
 __all__ = ["read"]
 
@@ -39,68 +40,129 @@ def read(logits: Any, target: Any, link: str | None, loss: Loss | None, ignore_i
     if isinstance(ignore_index, bool) or not isinstance(ignore_index, int | np.integer):
         raise TypeError(refuse("ignore_index must be an integer", repr(ignore_index)))
     has_teacher = loss is not None and loss.needs_teacher
+    if has_teacher and link == "sigmoid":
+        raise TypeError(refuse("distillation needs the softmax link", 'link="sigmoid"'))
     z = _array(logits, "logits")
     t = None if has_teacher and isinstance(target, TopK) else _array(target, "target")
-    shape, is_torch = tuple(z.shape), hasattr(z, "detach")
-    if math.prod(shape) == 0 or not shape:
-        raise ValueError(refuse("logits must be a non-empty array (N, K) or (N,)", describe_as_numpy(z)))
+    shape = tuple(z.shape)
     if _dtype(z) == "bool":
         raise TypeError(refuse("logits must be numbers", describe(z)))
+    if math.prod(shape) == 0 or not shape:
+        raise ValueError(refuse("logits must be a non-empty array (N, K) or (N,)", describe(z)))
+    pairing = _pair(z, t, link, has_teacher)
+    if pairing.is_one_logit:
+        z, t = z.reshape(-1, 1), t.reshape(-1, 1)  # type: ignore[union-attr]
+    rows, axis = _drawn(z, pairing.axis), pairing.axis
+    labels = numbers = None
+    if pairing.has_labels:
+        labels = _numpy(t, "target").reshape(-1)
+        if labels.dtype.kind != "f":  # beyond int64 a label is out of range as much as at 2^62
+            labels = np.minimum(labels, np.array(1 << 62, labels.dtype) if labels.dtype == np.uint64 else labels)
+            labels = labels.astype(np.int64)
+    elif t is not None:
+        given = _rows(t, axis, rows, "target")
+        numbers = given.astype(np.float64)
+        if has_teacher:
+            numbers = np.asarray(softmax(numbers))
+        elif given.dtype.kind != "f":
+            numbers[given == ignore_index] = np.nan
+    return Batch(
+        logits=_rows(z, axis, rows, "logits").astype(np.float64),
+        rows=rows,
+        row_shape=tuple(z.shape[:axis]) + tuple(z.shape[axis + 1 :]),
+        labels=labels,
+        target=numbers,
+        shape=shape,
+        dtype=_dtype(z),
+        target_dtype="TopK" if t is None else _dtype(t),
+        link=pairing.link,
+        link_from=pairing.reason,
+        loss=loss,
+        ignore_index=ignore_index,
+    )
+
+
+class _Pairing(NamedTuple):
+    """How logits and target belong together, and why."""
+
+    link: str
+    axis: int
+    reason: str
+    has_labels: bool = False
+    is_one_logit: bool = False
+
+
+def _pair(z: Any, t: Any, link: str | None, has_teacher: bool) -> _Pairing:
+    """Return how two arrays belong together, from their shapes and, where these leave it open, the target's sums.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
+    """
+    shape, last, is_torch = tuple(z.shape), z.ndim - 1, hasattr(z, "detach")
     target_shape = shape if t is None else tuple(t.shape)
     # PyTorch has the classes on axis 1, all others on the last one.
-    axes = [1, len(shape) - 1] if is_torch and len(shape) > 2 else [len(shape) - 1, min(1, len(shape) - 1)]
+    axes = [1, last] if is_torch and last > 1 else [last, min(1, last)]
     of_labels = [axis for axis in axes if shape[:axis] + shape[axis + 1 :] == target_shape]
-    is_full, is_one_logit = target_shape == shape, shape[-1] == 1 and target_shape in (shape, shape[:-1])
+    is_one_logit = shape[-1] == 1 and target_shape in (shape, shape[:-1])
     if of_labels and link != "sigmoid" and not (is_one_logit and link is None):
-        return _of_labels(z, t, shape, of_labels[0], loss, ignore_index, link)
-    if not (is_full or is_one_logit):
-        raise ValueError(refuse(*_misfit(shape, target_shape, link, is_torch)))
-    if link != "softmax" and t is not None and (is_one_logit or len(shape) == 1):
-        z, t, axes = z.reshape(-1, 1), t.reshape(-1, 1), [1]
-    return _of_entries(z, t, shape, axes, loss, ignore_index, link)
-
-
-def _misfit(shape: tuple[int, ...], target_shape: tuple[int, ...], link: str | None, is_torch: bool) -> tuple[str, ...]:
-    """Return what was asked, what came and what would work, where shapes do not fit."""
-    rows = shape[:-1] if not is_torch or len(shape) < 3 else (shape[0], *shape[2:])
-    labels = "" if link == "sigmoid" else f"{rows} of labels or "
-    works = "logits come first" if len(target_shape) == len(shape) + 1 else ""
-    return f"for logits of shape {shape} target must have the shape {labels}{shape}", f"shape {target_shape}", works
+        if shape[of_labels[0]] < 2:
+            works = "use link='sigmoid' for a single logit"
+            raise ValueError(refuse("the softmax link needs two classes or more", f"logits of shape {shape}", works))
+        reason = "given" if link else f"target has one number a row, of {_dtype(t)}"
+        return _Pairing("softmax", of_labels[0], reason, has_labels=True)
+    if target_shape != shape and not is_one_logit:
+        labels = "" if link == "sigmoid" else f"{shape[: axes[0]] + shape[axes[0] + 1 :]} of labels or "
+        works = "logits come first" if len(target_shape) > len(shape) else ""
+        asked = f"for logits of shape {shape} target must have the shape {labels}{shape}"
+        raise ValueError(refuse(asked, f"shape {target_shape}", works))
+    if has_teacher:
+        return _Pairing("softmax", axes[0], "the loss is a distillation")
+    if link != "softmax" and (is_one_logit or last == 0):
+        reason = "given" if link else "target has the logits' shape, one logit a row"
+        return _Pairing("sigmoid", 1, reason, is_one_logit=True)
+    if link == "sigmoid":
+        return _Pairing("sigmoid", axes[0], "given")
+    for axis in axes:
+        if shape[axis] > 1:
+            numbers = _rows(t, axis, _drawn(t, axis), "target").astype(np.float64)
+            if (numbers >= 0).all() and (np.abs(numbers.sum(axis=1) - 1) <= _SUM_TOLERANCE).all():
+                reason = "given" if link else "target has the logits' shape and its rows sum to 1"
+                return _Pairing("softmax", axis, reason)
+    reason = "given" if link else "target has the logits' shape and its rows do not sum to 1"
+    return _Pairing(link or "sigmoid", axes[0], reason)
 
 
 def _array(value: Any, name: str) -> Any:
     """Return an array: one of PyTorch or JAX as it is, anything else as NumPy's."""
     refuse_masked(value, name)
-    if hasattr(value, "detach") or type(value).__module__.startswith("jax"):
+    if hasattr(value, "detach") and hasattr(value, "ndim"):
+        return value.detach()
+    if type(value).__module__.startswith("jax"):
         return value
+    asked = f"{name} must be an array of numbers"
     try:
         array = np.asarray(value)
     except Exception as error:
-        raise TypeError(refuse(f"{name} must be an array of numbers", f"{type(value).__name__} ({first_line(error)})"))  # noqa: B904
-    if array.dtype.kind not in "fiubV" or (array.dtype.kind == "V" and str(array.dtype) != "bfloat16"):
-        raise TypeError(refuse(f"{name} must be an array of numbers", describe_as_numpy(array, value)))
+        raise TypeError(refuse(asked, f"{type(value).__name__} ({first_line(error)})")) from None
+    if array.dtype.kind not in "fiub" and str(array.dtype) != "bfloat16":
+        raise TypeError(refuse(asked, f"{type(value).__name__} of {array.dtype}"))
     return array
-
-
-def describe_as_numpy(array: Any, value: Any = None) -> str:
-    """Return shape and dtype in words, or the type of what is no array."""
-    if value is not None and not hasattr(value, "shape"):
-        return f"{type(value).__name__} of {array.dtype}" if array.ndim else type(value).__name__
-    return describe(array)
 
 
 def _numpy(array: Any, name: str) -> NDArray[Any]:
     """Return a copy in this machine's memory, floating numbers as float64."""
     try:
         if hasattr(array, "detach"):
-            array = array.detach().cpu()
+            array = array.cpu()
             array = (array.double() if array.is_floating_point() else array).numpy()
         found = np.asarray(array)
-        if found.dtype.kind not in "iub":
-            found = found.astype(np.float64)
+        if found.dtype.kind == "c":
+            raise TypeError("complex numbers")
+        return found if found.dtype.kind in "iub" else found.astype(np.float64)
     except Exception as error:
-        raise TypeError(refuse(f"{name} must hold numbers that can be read now", first_line(error)))  # noqa: B904
-    return found
+        raise TypeError(refuse(f"{name} must hold real numbers that can be read now", first_line(error))) from None
 
 
 def _drawn(array: Any, axis: int) -> NDArray[np.intp]:
@@ -112,9 +174,10 @@ def _drawn(array: Any, axis: int) -> NDArray[np.intp]:
         return np.arange(total)
     rows = np.random.default_rng(0).choice(total, most, replace=False)
     with np.errstate(all="ignore"):
-        sums = _numpy(array.detach().sum(axis) if hasattr(array, "detach") else array.sum(axis), "logits").reshape(-1)
-        bad = np.flatnonzero(np.isnan(sums) | (sums == np.inf))[:_MOST_BAD_ROWS]
-    return np.union1d(rows, bad).astype(np.intp)
+        sums = _numpy(array.sum(axis), "logits").reshape(-1)
+    # The sum of a row in half precision may overflow to +inf, so rows with NaN have places of their own.
+    bad = [np.flatnonzero(which)[:_MOST_BAD_ROWS] for which in (np.isnan(sums), sums == np.inf)]
+    return np.unique(np.concatenate([rows, *bad])).astype(np.intp)
 
 
 def _rows(array: Any, axis: int, rows: NDArray[np.intp], name: str) -> NDArray[Any]:
@@ -130,87 +193,3 @@ def _rows(array: Any, axis: int, rows: NDArray[np.intp], name: str) -> NDArray[A
 
 def _dtype(array: Any) -> str:
     return str(array.dtype).removeprefix("torch.")
-
-
-def _of_labels(
-    z: Any, t: Any, shape: tuple[int, ...], axis: int, loss: Loss | None, ignore_index: int, link: str | None
-) -> Batch:
-    """Return the batch of a softmax over an axis, with one label a row."""
-    if shape[axis] < 2:
-        works = "use link='sigmoid' for a single logit"
-        raise ValueError(refuse("the softmax link needs two classes or more", f"logits of shape {shape}", works))
-    rows = _drawn(z, axis)
-    labels = _numpy(t, "target").reshape(-1)
-    if labels.dtype == np.uint64:
-        labels = np.minimum(labels, np.uint64(1 << 62))
-    where = "given" if link else f"target has one number a row, of {_dtype(t)}"
-    return Batch(
-        _rows(z, axis, rows, "logits").astype(np.float64),
-        rows,
-        shape[:axis] + shape[axis + 1 :],
-        labels if labels.dtype.kind == "f" else labels.astype(np.int64),
-        None,
-        shape,
-        _dtype(z),
-        _dtype(t),
-        "softmax",
-        where,
-        loss,
-        ignore_index,
-    )
-
-
-def _of_entries(
-    z: Any, t: Any, shape: tuple[int, ...], axes: list[int], loss: Loss | None, ignore_index: int, link: str | None
-) -> Batch:
-    """Return the batch of a target of the logits' shape: entries of yes or no, distributions, or a teacher's logits."""
-    has_teacher = loss is not None and loss.needs_teacher
-    axis, where, numbers = axes[0], "given", None
-    if link is None and not has_teacher:
-        link, axis, where = _link_of_entries(t, axes)
-    elif has_teacher:
-        where = "the loss is a distillation"
-        if link == "sigmoid":
-            raise TypeError(refuse("distillation needs the softmax link", 'link="sigmoid"'))
-        link = "softmax"
-    elif link == "softmax":
-        axis = _link_of_entries(t, axes)[1]
-    rows = _drawn(z, axis)
-    if t is not None:
-        numbers = _rows(t, axis, rows, "target")
-        is_integer = numbers.dtype.kind != "f"
-        numbers = numbers.astype(np.float64)
-        if has_teacher:
-            numbers = _softmax(numbers)
-        elif is_integer:
-            numbers = np.where(numbers == ignore_index, np.nan, numbers)
-    return Batch(
-        _rows(z, axis, rows, "logits").astype(np.float64),
-        rows,
-        tuple(z.shape)[:axis] + tuple(z.shape)[axis + 1 :],
-        None,
-        numbers,
-        shape,
-        _dtype(z),
-        "TopK" if t is None else _dtype(t),
-        str(link),
-        where,
-        loss,
-        ignore_index,
-    )
-
-
-def _link_of_entries(t: Any, axes: list[int]) -> tuple[str, int, str]:
-    """Return link, class axis and reason for a target of the logits' shape: do its rows sum to 1?"""
-    for axis in axes:
-        if t.shape[axis] > 1:
-            numbers = _rows(t, axis, _drawn(t, axis), "target").astype(np.float64)
-            if (numbers >= 0).all() and (np.abs(numbers.sum(axis=1) - 1) <= _SUM_TOLERANCE).all():
-                return "softmax", axis, "target has the logits' shape and its rows sum to 1"
-    return "sigmoid", axes[0], "target has the logits' shape and its rows do not sum to 1"
-
-
-def _softmax(z: Float64) -> Float64:
-    from crossent.numpy.elementwise import log_softmax
-
-    return np.exp(np.asarray(log_softmax(z)))
