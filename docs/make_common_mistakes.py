@@ -137,6 +137,90 @@ rows than a small batch has. The diagnosis lists what ran and what was left out,
 """
 
 
+TRAINING = """
+# While a model trains
+
+`crossent.doctor.watch` stands between a PyTorch training loop and its losses. The loop stays as it is:
+
+<!-- requires: torch -->
+```python
+import io
+
+import torch
+import torch.nn.functional as F
+
+from crossent import doctor
+
+torch.manual_seed(0)
+x, y = torch.randn(60, 20), torch.arange(60) % 10
+model = torch.nn.Sequential(torch.nn.Linear(20, 10), torch.nn.Softmax(dim=1))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+with doctor.watch(model, file=io.StringIO()) as diary:  # without `file` it prints to stderr, each finding once
+    for step in range(20):
+        loss = F.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+print(diary.entries[0].symptom.message)
+print(diary.seen[0].looks, "of", diary.seen[0].calls)
+```
+
+```text
+softmax goes into cross_entropy, which takes logits and applies softmax itself
+3 of 20
+```
+
+- *What is watched.* `cross_entropy`, `nll_loss`, `binary_cross_entropy`, `binary_cross_entropy_with_logits` and
+  `kl_div` of `torch.nn.functional`, the modules of `torch.nn` that call them, and the losses of `crossent.torch`, in
+  every place of the program that calls one. With `loss=` only that loss; one that is none of these is taken to be
+  called as `loss(logits, target)`. A function that no module holds under a name is called as `diary.loss(...)`.
+- *What is looked at.* The first 3 calls in each place and then every 500th (`first`, `every`), and a call that fails.
+  Autograd's graph tells a softmax or sigmoid before the loss, also behind views, casts and dropout, and where the
+  numbers do not show it. The checks above look at the batch, without the temperature.
+- *NaN.* On a CPU every loss is tested, on a GPU only in the looks, since a test makes the program wait. The first
+  number that is not finite is traced: to a parameter, to the input, or to a module, by running a copy of the model once
+  more on the same input (not in a process group of `torch.distributed`).
+- *What it changes.* No number: parameters, losses and random states are the same to the bit with and without it. It
+  works with autocast, gradient accumulation, checkpointed blocks and compiled models; inside a compiled function it
+  sees nothing. Wrappers and hooks go when the block ends.
+- *What it costs.* About 35 µs a call and 2 ms a look on one busy core: 0.1 % of the 102 ms step of a CNN with three
+  layers (64 images of 32 × 32), 2.4 % of the 1.4 ms step of a network of 784-256-10 with 128 rows, the smallest tried.
+
+A whole program is watched without a change of a line:
+
+```sh
+python -m crossent.doctor train.py --epochs 3      # or: -m package.train
+```
+
+It keeps its arguments, output and status. Findings come on stderr, and at the end what was looked at. Keras' `fit` is
+watched as well. In a program of your own, give `fit` the callback:
+
+<!-- requires: keras -->
+```python
+import io
+
+import keras
+import numpy as np
+
+from crossent import doctor
+
+x, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+model.compile(optimizer="adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+callback = doctor.KerasCallback(x, y, file=io.StringIO())
+model.fit(x, y, verbose=0, callbacks=[callback])
+print(callback.diary.entries[0].symptom.message)
+```
+
+```text
+the model ends in softmax, and SparseCategoricalCrossentropy is told from_logits=True
+```
+
+It compares the last layer with the loss before the first epoch, and looks at the outputs of the rows that it is given
+at the end of an epoch. The last layer of a model that is a subclass with a `call` of its own is not seen.
+"""
+
+
 def printed(rule: Explained) -> str:
     """Run a demonstration and return what it prints."""
     output = io.StringIO()
@@ -174,7 +258,7 @@ def page(outputs: dict[str, str], num_snippets: int) -> str:
     checks = "\n".join(markdown(one, outputs[one.code]) for one in CHECKS)
     return (
         f"{introduction}{PACKAGES}\n## All rules\n\n{contents()}\n{sections}\n"
-        f"{RUN_TIME}## All checks\n\n{contents_at_run_time()}\n{checks}"
+        f"{RUN_TIME}## All checks\n\n{contents_at_run_time()}\n{checks}{TRAINING}"
     )
 
 

@@ -5,7 +5,17 @@ only the standard library is used for that, and Typer for the commands. Files ar
 exact to the byte, so a fix is a text put in the place of another, and nothing else in the file moves.
 """
 
+from typing import Any
+
 from .runtime import Diagnosis, Symptom, check
 from .training import Diary, watch
 
-__all__ = ["Diagnosis", "Diary", "Symptom", "check", "watch"]
+__all__ = ["Diagnosis", "Diary", "KerasCallback", "Symptom", "check", "watch"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "KerasCallback":  # which needs Keras
+        from .keras import KerasCallback
+
+        return KerasCallback
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

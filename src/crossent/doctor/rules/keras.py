@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from ..records import LossCall
-from .base import Context, Found, Rule
+from ..names import Loss
+from .base import Pairing, Rule
 
 __all__ = ["RULES"]
 
 
-class ProbabilitiesFromLogits(Rule):
+class ProbabilitiesFromLogits(Pairing):
     code = "XE501"
     name = "probabilities-with-from-logits"
     severity = "error"
@@ -44,17 +42,15 @@ print(f"from_logits on logits {ce.cross_entropy(logits, [3]):.3f}")
 print(f"from_logits on softmax {ce.cross_entropy(ce.softmax(logits), [3]):.3f}")
 """
 
-    def loss(self, call: LossCall, context: Context) -> Iterator[Found]:
-        found = call.prediction
-        if call.loss.library != "keras" or call.reads != "logits" or found is None:
-            return
-        if found.value.kind == call.loss.link or (found.value.kind == "softmax" and call.loss.link == "sigmoid"):
-            where = context.where(found.value, call.node)
-            message = f"the model ends in {found.value.kind}{where}, and {call.loss.name} is told from_logits=True"
-            yield Found(call.node, message, (), found.value)
+    def fits(self, kind: str, loss: Loss, reads: str) -> bool:
+        is_wrong = kind == loss.link or (kind == "softmax" and loss.link == "sigmoid")
+        return loss.library == "keras" and reads == "logits" and is_wrong
+
+    def message(self, kind: str, where: str, name: str) -> str:
+        return f"the model ends in {kind}{where}, and {name} is told from_logits=True"
 
 
-class LogitsAsProbabilities(Rule):
+class LogitsAsProbabilities(Pairing):
     code = "XE502"
     name = "logits-without-from-logits"
     severity = "error"
@@ -86,14 +82,11 @@ p = np.clip(logits / logits.sum(), 1e-7, 1 - 1e-7)
 print(f"taken as probabilities {-np.log(p[1]):.3f}, right {np.logaddexp.reduce(logits) - logits[1]:.3f}")
 """
 
-    def loss(self, call: LossCall, context: Context) -> Iterator[Found]:
-        found = call.prediction
-        if call.loss.library != "keras" or call.reads != "probabilities" or found is None:
-            return
-        if found.value.kind == "linear":
-            where = context.where(found.value, call.node)
-            message = f"the model ends in a linear layer{where}, and {call.loss.name} is not told from_logits=True"
-            yield Found(call.node, message, (), found.value)
+    def fits(self, kind: str, loss: Loss, reads: str) -> bool:
+        return loss.library == "keras" and reads == "probabilities" and kind == "linear"
+
+    def message(self, kind: str, where: str, name: str) -> str:
+        return f"the model ends in a linear layer{where}, and {name} is not told from_logits=True"
 
 
 RULES: tuple[type[Rule], ...] = (ProbabilitiesFromLogits, LogitsAsProbabilities)

@@ -15,14 +15,14 @@ __all__ = ["Diary", "Entry", "Seen"]
 
 @dataclass(frozen=True)
 class Entry:
-    """A finding with its place in the program and the number of the call, from 1, that showed it."""
+    """A finding with its place in the program, and the call or the epoch, from 1, that showed it."""
 
     place: str
-    call: int
+    when: str
     symptom: Symptom
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.symptom} (seen at call {self.call})"
+        return f"{self.place}: {self.symptom} (seen at {self.when})"
 
 
 @dataclass
@@ -34,9 +34,10 @@ class Seen:
     calls: int = 0
     looks: int = 0
     is_broken: bool = False  # it returned NaN or infinity
+    unit: str = "call"
 
     def __str__(self) -> str:
-        return f"{self.looks} of {self.calls} call{'s' * (self.calls != 1)} of {self.name} ({self.place})"
+        return f"{self.looks} of {self.calls} {self.unit}{'s' * (self.calls != 1)} of {self.name} ({self.place})"
 
 
 class Diary:
@@ -73,8 +74,11 @@ class Diary:
         if self._watching is not None:
             self._watching.close()
             self._watching = None
-        if self._start is not None:
-            self._print(self.summary)
+            self.finish()
+
+    def finish(self) -> None:
+        """Print what was looked at."""
+        self._print(self.summary)
 
     def loss(self, *args: Any, **kwargs: Any) -> Any:
         """Call the loss that `watch` was given, watched; for a function that no module holds under a name."""
@@ -86,7 +90,7 @@ class Diary:
         """Take a finding; the same one in the same place is taken and printed once."""
         if any(entry.place == seen.place and entry.symptom.code == symptom.code for entry in self.entries):
             return
-        self.entries.append(Entry(seen.place, seen.calls, symptom))
+        self.entries.append(Entry(seen.place, f"{seen.unit} {max(1, seen.calls)}", symptom))
         self._print(str(self.entries[-1]))
 
     def add_problem(self, text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,21 +9,13 @@ import torch
 from torch import Tensor
 
 from ..names import Loss
-from ..pages import find
-from ..rules import RULES, Pairing
-from ..runtime import CHECKS, Symptom
-from ..runtime.batch import LeftOut
-from ..runtime.reading import read
+from ..runtime import Symptom
+from .checking import checked, pairing_of, symptom_of
 from .graph import origin
 
 __all__ = ["symptoms"]
 
-_PAIRINGS = [rule for rule in RULES if isinstance(rule, Pairing)]
 _MOST_ENTRIES = 1 << 18
-_FORM = frozenset({"XE802", "XE803", "XE804"})  # what `check` says of the form of the logits
-_LATER = frozenset({"XE821", "XE822"})  # of a model that has been trained for some steps
-_NEVER = frozenset({"XE823"})  # a temperature is for a trained model and data that it has not seen
-_IGNORED = -100
 
 
 def symptoms(loss: Loss, given: Mapping[str, Any], *, is_early: bool) -> Iterator[Symptom]:
@@ -49,28 +40,17 @@ def symptoms(loss: Loss, given: Mapping[str, Any], *, is_early: bool) -> Iterato
             if pairing is not None:
                 yield pairing
                 return
-        left_out = _NEVER | (_LATER if is_early else frozenset()) | (_FORM if pairing is not None else frozenset())
-        if given.get("weight") is None or given.get("reduction", "mean") != "mean":
-            left_out |= {"XE816"}
-        ignored = given.get("ignore_index", _IGNORED)
-        if loss.reads == "log_probabilities":
-            left_out |= {"XE803"}
-        elif loss.reads == "probabilities":
+        if loss.reads == "probabilities":
             z = z.double().logit().clamp(-100.0, 100.0)
-            left_out |= _FORM
-        batch = read(z, t, loss.link or None, None, ignored)
-        for one in CHECKS:
-            with contextlib.suppress(LeftOut):
-                symptom = None if one.code in left_out else one.look(batch)
-                if symptom is not None:
-                    yield symptom
-
-
-def symptom_of(code: str, message: str) -> Symptom:
-    """Return a symptom with the severity and the advice of its page."""
-    page = find(code)
-    assert page is not None
-    return Symptom(code, page.severity, message, {}, page.mend)
+        yield from checked(
+            z,
+            t,
+            loss.link or None,
+            is_form_known=pairing is not None or loss.reads != "logits",
+            is_early=is_early,
+            has_weight=given.get("weight") is not None and given.get("reduction", "mean") == "mean",
+            ignore_index=given.get("ignore_index", -100),
+        )
 
 
 def _pairing(loss: Loss, z: Tensor, t: Tensor) -> Symptom | None:
@@ -78,14 +58,12 @@ def _pairing(loss: Loss, z: Tensor, t: Tensor) -> Symptom | None:
     kind = origin(z)
     if kind == "entry" and loss.link != "sigmoid":
         kind = "softmax"
-    rule = next((rule for rule in _PAIRINGS if kind is not None and rule.fits(kind, loss, loss.reads)), None)
-    if rule is None or kind is None:
-        return None
-    if rule.code == "XE105":  # two classes, and a distillation such as LwF's, are right
+    found = pairing_of(kind, loss, loss.reads)
+    if found is not None and found.code == "XE105":  # two classes, and a distillation such as LwF's, are right
         is_distilled = t.requires_grad or bool(((t != 0) & (t != 1)).any())
         if is_distilled or z.ndim < 2 or z.shape[1] <= 2:
             return None
-    return Symptom(rule.code, rule.severity, rule.message(kind, "", loss.name), {}, rule.mend)
+    return found
 
 
 def _unnormalized(loss: Loss, z: Tensor) -> Symptom | None:
