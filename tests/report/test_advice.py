@@ -69,7 +69,7 @@ def test_two_classes_that_are_taken_for_each_other() -> None:
 def test_a_model_that_knows_its_training_rows_by_heart() -> None:
     report = summarize_fit(fit_table(table(300), "t", "y", FitOptions(strength=1e3)))
     found = item(report, "overfitting")
-    assert "nats lower: lower --C, or let --sweep choose it" in found["reason"]
+    assert "nats lower; lower --C, or let --sweep choose it" in found["reason"]
     assert report["loss"]["nats"] > 1.5 * report["training_loss"]["nats"]
     many = summarize_fit(fit_table(table(4000)[["x0", "x1", "x2", "y"]], "t", "y"))
     assert "overfitting" not in rules(many)

@@ -77,6 +77,7 @@ def test_schema_of_fit() -> None:
         "inputs": 3,
         "missing_cells": 39,
         "training_rows": 67,
+        "stratified": True,
         "test_rows": 23,
         "calibration_rows": 0,
         "seed": 0,
@@ -270,7 +271,7 @@ def test_predictions_worse_than_the_baseline() -> None:
     frame = pl.DataFrame({"y": ["a", "b"], "a": [0.25, 0.75], "b": [0.75, 0.25]})
     report = summarize_predictions(judged(frame))
     assert report["loss"]["explained"] == pytest.approx(-1)
-    assert "Worse than the baseline: its loss is exceeded by 100 %" in terminal(report)
+    assert "Worse than the baseline: the loss is 100 % higher" in terminal(report)
     assert "Worse than the baseline" in render_html(report)
 
 

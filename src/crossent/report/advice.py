@@ -35,7 +35,7 @@ def _useless(report: Report) -> Iterator[dict[str, Any]]:
         yield _rule(
             "worse-than-prior",
             "Do not use these probabilities yet",
-            "always predicting the class shares would have a lower loss: check that columns and labels belong together",
+            "always predicting the class shares would have a lower loss; check that columns and labels belong together",
         )
 
 
@@ -45,7 +45,7 @@ def _impossible(report: Report) -> Iterator[dict[str, Any]]:
         yield _rule(
             "impossible",
             "Never say 0",
-            f"{count(rows, 'row')} had a label that was called impossible, which makes the loss infinite: write "
+            f"{count(rows, 'row')} had a label that was called impossible, which makes the loss infinite; write "
             "probabilities with more digits, or smooth them",
             [entry["row"] for entry in report["surprising"] if entry["loss"]["nats"] == "inf"],
         )
@@ -56,8 +56,8 @@ def _scale(report: Report) -> Iterator[dict[str, Any]]:
         yield _rule(
             "probabilities-as-logits",
             "Check whether these are logits",
-            "every row lies between 0 and 1 and sums to 1: these look like probabilities, and a softmax of them is far "
-            "too cautious; read them with --probabilities",
+            "every row lies between 0 and 1 and sums to 1, as probabilities do, and a softmax of them is far too "
+            "cautious; read them with --probabilities",
         )
 
 
@@ -77,7 +77,7 @@ def _calibration(report: Report) -> Iterator[dict[str, Any]]:
             "recalibrate-further",
             "Calibrate with more than a temperature",
             f"confidences differ from frequencies by more than chance (p = {state['p_value']:.2g}), and no single "
-            "temperature repairs that: try vector scaling or beta calibration on held-out rows",
+            "temperature repairs that; try vector scaling or beta calibration on held-out rows",
         )
 
 
@@ -91,7 +91,7 @@ def _labels(report: Report) -> Iterator[dict[str, Any]]:
         yield _rule(
             "suspect-labels",
             f"Look at the {'label' if len(rows) == 1 else 'labels'} of {count(len(rows), 'row')}",
-            f"the model is more than {100 * SUSPICIOUS_PREDICTION:.0f} % sure of another class there: wrong labels "
+            f"the model is more than {100 * SUSPICIOUS_PREDICTION:.0f} % sure of another class there; wrong labels "
             "look like this, and so do the model's worst mistakes",
             rows,
         )
@@ -124,7 +124,7 @@ def _confusion(report: Report) -> Iterator[dict[str, Any]]:
         yield _rule(
             "confusion",
             f"Tell {short(pair['label'])} from {short(pair['prediction'])}",
-            f"{percent(pair['rows'] / wrong)} of all mistakes take the one for the other: look for a feature that "
+            f"{percent(pair['rows'] / wrong)} of all mistakes take the one for the other; look for a feature that "
             "separates them, or ask whether they are one class",
         )
 
@@ -137,5 +137,5 @@ def _overfitting(report: Report) -> Iterator[dict[str, Any]]:
             yield _rule(
                 "overfitting",
                 "Penalise more, or train on more rows",
-                f"the loss on rows trained on is {gap:.3g} nats lower: lower --C, or let --sweep choose it",
+                f"the loss on rows trained on is {gap:.3g} nats lower; lower --C, or let --sweep choose it",
             )

@@ -78,7 +78,7 @@ def draw_learning(figure: Figure, theme: Theme, optimiser: dict[str, Any]) -> No
     """Draw the report's "optimiser" entry on an empty figure."""
     history = optimiser["history"]
     gaps = [entry for entry in history if entry["duality_gap"]]
-    upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [1.6, 1.6]})
+    upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"hspace": 0.08})
     upper.plot(
         [entry["iteration"] for entry in history],
         [entry["objective"] for entry in history],

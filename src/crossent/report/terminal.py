@@ -173,7 +173,8 @@ def _confusion(report: Report, console: Console) -> None:
 
     width = max(4, min(10, (console.width - _LABEL_WIDTH - 2) // len(labels) - 2))
     lines = [(_label(labels[i]), *[cell(n, i == j) for j, n in enumerate(row)]) for i, row in enumerate(matrix)]
-    _table(console, ("", *[f">{label[:width]}" for label in labels]), lines)
+    heads = [label if len(label) <= width else f"{label[: width - 1]}…" for label in labels]
+    _table(console, ("", *[f">{head}" for head in heads]), lines)
 
 
 def _reliability(report: Report, console: Console) -> None:

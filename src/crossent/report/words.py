@@ -83,7 +83,7 @@ def found(report: dict[str, Any]) -> list[str]:
             f"{count(data['rows'], 'row')}, {count(data['columns'], 'column')} ({', '.join(kinds)}), {classes}, "
             f"{count(data['missing_cells'], 'missing cell')}.",
             f"{count(data['training_rows'], 'row')} to train and {data['test_rows']:,} to test "
-            f"(stratified, seed {data['seed']})."
+            f"({'stratified, ' if data['stratified'] else ''}seed {data['seed']})."
             + (_folds(report["calibration"]) if report["calibration"] is not None else ""),
         ]
     else:
@@ -108,7 +108,7 @@ def beside_baseline(report: dict[str, Any]) -> str:
     if state["explained"] is None:
         return "The baseline is 0: all rows have the same label."
     if state["explained"] < 0:
-        return f"Worse than the baseline: its loss is exceeded by {percent(-state['explained'])}."
+        return f"Worse than the baseline: the loss is {percent(-state['explained'])} higher."
     return f"{percent(state['explained'])} of the baseline's loss is explained."
 
 

@@ -1,4 +1,4 @@
-"""The temperature of a model that was trained on all of its rows: cross-fitted, and no further from 1 than proven."""
+"""The temperature of a model that was trained on all of its rows: cross-fitted, and as near to 1 as the rows allow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .fitting import Calibration
 
 # The 95 % point of chi-squared with one degree of freedom, for twice the gain in log-likelihood.
 _LIKELIHOOD_RATIO = 3.84
-# One number needs no more: its standard error is below 2 % then, and further fold models would only cost time.
+# These are enough for one number: its standard error is below 2 %, and further fold models would only cost time.
 _ENOUGH_ROWS = 20_000
 # Inverse temperatures beyond these are as good as 0 and as infinity: labels told apart without an error, or not at all.
 _STEEPEST = 1e6

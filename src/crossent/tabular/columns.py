@@ -10,12 +10,12 @@ Training decides the kind of each column once, from all of its cells. The model 
   counts as its text: 1 and 1.0 are "1", 2.5 is "2.5", true is "true", a date is "2024-01-31", a time of a day
   "2024-01-31 09:30:00", with as many decimals of a second as it needs.
 
-Columns of numbers are of numbers, those of booleans of booleans, and those of other types of categories, but text is
-of numbers or of booleans where each cell can be. Digits that begin with 0, as in zip code "01234", are no numbers but
+A typed column of numbers or of booleans is of that kind, and one of another type holds categories. A column of text
+holds numbers or booleans if every cell can be one. Digits that begin with 0, as in zip code "01234", are no number but
 a code, whose zeros matter: a single one makes a column one of categories.
 
-In typed columns NaN and infinity are values, and bad ones: a number that was computed wrongly should not be papered
-over. `check_finite` names the first.
+NaN and infinity in typed columns are refused, because they come from a computation that went wrong. `check_finite`
+names the first.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def first_kind(kinds: set[Kind]) -> Kind:
 def read_columns(
     frame: pl.DataFrame, kinds: Sequence[Kind], first_row: int = 0, missing: tuple[str, ...] = MISSING_NUMBERS
 ) -> pl.DataFrame:
-    """Return every column as `read_column` does; thousands of columns of text in the time of some."""
+    """Return every column as `read_column` does; text is parsed for all columns at once, which may be thousands."""
     columns = frame.get_columns()
     places = [k for k, kind in enumerate(kinds) if kind == "numbers" and columns[k].dtype == pl.String]
     numbers, are_numbers = _parsed(pl.DataFrame([columns[k] for k in places]), missing)

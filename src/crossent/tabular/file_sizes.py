@@ -38,15 +38,9 @@ def check_fits(path: Path, suffix: str) -> None:
         If it does not fit, if it is an Arrow file whose parts do not lie in it, or a Parquet file whose pages say that
         they hold more than the columns: polars would ask for memory for them, and end the process.
     """
-    chunks: list[_Chunk] = []
-    if suffix == ".parquet":
-        with suppress(Exception):  # whoever reads the file says what is wrong
-            chunks = _chunks(path)
-        size: int | None = sum(chunk.table_bytes for chunk in chunks)
-    else:
-        size = table_bytes(path, suffix)
-    if not _has_possible_pages(path, chunks):
+    if suffix == ".parquet" and not _has_possible_pages(path):
         raise InputError(f"{str(path)!r} is damaged: a page says that it holds more values than its column has")
+    size = table_bytes(path, suffix)
     if size is not None and not fits(size):
         way = "; fit and predict read it in windows with --stream" if suffix == ".parquet" else ""
         raise InputError(
@@ -142,10 +136,10 @@ def _chunk(said: dict[int, Any], rows: int) -> _Chunk:
     return _Chunk(values, size, start, start + said[7])
 
 
-def _has_possible_pages(path: Path, chunks: list[_Chunk]) -> bool:
-    """Return whether no page holds fewer values than none, or more than its column; True if that cannot be told."""
+def _has_possible_pages(path: Path) -> bool:
+    """Return whether every page holds from 0 to as many values as its column; True if that cannot be told."""
     with suppress(Exception), path.open("rb") as file:  # whoever reads the file says what is wrong
-        for chunk in chunks:
+        for chunk in _chunks(path):
             counts = _page_counts(file, chunk.start, chunk.stop)
             if not all(0 <= count <= chunk.values for count in counts):
                 return False

@@ -30,7 +30,7 @@ class FitOptions:
     test_size : float
         Share of the rows to hold out.
     calibration_size : float
-        Share of the rows that find a temperature, of rows that each fit chooses; 0 calibrates nothing.
+        Share of the rows that find a temperature. Each fit says of which rows it is the share; 0 calibrates nothing.
     seed : int
         Seed of the splits. The same seed gives the same model.
     strength : float
@@ -112,6 +112,7 @@ class TrainedModel:
     training_counts: NDArray[np.intp]  # (K,)
     training_loss: float  # mean over the training rows, nats
     test_rows: int  # held out; not all need be judged
+    stratified: bool  # whether each class has its share of them
     test: NDArray[np.intp]  # numbers of the rows judged, held out of training
     test_codes: NDArray[np.intp]  # their class indices
     test_logits: NDArray[np.float64]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def python_alone_on_stderr() -> Generator[None]:
-    """Let file descriptor 2 lead nowhere, and `sys.stderr` to where it led.
+    """Let file descriptor 2 lead nowhere, while `sys.stderr` still leads to where it led.
 
     polars prints the backtrace of every panic of its Rust code there, even of a panic that becomes an exception and
     then one sentence. All of it is shown where Python's fault handler is on (``PYTHONFAULTHANDLER=1``), as it is for a

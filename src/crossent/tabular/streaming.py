@@ -31,10 +31,10 @@ from .fitting import DEFAULTS, Calibration, FitOptions, TrainedModel, build_mode
 from .labels import check_classes, check_labels, encode_labels, label_notes, no_labels
 from .model import Model
 from .preprocessing import MAX_DISTINCT, Learned, Preprocessing, learn
-from .reading import exists
+from .reading import BUILT_IN, exists
 
 MEMORY_SHARE = 1 / 8
-"""A table in memory becomes a matrix, of which the training rows are copied: larger ones are streamed."""
+"""A table of a larger share is streamed: in memory it becomes a matrix, of which the training rows are copied."""
 MEDIAN_CELLS = 1 << 22
 MOST_JUDGED = 100_000
 JUDGED_LOGITS = 1 << 25
@@ -49,6 +49,8 @@ def should_stream(source: str) -> bool:
     That is one that would fill more than an eighth of memory, or, twice, more than is free.
     """
     path = Path(source)
+    if source in BUILT_IN:
+        return False
     if not exists(path):
         return any(character in source for character in "*?[")
     if path.is_file():
@@ -147,6 +149,7 @@ def fit_parquet(
         training_counts=counts[TRAINING],
         training_loss=loss,
         test_rows=test_rows,
+        stratified=False,
         test=kept.judged,
         test_codes=codes[kept.judged].astype(np.intp),
         test_logits=kept.judged_logits,

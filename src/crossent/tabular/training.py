@@ -28,8 +28,8 @@ from .preprocessing import learn_table
 def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions = DEFAULTS) -> TrainedModel:
     """Train a softmax regression on a table.
 
-    The rows held out have each class in proportion. A temperature comes from a cross-fit (`cross_fit`), of whose folds
-    `calibration_size` is the share; the model itself is trained on all training rows.
+    The rows held out have each class in proportion. A temperature comes from a cross-fit (`cross_fit`), each of whose
+    folds has the share `calibration_size` of the training rows; the model itself is trained on all of them.
 
     Parameters
     ----------
@@ -85,6 +85,7 @@ def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions
         training_counts=training_counts,
         training_loss=float(np.mean(ce.cross_entropy(logits[training], codes[training], reduction="none"))),
         test_rows=len(test),
+        stratified=True,
         test=test,
         test_codes=codes[test],
         test_logits=logits[test],

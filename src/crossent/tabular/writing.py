@@ -1,4 +1,4 @@
-"""What is refused before a command begins, so that it neither loses a file nor works for nothing; then, its writing."""
+"""What a command refuses before it begins, so that it neither loses a file nor works for nothing; how it writes."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def refuse_unwritable(folder: Path) -> None:
 
 
 def refuse_folders(paths: Iterable[Path]) -> None:
+    """Refuse to write files in the place of folders."""
     for path in paths:
         if path.is_dir():
             raise InputError(f"cannot write {str(path)!r}: it is a folder")
@@ -30,8 +31,6 @@ def refuse_folders(paths: Iterable[Path]) -> None:
 
 def refuse_outputs(folder: Path, outputs: Iterable[Path]) -> None:
     """Refuse a folder for a report in which these files of it cannot be written."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{str(folder)!r} is a file, and the report needs a folder")
     refuse_unwritable(folder)
     refuse_folders(outputs)
 
