@@ -503,7 +503,7 @@ def test_ctrl_c_in_a_real_process_is_clean(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     np.savez("t.npz", X=rng.normal(size=(4000, 300)), y=rng.integers(40, size=4000))
     script = (
-        "import crossent.tabular.training as t, crossent.cli, os, signal\n"
+        "import crossent.cli, crossent.sklearn as t, os, signal\n"
         "fit = t.SoftmaxRegression.fit\n"
         "def stop(self, X, y):\n"
         "    self.callback = lambda entry: os.kill(os.getpid(), signal.SIGINT)\n"

@@ -211,7 +211,7 @@ def test_a_fit_killed_between_two_files_leaves_the_older_model_and_says_so(repla
 
 SLOW = """
 import sys
-import crossent.cli, crossent.tabular.training as training
+import crossent.cli, crossent.sklearn as training
 fit = training.SoftmaxRegression.fit
 def wait(self, X, y):
     print("training", flush=True)
