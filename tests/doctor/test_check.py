@@ -95,6 +95,11 @@ MUST_FIND: dict[str, tuple[str, str, Callable[[], Diagnosis]]] = {
     "too certain": ("XE823", "advice", lambda: check(4 * Z, Y)),
     "not certain enough": ("XE823", "advice", lambda: check(Z / 4, Y)),
     "entries too certain": ("XE823", "advice", lambda: check(5 * binary()[0], binary()[1])),
+    "a shift of one-hot rows": (
+        "XE824",
+        "warning",
+        lambda: check(5 * np.eye(5)[Y] + Z / 5, np.eye(5, dtype=int)[(Y + 1) % 5]),
+    ),
     "a shift of the labels": ("XE824", "warning", lambda: check(5 * np.eye(5)[Y] + Z / 5, (Y + 1) % 5)),
     "two classes swapped": ("XE824", "warning", lambda: check(5 * np.eye(5)[Y] + Z / 5, np.array([0, 2, 1, 3, 4])[Y])),
     "yes and no swapped": ("XE824", "warning", lambda: check(5 * np.eye(2)[Y % 2] + Z[:, :2] / 5, 1 - Y % 2)),

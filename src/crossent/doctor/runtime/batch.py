@@ -95,10 +95,8 @@ class Batch:
     @cached_property
     def counts(self) -> NDArray[np.intp]:
         """How often each class (K,) is the label."""
-        if self.labels is None:
-            raise LeftOut("it needs labels")
-        kept = self.labels[self.is_label].astype(np.intp)
-        return np.bincount(kept, minlength=self.num_classes)
+        labels = self.y if self.labels is None else self.labels[self.is_label].astype(np.intp)
+        return np.bincount(labels, minlength=self.num_classes)
 
     @cached_property
     def has_target(self) -> NDArray[np.bool_]:
@@ -135,10 +133,14 @@ class Batch:
 
     @cached_property
     def y(self) -> NDArray[np.intp]:
-        """The labels (m,) of the rows that count."""
-        if self.labels is None:
+        """The labels (m,) of the rows that count, of one-hot rows too."""
+        if self.labels is not None:
+            return self.labels[self.rows][self.counted].astype(np.intp)
+        if self.target is None or self.link == "sigmoid":
             raise LeftOut("it needs labels")
-        return self.labels[self.rows][self.counted].astype(np.intp)
+        if not np.isin(self.t, (0, 1)).all() or (self.t.sum(axis=1) != 1).any():
+            raise LeftOut("it needs labels, or rows that are one-hot")
+        return self.t.argmax(axis=1)
 
     @cached_property
     def t(self) -> Float64:

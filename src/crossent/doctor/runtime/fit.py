@@ -18,7 +18,7 @@ _BAR = 5.0
 
 def _need_logits(batch: Batch) -> None:
     if batch.is_softmaxed:
-        raise LeftOut("the outputs are probabilities (XE802)")
+        raise LeftOut("the outputs are probabilities, see XE802")
 
 
 def _binary_target(batch: Batch) -> None:

@@ -117,7 +117,8 @@ class Diagnosis(Sequence[Symptom]):
 
     def __str__(self) -> str:
         fill = textwrap.TextWrapper(100, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False).fill
-        left = [f"{code} ({reason})" for code, reason in self.left_out.items()]
+        reasons = dict.fromkeys(self.left_out.values())
+        left = [f"{', '.join(c for c, r in self.left_out.items() if r == reason)} ({reason})" for reason in reasons]
         lines = [
             *map(str, self),
             f"{self.summary} Looked at {self.looked_at}.",
