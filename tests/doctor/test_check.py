@@ -180,6 +180,25 @@ def test_a_trained_classifier_is_left_in_peace() -> None:
     assert "XE824" in {symptom.code for symptom in check(logits[1000:], names[y[1000:]])}
 
 
+def test_masked_classes_are_left_in_peace() -> None:
+    for shift in (0.0, -50.0):
+        logits = np.where(random().random(Z.shape) < 0.3, -math.inf, Z + shift)
+        logits[np.arange(300), Y] = Z[np.arange(300), Y] + shift
+        for n in (1, 3, 300):
+            assert alarms(check(logits[:n], Y[:n])) == []
+
+
+def test_numbers_without_measure_are_looked_at() -> None:
+    strange = [math.nan, math.inf, -math.inf, 0.0, 1.0, -1e300, 1e300, 1e-300, 5.0]
+    for seed in range(200):
+        rng = random(seed)
+        logits, labels = rng.choice(strange, (40, 3)), rng.choice([*strange, 2.0, -100.0], 40)
+        for target in (labels, rng.integers(0, 3, 40), np.round(rng.random((40, 3)))):
+            found = check(logits, target)
+            assert "not approval" in str(found)
+            json.dumps(found.as_dict(), allow_nan=False)
+
+
 def test_chance_passes_no_bar() -> None:
     """Outputs that know nothing of the labels, and the best of all permutations of them."""
     for seed in range(60):
@@ -349,6 +368,8 @@ BAD_INPUT: dict[str, tuple[type[Exception], Callable[[], Any]]] = {
     "a loss by name": (TypeError, lambda: check(Z, Y, loss="focal")),  # type: ignore[arg-type]
     "a loss of another library": (TypeError, lambda: check(Z, Y, loss=np.mean)),  # type: ignore[arg-type]
     "distillation of sigmoids": (TypeError, lambda: check(Z, Z, loss=ce.Distillation(2.0), link="sigmoid")),
+    "distillation of labels": (ValueError, lambda: check(Z, Y, loss=ce.Distillation(2.0))),
+    "distillation of one class": (ValueError, lambda: check(Z[:, :1], Z[:, :1], loss=ce.Distillation(2.0))),
     "an ignored label that is no number": (TypeError, lambda: check(Z, Y, ignore_index="pad")),  # type: ignore[arg-type]
 }
 

@@ -50,7 +50,7 @@ print(check(np.zeros((4, 3)), [0, 2, -1, 1])[0].message)
         if not len(bad) or _counts_from_one(batch):
             return None
         row, value = int(bad[0]), batch.labels[bad[0]]
-        text = f"label {value:.0f} in {batch.row_name(row)} is no class of 0..{batch.num_classes - 1}"
+        text = f"label {value:.15g} in {batch.row_name(row)} is no class of 0..{batch.num_classes - 1}"
         return self.found(
             f"{text} ({plural(len(bad), 'such row')} in all)", {"row": row, "label": value, "rows": len(bad)}
         )

@@ -132,7 +132,7 @@ print(check(ce.log_softmax(z), labels)[0])
         if len(z) * -math.log10(max(1e-5, batch.eps)) < 5 or not (z <= 1e-5).all():
             return None
         lse = np.asarray(logsumexp(z))
-        size = np.where(np.isfinite(z), np.exp(z) * np.abs(z), 0.0).sum(axis=1)
+        size = (np.exp(z) * np.abs(np.where(np.isfinite(z), z, 0.0))).sum(axis=1)
         if not (np.abs(lse) <= 1e-5 + 2 * batch.eps * size).all():
             return None
         text, severity = "every row is a vector of log-probabilities: log_softmax was applied already", "advice"

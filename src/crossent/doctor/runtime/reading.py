@@ -104,12 +104,15 @@ def _pair(z: Any, t: Any, link: str | None, has_teacher: bool) -> _Pairing:
     target_shape = shape if t is None else tuple(t.shape)
     # PyTorch has the classes on axis 1, all others on the last one.
     axes = [1, last] if is_torch and last > 1 else [last, min(1, last)]
+    if has_teacher:
+        _need_two_classes(shape, axes[0])
+        if target_shape != shape:
+            raise ValueError(refuse(f"a teacher must have the logits' shape {shape}", f"shape {target_shape}"))
+        return _Pairing("softmax", axes[0], "the loss is a distillation")
     of_labels = [axis for axis in axes if shape[:axis] + shape[axis + 1 :] == target_shape]
     is_one_logit = shape[-1] == 1 and target_shape in (shape, shape[:-1])
     if of_labels and link != "sigmoid" and not (is_one_logit and link is None):
-        if shape[of_labels[0]] < 2:
-            works = "use link='sigmoid' for a single logit"
-            raise ValueError(refuse("the softmax link needs two classes or more", f"logits of shape {shape}", works))
+        _need_two_classes(shape, of_labels[0])
         reason = "given" if link else f"target has one number a row, of {_dtype(t)}"
         return _Pairing("softmax", of_labels[0], reason, has_labels=True)
     if target_shape != shape and not is_one_logit:
@@ -117,13 +120,13 @@ def _pair(z: Any, t: Any, link: str | None, has_teacher: bool) -> _Pairing:
         works = "logits come first" if len(target_shape) > len(shape) else ""
         asked = f"for logits of shape {shape} target must have the shape {labels}{shape}"
         raise ValueError(refuse(asked, f"shape {target_shape}", works))
-    if has_teacher:
-        return _Pairing("softmax", axes[0], "the loss is a distillation")
     if link != "softmax" and (is_one_logit or last == 0):
         reason = "given" if link else "target has the logits' shape, one logit a row"
         return _Pairing("sigmoid", 1, reason, is_one_logit=True)
     if link == "sigmoid":
         return _Pairing("sigmoid", axes[0], "given")
+    if link == "softmax":
+        _need_two_classes(shape, axes[0])
     for axis in axes:
         if shape[axis] > 1:
             numbers = _rows(t, axis, _drawn(t, axis), "target").astype(np.float64)
@@ -132,6 +135,12 @@ def _pair(z: Any, t: Any, link: str | None, has_teacher: bool) -> _Pairing:
                 return _Pairing("softmax", axis, reason)
     reason = "given" if link else "target has the logits' shape and its rows do not sum to 1"
     return _Pairing(link or "sigmoid", axes[0], reason)
+
+
+def _need_two_classes(shape: tuple[int, ...], axis: int) -> None:
+    if shape[axis] < 2:
+        works = "use link='sigmoid' for a single logit"
+        raise ValueError(refuse("the softmax link needs two classes or more", f"logits of shape {shape}", works))
 
 
 def _array(value: Any, name: str) -> Any:

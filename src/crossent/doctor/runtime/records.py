@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -144,12 +145,13 @@ class Diagnosis(Sequence[Symptom]):
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as plain dicts, lists, texts and numbers, as JSON has them."""
-        found = {name: value for name, value in vars(self).items() if name != "symptoms"}
-        symptoms = [asdict(symptom) | {"numbers": dict(symptom.numbers)} for symptom in self]
-        return {
+        """Return everything as JSON has it; a number that is not finite is None."""
+        symptoms = [
+            asdict(one) | {"numbers": {key: x if math.isfinite(x) else None for key, x in one.numbers.items()}}
+            for one in self
+        ]
+        return vars(self) | {
             "symptoms": symptoms,
-            **found,
             "shape": list(self.shape),
             "ran": list(self.ran),
             "left_out": dict(self.left_out),
