@@ -302,7 +302,7 @@ BAD_COMMANDS = {
     "bad C": (["fit", "good.csv", "--target", "kind", "--C", "-1"], "--C must be a positive number"),
     "bad tol": (["fit", "good.csv", "--target", "kind", "--tol", "nan"], "--tol must be a positive number"),
     "bad test size": (["fit", "good.csv", "--target", "kind", "--test-size", "1.5"], "between 0 and 1"),
-    "output is a file": (["fit", "good.csv", "--target", "kind", "-o", "good.csv"], "'good.csv' is a file"),
+    "output is a file": (["fit", "good.csv", "--target", "kind", "-o", "good.csv"], "cannot write to 'good.csv': "),
     "output inside a file": (["fit", "none.csv", "-o", "good.csv/x"], "cannot write to 'good.csv/x': "),
     "predictions inside a file": (["predict", "none", "none", "-o", "good.csv/x/p.csv"], "good.csv' is a file"),
     "checkpoint inside a file": (["fit", "none.csv", "--checkpoint", "good.csv/x"], "good.csv' is a file"),
