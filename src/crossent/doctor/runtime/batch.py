@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from crossent.losses import Loss
 from crossent.numpy.elementwise import log_sigmoid, log_softmax
 
-__all__ = ["Batch", "Float64", "LeftOut", "mean_and_error", "plural"]
+__all__ = ["Batch", "Float64", "LeftOut", "mean_and_error", "nats", "plural"]
 
 Float64 = NDArray[np.float64]
 _EPS = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24}
@@ -211,3 +211,14 @@ def plural(number: int, what: str) -> str:
     ('1 row', '2 rows')
     """
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def nats(loss: float) -> str:
+    """Return a loss with three decimals, or three digits where it is beyond measure.
+
+    Examples
+    --------
+    >>> nats(1.4611), nats(1e300)
+    ('1.461', '1e+300')
+    """
+    return f"{loss:.3f}" if abs(loss) < 1e6 else f"{loss:.3g}"

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from .base import Check
-from .batch import Batch, LeftOut, mean_and_error
+from .batch import Batch, LeftOut, mean_and_error, nats
 from .records import Symptom
 
 __all__ = ["CHECKS"]
@@ -59,10 +59,8 @@ print(check(logits, np.arange(500) % 27)[0].message)
             return None
         loss, uniform = float(batch.losses.mean()), float(base.mean())
         numbers = {"loss": loss, "uniform": uniform, "excess": excess, "standard_error": error, "rows": number}
-        text = (
-            f"the loss is {loss:.3f} nats, and equal probabilities have {uniform:.3f} ({excess:.3f} ± {error:.3f} less)"
-        )
-        return self.found(text, numbers)
+        text = f"the loss is {nats(loss)} nats, and equal probabilities have {nats(uniform)} "
+        return self.found(f"{text}({nats(excess)} ± {nats(error)} less)", numbers)
 
 
 class ClassShares(Check):
@@ -108,7 +106,7 @@ print(next(s.message for s in check(logits, labels) if s.code == "XE822"))
         lucky = 3 * math.sqrt(0.25 / len(batch.losses))
         if not abs(loss - entropy) + error <= 0.05 * entropy or accuracy > largest + lucky or entropy == 0:
             return None
-        text = f"the loss, {loss:.3f} nats, is the entropy of the class shares, {entropy:.3f}, and the accuracy, "
+        text = f"the loss, {nats(loss)} nats, is the entropy of the class shares, {nats(entropy)}, and the accuracy, "
         numbers = {"loss": loss, "entropy": entropy, "accuracy": accuracy, "largest_share": largest}
         return self.found(f"{text}{accuracy:.1%}, is no better than the largest share, {largest:.1%}", numbers)
 
@@ -162,7 +160,7 @@ print(next(s.message for s in check(3 * logits, labels) if s.code == "XE823"))
             return None
         temperature = 1 / factor if factor > 1e-9 else math.inf
         what = f"a temperature of {temperature:.3g}" if factor > 1e-9 else "giving every class the same probability"
-        text = f"{what} lowers the loss by {gain:.3f} ± {error:.3f} nats on these rows"
+        text = f"{what} lowers the loss by {nats(gain)} ± {nats(error)} nats on these rows"
         return self.found(text, {"temperature": temperature, "gain": gain, "standard_error": error})
 
 
@@ -225,7 +223,9 @@ print(next(s.message for s in check(logits, (labels + 1) % 4) if s.code == "XE82
         text = (
             f"in another order the outputs fit: label {pairs}; on rows that it was not chosen on the loss falls from "
         )
-        return self.found(f"{text}{before.mean():.3f} to {after.mean():.3f}", numbers | {"classes_moved": len(moved)})
+        return self.found(
+            f"{text}{nats(before.mean())} to {nats(after.mean())}", numbers | {"classes_moved": len(moved)}
+        )
 
 
 CHECKS: tuple[type[Check], ...] = (WorseThanUniform, ClassShares, Temperature, Permuted)

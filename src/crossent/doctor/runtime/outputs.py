@@ -10,7 +10,7 @@ from crossent.numpy.dense import cross_entropy
 from crossent.numpy.elementwise import logsumexp
 
 from .base import Check
-from .batch import Batch, Float64, LeftOut, plural
+from .batch import Batch, Float64, LeftOut, nats, plural
 from .records import Symptom
 
 __all__ = ["CHECKS"]
@@ -305,7 +305,7 @@ print(check(logits, np.arange(200) % 5)[0].message)
         if rms <= 0.1:
             return None
         largest = float(np.abs(z[np.isfinite(z)]).max())
-        text = f"bfloat16 cannot resolve logits of up to {largest:.4g}: rounding moves a row's loss by {rms:.2f} nats"
+        text = f"bfloat16 cannot resolve logits of up to {largest:.4g}: rounding moves a row's loss by {nats(rms)} nats"
         severity = "warning" if batch.dtype == "bfloat16" else "advice"
         return self.found(text, {"largest": largest, "loss_error": rms}, severity)
 
