@@ -227,7 +227,7 @@ class Caller(Evaluator):
         if op == "float_one_hot":
             return Value("one_hot", node, self.place(node), marks=frozenset({"float"}))
         if op == "float":
-            return value.marked("float") if value.kind in ("one_hot", "labels", "smoothed") else value
+            return value.marked("float") if value.kind in ("one_hot", "labels", "smoothed", "unknown") else value
         if op == "integer":
             if value.kind in ("one_hot", "labels", "sentinel"):
                 return replace(value, marks=value.marks - {"float"})
@@ -400,7 +400,7 @@ class Caller(Evaluator):
             ast.unparse(argument.node) for key, argument in arguments.keywords.items() if key == "dtype"
         )
         if "float" in text or "half" in text or "Float" in text:
-            return of.marked("float") if of.kind != "unknown" else of
+            return of.marked("float")
         if "int" in text or "long" in text or "Long" in text:
             return replace(of, marks=of.marks - {"float"}) if of.kind != "unknown" else Value("labels", node)
         return of.marked("float") if of.kind == "one_hot" and "dtype" in text else of

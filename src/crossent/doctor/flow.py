@@ -13,6 +13,7 @@ from typing import Any
 from .calls import Network
 from .names import FUNCTIONS, LAYERS, LOSSES, canonical
 from .records import (
+    Argument,
     Arguments,
     Class,
     Criterion,
@@ -113,11 +114,14 @@ class Analysis(Statements):
             function = self._functions.pop()
             if not self._is_worth(function.node.lineno, function.node.end_lineno or function.node.lineno):
                 continue
-            itself = None
-            if function.owner is not None:
-                itself = self.instantiate(Value("class", payload=function.owner), Arguments((), {}, False))
-            returned = self.run_function(function, Arguments((), {}, False), itself)
+            owner = None if function.owner is None else Value("class", payload=function.owner)
+            itself = None if owner is None else self.instantiate(owner, _UNKNOWN)
+            returned = self.run_function(function, _UNKNOWN, itself)
             self.listener.function(function, returned)
+            constructor = None if owner is None else self._find_method(owner.payload, "__init__")
+            made, given = _default_reduction(constructor), _default_reduction(function)
+            if made is not _UNKNOWN or given is not _UNKNOWN:
+                self.run_function(function, given, None if owner is None else self.instantiate(owner, made))
 
     def tell_loss(self, loss: LossCall) -> None:
         self.listener.loss(loss)
@@ -299,6 +303,17 @@ class Analysis(Statements):
             if function is not None:
                 return self.run_function(function, arguments, value)
         return UNKNOWN
+
+
+_UNKNOWN = Arguments((), {}, False)
+
+
+def _default_reduction(function: Function | None) -> Arguments:
+    """Return the arguments of a call that leaves the reduction at its default; nothing is known of the others."""
+    for name, default in () if function is None else _defaults(function.node.args):
+        if name == "reduction" and isinstance(default, ast.Constant):
+            return Arguments((), {name: Argument(default, constant(default.value))}, False)
+    return _UNKNOWN
 
 
 def _key(value: Value) -> Any:

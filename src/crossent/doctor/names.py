@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 __all__ = ["ACTIVATIONS", "FUNCTIONS", "KERAS_LOSSES", "LAYERS", "LOSSES", "METHODS", "Loss", "canonical"]
 
@@ -24,6 +25,7 @@ _PREFIXES = (
 )
 
 
+@cache
 def canonical(name: str) -> str:
     """Return the one spelling that the tables use.
 

@@ -43,10 +43,23 @@ SKIPPED = frozenset(
 """Folders that are not searched unless they are named."""
 
 SUFFIXES = (".py", ".pyi", ".ipynb")
-_WORK = re.compile(
-    rb"softmax|Softmax|SOFTMAX|igmoid|ntropy|nll|NLL|BCE|kl_div|KLDiv|log_loss|brier|\bexp\(|\.exp\(|expit|log1p|focal|lightgbm|xgboost"
-    rb"|1(?:\.0)? ?- ?(?:self\.)?alpha"
+_WORK = (
+    *(
+        b"softmax",
+        b"Softmax",
+        b"SOFTMAX",
+        b"igmoid",
+        b"ntropy",
+        b"nll",
+        b"NLL",
+        b"BCE",
+        b"kl_div",
+        b"KLDiv",
+        b"log_loss",
+    ),
+    *(b"brier", b"expit", b"log1p", b"focal", b"lightgbm", b"xgboost"),
 )
+_WORK_IN_FORMULAS = ((b"exp(", re.compile(rb"\bexp\(")), (b"alpha", re.compile(rb"1(?:\.0)? ?- ?(?:self\.)?alpha")))
 _LOSS = re.compile(r"ntropy|nll|NLL|BCE|kl_div|KLDiv|log_loss|brier|focal|lightgbm|xgboost")
 _FORMULA = re.compile(r"softmax|Softmax|igmoid|expit|log|exp|alpha")
 _GLOBAL = re.compile(r"^\s*(?:global|nonlocal)\s+(?P<names>[\w, ]+)", re.MULTILINE)
@@ -148,9 +161,12 @@ def split_lines(text: str) -> list[str]:
     return [line for start, end in zip([0, *ends], [*ends, len(text)], strict=True) if (line := text[start:end])]
 
 
-def has_work(content: bytes) -> bool:
-    """Return whether the content names anything that a rule looks at. A file that does not is not parsed."""
-    return _WORK.search(content) is not None
+def has_work(path: str, content: bytes) -> bool:
+    """Return whether a file names anything that a rule looks at. One that does not is not parsed, nor is a stub."""
+    if path.endswith(".pyi"):
+        return False
+    is_named = any(word in content for word in _WORK)  # a tenth of the time of one pattern with all words
+    return is_named or any(word in content and pattern.search(content) for word, pattern in _WORK_IN_FORMULAS)
 
 
 def read(path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import re
@@ -128,17 +129,24 @@ def _each(
 
 
 def _lint_path(paths: Sequence[str], codes: tuple[str, ...], world: World | None = None) -> list[FileResult]:
-    results = []
-    for path in paths:
-        try:
-            content = read(path)
-            if not has_work(content) and not path.endswith("__init__.py"):
-                results.append(FileResult(path))
-                continue
-            results.append(_lint_content(path, content, codes, world))
-        except Unreadable as error:
-            results.append(FileResult(path, problems=[str(error)], is_read=False))
-    return results
+    """Lint some files. Of many small objects that live long the garbage collector makes it twice as slow."""
+    is_collected = gc.isenabled()
+    gc.disable()
+    try:
+        return [_lint_file(path, codes, world) for path in paths]
+    finally:
+        if is_collected:
+            gc.enable()
+
+
+def _lint_file(path: str, codes: tuple[str, ...], world: World | None) -> FileResult:
+    try:
+        content = read(path)
+        if not has_work(path, content) and not path.endswith("__init__.py"):
+            return FileResult(path)
+        return _lint_content(path, content, codes, world)
+    except Unreadable as error:
+        return FileResult(path, problems=[str(error)], is_read=False)
 
 
 def _lint_content(path: str, content: bytes, codes: tuple[str, ...], world: World | None) -> FileResult:

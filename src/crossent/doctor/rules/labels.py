@@ -304,6 +304,53 @@ for label in (2, -1, -100):  # what optax computes
             yield Found(call.node, message, (), target.value)
 
 
+class FloatsForClassNumbers(Rule):
+    code = "XE311"
+    name = "floats-where-class-numbers-are-meant"
+    severity = "error"
+    summary = "Class numbers that were cast to floats go into a loss that takes integers."
+    harm = (
+        "PyTorch, optax and TensorFlow refuse them at batch 1. Where a float target has the logits' shape, PyTorch's "
+        "cross_entropy takes its numbers for probabilities: a 3 that meant class 3 weighs 3 times."
+    )
+    mend = "Leave the cast out: class numbers are int64 (.long()). A distribution goes into cross_entropy as floats."
+    ignore_when = "Never, as far as we know."
+    bad = """\
+import torch.nn.functional as F
+
+
+def step(log_probs, y):
+    return F.nll_loss(log_probs, y.float())
+"""
+    good = """\
+import torch.nn.functional as F
+
+
+def step(log_probs, y):
+    return F.nll_loss(log_probs, y.long())
+"""
+    demonstration = """\
+import torch
+import torch.nn.functional as F
+
+for loss in (F.nll_loss, F.cross_entropy):
+    try:
+        loss(torch.zeros(2, 3), torch.tensor([1.0, 0.0]))
+    except RuntimeError as error:
+        print(str(error).splitlines()[0])
+"""
+
+    def loss(self, call: LossCall, context: Context) -> Iterator[Found]:
+        target = call.target
+        if target is None or "float" not in target.value.marks or call.loss.library == "keras":
+            return
+        known = ("labels", "sentinel")  # cross_entropy takes floats that are a distribution
+        kinds = (*known, "unknown") if call.loss.integer_labels else known if call.loss.integer_labels is None else ()
+        if target.value.kind in kinds and call.loss.link == "softmax":
+            where = context.where(target.value, call.node)
+            yield Found(call.node, f"labels that were cast to floats{where} go into {call.loss.name}", (), target.value)
+
+
 RULES: tuple[type[Rule], ...] = (
     SwappedArguments,
     SwappedScores,
@@ -311,4 +358,5 @@ RULES: tuple[type[Rule], ...] = (
     ClassNumbersForDistribution,
     SmoothedTwice,
     IgnoredLabelsWithoutIgnore,
+    FloatsForClassNumbers,
 )
