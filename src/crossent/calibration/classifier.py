@@ -1,4 +1,4 @@
-"""A classifier and its calibrator in one, without anybody calibrating on rows that were trained on."""
+"""A classifier and its calibrator in one: the calibrator is fitted to rows that the classifier was not trained on."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def _has_estimator(self: CalibratedClassifier) -> bool:
 class CalibratedClassifier(Classifier, BaseEstimator):
     """A classifier whose probabilities were calibrated on rows that it had not seen.
 
-    With ``cv=5``, five clones predict the logits of the rows that they were not trained on; one calibrator is fitted to
-    all of these, and the estimator once more to all rows. ``cv="prefit"`` takes a fitted estimator as it is: calibrate
-    it on other rows than it was trained on.
+    With ``cv=5``, five clones predict the logits of the rows that they were not trained on. One calibrator is fitted to
+    all of these logits, and the estimator is fitted once more, to all rows. ``cv="prefit"`` takes a fitted estimator as
+    it is: pass `fit` other rows than those that it was trained on.
 
-    Logits are the estimator's `logits` (crossent's estimators), `decision_function`, `predict_log_proba` or the
-    logarithm of its `predict_proba`, the first that it has. Votes and frequencies, as of nearest neighbours, trees and
-    forests, can be exactly 0, whose logarithm no calibrator could bring back from minus infinity: see `floor`.
+    Logits are the first of these that the estimator has: `logits` (crossent's estimators), `decision_function`,
+    `predict_log_proba`, the logarithm of `predict_proba`. Nearest neighbours, trees and forests predict votes and
+    frequencies, which can be exactly 0. No calibrator could make anything of the logarithm of 0: see `floor`.
 
-    The clones saw fewer rows than the final estimator. Where that makes them far more certain, as with hardly any
-    penalty and nearly separable classes, the calibrator repairs more than the final estimator needs: penalise, use more
+    The clones saw fewer rows than the final estimator. Hardly any penalty and nearly separable classes can make them
+    far more certain than it is. The calibrator then repairs more than the final estimator needs: penalise, use more
     folds, or hold out rows and use "prefit".
 
     Parameters
@@ -76,7 +76,7 @@ class CalibratedClassifier(Classifier, BaseEstimator):
         As in scikit-learn; an integer makes stratified folds (for label sets plain ones).
     floor : "auto" or float
         The probability that a predicted 0 counts as, between 0 and 1. "auto": half of the smallest positive probability
-        in the rows that are calibrated on (half a vote, for votes). Logits are never touched.
+        of the rows that the calibrator is fitted to (half a vote, for votes). Logits are never changed.
 
     Attributes
     ----------
@@ -175,7 +175,7 @@ class CalibratedClassifier(Classifier, BaseEstimator):
         return self
 
     def _calibrator(self) -> Any:
-        """Return an unfitted calibrator that takes logits as they come: nobody else could have passed probabilities."""
+        """Return an unfitted calibrator that takes any logits: these come from `Scores`, and are no probabilities."""
         if isinstance(self.method, str):
             if self.method not in METHODS:
                 asked = f"method must be a calibrator or one of {', '.join(map(repr, METHODS))}"

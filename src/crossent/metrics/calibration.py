@@ -98,11 +98,6 @@ def reliability_curve(
     if binning == "smooth":
         raise ValueError(refuse("a reliability curve needs bins: 'equal-width' or 'equal-mass'", repr(binning)))
     table = top_label_bins(check_predictions(y_true, y_prob, labels, sample_weight), bins, binning)
-    return curve_of(table, level)
-
-
-def curve_of(table: Bins, level: float) -> ReliabilityCurve:
-    """Return the curve of a table of one column."""
     with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 = NaN marks an empty bin
         confidence, accuracy = table.value[0] / table.weight[0], table.event[0] / table.weight[0]
         effective = table.weight[0] ** 2 / table.weight_squares[0]

@@ -1,16 +1,16 @@
 """How sure is a calibration error? An interval that can hold 0, and a test of the hypothesis "calibrated".
 
 The squared error of the predicted class over fixed bins, ``θ = Σ_b π_b g_b²`` (π_b: a bin's share, g_b: its expected
-gap), is estimated without bias by ``T``, from products of different rows. A bootstrap around T misses θ = 0 always,
-because resampling adds noise that looks like error. So the interval is the set of θ that a test does not reject: for a
-given θ, predictions with the observed profile of gaps, scaled until their error is θ, are simulated (binomial hits in
-every bin), and θ is kept if ``|√max(T, 0) - √θ|`` is no larger than in a share `level` of the simulations. That is
-one-sided at 0 and two-sided away from it, and never empty.
+gap), is estimated without bias by ``T``, from products of different rows. A bootstrap around T never covers θ = 0,
+because resampling adds noise that looks like error. So the interval is the set of all θ that a test does not reject.
+The test scales the observed gaps until their error is θ and simulates predictions with them (binomial hits in every
+bin). It keeps θ if ``|√max(T, 0) - √θ|`` is no larger than in a share `level` of the simulations. The interval is
+one-sided at 0, two-sided away from it, and never empty.
 
-Three things are approximate. Hits of a bin are drawn with its mean confidence, whose variance ``p (1 - p)`` is a little
-larger than the rows' where confidences vary inside the bin: wide bins are slightly conservative. The true profile of
-gaps is not known, and the observed one spreads an error over all bins: where one bin of several has all of it, the
-interval covers more than promised. And weighted rows count as ``(Σw)² / Σw²`` rows of a bin, Kish's effective number.
+Three things are approximate. Hits of a bin are drawn with its mean confidence p. The variance ``p (1 - p)`` is a little
+larger than that of the rows where confidences vary inside the bin, so wide bins are slightly conservative. The true
+gaps are not known, and the observed ones spread an error over all bins. Where one bin of several has all of it, the
+interval covers more than promised. Weighted rows count as ``(Σw)² / Σw²`` rows of a bin, Kish's effective number.
 """
 
 from __future__ import annotations

@@ -128,7 +128,10 @@ def check_predictions(
     if raw.dtype.kind not in "fiub":
         raise ValueError(refuse("y_prob must hold real numbers", describe(raw)))
     tolerance = _SUM_TOLERANCE.get(raw.dtype.itemsize, 1e-3) if raw.dtype.kind == "f" else 1e-3
-    prob = _two_columns(raw.astype(np.float64)) if raw.ndim == 1 else raw
+    prob = raw
+    if raw.ndim == 1:
+        second = raw.astype(np.float64)
+        prob = np.stack([1.0 - second, second], axis=1)
     if prob.ndim != 2 or prob.shape[0] != truth.shape[0]:
         raise ValueError(
             refuse(f"y_prob must have one row for each of the {truth.shape[0]} labels in y_true", describe(raw))
@@ -157,10 +160,6 @@ def _refuse_other_order(columns: Any, known: NDArray[Any]) -> None:
                 "reorder them, or give labels=",
             )
         )
-
-
-def _two_columns(second: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.stack([1.0 - second, second], axis=1)
 
 
 def _encode(truth: NDArray[Any], labels: ArrayLike | None, columns: int) -> tuple[NDArray[np.intp], NDArray[Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -217,35 +216,13 @@ def _log(checked: Predictions) -> float:
     return weighted_mean(_surprise(checked.of_label()), checked.weights)
 
 
-def _before_and_after(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return for each class the sum of `before` below it and of `after` above it; nothing is subtracted."""
-    below = np.concatenate([[0.0], np.cumsum(before[:-1])])
-    above = np.concatenate([np.cumsum(after[:0:-1])[::-1], [0.0]])
-    return below + above
-
-
-def _constant_brier(q: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (1 - q) ** 2 + _before_and_after(q * q, q * q)
-
-
-def _constant_ranked(q: NDArray[np.float64]) -> NDArray[np.float64]:
-    return _before_and_after(np.cumsum(q) ** 2, np.cumsum(q[::-1])[::-1] ** 2)
-
-
-class _Score(NamedTuple):
-    """A score's mean over predictions, its value for each label under one constant distribution, and perfection's."""
-
-    mean: Callable[[Predictions], float]
-    constant: Callable[[NDArray[np.float64]], NDArray[np.float64]]
-    perfect: float
-
-
-_SCORES = {
-    "log": _Score(_log, _surprise, 0.0),
-    "brier": _Score(_brier, _constant_brier, 0.0),
-    "spherical": _Score(_spherical, lambda q: q / np.sqrt(q @ q), 1.0),
-    "ranked": _Score(_ranked, _constant_ranked, 0.0),
+_SCORES: dict[str, tuple[Callable[[Predictions], float], float]] = {
+    "log": (_log, 0.0),
+    "brier": (_brier, 0.0),
+    "spherical": (_spherical, 1.0),
+    "ranked": (_ranked, 0.0),
 }
+"""Each score's mean over predictions, and what it is of perfect ones."""
 
 
 def skill_score(
@@ -288,26 +265,28 @@ def skill_score(
     if score not in _SCORES:
         raise ValueError(refuse(f"score must be one of {', '.join(map(repr, _SCORES))}", repr(score)))
     refuse_masked(reference, "reference")
-    of = _SCORES[score]
+    mean, perfect = _SCORES[score]
     checked = check_predictions(y_true, y_prob, labels, sample_weight)
-    beside = _of_reference(checked, of, reference)
-    if beside == of.perfect:
+    beside = mean(_predictions_of(reference, checked))
+    if beside == perfect:
         raise ValueError(refuse("a skill score needs a reference that is not perfect", f"its {score} score {beside:g}"))
-    return (of.mean(checked) - beside) / (of.perfect - beside)
+    return (mean(checked) - beside) / (perfect - beside)
 
 
-def _of_reference(checked: Predictions, score: _Score, reference: ArrayLike | None) -> float:
-    """Return the reference's score; a constant one is scored once a class, which weighs what its rows do."""
+def _predictions_of(reference: ArrayLike | None, checked: Predictions) -> Predictions:
+    """Return what a reference predicts; a constant one has a row for each class, which weighs what its rows do."""
     classes = checked.probabilities.shape[1]
-    mass = np.bincount(checked.codes, weights=checked.weights, minlength=classes)
+    mass = np.bincount(checked.codes, weights=checked.weights, minlength=classes).astype(np.float64)
     distribution = mass / mass.sum() if reference is None else np.asarray(reference)
     if distribution.shape == (classes,):
-        constant = check_predictions([0], distribution[None], np.arange(classes)).probabilities[0]
-        return weighted_mean(score.constant(constant.astype(np.float64)), mass.astype(np.float64))
+        constant = check_predictions([0], distribution[None], np.arange(classes))
+        codes = np.flatnonzero(mass)
+        rows = np.broadcast_to(constant.probabilities, (len(codes), classes))
+        return Predictions(codes, rows, mass[codes], constant.labels, None)
     if distribution.shape != checked.probabilities.shape:
         asked = f"reference must have shape ({classes},) or {checked.probabilities.shape}"
         raise ValueError(refuse(asked, describe(distribution)))
-    return score.mean(check_predictions(checked.codes, distribution, np.arange(classes), checked.weights))
+    return check_predictions(checked.codes, distribution, np.arange(classes), checked.weights)
 
 
 def accuracy(

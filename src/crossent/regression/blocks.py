@@ -62,6 +62,8 @@ class Workspace:
 
     def outputs(self, shape: tuple[int, int]) -> NDArray[Any]:
         """Return a contiguous array for the logits of a block."""
+        if self.logits.size < shape[0] * shape[1]:  # of rows that were drawn from several blocks
+            self.logits = np.empty(shape[0] * shape[1], self.logits.dtype)
         return self.logits[: shape[0] * shape[1]].reshape(shape)
 
 

@@ -158,7 +158,7 @@ class Hessian:
         if kept < num_rows:
             work = kept * num_outputs * objective.num_features
             size = -(-kept // max(1, min(plan.chunks, work // plan.parallel_work)))
-            rows = _join(rows, min(plan.rows_at_a_time, size))
+            rows = _join(rows, min(plan.cache_rows, size))
         self.rows_kept = kept + sum(len(block.values) for block in entries) / num_outputs
         self._kept = [*rows, *entries]
 

@@ -8,6 +8,7 @@ products, which reads each row once.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,11 @@ from .blocks import BlockedRows, WorkingParameters, Workspace
 from .certificate import dual_sums
 from .direct import DirectHessian
 from .hessian import Hessian
-from .interface import DualSums, Evaluation
+from .interface import DualSums, Evaluation, Objective
 from .rows import NEGLIGIBLE, drop_negligible, losses_and_gradient
 from .targets import EncodedTarget
 
-__all__ = ["LinearObjective"]
+__all__ = ["LinearObjective", "rows_like"]
 
 
 class LinearObjective(BlockedRows):
@@ -113,14 +114,19 @@ class LinearObjective(BlockedRows):
 
     def take(self, rows: slice | NDArray[np.intp], row_weight: Array, target: EncodedTarget) -> LinearObjective:
         """Return some rows, in memory and centred as these are, with other weights and targets."""
-        return LinearObjective(
-            self.rows(rows),
-            target,
-            row_weight,
-            self.penalty,
-            self.loss,
-            self.fit_intercept,
-            self.dtype,
-            mean=self.mean,
-            cache_bytes=0,
-        )
+        return rows_like(self, self.rows(rows), target, row_weight)
+
+
+def rows_like(objective: Objective, X: NDArray[Any], target: EncodedTarget, row_weight: Array) -> LinearObjective:
+    """Return the objective of some rows in memory, centred as another's."""
+    return LinearObjective(
+        X,
+        target,
+        row_weight,
+        objective.penalty,
+        objective.loss,
+        objective.fit_intercept,
+        objective.dtype,
+        mean=objective.center if objective.fit_intercept else None,
+        cache_bytes=0,
+    )

@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import _check_feature_names, _check_sample_weight, validate_data
+from sklearn.utils.validation import (
+    _check_feature_names,
+    _check_sample_weight,
+    _check_y,
+    check_consistent_length,
+    validate_data,
+)
 
 from crossent.core.reduction import check_total
 from crossent.errors import describe, refuse
@@ -33,7 +39,7 @@ from crossent.regression.rounding import add_products, is_as_good
 from crossent.regression.solvers import Result, Solver, predicted_start
 from crossent.regression.targets import EncodedTarget, class_weights, encode_target
 
-from .inputs import check_labels, check_source, check_values, read_frame
+from .inputs import check_source, check_values, read_frame
 from .predictions import LinearPredictions, is_dask_collection
 
 __all__ = ["Fitting", "checked_weight"]
@@ -81,7 +87,9 @@ class Fitting(LinearPredictions):
         refuse_masked(y, "y")
         if isinstance(X, RowSource):
             check_source(self, X, self._accepted_dtypes(), reset=True)
-            return X, check_labels(self, X, y)
+            y = _check_y(y, multi_output=True, y_numeric=False, estimator=self)
+            check_consistent_length(X, y)
+            return X, y
         options = {"order": "C", "multi_output": True, "y_numeric": False, "accept_sparse": "csr"}
         array, frame = read_frame(X)
         X, y = validate_data(self, array, y, dtype=self._accepted_dtypes(), ensure_all_finite=False, **options)

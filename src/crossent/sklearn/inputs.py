@@ -11,7 +11,6 @@ from narwhals.exceptions import DuplicateError
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite
-from sklearn.utils.validation import _check_y, check_consistent_length
 
 from crossent.errors import refuse
 from crossent.masked import refuse_masked
@@ -143,13 +142,6 @@ def check_source(estimator: Any, X: RowSource, accepted: Any, reset: bool) -> No
         raise ValueError(
             refuse("X must have the features of the fit, in order", f"{wrong[0]!r} in the place of {wrong[1]!r}")
         )
-
-
-def check_labels(estimator: Any, X: RowSource, y: Any) -> NDArray[Any]:
-    """Return y as an array, of as many rows as X."""
-    y = _check_y(y, multi_output=True, y_numeric=False, estimator=estimator)
-    check_consistent_length(X, y)
-    return y
 
 
 def refuse_source(X: Any, who: str, works: str) -> None:

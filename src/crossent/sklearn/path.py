@@ -16,7 +16,6 @@ from crossent.errors import describe, refuse
 from crossent.estimator import all_or_nothing
 from crossent.masked import refuse_masked
 from crossent.regression.arrays import Array
-from crossent.regression.data.sources import can_copy
 from crossent.regression.plan import tuned
 
 from .fitting import checked_weight
@@ -241,16 +240,12 @@ class SoftmaxRegressionCV(SoftmaxRegression):
         for i, (train, test) in enumerate(folds):
             fold = self._reweigh(problem, _fold_weight(weight, train))
             held = test[weight[test] > 0]
-            rows = data[held] if can_copy(data) else None
             start = self._start(fold)
             keeps = i == 0 and start.nbytes * len(values) <= tuned().cache_bytes
             for j, (fitted, result) in enumerate(estimator._sweep(fold, values.tolist(), start, known)):
                 if result.status == "interrupted":
                     raise KeyboardInterrupt  # nothing can be chosen by a part of the fits
-                if rows is None:
-                    row_losses = _losses_in_blocks(fitted, data, labels, held)
-                else:
-                    row_losses = fitted.row_losses(rows, labels[held])
+                row_losses = _losses_in_blocks(fitted, data, labels, held)
                 losses[i, j], within[i, j] = _mean_and_error(row_losses, weight[held])
                 if keeps:
                     thetas.append(result.at.theta)

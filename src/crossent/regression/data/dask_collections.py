@@ -80,7 +80,8 @@ def _check_lengths(rows: float, name: str, X: Any) -> None:
 
 def tasks_of(collection: Any) -> Tasks:
     """Return the partitions of a collection divided by rows."""
-    return np.ravel(np.array(collection.to_delayed(), dtype=object)).tolist()
+    parts = list(np.ravel(np.array(collection.to_delayed(), dtype=object)))
+    return Tasks(dict(parts[0].__dask_graph__()), [part.key for part in parts])
 
 
 def map_rows(model: Any, method: str, X: Any) -> Any:

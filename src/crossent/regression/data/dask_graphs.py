@@ -1,22 +1,26 @@
-"""Tasks over the parts of a collection: a call for each part, a tree that adds, and what to do about losses.
+"""Graphs of tasks over the parts of a collection: a call for each part, a tree that adds, and what to do about losses.
 
 Tasks know how their inputs are made. If a worker goes, the scheduler has its parts read and prepared again by others,
 and then what was in flight. Where that is not enough (a part was in flight on too many workers that died),
-`in_spite_of_losses` prepares everything anew, up to `ATTEMPTS` times. Without a ``distributed.Client`` the same tasks
+`in_spite_of_losses` prepares everything anew, up to `ATTEMPTS` times. Without a ``distributed.Client`` the same graphs
 run on Dask's threads.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
 
 try:
     import dask
+    import dask.threaded
+    from dask.base import DaskMethodsMixin
+    from dask.delayed import single_key
 except ImportError as error:
     raise ImportError("Dask collections need Dask: pip install 'crossent[distributed]'") from error
 
@@ -31,47 +35,83 @@ ATTEMPTS = 3
 SILENT = "1 PiB"
 """The size of a graph at which Dask warns, while parameters are sent in it: there they can be sent again."""
 
-Tasks = Sequence[Any]
-"""`dask.delayed` objects, one for each part."""
-
 
 class WorkersLost(RuntimeError):
     """Workers were lost, and with them what Dask could not make again."""
 
 
-def on_each(function: Callable[..., Any], *arguments: Any) -> Tasks:
-    """Return the calls of a function on each item of its first argument.
+class Tasks(DaskMethodsMixin):
+    """Some keys of a graph, as a Dask collection: `persist` keeps their results where they are made, `compute` returns
+    that of the only one."""
 
-    Of other lists it gets the item of the same place. What is large is one task, which all calls read.
+    __dask_scheduler__ = staticmethod(dask.threaded.get)
+
+    def __init__(self, graph: Mapping[Any, Any], keys: list[Any]) -> None:
+        self.graph = graph
+        self.keys = keys
+
+    def __dask_graph__(self) -> Mapping[Any, Any]:
+        return self.graph
+
+    def __dask_keys__(self) -> list[Any]:
+        return self.keys
+
+    def __dask_tokenize__(self) -> Any:
+        return tuple(self.keys)
+
+    @staticmethod
+    def __dask_optimize__(graph: Any, keys: Any, **_: Any) -> Any:
+        return graph
+
+    def __dask_postcompute__(self) -> Any:
+        return single_key, ()
+
+    def __dask_postpersist__(self) -> Any:
+        return Tasks._of_persisted, (self.keys,)
+
+    @staticmethod
+    def _of_persisted(graph: Mapping[Any, Any], keys: list[Any], **_: Any) -> Tasks:
+        return Tasks({key: graph[key] for key in keys}, keys)
+
+    def kept(self) -> Tasks:
+        """Keep the results where they are made."""
+        kept: Tasks = self.persist(optimize_graph=False)
+        return kept
+
+    def combined(self, combine: Callable[[list[Any]], Any]) -> Any:
+        """Compute what `combine` makes of all results, `FAN_IN` at a time, in order."""
+        graph, keys, token = dict(self.graph), self.keys, uuid.uuid4().hex
+        for level in itertools.count():
+            groups = [keys[i : i + FAN_IN] for i in range(0, len(keys), FAN_IN)]
+            keys = [(f"{combine.__name__}-{token}", level, i) for i in range(len(groups))]
+            graph.update((key, (combine, group)) for key, group in zip(keys, groups, strict=True))
+            if len(keys) == 1:
+                break
+        return Tasks(graph, keys).compute(optimize_graph=False)
+
+
+def on_each(function: Callable[..., Any], first: Tasks, *arguments: Any) -> Tasks:
+    """Return the calls of a function on each result of `first`.
+
+    Of other `Tasks` and of lists it gets the item of the same place. What is large is one task, which all calls read.
     """
-    first = arguments[0]
-    columns = [a if isinstance(a, list | tuple) else [_shared(a)] * len(first) for a in arguments]
-    return _calls(function, list(zip(*columns, strict=True)))
-
-
-def _calls(function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> Tasks:
-    """Return a call for each item, under numbered keys of one name: so the scheduler knows that they are alike."""
-    call, name = dask.delayed(function, pure=False), f"{function.__name__}-{uuid.uuid4().hex}"
-    return [call(*items, dask_key_name=(name, i)) for i, items in enumerate(arguments)]
-
-
-def _shared(argument: Any) -> Any:
-    if getattr(argument, "nbytes", 0) <= INLINE_BYTES:
-        return argument
-    return dask.delayed(argument, name=f"argument-{uuid.uuid4().hex}", traverse=False)
-
-
-def keep(tasks: Tasks) -> Tasks:
-    """Keep the results of tasks where they are made."""
-    return dask.persist(*tasks, optimize_graph=False)
-
-
-def compute(tasks: Tasks, combine: Callable[[list[Any]], Any]) -> Any:
-    """Return what `combine` makes of all results, `FAN_IN` at a time, in order."""
-    while True:
-        tasks = _calls(combine, [(list(tasks[i : i + FAN_IN]),) for i in range(0, len(tasks), FAN_IN)])
-        if len(tasks) == 1:
-            return tasks[0].compute(optimize_graph=False)
+    token = uuid.uuid4().hex
+    graph = dict(first.graph)
+    columns: list[Any] = []
+    for i, argument in enumerate(arguments):
+        if isinstance(argument, Tasks):
+            graph.update(argument.graph)
+            columns.append(argument.keys)
+        elif isinstance(argument, list):
+            columns.append(argument)
+        elif getattr(argument, "nbytes", 0) > INLINE_BYTES:
+            graph[f"argument-{token}-{i}"] = argument
+            columns.append(itertools.repeat(f"argument-{token}-{i}"))
+        else:
+            columns.append(itertools.repeat(argument))
+    keys = [(f"{function.__name__}-{token}", i) for i in range(len(first.keys))]
+    graph.update((key, (function, *call)) for key, *call in zip(keys, first.keys, *columns, strict=False))
+    return Tasks(graph, keys)
 
 
 @contextmanager

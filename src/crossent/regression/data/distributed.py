@@ -24,13 +24,13 @@ from crossent.losses import Loss
 from ..arrays import Array
 from ..blas import single_threaded_blas
 from ..interface import DualSums, Evaluation, Objective
-from ..objective import LinearObjective
+from ..objective import LinearObjective, rows_like
 from ..penalty import Ridge
 from ..plan import Size, tuned
 from ..targets import EncodedTarget
 from . import partitions
 from .dask_collections import in_parts, is_float32, tasks_of
-from .dask_graphs import Tasks, compute, count_workers, in_spite_of_losses, keep, on_each, sending
+from .dask_graphs import Tasks, count_workers, in_spite_of_losses, on_each, sending
 from .partitions import Part, Shared, Summary
 
 
@@ -59,7 +59,7 @@ class DistributedRows:
         y = in_parts(y, "y", X)
         weight = None if sample_weight is None else tasks_of(in_parts(sample_weight, "sample_weight", X))
         first = tasks_of(X)
-        places = list(range(len(first)))
+        places = list(range(len(first.keys)))
         self._source = on_each(
             partitions.read_rows, first, tasks_of(y), weight, places, self.dtype.str, link, self.num_features
         )
@@ -75,7 +75,7 @@ class DistributedRows:
     def _read(self) -> Summary:
         self._keep()
         summary: Summary = in_spite_of_losses(
-            lambda: compute(on_each(partitions.summary_of, self.kept), Summary.merge), self._keep
+            lambda: on_each(partitions.summary_of, self.kept).combined(Summary.merge), self._keep
         )
         if summary.problem:
             raise ValueError(summary.problem)
@@ -85,10 +85,10 @@ class DistributedRows:
 
     def let_go(self) -> None:
         """Keep the rows no longer than others need them."""
-        self.kept: Tasks = []
+        self.kept = Tasks({}, [])
 
     def _keep(self) -> None:
-        self.kept = keep(self._source)
+        self.kept = self._source.kept()
 
 
 class DistributedObjective(Objective):
@@ -125,7 +125,7 @@ class DistributedObjective(Objective):
         shape = (num_rows, rows.num_features, len(outputs), target.link, fit_intercept, np.dtype(dtype))
         super().__init__(Size(*shape, is_cross_entropy, num_rows, is_here=False), loss, Ridge(0.0), rows.dtype)
         self._rows = rows
-        self._masses = (target if len(outputs) == target.num_outputs else target.restrict(outputs)), weight * scale
+        self._masses = target.restrict(outputs), weight * scale
         filled = [i for i, count in enumerate(summary.rows) if count]
         self.counts = [summary.rows[i] for i in filled]
         self._filled = filled
@@ -144,10 +144,10 @@ class DistributedObjective(Objective):
 
     def _prepare(self) -> None:
         """Make the parts where their rows are; these are let go."""
-        kept = [self._rows.kept[i] for i in self._filled]
+        kept = Tasks(self._rows.kept.graph, [self._rows.kept.keys[i] for i in self._filled])
         first_rows = [int(row) for row in np.cumsum([0, *self.counts[:-1]])]
         checksums = [self._rows.summary.checksums[i] for i in self._filled]
-        self.parts = keep(on_each(Part, kept, self._shared, first_rows, self._filled, checksums))
+        self.parts = on_each(Part, kept, self._shared, first_rows, self._filled, checksums).kept()
         self.preparations += 1
         self._rows.let_go()
 
@@ -162,7 +162,7 @@ class DistributedObjective(Objective):
     def _gather(self, combine: Callable[[list[Any]], Any], function: Callable[..., Any], *arguments: Any) -> Any:
         """Return what `combine` makes of what a function returns of each part."""
         return self.in_spite_of_losses(
-            lambda: compute(on_each(function, self.parts, self.dtype.str, *arguments), combine)
+            lambda: on_each(function, self.parts, self.dtype.str, *arguments).combined(combine)
         )
 
     @property
@@ -193,18 +193,7 @@ class DistributedObjective(Objective):
         """Bring about `count` evenly spaced rows here (None: all): those that rows in memory would give."""
         stride = 1 if count is None else max(1, self.num_rows // max(1, count))
         columns, values, weight = self._gather(partitions.join, partitions.every, stride)
-        sample = LinearObjective(
-            columns,
-            partitions.with_values(self._masses[0], values),
-            weight,
-            self.penalty,
-            self.loss,
-            self.fit_intercept,
-            self.dtype,
-            mean=self._shared.mean,
-            cache_bytes=0,
-        )
-        return sample, stride
+        return rows_like(self, columns, partitions.with_values(self._masses[0], values), weight), stride
 
     def hessian(
         self, theta: Array, sampling: float = np.inf, step: int = 0, most_rows: float = np.inf
@@ -225,7 +214,7 @@ class DistributedHessian:
 
         def run() -> tuple[int, Array | None]:
             self._draw()
-            found: tuple[int, Array | None] = compute(on_each(partitions.kept, self._parts), partitions.add)
+            found: tuple[int, Array | None] = on_each(partitions.kept, self._parts).combined(partitions.add)
             return found
 
         self.rows_kept, self.outputs = objective.in_spite_of_losses(run)
@@ -234,7 +223,7 @@ class DistributedHessian:
         objective = self._objective
         drawn = on_each(partitions.hessian, objective.parts, objective.dtype.str, *self._arguments)
         with sending():
-            self._parts = keep(drawn)
+            self._parts = drawn.kept()
         self._drawn_from = objective.preparations
 
     @property
@@ -252,7 +241,7 @@ class DistributedHessian:
             if self._drawn_from != objective.preparations:
                 self._draw()
             calls = on_each(partitions.product, objective.parts, self._parts, *arguments)
-            found: tuple[Array] = compute(calls, partitions.add)
+            found: tuple[Array] = calls.combined(partitions.add)
             return found
 
         (product,) = objective.in_spite_of_losses(run)

@@ -30,9 +30,7 @@ class ParquetTable:
     Parameters
     ----------
     source : str, path or iterable of them
-        A file, a folder (all its files that end in .parquet), or a pattern with ``*``, ``?`` or ``[…]``; files of a
-        folder or a pattern come in the order of their names, and one that has several names (links) counts once, by the
-        first of them. A list that names a file twice is refused.
+        As `ParquetRows` takes it.
 
     Attributes
     ----------

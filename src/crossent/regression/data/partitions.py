@@ -237,8 +237,7 @@ class Shared:
         if y.ndim == 1:
             codes = np.searchsorted(self.target.classes, y)
             y = codes if self.target.link == "softmax" else codes.astype(np.int8)[:, None]
-        target = with_values(self.target, y)
-        return target if len(self.outputs) == target.num_outputs else target.restrict(self.outputs)
+        return with_values(self.target, y).restrict(self.outputs)
 
 
 def with_values(target: EncodedTarget, values: NDArray[Any]) -> EncodedTarget:
