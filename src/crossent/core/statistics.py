@@ -93,9 +93,13 @@ class Rows:
         return self.xp.sum(others, axis=-1) + 0 * self.maximum  # NaN stays NaN where there are no others
 
     @cached_property
+    def is_true_class(self) -> Array:
+        return self.target.is_true_class
+
+    @cached_property
     def _others(self) -> Array:
         """The exponentials, without the true class's."""
-        return self.xp.where(self.target.is_true_class, self.xp.zeros_like(self.exponential), self.exponential)
+        return self.xp.where(self.is_true_class, self.xp.zeros_like(self.exponential), self.exponential)
 
     @cached_property
     def tail(self) -> Array:
@@ -144,7 +148,7 @@ class Rows:
     def residual(self) -> Array:
         """``p - t'``; for a hard target the true class's is minus the sum of the others' probabilities."""
         if self.target.is_hard:
-            return self.xp.where(self.target.is_true_class, -self.miss[:, None], self.probability)
+            return self.xp.where(self.is_true_class, -self.miss[:, None], self.probability)
         # p (1 - t') - t' (1 - p) is exact where a distribution is a single class; p - t' rounds less often elsewhere.
         p, t = self.probability, self.distribution
         return self.xp.where(t > 0.5, p * self.target.complement(self.logits) - t * self.complement, p - t)
@@ -226,7 +230,7 @@ class Rows:
             return p
         if name == "miss":
             if self.target.is_hard:
-                return self.xp.where(self.target.is_true_class, -p * self.miss[:, None], p * self.hit[:, None])
+                return self.xp.where(self.is_true_class, -p * self.miss[:, None], p * self.hit[:, None])
             t = self.distribution
             return p * ((self.hit[:, None] - t * p) - t * self.complement)
         if name == "entropy":

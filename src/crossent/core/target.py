@@ -6,8 +6,6 @@ the link or the shape; a `Library` looks at the values of an array.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol
 
 from crossent.core.arrays import Array, array_namespace, one_hot
@@ -41,8 +39,7 @@ class Teacher(NamedTuple):
     remainder: Array
 
 
-@dataclass(frozen=True, eq=False)
-class Target:
+class Target(NamedTuple):
     """What N rows of K logits are compared with.
 
     At most one of labels, soft and teacher is given; none of them where only the prediction is looked at.
@@ -66,7 +63,7 @@ class Target:
         Whether a row is one question with K answers, or K questions of yes or no.
     soft_complement : (N, K) array, optional
         1 - soft, where it is known with more digits than the subtraction leaves.
-    count : int, optional
+    num_counted : int, optional
         How many labels are not negative, where that is known.
     """
 
@@ -79,7 +76,7 @@ class Target:
     temperature: float = 1.0
     link: Link = "softmax"
     soft_complement: Array | None = None
-    count: int | None = None
+    num_counted: int | None = None
 
     @property
     def is_hard(self) -> bool:
@@ -98,23 +95,22 @@ class Target:
             teacher = Teacher(*(part[rows] for part in teacher))
         elif teacher is not None:
             teacher = teacher[rows]
-        return replace(
-            self,
+        return self._replace(
             labels=None if self.labels is None else self.labels[rows],
             soft=None if self.soft is None else self.soft[rows],
             teacher=teacher,
-            count=None,
+            num_counted=None,
             soft_complement=None if self.soft_complement is None else self.soft_complement[rows],
         )
 
-    @cached_property
+    @property
     def counted_labels(self) -> Array:
         """The labels, with class 0 in the place of those that do not count."""
         assert self.labels is not None
         xp = array_namespace(self.labels)
         return xp.where(self.labels < 0, xp.zeros_like(self.labels), self.labels)
 
-    @cached_property
+    @property
     def is_true_class(self) -> Array:
         return one_hot(self.counted_labels, self.num_classes)
 
@@ -259,7 +255,7 @@ def encode(target: Any, asked: Asked, library: Library) -> Target:
     if kind == "integer":
         _check_shape_of_labels(target, asked, library)
         labels, count = library.labels(target, asked)
-        return asked.target(labels=labels, count=count)
+        return asked.target(labels=labels, num_counted=count)
     if kind == "bool":
         asked_for = "target must be integer labels or floating distributions"
         raise TypeError(refuse(asked_for, library.describe(target)))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
 from crossent.errors import refuse
-from crossent.losses import Distillation, Focal, Loss
-from crossent.numpy.options import collect, takes_options
-from crossent.numpy.problem import make_problem
+from crossent.losses import Distillation, Focal
+from crossent.numpy.options import Keywords, collect, takes_options
+from crossent.numpy.problem import make_problem, mean_of_labels
 
 
 class ValueGrad(NamedTuple):
@@ -27,25 +27,8 @@ class ValueGradHess(NamedTuple):
     hess: np.ndarray
 
 
-def cross_entropy(
-    logits: Any,
-    target: Any,
-    *,
-    loss: Loss | None = None,
-    weight: Any = None,
-    sample_weight: Any = None,
-    label_smoothing: float = 0.0,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-    normalizer: Any = None,
-    on_empty: str = "nan",
-    temperature: Any = None,
-    prior: Any = None,
-    prior_strength: float = 1.0,
-    margin: Any = None,
-    softcap: Any = None,
-    axis: int = -1,
-) -> Any:
+@takes_options(without=("link", "pos_weight", "alpha"))
+def cross_entropy(logits: Any, target: Any, **options: Unpack[Keywords]) -> Any:
     """Return the cross-entropy of softmax(logits) against the target, in nats.
 
     For a row of logits z with target distribution t (one-hot for a label) and class weights w it is
@@ -98,29 +81,13 @@ def cross_entropy(
     >>> round(float(ce.cross_entropy([[1.0, 2.0, 3.0], [2.0, 1.0, 3.0]], [2, 0])), 6)
     0.907606
     """
-    options = collect(
-        "cross_entropy",
-        {},
-        loss=loss,
-        weight=weight,
-        sample_weight=sample_weight,
-        label_smoothing=label_smoothing,
-        ignore_index=ignore_index,
-        reduction=reduction,
-        normalizer=normalizer,
-        on_empty=on_empty,
-        temperature=temperature,
-        prior=prior,
-        prior_strength=prior_strength,
-        margin=margin,
-        softcap=softcap,
-        axis=axis,
-    )
-    return make_problem(logits, target, options).solve(with_grad=False)[0]
+    if not options and (found := mean_of_labels(logits, target, with_grad=False)):
+        return found[0]
+    return make_problem(logits, target, collect(options)).solve(with_grad=False)[0]
 
 
-@takes_options(without=("link", "margin", "alpha"))
-def binary_cross_entropy_with_logits(logits: Any, target: Any, **options: Any) -> Any:
+@takes_options(without=("link", "margin"))
+def binary_cross_entropy_with_logits(logits: Any, target: Any, **options: Unpack[Keywords]) -> Any:
     """Return the binary cross-entropy of σ(logits) against the target, in nats: every entry a question of its own.
 
     ``softplus(z) - t z`` per entry, gradient ``σ(z) - t``; the two-class softmax of the row ``(0, z)``.
@@ -158,9 +125,7 @@ def binary_cross_entropy_with_logits(logits: Any, target: Any, **options: Any) -
     >>> round(float(ce.binary_cross_entropy_with_logits([0.0, 2.0], [1, 0])), 6)
     1.410038
     """
-    name = "binary_cross_entropy_with_logits"
-    collected = collect(name, options, without=("link", "margin"), link="sigmoid")
-    return make_problem(logits, target, collected).solve(with_grad=False)[0]
+    return make_problem(logits, target, collect(options, link="sigmoid")).solve(with_grad=False)[0]
 
 
 @takes_options(without=("loss", "weight"))
@@ -208,8 +173,7 @@ def focal_loss(
     """
     given = {"link": link, "loss": Focal(gamma), "normalizer": normalizer}
     given["alpha" if link == "sigmoid" else "weight"] = alpha
-    collected = collect("focal_loss", options, without=("loss", "weight"), **given)
-    return make_problem(logits, target, collected).solve(with_grad=False)[0]
+    return make_problem(logits, target, collect(options, **given)).solve(with_grad=False)[0]
 
 
 _NOT_DISTILLED = ("link", "loss", "weight", "pos_weight", "alpha", "label_smoothing", "ignore_index", "margin")
@@ -247,12 +211,11 @@ def distillation_loss(logits: Any, teacher: Any, *, temperature: float = 1.0, **
     >>> round(float(ce.distillation_loss([[0.0, 0.0]], [[0.0, 2.0]], temperature=2.0)), 6)
     0.443776
     """
-    collected = collect("distillation_loss", options, without=_NOT_DISTILLED, loss=Distillation(temperature))
-    return make_problem(logits, teacher, collected).solve(with_grad=False)[0]
+    return make_problem(logits, teacher, collect(options, loss=Distillation(temperature))).solve(with_grad=False)[0]
 
 
 @takes_options()
-def value_and_grad(logits: Any, target: Any, *, link: str = "softmax", **options: Any) -> ValueGrad:
+def value_and_grad(logits: Any, target: Any, *, link: str = "softmax", **options: Unpack[Keywords]) -> ValueGrad:
     """Return a loss and its gradient in the logits.
 
     Parameters
@@ -288,12 +251,14 @@ def value_and_grad(logits: Any, target: Any, *, link: str = "softmax", **options
     >>> grad
     array([[ 0.5, -0.5]])
     """
-    value, grad = make_problem(logits, target, collect("value_and_grad", options, link=link)).solve(with_grad=True)
-    return ValueGrad(value, grad)  # type: ignore[arg-type]
+    found = None if options or link != "softmax" else mean_of_labels(logits, target, with_grad=True)
+    if found is None:
+        found = make_problem(logits, target, collect(options, link=link)).solve(with_grad=True)
+    return ValueGrad(*found)
 
 
 @takes_options()
-def value_grad_hess(logits: Any, target: Any, *, link: str = "softmax", **options: Any) -> ValueGradHess:
+def value_grad_hess(logits: Any, target: Any, *, link: str = "softmax", **options: Unpack[Keywords]) -> ValueGradHess:
     """Return a loss, its gradient and the diagonal of its Hessian in the logits.
 
     For cross-entropy the diagonal is ``p_k (1 - p_k)`` times the row's weight over the mean's denominator.
@@ -320,12 +285,12 @@ def value_grad_hess(logits: Any, target: Any, *, link: str = "softmax", **option
     >>> ce.value_grad_hess([[0.0, 0.0]], [1]).hess
     array([[0.25, 0.25]])
     """
-    return ValueGradHess(*make_problem(logits, target, collect("value_grad_hess", options, link=link)).second_order())
+    return ValueGradHess(*make_problem(logits, target, collect(options, link=link)).second_order())
 
 
 @takes_options()
 def hessian_vector_product(
-    logits: Any, target: Any, vector: Any, *, link: str = "softmax", **options: Any
+    logits: Any, target: Any, vector: Any, *, link: str = "softmax", **options: Unpack[Keywords]
 ) -> np.ndarray:
     """Return the Hessian of the reduced loss in the logits, times a vector of the logits' shape.
 
@@ -357,5 +322,5 @@ def hessian_vector_product(
     """
     if vector is None:
         raise TypeError(refuse("vector must be an array of the logits' shape", "None"))
-    problem = make_problem(logits, target, collect("hessian_vector_product", options, link=link))
+    problem = make_problem(logits, target, collect(options, link=link))
     return problem.second_order(vector)[2]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -28,7 +26,7 @@ from crossent.numpy.arrays import (
 from crossent.numpy.options import Options
 from crossent.numpy.target import NumPyTargets
 
-__all__ = ["WORK_ELEMENTS", "Evaluator", "evaluator_fields", "make_map"]
+__all__ = ["WORK_ELEMENTS", "Evaluator", "make_map"]
 
 WORK_ELEMENTS = 1 << 20
 """Logits that are converted or mapped at a time."""
@@ -36,8 +34,7 @@ _IDENTITY = LogitMap()
 _DEFAULT_REDUCTION = Reduction()
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluator:
+class Evaluator(NamedTuple):
     """Losses and gradients of blocks of unmapped logits (n, K).
 
     Parameters
@@ -69,6 +66,66 @@ class Evaluator:
     empty: float
     sum_only: bool = False
 
+    @classmethod
+    def of(
+        cls,
+        target: Any,
+        options: Options,
+        shape: tuple[int, ...],
+        num_classes: int,
+        dtype: np.dtype,
+        *,
+        sum_only: bool = False,
+        is_in_range: bool = False,
+    ) -> Self:
+        """Return the evaluator of what the options ask for rows of a shape.
+
+        Parameters
+        ----------
+        sum_only : bool
+            Whether nothing but the sum of the losses is read, unless the reduction is "none".
+        is_in_range : bool
+            Whether the values of a floating target are known to be allowed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the target or an option does not fit.
+        """
+        loss, reduction = options.loss or DEFAULT_LOSS, _reduction(options)
+        row_weight = None
+        if options.sample_weight is not None:
+            row_weight = weights(options.sample_weight, "sample_weight", shape, "one weight a row").ravel()
+        asked = Asked(
+            loss,
+            options.kind,
+            shape,
+            num_classes,
+            class_weight=_class_weight(options, num_classes),
+            label_smoothing=options.label_smoothing,
+            ignore_index=int(options.ignore_index),
+            margin=options.margin,
+        )
+        encoded = encode(target, asked, NumPyTargets(dtype, is_in_range))
+        scale, empty = reduction.resolve(*_totals(encoded, math.prod(shape), row_weight, dtype))
+        weight = row_weight
+        if encoded.link == "sigmoid":
+            weight = _entry_weight(options, asked, row_weight)
+        elif encoded.labels is not None and row_weight is not None:
+            encoded = encoded._replace(labels=np.where(row_weight == 0, -1, encoded.labels), num_counted=None)
+        return cls(
+            loss=loss,
+            target=encoded,
+            map=make_map(options, num_classes),
+            reduction=reduction,
+            shape=shape,
+            dtype=dtype,
+            weight=weight,
+            scale=scale,
+            empty=empty,
+            sum_only=sum_only and reduction.kind != "none",
+        )
+
     @property
     def num_rows(self) -> int:
         return math.prod(self.shape)
@@ -88,7 +145,7 @@ class Evaluator:
         """Whether the losses of single entries are asked for."""
         return self.is_binary and self.reduction.kind == "none"
 
-    @cached_property
+    @property
     def forms(self) -> frozenset[str]:
         """Which other forms of unmapped logits are computed as they are: "bfloat16", "planes"."""
         if not self.map.is_identity:
@@ -112,11 +169,11 @@ class Evaluator:
         if self.weight is not None:
             weight = self.weight if self.weight.ndim == factor.ndim else self.weight[:, None]
             factor = weight * factor
-        return replace(self, weight=np.ascontiguousarray(factor))
+        return self._replace(weight=np.ascontiguousarray(factor))
 
     def with_scale(self, factor: float) -> Evaluator:
         """Return an evaluator whose gradients have one factor more."""
-        return replace(self, scale=self.scale * factor)
+        return self._replace(scale=self.scale * factor)
 
     def reduce(self, losses: np.ndarray) -> Any:
         """Return the reduced value of the losses of all rows, float64."""
@@ -240,50 +297,10 @@ class Evaluator:
         )
 
 
-def evaluator_fields(
-    target: Any, options: Options, shape: tuple[int, ...], num_classes: int, dtype: np.dtype
-) -> dict[str, Any]:
-    """Return the fields of an `Evaluator`, `sum_only` left out.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the target or an option does not fit.
-    """
-    loss = options.loss or DEFAULT_LOSS
-    row_weight = None
-    if options.sample_weight is not None:
-        row_weight = weights(options.sample_weight, "sample_weight", shape, "one weight a row").ravel()
-    is_default = options.reduction == "mean" and options.normalizer is None and options.on_empty == "nan"
-    reduction = _DEFAULT_REDUCTION if is_default else Reduction(options.reduction, options.normalizer, options.on_empty)  # type: ignore[arg-type]
-    asked = Asked(
-        loss=loss,
-        link=options.kind,
-        shape=shape,
-        num_classes=num_classes,
-        class_weight=_class_weight(options, num_classes),
-        label_smoothing=float(options.label_smoothing),
-        ignore_index=int(options.ignore_index),
-        margin=options.margin,
-    )
-    encoded = encode(target, asked, NumPyTargets(dtype, options.target_in_range))
-    scale, empty = reduction.resolve(*_totals(encoded, math.prod(shape), row_weight, dtype))
-    weight = row_weight
-    if encoded.link == "sigmoid":
-        weight = _entry_weight(options, asked, row_weight)
-    elif encoded.labels is not None and row_weight is not None:
-        encoded = replace(encoded, labels=np.where(row_weight == 0, -1, encoded.labels), count=None)
-    return {
-        "loss": loss,
-        "target": encoded,
-        "map": make_map(options, num_classes),
-        "reduction": reduction,
-        "shape": shape,
-        "dtype": dtype,
-        "weight": weight,
-        "scale": scale,
-        "empty": empty,
-    }
+def _reduction(options: Options) -> Reduction:
+    if options.reduction == "mean" and options.normalizer is None and options.on_empty == "nan":
+        return _DEFAULT_REDUCTION
+    return Reduction(options.reduction, options.normalizer, options.on_empty)  # type: ignore[arg-type]
 
 
 def _class_weight(options: Options, num_classes: int) -> np.ndarray | None:
@@ -320,8 +337,8 @@ def _totals(target: Target, num_rows: int, row_weight: np.ndarray | None, dtype:
         return count, count
     if labels is None:
         return num_rows, float(num_rows) if row_weight is None else float(np.sum(row_weight))
-    if target.count is not None and target.class_weight is None and row_weight is None:
-        return target.count, target.count
+    if target.num_counted is not None and target.class_weight is None and row_weight is None:
+        return target.num_counted, target.num_counted
     counts = registry.find(dtype).scan_labels(labels, target.num_classes, -1, target.class_weight, row_weight, labels)
     _, count, weighted = counts
     if weighted == 0 and count:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
 from crossent.core.linear import LinearGradients, evaluate
 from crossent.errors import describe, refuse
 from crossent.numpy.arrays import FLOAT64, compute_dtype, quietly, real_array
-from crossent.numpy.links import make_evaluator
-from crossent.numpy.options import Options, collect, takes_options
+from crossent.numpy.evaluator import Evaluator
+from crossent.numpy.options import Keywords, Options, collect, takes_options
 
 
 class LinearValueGrad(NamedTuple):
@@ -51,7 +51,7 @@ class LinearProblem:
         self.input, self.weight = ready[0].reshape(math.prod(self.row_shape), source.shape[-1]), ready[1]
         self.bias = ready[2] if bias is not None else None
         self.num_classes = weight.shape[0]
-        self.evaluator = make_evaluator(target, options, self.row_shape, self.num_classes, self.dtype)
+        self.evaluator = Evaluator.of(target, options, self.row_shape, self.num_classes, self.dtype)
 
     @quietly
     def solve(self, *, with_gradients: bool) -> tuple[Any, LinearGradients | None]:
@@ -88,7 +88,13 @@ class LinearProblem:
 
 @takes_options(without=("axis",))
 def linear_cross_entropy(
-    input: Any, linear_weight: Any, target: Any, *, linear_bias: Any = None, link: str = "softmax", **options: Any
+    input: Any,
+    linear_weight: Any,
+    target: Any,
+    *,
+    linear_bias: Any = None,
+    link: str = "softmax",
+    **options: Unpack[Keywords],
 ) -> Any:
     """Return the loss of the linear head ``z = X Wᵀ + b``, without ever holding N·K logits.
 
@@ -119,13 +125,19 @@ def linear_cross_entropy(
     >>> round(float(ce.linear_cross_entropy(np.eye(2), np.eye(2), [0, 1])), 6)
     0.313262
     """
-    collected = collect("linear_cross_entropy", options, without=("axis",), link=link)
+    collected = collect(options, link=link)
     return LinearProblem(input, linear_weight, linear_bias, target, collected).solve(with_gradients=False)[0]
 
 
 @takes_options(without=("axis",))
 def linear_value_and_grad(
-    input: Any, linear_weight: Any, target: Any, *, linear_bias: Any = None, link: str = "softmax", **options: Any
+    input: Any,
+    linear_weight: Any,
+    target: Any,
+    *,
+    linear_bias: Any = None,
+    link: str = "softmax",
+    **options: Unpack[Keywords],
 ) -> LinearValueGrad:
     """Return the loss of the linear head and its gradients in input, weight and bias, without N·K logits.
 
@@ -156,6 +168,6 @@ def linear_value_and_grad(
     array([[-0.25,  0.25],
            [ 0.25, -0.25]])
     """
-    collected = collect("linear_value_and_grad", options, without=("axis",), link=link)
+    collected = collect(options, link=link)
     problem = LinearProblem(input, linear_weight, linear_bias, target, collected)
     return LinearValueGrad(*problem.solve(with_gradients=True))  # type: ignore[arg-type]

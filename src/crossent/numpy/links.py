@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from crossent.core.arrays import guarded_product
 from crossent.errors import refuse
 from crossent.kernels.reference import blocks
-from crossent.numpy.evaluator import Evaluator, evaluator_fields
+from crossent.numpy.evaluator import Evaluator
 from crossent.numpy.options import Options
 
-__all__ = ["make_evaluator"]
+__all__ = ["EVALUATORS"]
 
 SUM_TOLERANCE = 1e-2  # rows of bfloat16 probabilities come this close
 
@@ -21,6 +21,16 @@ class _OfProbabilities(Evaluator):
     """Values that are no logits: the kernels would take them for some."""
 
     forms = frozenset()
+
+    @classmethod
+    def of(cls, target: Any, options: Options, *arguments: Any, **given: Any) -> Self:
+        if options.loss is not None and not options.loss.is_cross_entropy:
+            asked = "on probabilities the loss is cross-entropy"
+            raise TypeError(refuse(asked, repr(options.loss), "other losses take logits"))
+        for name in ("temperature", "prior", "margin", "softcap", "pos_weight", "alpha"):
+            if getattr(options, name) is not None:
+                raise TypeError(refuse(f"{name} applies to logits", f'link="{options.link}"'))
+        return super().of(target, options, *arguments, **given)
 
     def compute(
         self, logits: np.ndarray, rows: slice, grad: np.ndarray | None, entries: np.ndarray | None
@@ -119,37 +129,10 @@ def _refuse_entry(values: np.ndarray, bad: np.ndarray, rows: slice, what: str) -
         raise ValueError(refuse(what, got, "cross_entropy takes logits"))
 
 
-_OF_LINK: dict[str, type[Evaluator]] = {
+EVALUATORS: dict[str, type[Evaluator]] = {
+    "softmax": Evaluator,
+    "sigmoid": Evaluator,
     "log_probability": LogProbabilities,
     "probability": Probabilities,
     "binary_probability": BinaryProbabilities,
 }
-
-
-def make_evaluator(
-    target: Any,
-    options: Options,
-    shape: tuple[int, ...],
-    num_classes: int,
-    dtype: np.dtype,
-    *,
-    sum_only: bool = False,
-) -> Evaluator:
-    """Return the evaluator of what the options ask for rows of a shape.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the target or an option does not fit.
-    """
-    fields = evaluator_fields(target, options, shape, num_classes, dtype)
-    fields["sum_only"] = sum_only and fields["reduction"].kind != "none"
-    if options.link in ("softmax", "sigmoid"):
-        return Evaluator(**fields)
-    loss = fields["loss"]
-    if not loss.is_cross_entropy:
-        raise TypeError(refuse("on probabilities the loss is cross-entropy", repr(loss), "other losses take logits"))
-    for name in ("temperature", "prior", "margin", "softcap", "pos_weight", "alpha"):
-        if getattr(options, name) is not None:
-            raise TypeError(refuse(f"{name} applies to logits", f'link="{options.link}"'))
-    return _OF_LINK[options.link](**fields)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from functools import lru_cache
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from functools import lru_cache, wraps
+from typing import Any, NamedTuple, NoReturn, TypedDict, TypeVar, cast
 
 import numpy as np
 
@@ -28,8 +27,7 @@ LINKS: dict[str, Link] = {
 _OF_ONE_KIND = (("pos_weight", "sigmoid"), ("alpha", "sigmoid"), ("margin", "softmax"))
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """The options of a loss; the order is that of the public signatures."""
 
     link: str = "softmax"
@@ -49,8 +47,6 @@ class Options:
     margin: Any = None
     softcap: Any = None
     axis: int = -1
-    target_in_range: bool = False
-    """No keyword: whether the values of a floating target have been looked at already."""
 
     @property
     def kind(self) -> Link:
@@ -82,18 +78,54 @@ class Options:
         label_smoothing = check_number("label_smoothing", self.label_smoothing, minimum=0, maximum=1)
         if label_smoothing and self.loss is not None and self.loss.needs_hard_target:
             raise ValueError(refuse(f"{self.loss!r} takes unsmoothed labels", f"{label_smoothing=}"))
-        return replace(self, label_smoothing=label_smoothing)
+        return self._replace(label_smoothing=label_smoothing)
 
 
-KEYWORDS = {option.name: option.default for option in fields(Options) if option.name != "target_in_range"}
+KEYWORDS: dict[str, Any] = Options._field_defaults
+
+
+class Extras(TypedDict, total=False):
+    """The options that PyTorch's cross-entropy does not take by their places, for type checkers."""
+
+    loss: Loss | None
+    alpha: Any
+    sample_weight: Any
+    normalizer: Any
+    on_empty: str
+    temperature: Any
+    prior: Any
+    prior_strength: float
+    margin: Any
+    softcap: Any
+
+
+class BinaryExtras(Extras, total=False):
+    """The options that PyTorch's binary cross-entropy does not take by their places."""
+
+    label_smoothing: float
+    ignore_index: int | None
+
+
+class Keywords(BinaryExtras, total=False):
+    """All options."""
+
+    weight: Any
+    pos_weight: Any
+    reduction: str
+    axis: int
 
 
 def takes_options(*, without: tuple[str, ...] = ()) -> Callable[[F], F]:
-    """Show the shared keywords in the signature of a function that passes ``**options`` on, and refuse others by name.
+    """Show the shared keywords in the signature of a function that takes ``**options``, and refuse others by name.
 
     Parameters
     ----------
-    without : names of options the function does not take
+    without : names of options that the function does not take
+
+    Raises
+    ------
+    TypeError
+        When the function is called with a keyword that it does not take.
     """
 
     def decorate(function: F) -> F:
@@ -105,26 +137,35 @@ def takes_options(*, without: tuple[str, ...] = ()) -> Callable[[F], F]:
             for name, default in KEYWORDS.items()
             if name not in names and name not in without
         ]
-        function.__signature__ = signature.replace(parameters=own + shared)  # type: ignore[attr-defined]
-        return function
+        names.update(p.name for p in shared)
+
+        @wraps(function)
+        def checked(*arguments: Any, **given: Any) -> Any:
+            for name in given:
+                if name not in names:
+                    known = (p.name for p in own + shared if p.default is not inspect.Parameter.empty)
+                    refuse_keyword(function.__name__, name, given[name], known)
+            return function(*arguments, **given)
+
+        checked.__signature__ = signature.replace(parameters=own + shared)  # type: ignore[attr-defined]
+        return cast(F, checked)
 
     return decorate
 
 
-def collect(function_name: str, options: dict[str, Any], *, without: tuple[str, ...] = (), **given: Any) -> Options:
-    """Return checked Options.
+def refuse_keyword(caller: str, name: str, value: Any, known: Iterable[str]) -> NoReturn:
+    """Raise for a keyword that a function or class does not take."""
+    got, works = describe(value), f"it takes {', '.join(known)}"
+    raise TypeError(refuse(f"{caller}() takes no keyword {name!r}", got, works))
+
+
+def collect(options: Any, **given: Any) -> Options:
+    """Return the checked options of a call.
 
     Raises
     ------
-    TypeError
-        If a keyword is not one of the shared ones.
+    TypeError, ValueError
     """
-    for name in options:
-        if name not in KEYWORDS or name in without:
-            known = ", ".join(k for k in KEYWORDS if k not in without)
-            raise TypeError(
-                refuse(f"{function_name}() takes no keyword {name!r}", describe(options[name]), f"it takes {known}")
-            )
     if not options and given.keys() <= {"link"} and isinstance(given.get("link", ""), str):
         return _defaults(**given)
     return Options(**options, **given).checked()

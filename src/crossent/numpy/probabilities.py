@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-from crossent.numpy.options import collect, takes_options
+from crossent.numpy.options import Keywords, collect, takes_options
 from crossent.numpy.problem import make_problem
 
 _NOT_TAKEN = ("link", "loss", "pos_weight", "alpha", "temperature", "prior", "prior_strength", "margin", "softcap")
 
 
 @takes_options(without=_NOT_TAKEN)
-def nll_loss(log_probs: Any, target: Any, **options: Any) -> Any:
+def nll_loss(log_probs: Any, target: Any, **options: Unpack[Keywords]) -> Any:
     """Return the negative log-likelihood ``-Σ_k w_k t_k log p_k`` from log-probabilities, in nats.
 
     Parameters
@@ -36,13 +36,11 @@ def nll_loss(log_probs: Any, target: Any, **options: Any) -> Any:
     >>> round(float(ce.nll_loss(np.log([[0.25, 0.75]]), [0])), 6)
     1.386294
     """
-    return make_problem(
-        log_probs, target, collect("nll_loss", options, without=_NOT_TAKEN, link="log_probability")
-    ).solve(with_grad=False)[0]
+    return make_problem(log_probs, target, collect(options, link="log_probability")).solve(with_grad=False)[0]
 
 
 @takes_options(without=_NOT_TAKEN)
-def cross_entropy_from_probabilities(probs: Any, target: Any, **options: Any) -> Any:
+def cross_entropy_from_probabilities(probs: Any, target: Any, **options: Unpack[Keywords]) -> Any:
     """Return the cross-entropy ``-Σ_k w_k t_k log p_k`` from probabilities, in nats; exact at 0 (inf) and 1 (0).
 
     Parameters
@@ -66,12 +64,12 @@ def cross_entropy_from_probabilities(probs: Any, target: Any, **options: Any) ->
     >>> float(ce.cross_entropy_from_probabilities([[0.0, 1.0]], [0]))
     inf
     """
-    collected = collect("cross_entropy_from_probabilities", options, without=_NOT_TAKEN, link="probability")
+    collected = collect(options, link="probability")
     return make_problem(probs, target, collected).solve(with_grad=False)[0]
 
 
 @takes_options(without=_NOT_TAKEN)
-def binary_cross_entropy(probs: Any, target: Any, **options: Any) -> Any:
+def binary_cross_entropy(probs: Any, target: Any, **options: Unpack[Keywords]) -> Any:
     """Return ``-t log p - (1-t) log(1-p)`` from probabilities, in nats; exact at 0 and 1, never clipped.
 
     Parameters
@@ -95,5 +93,5 @@ def binary_cross_entropy(probs: Any, target: Any, **options: Any) -> Any:
     >>> ce.binary_cross_entropy([0.0, 1.0], [0, 0], reduction="none")
     array([ 0., inf])
     """
-    collected = collect("binary_cross_entropy", options, without=_NOT_TAKEN, link="binary_probability")
+    collected = collect(options, link="binary_probability")
     return make_problem(probs, target, collected).solve(with_grad=False)[0]

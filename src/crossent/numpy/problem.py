@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from crossent.core.target import TopK
+from crossent.core.target import NO_INDEX, TopK
 from crossent.errors import describe, refuse
-from crossent.kernels import reference
+from crossent.kernels import reference, registry
+from crossent.losses import DEFAULT_LOSS
 from crossent.numpy import buffers
 from crossent.numpy.arrays import (
+    FLOAT32,
     FLOAT64,
     as_ndarray,
     checked_axis,
@@ -25,21 +26,21 @@ from crossent.numpy.arrays import (
     widened,
 )
 from crossent.numpy.evaluator import Evaluator
-from crossent.numpy.links import make_evaluator
+from crossent.numpy.links import EVALUATORS
 from crossent.numpy.options import Options
 
-__all__ = ["LEAST_POSITIONS", "Problem", "make_problem"]
+__all__ = ["LEAST_POSITIONS", "Problem", "make_problem", "mean_of_labels"]
 
 LEAST_POSITIONS = 16
 """Logits are transposed if fewer positions than these lie together: that costs less than blocks of so few rows."""
 MOST_PLANES = 4096
 """Logits of more classes are transposed: a block of rows takes 256 bytes a class, and should stay in cache."""
+_NAMES_OF_KERNELS = {FLOAT32: "float32", FLOAT64: "float64"}
 # What the first argument is called where it does not hold logits.
 _NAMES = {"probability": "probs", "log_probability": "log_probs", "binary_probability": "probs"}
 
 
-@dataclass(frozen=True, eq=False)
-class Problem:
+class Problem(NamedTuple):
     """Logits and what was asked of them.
 
     Parameters
@@ -63,13 +64,13 @@ class Problem:
 
     def with_scale(self, factor: float) -> Problem:
         """Return the problem with a factor on the gradient of what "mean" or "sum" returns."""
-        return replace(self, evaluator=self.evaluator.with_scale(factor))
+        return self._replace(evaluator=self.evaluator.with_scale(factor))
 
     def with_factor(self, factor: np.ndarray) -> Problem:
         """Return the problem with a factor on each of the losses that "none" returns."""
         if self.evaluator.wants_entries and factor.ndim > 1:
             factor = np.moveaxis(factor, self.axis, -1)
-        return replace(self, evaluator=self.evaluator.with_factor(factor))
+        return self._replace(evaluator=self.evaluator.with_factor(factor))
 
     def _restore(self, array: np.ndarray) -> np.ndarray:
         """Return rows (N, K) or planes of values in the shape of the logits as they came."""
@@ -136,8 +137,17 @@ class Problem:
 
 
 @quietly
-def make_problem(logits: Any, target: Any, options: Options) -> Problem:
+def make_problem(
+    logits: Any, target: Any, options: Options, axis: int | None = None, *, is_in_range: bool = False
+) -> Problem:
     """Return the problem of the arguments of a public function.
+
+    Parameters
+    ----------
+    axis : int, optional
+        The class axis, if it is not that of the options.
+    is_in_range : bool
+        Whether the values of a floating target are known to be allowed.
 
     Raises
     ------
@@ -153,7 +163,7 @@ def make_problem(logits: Any, target: Any, options: Options) -> Problem:
     is_single_label = is_binary and array.ndim <= 1
     if array.ndim == 0 and not is_binary:
         raise ValueError(refuse("logits must have a class axis", "a number"))
-    axis = checked_axis(options.axis, max(array.ndim, 1))
+    axis = checked_axis(options.axis if axis is None else axis, max(array.ndim, 1))
     weight = options.weight
     if is_binary and weight is not None:  # broadcast against the logits as they came, before an axis moves
         weight = weights(weight, "weight", array.shape, "a shape that broadcasts to the logits'")
@@ -175,11 +185,38 @@ def make_problem(logits: Any, target: Any, options: Options) -> Problem:
     if num_classes == 0:
         raise ValueError(refuse("logits must have at least one class", describe(array)))
     if weight is not options.weight:
-        options = replace(options, weight=weight)
-    evaluator = make_evaluator(target, options, array.shape[:-1], num_classes, dtype, sum_only=is_single_label)
+        options = options._replace(weight=weight)
+    evaluator = EVALUATORS[options.link].of(
+        target, options, array.shape[:-1], num_classes, dtype, sum_only=is_single_label, is_in_range=is_in_range
+    )
     if rows_or_planes is None or not _stay(rows_or_planes, evaluator):
         rows_or_planes = np.ascontiguousarray(array.reshape(-1, num_classes) if array.ndim != 2 else array)
     return Problem(rows_or_planes, array.shape, axis, is_single_label, evaluator)
+
+
+def mean_of_labels(logits: Any, target: Any, *, with_grad: bool) -> tuple[Any, Any] | None:
+    """Return the mean cross-entropy of a small batch of logits (N, K) and labels (N,), and its gradient.
+
+    It is None if anything is unusual. What `make_problem` decides takes longer than a small batch's arithmetic. The
+    kernel gives the bits of the general way.
+    """
+    if not (
+        type(logits) is type(target) is np.ndarray
+        and (name := _NAMES_OF_KERNELS.get(logits.dtype)) is not None
+        and target.dtype == np.int64
+        and logits.ndim == 2
+        and target.shape == logits.shape[:1]
+        and logits.size > 0
+        and logits.flags.carray
+        and target.flags.carray
+    ):
+        return None
+    grad = np.empty(logits.shape, logits.dtype) if with_grad else None
+    out = 0 if grad is None else grad.ctypes.data
+    twin = registry.find(logits.dtype)
+    addresses = logits.ctypes.data, target.ctypes.data, out
+    value = twin.mean_at(name, *addresses, *logits.shape, NO_INDEX, DEFAULT_LOSS)
+    return None if value is None else (logits.dtype.type(value), grad)
 
 
 def _stay(planes: np.ndarray, evaluator: Evaluator) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -13,11 +12,11 @@ from crossent.kernels import registry
 from crossent.numpy.arrays import quietly, widened
 from crossent.numpy.evaluator import WORK_ELEMENTS, Evaluator
 from crossent.numpy.linear import LinearProblem
-from crossent.numpy.options import KEYWORDS, Options, collect, takes_options
+from crossent.numpy.options import KEYWORDS, Keywords, collect, takes_options
 from crossent.numpy.problem import make_problem
 
 _TAKEN = ("ignore_index", "temperature", "prior", "prior_strength", "softcap", "axis")
-_WITHOUT = tuple(name for name in KEYWORDS if name not in _TAKEN)
+WITHOUT = tuple(name for name in KEYWORDS if name not in _TAKEN)
 
 
 class Statistics(NamedTuple):
@@ -57,7 +56,7 @@ class Collector:
     @quietly
     def add(self, logits: np.ndarray, rows: slice) -> None:
         work = logits if self.evaluator.map.is_identity else self.evaluator.mapped(logits, rows)
-        target = replace(self.evaluator.target.rows(rows), class_weight=None, label_smoothing=0.0)
+        target = self.evaluator.target.rows(rows)._replace(class_weight=None, label_smoothing=0.0)
         labels = target.labels
         found = registry.find(work.dtype).statistics(np.ascontiguousarray(work), target)
         self.columns["lse"][rows] = found["lse"]
@@ -79,8 +78,8 @@ class Collector:
         return Statistics(**columns, argmax=self.argmax.reshape(shape), correct=correct.reshape(shape))
 
 
-@takes_options(without=_WITHOUT)
-def statistics(logits: Any, target: Any, **options: Any) -> Statistics:
+@takes_options(without=WITHOUT)
+def statistics(logits: Any, target: Any, **options: Unpack[Keywords]) -> Statistics:
     """Return per row: log-sum-exp, entropy of the prediction, log-probability of the target, argmax, correctness.
 
     ``lse = log Σ e^{z_k}``, ``entropy = -Σ p_k log p_k``, ``log_prob = Σ t_k log p_k`` (log p_y for a label), all
@@ -110,7 +109,7 @@ def statistics(logits: Any, target: Any, **options: Any) -> Statistics:
     >>> round(float(s.entropy[0]), 4), bool(s.correct[0])
     (0.6931, True)
     """
-    problem = make_problem(logits, target, collect("statistics", options, without=_WITHOUT))
+    problem = make_problem(logits, target, collect(options))
     collector = Collector(problem.evaluator)
     step = max(1, WORK_ELEMENTS // problem.logits.shape[1])
     for start in range(0, len(problem.logits), step):
@@ -119,9 +118,9 @@ def statistics(logits: Any, target: Any, **options: Any) -> Statistics:
     return collector.result(problem.evaluator.result_dtype)
 
 
-@takes_options(without=(*_WITHOUT, "axis"))
+@takes_options(without=(*WITHOUT, "axis"))
 def linear_statistics(
-    input: Any, linear_weight: Any, target: Any, *, linear_bias: Any = None, **options: Any
+    input: Any, linear_weight: Any, target: Any, *, linear_bias: Any = None, **options: Unpack[Keywords]
 ) -> Statistics:
     """Return the statistics of the linear head ``z = X Wᵀ + b`` without holding N·K logits.
 
@@ -149,9 +148,7 @@ def linear_statistics(
     >>> ce.linear_statistics(np.eye(2), np.eye(2), [0, 0]).argmax
     array([0, 1])
     """
-    collected: Options = collect("linear_statistics", options, without=(*_WITHOUT, "axis"))
-    problem = LinearProblem(input, linear_weight, linear_bias, target, collected)
+    problem = LinearProblem(input, linear_weight, linear_bias, target, collect(options))
     collector = Collector(problem.evaluator)
-
     collector.add_linear(problem)
     return collector.result(problem.evaluator.result_dtype)

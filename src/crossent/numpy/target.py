@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,8 +17,7 @@ __all__ = ["NumPyTargets"]
 _MASS_TOLERANCE = {2: 1e-2, 4: 1e-4, 8: 1e-6}  # by the item size of the targets' dtype
 
 
-@dataclass(frozen=True)
-class NumPyTargets:
+class NumPyTargets(NamedTuple):
     """The library of NumPy arrays, for `crossent.core.target.encode`.
 
     Parameters

@@ -162,7 +162,7 @@ class Launches:
     def of_head(cls, target: Tensor, options: Options, shape: tuple[int, ...], num_classes: int) -> Launches:
         """Read a target of rows of the given shape, whose logits are computed in blocks (n, C)."""
         classes = (num_classes,) if target.is_floating_point() else ()
-        flat = replace(options, sample_weight=row_weights(options, shape, None))
+        flat = options._replace(sample_weight=row_weights(options, shape, None))
         return cls.of(target.reshape(-1, *classes), flat, (math.prod(shape), num_classes))
 
     @property

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["KnownGradient", "WaitingGradient", "Work", "at_once", "pull_back", "recomputed"]
+__all__ = ["KnownGradient", "WaitingGradient", "Work", "at_once", "pull_back", "recomputed", "record"]
 
 Function = Callable[..., Any]
 Saved = Callable[[], tuple[Tensor, ...]]
@@ -39,34 +39,42 @@ class Work(Protocol):
 
 
 class _Loss(torch.autograd.Function):
+    """A loss that is computed already."""
+
     @staticmethod
-    def forward(ctx: Any, work: Work, others: list[Tensor], *tensors: Any) -> Any:
+    def forward(
+        ctx: Any, work: Work, outputs: tuple[Tensor, ...], kept: list[Any], others: list[Tensor], *tensors: Any
+    ) -> Any:
         ctx.save_for_backward(*tensors, *others)  # the work reads the others, too: autograd notices if they change
-        ctx.set_materialize_grads(False)
-        ctx.work, ctx.count = work, len(tensors)
-        outputs, ctx.kept = work.forward(tensors, ctx.needs_input_grad[2:])
+        ctx.work, ctx.kept, ctx.count = work, kept, len(tensors)
         if len(outputs) == 1:
             return outputs[0]
+        ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*(output for output in outputs if not output.is_floating_point()))
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> Any:
         if upstream[0] is None and all(gradient is None for gradient in upstream):
-            return (None,) * (2 + ctx.count)
+            return (None,) * (4 + ctx.count)
         if torch.is_grad_enabled():  # create_graph: the gradients must be differentiable themselves
-            return None, None, *pull_back(ctx.work.composed, ctx.saved_tensors[: ctx.count], upstream)
-        wanted = ctx.needs_input_grad[2:]
-        return None, None, *ctx.work.gradients(lambda: ctx.saved_tensors[: ctx.count], ctx.kept, upstream, wanted)
+            found: Any = pull_back(ctx.work.composed, ctx.saved_tensors[: ctx.count], upstream)
+        else:
+            wanted = ctx.needs_input_grad[4:]
+            found = ctx.work.gradients(lambda: ctx.saved_tensors[: ctx.count], ctx.kept, upstream, wanted)
+        return None, None, None, None, *found
+
+
+record = _Loss.apply
+"""Of a work, what its `forward` returned, the tensors that it reads beside those of the loss, and these: the loss."""
 
 
 def at_once(work: Work, tensors: Sequence[Any], others: list[Tensor]) -> Any:
     """Return a loss, differentiable in the tensors (or None); `others` are those that the work reads beside them."""
-    if torch.is_grad_enabled():
-        for tensor in tensors:
-            if tensor is not None and tensor.requires_grad:
-                return _Loss.apply(work, others, *tensors)
-    outputs, _ = work.forward(tensors, (False,) * len(tensors))
+    wanted = [tensor is not None and tensor.requires_grad and torch.is_grad_enabled() for tensor in tensors]
+    outputs, kept = work.forward(tensors, wanted)
+    if True in wanted:
+        return record(work, outputs, kept, others, *tensors)
     return outputs if len(outputs) > 1 else outputs[0]
 
 

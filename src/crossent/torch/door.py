@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import _reduction as legacy
 
-from crossent.core.target import TopK
+from crossent.core.target import NO_INDEX, TopK
 from crossent.errors import refuse
 from crossent.numpy.arrays import lies_within
 from crossent.numpy.options import Options
@@ -25,18 +24,16 @@ from .tensors import (
     floating,
     is_distributed,
     is_readable,
-    is_traced,
-    is_transformed,
     of_each_class,
     other_tensors,
     varies,
     wants_gradients,
 )
 
-__all__ = ["Way", "dense", "options_of", "refuse_target", "way_of"]
+__all__ = ["Way", "dense", "options_of", "way_of"]
 
 
-def options_of(target: Any, size_average: Any, reduce: Any, **given: Any) -> Options:
+def options_of(target: Any, size_average: Any, reduce: Any, options: Any, **given: Any) -> Options:
     """Return the checked options of a loss with this target.
 
     Raises
@@ -44,41 +41,34 @@ def options_of(target: Any, size_average: Any, reduce: Any, **given: Any) -> Opt
     TypeError, ValueError
         If one is not as the public functions say, or the target is of no kind that they take.
     """
+    given.update(options)
+    if given.get("ignore_index", NO_INDEX) is None:
+        given["ignore_index"] = NO_INDEX
     if size_average is not None or reduce is not None:
         given["reduction"] = legacy.legacy_get_string(size_average, reduce)
-    numbers = {name: given.pop(name) for name in NUMBERS if isinstance(given.get(name), Tensor)}
+    numbers: dict[str, Any] = {n: v for n, v in given.items() if isinstance(v, Tensor) and n in NUMBERS}
+    for name in numbers:
+        del given[name]
     smoothing = given.get("label_smoothing")
-    if isinstance(smoothing, Tensor) and (smoothing.requires_grad or is_traced() or is_transformed()):
+    if isinstance(smoothing, Tensor) and (smoothing.requires_grad or not is_readable()):
         asked = "label_smoothing must be a number: it has no gradient"
         raise TypeError(refuse(asked, describe(smoothing), "float(label_smoothing)"))
-    options = Options(**given).checked()
-    refuse_target(target, options)
-    if isinstance(target, Tensor) and target.is_floating_point() and options.ignore_index != -100:
-        numbers["ignore_index"] = -100  # PyTorch's rule: with a distribution a negative one has no effect
-    return replace(options, **numbers) if numbers else options
-
-
-def refuse_target(target: Any, options: Options) -> None:
-    """Refuse a target of the wrong kind.
-
-    Raises
-    ------
-    TypeError, ValueError
-    """
+    checked = Options(**given).checked()
     if not isinstance(target, Tensor | TopK):
         raise TypeError(refuse("target must be a tensor or a TopK", describe(target)))
-    if not isinstance(target, Tensor):
-        return
-    if target.is_floating_point() and options.ignore_index >= 0:
-        asked = "ignore_index applies to integer targets"
-        raise ValueError(refuse(asked, options.ignore_index, "use sample_weight with floating targets"))
-    if target.is_complex() or (target.dtype is torch.bool and options.kind == "softmax"):
-        asked = "target must hold integer labels or floating distributions"
-        raise TypeError(refuse(asked, describe(target)))
+    if isinstance(target, Tensor):
+        if target.is_complex() or (target.dtype is torch.bool and checked.kind == "softmax"):
+            asked = "target must hold integer labels or floating distributions"
+            raise TypeError(refuse(asked, describe(target)))
+        if target.is_floating_point() and checked.ignore_index != NO_INDEX:
+            if checked.ignore_index >= 0:
+                asked = "ignore_index applies to integer targets"
+                raise ValueError(refuse(asked, checked.ignore_index, "use sample_weight with floating targets"))
+            numbers["ignore_index"] = NO_INDEX  # PyTorch's rule: a negative one has no effect
+    return checked._replace(**numbers) if numbers else checked
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(NamedTuple):
     """How a loss is computed.
 
     Attributes
@@ -89,13 +79,13 @@ class Way:
     at_once : bool
         Whether nothing but the logits (or the linear head) is differentiated, and no program is recorded or
         transformed, so that value and gradient may come from one pass.
-    options : Options
-        With what was found out about the target's values.
+    is_in_range : bool
+        Whether the values of a floating target are known to be those that the NumPy front end accepts.
     """
 
     rows: Literal["kernels", "operations", "launches", "shards"]
     at_once: bool
-    options: Options
+    is_in_range: bool = False
 
 
 def way_of(inputs: Sequence[Tensor], target: Any, options: Options, num_labels: int | None) -> Way:
@@ -107,33 +97,33 @@ def way_of(inputs: Sequence[Tensor], target: Any, options: Options, num_labels: 
     num_labels : the length of the class axis, if there is one
     """
     if accelerated.serves(inputs, target, options):
-        return Way("launches", True, options)
+        return Way("launches", True)
     others = other_tensors(target, options)
     at_once = is_readable() and not wants_gradients(others)
     is_plain = True
     for tensor in (*inputs, *others):
         if type(tensor) not in PLAIN or tensor.layout is not torch.strided:
             if is_distributed(tensor):
-                return Way("shards", False, options)
+                return Way("shards", False)
             is_plain = False
         elif not tensor.is_cpu:
-            return Way("operations", at_once, options)
+            return Way("operations", at_once)
     if any(varies(tensor) for tensor in of_each_class(target, options)):
-        return Way("operations", at_once, options)
+        return Way("operations", at_once)
     if not at_once:
-        return Way("kernels", False, options)
+        return Way("kernels", False)
     if not is_plain:
-        return Way("operations", True, options)
+        return Way("operations", True)
     if len(others) == 1 and not others[0].is_floating_point():  # labels alone
-        return Way("kernels", True, options)
+        return Way("kernels", True)
     if not _options_in_range(options, num_labels):
-        return Way("operations", True, options)
+        return Way("operations", True)
     is_teacher = options.loss is not None and options.loss.needs_teacher
     if is_teacher or not (isinstance(target, Tensor) and target.is_floating_point()):
-        return Way("kernels", True, options)
+        return Way("kernels", True)
     if not _in_range(target, 1.0 if options.kind == "sigmoid" else math.inf):
-        return Way("operations", True, options)
-    return Way("kernels", True, replace(options, target_in_range=True))
+        return Way("operations", True)
+    return Way("kernels", True, is_in_range=True)
 
 
 def _in_range(tensor: Any, most: float = math.inf) -> bool:
@@ -183,6 +173,6 @@ def dense(input: Any, target: Any, options: Options) -> Tensor:
     if way.rows == "launches":
         return accelerated.dense(input, target, options, by_operations)
     if way.rows == "kernels" and way.at_once:
-        given = replace(way.options, axis=0 if input.ndim == 1 else 1) if is_softmax else way.options
-        return kernels.dense(input, target, given, by_operations)
+        axis = min(1, input.ndim - 1) if is_softmax else -1
+        return kernels.dense(input, target, options, axis, way.is_in_range, by_operations)
     return by_operations(input)

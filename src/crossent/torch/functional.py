@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor
 
 from crossent.errors import refuse
-from crossent.losses import Distillation, Focal, Loss
-from crossent.numpy.options import Options, takes_options
+from crossent.losses import Distillation, Focal
+from crossent.numpy.options import BinaryExtras, Extras, Options, takes_options
 
 from . import composed
 from .door import dense, options_of
 from .kernels import mean_of_labels
-from .keywords import keywords_of, refuse_unknown
-from .tensors import is_traced
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "distillation_loss", "focal_loss"]
 
 
+@takes_options(without=("link", "pos_weight", "alpha", "axis"))
 def cross_entropy(
     input: Tensor,
     target: Any,
@@ -28,16 +27,7 @@ def cross_entropy(
     reduce: bool | None = None,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
-    *,
-    loss: Loss | None = None,
-    sample_weight: Tensor | None = None,
-    normalizer: Any = None,
-    on_empty: str = "nan",
-    temperature: float | None = None,
-    prior: Tensor | None = None,
-    prior_strength: float = 1.0,
-    margin: Tensor | float | None = None,
-    softcap: float | None = None,
+    **options: Unpack[Extras],
 ) -> Tensor:
     """Return the cross-entropy of softmax(input) against the target, in nats: `torch.nn.functional.cross_entropy`.
 
@@ -93,42 +83,33 @@ def cross_entropy(
     (0.907606, tensor(True))
     """
     if (
-        not is_traced()
-        and size_average is reduce is loss is weight is sample_weight is normalizer is None
-        and temperature is prior is margin is softcap is None
+        not options
+        and size_average is reduce is weight is None
         and type(label_smoothing) is float
         and type(ignore_index) is int
-        and type(prior_strength) is float
-        and (reduction, label_smoothing, on_empty, prior_strength) == ("mean", 0.0, "nan", 1.0)
+        and (reduction, label_smoothing) == ("mean", 0.0)
     ):
         value = mean_of_labels(input, target, ignore_index, lambda z: _general(z, target, ignore_index))
         if value is not None:
             return value
-    options = options_of(
+    given = options_of(
         target,
         size_average,
         reduce,
-        loss=loss,
+        options,
         weight=weight,
-        sample_weight=sample_weight,
-        label_smoothing=label_smoothing,
         ignore_index=ignore_index,
         reduction=reduction,
-        normalizer=normalizer,
-        on_empty=on_empty,
-        temperature=temperature,
-        prior=prior,
-        prior_strength=prior_strength,
-        margin=margin,
-        softcap=softcap,
+        label_smoothing=label_smoothing,
     )
-    return dense(input, target, options)
+    return dense(input, target, given)
 
 
 def _general(input: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     return composed.dense(input, target, Options(ignore_index=ignore_index), native=False)
 
 
+@takes_options(without=("link", "margin", "axis"))
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
@@ -137,18 +118,7 @@ def binary_cross_entropy_with_logits(
     reduce: bool | None = None,
     reduction: str = "mean",
     pos_weight: Tensor | None = None,
-    *,
-    loss: Loss | None = None,
-    alpha: float | None = None,
-    sample_weight: Tensor | None = None,
-    label_smoothing: float = 0.0,
-    ignore_index: int = -100,
-    normalizer: Any = None,
-    on_empty: str = "nan",
-    temperature: float | None = None,
-    prior: Tensor | None = None,
-    prior_strength: float = 1.0,
-    softcap: float | None = None,
+    **options: Unpack[BinaryExtras],
 ) -> Tensor:
     """Return the binary cross-entropy of σ(input), entry by entry: `torch.nn.functional`'s function of this name.
 
@@ -190,27 +160,17 @@ def binary_cross_entropy_with_logits(
     >>> round(cet.binary_cross_entropy_with_logits(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 0.0])).item(), 6)
     1.410038
     """
-    options = options_of(
+    given = options_of(
         target,
         size_average,
         reduce,
+        options,
         link="sigmoid",
-        loss=loss,
         weight=weight,
-        pos_weight=pos_weight,
-        alpha=alpha,
-        sample_weight=sample_weight,
-        label_smoothing=label_smoothing,
-        ignore_index=ignore_index,
         reduction=reduction,
-        normalizer=normalizer,
-        on_empty=on_empty,
-        temperature=temperature,
-        prior=prior,
-        prior_strength=prior_strength,
-        softcap=softcap,
+        pos_weight=pos_weight,
     )
-    return dense(input, target, options)
+    return dense(input, target, given)
 
 
 @takes_options(without=("loss", "weight", "axis"))
@@ -254,7 +214,6 @@ def focal_loss(
     >>> round(cet.focal_loss(torch.tensor([[3.0, 0.0, 0.0]]), torch.tensor([0])).item(), 9)
     0.000778422
     """
-    refuse_unknown("focal_loss", options, _FOCAL_KEYWORDS)
     if link not in ("softmax", "sigmoid"):
         raise ValueError(refuse('link must be "softmax" or "sigmoid"', repr(link)))
     given = {"alpha" if link == "sigmoid" else "weight": alpha, "loss": Focal(gamma), "normalizer": normalizer}
@@ -262,22 +221,11 @@ def focal_loss(
     return function(input, target, **given, **options)
 
 
-_FOCAL_KEYWORDS = keywords_of(focal_loss)
+_NOT_DISTILLED = ("link", "loss", "weight", "pos_weight", "alpha", "label_smoothing", "ignore_index", "margin", "axis")
 
 
-def distillation_loss(
-    input: Tensor,
-    teacher: Any,
-    *,
-    temperature: float = 1.0,
-    sample_weight: Tensor | None = None,
-    reduction: str = "mean",
-    normalizer: Any = None,
-    on_empty: str = "nan",
-    prior: Tensor | None = None,
-    prior_strength: float = 1.0,
-    softcap: float | None = None,
-) -> Tensor:
+@takes_options(without=_NOT_DISTILLED)
+def distillation_loss(input: Tensor, teacher: Any, *, temperature: float = 1.0, **options: Any) -> Tensor:
     """Return ``T² · KL(softmax(teacher/T) ‖ softmax(input/T))`` (Hinton et al. 2015), in nats.
 
     Parameters
@@ -305,15 +253,4 @@ def distillation_loss(
     >>> round(cet.distillation_loss(torch.zeros(1, 2), torch.tensor([[0.0, 2.0]]), temperature=2.0).item(), 6)
     0.443776
     """
-    return cross_entropy(
-        input,
-        teacher,
-        reduction=reduction,
-        loss=Distillation(temperature),
-        sample_weight=sample_weight,
-        normalizer=normalizer,
-        on_empty=on_empty,
-        prior=prior,
-        prior_strength=prior_strength,
-        softcap=softcap,
-    )
+    return cross_entropy(input, teacher, loss=Distillation(temperature), **options)

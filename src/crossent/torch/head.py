@@ -20,7 +20,6 @@ from crossent.errors import refuse
 from crossent.kernels import registry
 from crossent.numpy.arrays import quietly, widened
 from crossent.numpy.evaluator import WORK_ELEMENTS, Evaluator
-from crossent.numpy.links import make_evaluator
 from crossent.numpy.options import Options
 from crossent.numpy.statistics import Collector
 
@@ -75,11 +74,18 @@ class KernelRows:
 
     @classmethod
     def of(
-        cls, target: Any, options: Options, shape: tuple[int, ...], num_classes: int, dtype: torch.dtype
+        cls,
+        target: Any,
+        options: Options,
+        shape: tuple[int, ...],
+        num_classes: int,
+        dtype: torch.dtype,
+        is_in_range: bool = False,
     ) -> KernelRows:
         """Encode a target of rows of the given shape, whose logits have the given dtype."""
         computed = np.dtype(np.float64 if dtype is torch.float64 else np.float32)
-        evaluator = make_evaluator(numpy_target(target), numpy_options(options), shape, num_classes, computed)
+        arrays = numpy_target(target), numpy_options(options)
+        evaluator = Evaluator.of(*arrays, shape, num_classes, computed, is_in_range=is_in_range)
         return cls(evaluator, dtype is torch.float16)
 
     @property
@@ -145,11 +151,11 @@ class KernelRows:
         array, given = as_numpy(logits), self.given
         signed = zip(("lse", "entropy", "nll"), (1.0, 1.0, -1.0), upstream, strict=True)  # log_prob is minus the nll
         partials = {name: sign * u[rows].double().numpy() for name, sign, u in signed if u is not None}
-        target = replace(given.target.rows(rows), class_weight=None, label_smoothing=0.0)
+        target = given.target.rows(rows)._replace(class_weight=None, label_smoothing=0.0)
         if target.labels is not None:  # of a row that does not count the log-probability is a constant, the rest is not
             if "nll" in partials:
                 partials["nll"] = np.where(target.labels < 0, 0.0, partials["nll"])
-            target = replace(target, labels=target.counted_labels)
+            target = target._replace(labels=target.counted_labels)
         step = max(1, WORK_ELEMENTS // array.shape[1])
         for start in range(0, len(array), step):
             part = slice(start, min(start + step, len(array)))

@@ -18,8 +18,16 @@ from crossent.losses import DEFAULT_LOSS
 from crossent.numpy.options import Options
 from crossent.numpy.problem import make_problem
 
-from .autograd import KnownGradient, WaitingGradient, at_once
-from .tensors import PLAIN, as_numpy, as_tensor, is_readable, numpy_options, numpy_target, other_tensors
+from .autograd import KnownGradient, WaitingGradient, at_once, record
+from .tensors import (
+    PLAIN,
+    as_numpy,
+    as_tensor,
+    is_readable,
+    numpy_options,
+    numpy_target,
+    other_tensors,
+)
 
 __all__ = ["dense", "mean_of_labels"]
 
@@ -35,9 +43,21 @@ def _gradient_tensor(gradient: Any) -> Tensor | None:
     return torch.from_numpy(gradient)
 
 
-def dense(input: Tensor, target: Any, options: Options, composed: Differentiable) -> Tensor:
-    """Return the loss of logits in ordinary memory; `composed` is the same function of them for higher derivatives."""
-    problem = make_problem(as_numpy(input), numpy_target(target), numpy_options(options))
+def dense(
+    input: Tensor, target: Any, options: Options, axis: int, is_in_range: bool, composed: Differentiable
+) -> Tensor:
+    """Return the loss of logits in ordinary memory.
+
+    Parameters
+    ----------
+    axis : int
+        The class axis.
+    is_in_range : bool
+        Whether the values of a floating target are known to be allowed.
+    composed : the same function of the logits, for higher derivatives
+    """
+    arrays = as_numpy(input), numpy_target(target), numpy_options(options)
+    problem = make_problem(*arrays, axis, is_in_range=is_in_range)
 
     def solve(with_gradient: bool) -> tuple[Tensor, Any]:
         value, gradient = problem.solve(with_grad=with_gradient)
@@ -65,24 +85,27 @@ def mean_of_labels(input: Any, target: Any, ignore_index: int, composed: Differe
     than a small batch's arithmetic, and so do views of memory as arrays. The kernel gives the bits of the general one.
     """
     if not (
-        type(input) in PLAIN
+        is_readable()
+        and type(input) in PLAIN
         and type(target) in PLAIN
         and input.dtype in _NAMES
         and target.dtype is torch.int64
         and input.is_cpu
         and target.is_cpu
         and input.layout is target.layout is torch.strided
-        and input.ndim == 2
-        and target.shape == input.shape[:1]
-        and input.numel() > 0
-        and input.is_contiguous()
-        and target.is_contiguous()
         and not input.is_neg()
-        and -(2**63) <= ignore_index < 2**63
-        and is_readable()
     ):
         return None
-    rows, classes = input.shape
+    shape = input.shape
+    if not (
+        len(shape) == 2
+        and target.shape == shape[:1]
+        and 0 not in shape
+        and input.is_contiguous()
+        and target.is_contiguous()
+        and -(2**63) <= ignore_index < 2**63
+    ):
+        return None
     name, logits, labels = _NAMES[input.dtype], input.data_ptr(), target.data_ptr()
     if (logits | labels) & 7:  # memory that is not aligned goes the general way
         return None
@@ -90,14 +113,13 @@ def mean_of_labels(input: Any, target: Any, ignore_index: int, composed: Differe
     twin = registry.find("float64" if dtype is torch.float64 else "float32")
 
     def solve(with_gradient: bool) -> tuple[Any, Tensor | None]:
-        gradient = torch.empty_like(input, requires_grad=False) if with_gradient else None
+        gradient = torch.empty_like(input) if with_gradient else None
         out = 0 if gradient is None else gradient.data_ptr()
-        value = twin.mean_at(name, logits, labels, out, rows, classes, ignore_index, DEFAULT_LOSS)
+        value = twin.mean_at(name, logits, labels, out, *shape, ignore_index, DEFAULT_LOSS)
         return None if value is None else torch.scalar_tensor(value, dtype=dtype), gradient
 
     is_differentiated = input.requires_grad and torch.is_grad_enabled()
-    found = [solve(is_differentiated)]
-    if found[0][0] is None or not is_differentiated:
-        return found[0][0]
-    work = KnownGradient(lambda with_gradient: found.pop() if found else solve(with_gradient), composed)
-    return at_once(work, (input,), [target])
+    value, gradient = solve(is_differentiated)
+    if value is None or not is_differentiated:
+        return value
+    return record(KnownGradient(solve, composed), (value,), [gradient], [target], input)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from crossent.errors import refuse
-from crossent.losses import Loss
-from crossent.numpy.options import Options
+from crossent.numpy.options import Keywords, Options, takes_options
+from crossent.numpy.statistics import WITHOUT
 
 from . import accelerated, composed, recorded
 from .autograd import at_once
@@ -71,30 +70,17 @@ def _linear_arguments(input: Tensor, weight: Tensor, bias: Tensor | None) -> tup
     return input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
+@takes_options(without=("axis",))
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
     target: Any,
     *,
     linear_bias: Tensor | None = None,
-    weight: Tensor | None = None,
-    reduction: str = "mean",
-    ignore_index: int | None = -100,
-    label_smoothing: float = 0.0,
     options: Any = None,
     link: str = "softmax",
-    loss: Loss | None = None,
-    pos_weight: Tensor | None = None,
-    alpha: float | None = None,
-    sample_weight: Tensor | None = None,
-    normalizer: Any = None,
-    on_empty: str = "nan",
-    temperature: float | None = None,
-    prior: Tensor | None = None,
-    prior_strength: float = 1.0,
-    margin: Tensor | float | None = None,
-    softcap: float | None = None,
     return_statistics: bool = False,
+    **keywords: Unpack[Keywords],
 ) -> Any:
     """Return the loss of the linear head ``z = input @ linear_weight.T + linear_bias``, never holding N·C logits.
 
@@ -137,27 +123,7 @@ def linear_cross_entropy(
     >>> round(loss.item(), 6), w.grad.shape
     (0.313262, torch.Size([2, 2]))
     """
-    given = options_of(
-        target,
-        None,
-        None,
-        link=link,
-        loss=loss,
-        weight=weight,
-        pos_weight=pos_weight,
-        alpha=alpha,
-        sample_weight=sample_weight,
-        label_smoothing=label_smoothing,
-        ignore_index=-100 if ignore_index is None else ignore_index,
-        reduction=reduction,
-        normalizer=normalizer,
-        on_empty=on_empty,
-        temperature=temperature,
-        prior=prior,
-        prior_strength=prior_strength,
-        margin=margin,
-        softcap=softcap,
-    )
+    given = options_of(target, None, None, keywords, link=link)
     input, matrix, bias = _linear_arguments(input, linear_weight, linear_bias)
     if matrix.ndim == 2:
         return _head(input, matrix, bias, target, given, return_statistics)
@@ -169,17 +135,9 @@ def linear_cross_entropy(
     return dense(flat.unflatten(-1, matrix.shape[:-1]), target, given)
 
 
+@takes_options(without=(*WITHOUT, "axis"))
 def linear_statistics(
-    input: Tensor,
-    linear_weight: Tensor,
-    target: Any,
-    *,
-    linear_bias: Tensor | None = None,
-    ignore_index: int = -100,
-    temperature: float | None = None,
-    prior: Tensor | None = None,
-    prior_strength: float = 1.0,
-    softcap: float | None = None,
+    input: Tensor, linear_weight: Tensor, target: Any, *, linear_bias: Tensor | None = None, **options: Unpack[Keywords]
 ) -> LinearStatistics:
     """Return log-sum-exp, entropy, log-probability of the target, argmax and correctness of each row of a linear head.
 
@@ -206,18 +164,9 @@ def linear_statistics(
     >>> cet.linear_statistics(torch.eye(2), torch.eye(2), torch.tensor([0, 0])).argmax
     tensor([0, 1])
     """
+    options["reduction"] = "none"
     value = linear_cross_entropy(
-        input,
-        linear_weight,
-        target,
-        linear_bias=linear_bias,
-        reduction="none",
-        ignore_index=ignore_index,
-        temperature=temperature,
-        prior=prior,
-        prior_strength=prior_strength,
-        softcap=softcap,
-        return_statistics=True,
+        input, linear_weight, target, linear_bias=linear_bias, return_statistics=True, **options
     )
     return LinearStatistics(*value[1:6])
 
@@ -251,7 +200,7 @@ def _head(
     if way.at_once:
         rows: Any
         if way.rows == "kernels":
-            rows = KernelRows.of(target, way.options, rows_shape, num_classes, input.dtype)
+            rows = KernelRows.of(target, options, rows_shape, num_classes, input.dtype, way.is_in_range)
         else:
             launches = None
             if way.rows == "launches":
@@ -287,7 +236,7 @@ def _entries(target: Any, options: Options, full: tuple[int, ...], input: Tensor
     if sample_weight is not None and shape:
         sample_weight = torch.as_tensor(sample_weight).expand(tuple(shape)).reshape(-1)
     flat = (math.prod(shape), num_classes)
-    return SigmoidProblem.of(target.reshape(flat), replace(options, sample_weight=sample_weight), flat, input)
+    return SigmoidProblem.of(target.reshape(flat), options._replace(sample_weight=sample_weight), flat, input)
 
 
 def _with_accuracy(value: Tensor, statistics: list[Tensor], target: Tensor, options: Options) -> LinearValue:

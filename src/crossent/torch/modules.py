@@ -4,36 +4,42 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import _reduction as legacy
 
+from crossent.numpy.options import refuse_keyword
+
 from . import functional, linear
-from .keywords import keywords_of, refuse_unknown
 from .tensors import describe
 
 _SAVED = ("weight", "pos_weight", "prior", "alpha")  # those that are tensors are in a checkpoint, as in PyTorch's
 _DEPRECATED = ("size_average", "reduce")
+_DATA = ("input", "target", "linear_weight", "linear_bias")
 
 
 class _LossModule(nn.Module):
     """Keeps the options of a function as attributes that may be set: tensors follow the module's device."""
 
     function: Any
+    defaults: ClassVar[dict[str, Any]]
+
+    def __init_subclass__(cls) -> None:
+        parameters = inspect.signature(cls.function).parameters.values()
+        cls.defaults = {p.name: p.default for p in parameters if p.name not in _DATA}
 
     def __init__(self, **options: Any):
         super().__init__()
-        known = keywords_of(type(self).function)
-        refuse_unknown(type(self).__name__, options, known)
+        for name, value in options.items():
+            if name not in self.defaults:
+                refuse_keyword(type(self).__name__, name, value, self.defaults)
         old_names = [options.pop(name, None) for name in _DEPRECATED]
         if any(value is not None for value in old_names):
             options["reduction"] = legacy.legacy_get_string(*old_names)
-        self._names = tuple(name for name in known if name not in _DEPRECATED)
-        parameters = inspect.signature(type(self).function).parameters
-        self._optional = tuple(name for name in self._names if parameters[name].default is None)
+        self._names = tuple(name for name in self.defaults if name not in _DEPRECATED)
         for name in self._names:
-            value = options.get(name, parameters[name].default)
+            value = options.get(name, self.defaults[name])
             is_buffer = isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
             if is_buffer or (value is None and name in _SAVED):
                 self.register_buffer(name, value, persistent=name in _SAVED)
@@ -41,20 +47,19 @@ class _LossModule(nn.Module):
                 setattr(self, name, value)
 
     def _options(self) -> dict[str, Any]:
-        """The options, without those that are not given and need not be."""
+        """The options that are not at their defaults."""
         options = {name: getattr(self, name) for name in self._names}
-        return {name: value for name, value in options.items() if value is not None or name not in self._optional}
+        return {name: value for name, value in options.items() if value is not self.defaults[name]}
 
     def forward(self, input: Tensor, target: Any, **at_call: Any) -> Any:
         """Return the loss; options of a batch, such as ``sample_weight`` or ``normalizer``, are keywords here."""
         return type(self).function(input, target, **(self._options() | at_call))
 
     def extra_repr(self) -> str:
-        parameters = inspect.signature(type(self).function).parameters
         shown = []
         for name, value in self._options().items():
             text = describe(value) if isinstance(value, Tensor) else repr(value)
-            if text != repr(parameters[name].default):
+            if text != repr(self.defaults[name]):
                 shown.append(f"{name}={text}")
         return ", ".join(shown)
 

@@ -7,7 +7,6 @@ the value is that of the whole batch on every process. Logits that are sharded a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -90,8 +89,7 @@ class _Rows(NamedTuple):
             changed["normalizer"] = options.normalizer.full_tensor()
         else:
             changed["normalizer"] = options.normalizer
-        return replace(
-            options,
+        return options._replace(
             weight=entries(options.weight, ndim),
             pos_weight=entries(options.pos_weight, ndim),
             sample_weight=self.broadcast(options.sample_weight, rows),
@@ -121,7 +119,7 @@ def _counts(target: Tensor, options: Options, num_classes: int, class_axis: int)
     """Return (count, weights) of the rows of a target that count: what a mean over them divides by."""
     like = target.new_empty((), dtype=torch.float32)
     if options.kind == "sigmoid":
-        given = replace(options, weight=None, sample_weight=None, prior=None)
+        given = options._replace(weight=None, sample_weight=None, prior=None)
         counts = SigmoidProblem.of(target, given, tuple(target.shape), like).counts
     else:
         if target.is_floating_point():
@@ -141,7 +139,7 @@ def _reduced(
     target, options = rows.local(target), rows.options(options)
     failure, counts = None, torch.zeros(2, dtype=wide(target.device), device=target.device)
     try:
-        value = of_rows(target, options if reduction.is_none else replace(options, reduction="sum"))
+        value = of_rows(target, options if reduction.is_none else options._replace(reduction="sum"))
         if not reduction.is_none:
             counts = _counts(target, options, num_classes, rows.class_axis).to(value.device)
     except (TypeError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -39,39 +39,36 @@ def floating(value: Any, name: str) -> Tensor:
     raise TypeError(refuse(asked, describe(value)))
 
 
-def tensors_of(*values: Any) -> list[Tensor]:
-    """Return the tensors among the values, those of a TopK included."""
-    found: list[Tensor] = []
-    for value in values:
-        if value is None:
-            continue
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, TopK):
-            found += tensors_of(*value)
-    return found
-
-
 NUMBERS = ("temperature", "softcap", "prior_strength", "alpha", "normalizer")
 """Options that are numbers, or tensors of one number, which may want a gradient."""
 
 
+def tensors_of(values: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among the values."""
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+def _of_target(target: Any) -> list[Tensor]:
+    return tensors_of(target if isinstance(target, TopK) else (target,))
+
+
 def other_tensors(target: Any, options: Options) -> list[Tensor]:
     """Return the tensors of a loss beside its logits."""
-    found = tensors_of(target, options.weight, options.pos_weight, options.sample_weight, options.prior, options.margin)
-    return found + [value for name in NUMBERS if isinstance(value := getattr(options, name), Tensor)]
+    return _of_target(target) + tensors_of(options)
 
 
 def of_each_class(target: Any, options: Options) -> list[Tensor]:
     """Return the tensors that the losses of rows read; all others are applied before or after."""
+    found = tensors_of((options.weight, options.pos_weight))
     is_soft = isinstance(target, TopK) or (isinstance(target, Tensor) and target.is_floating_point())
-    return tensors_of(target if is_soft else None, options.weight, options.pos_weight)
+    return _of_target(target) + found if is_soft else found
 
 
-def wants_gradients(tensors: list[Tensor]) -> bool:
+def wants_gradients(tensors: Iterable[Any]) -> bool:
+    """Whether any of the tensors (or None) is differentiated."""
     if torch.is_grad_enabled():
         for tensor in tensors:
-            if tensor.requires_grad:
+            if tensor is not None and tensor.requires_grad:
                 return True
     return False
 
@@ -125,7 +122,7 @@ def is_distributed(tensor: Tensor) -> bool:
 
 def as_numpy(tensor: Tensor) -> np.ndarray:
     """Return the tensor's memory as an array; bfloat16 as its bits."""
-    tensor = tensor.detach().resolve_neg()
+    tensor = (tensor.detach() if tensor.requires_grad else tensor).resolve_neg()
     if tensor.dtype is torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(BFLOAT16_BITS)
     return tensor.numpy()
@@ -149,12 +146,8 @@ def numpy_target(target: Any) -> Any:
 
 def numpy_options(options: Options) -> Options:
     """Return the options with arrays in place of tensors."""
-    changed = {}
-    for name in ("weight", "pos_weight", "sample_weight", "prior", "margin", *NUMBERS):
-        value = getattr(options, name)
-        if value is not None and isinstance(value, Tensor):
-            changed[name] = _numbers(value)
-    return replace(options, **changed) if changed else options
+    changed = {name: _numbers(v) for name, v in zip(options._fields, options, strict=True) if isinstance(v, Tensor)}
+    return options._replace(**changed) if changed else options
 
 
 def as_tensor(value: Any) -> Tensor:
