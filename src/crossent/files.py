@@ -4,23 +4,23 @@
 older one with `os.replace`, and flushes the folder. Whoever opens the destination, at any moment and after any kill or
 loss of power, finds the older content or the newer one, whole.
 
-*A set of files.* No file system replaces several files at one moment. All of a set are on the disk before the first is
-replaced, so a full disk, a folder without permission or an error of what writes them changes nothing. Then they are
-replaced in the order in which they are given. A kill between two replacements leaves the first ones new and the others
-old, each whole. Therefore the files of a run carry one run id, and who reads two of them compares it (`report.files`).
-Ctrl-C between two replacements waits until the set is whole.
+*A set of files.* No file system replaces several files at one moment. All files of a set are on the disk before the
+first is replaced. A full disk, a folder without permission or an error while a file is written therefore changes
+nothing. Then the files are replaced in the order in which they are given. A kill between two replacements leaves the
+first ones new and the others old, each whole. Therefore the files of a run carry one run id, and whoever reads two of
+them compares it (`report.files`). Ctrl-C between two replacements waits until the set is whole.
 
-*Names.* What is being written is called ``.NAME.TOKEN.crossent-part``, TOKEN drawn at random and the file created with
-O_EXCL, so nothing that lies there is opened. A symbolic link in the place of a destination is not followed: the link
-itself is replaced, and what it leads to stays. A new file has the mode that the umask leaves; one that replaces a
-file has that file's.
+*Names.* A file that is being written is called ``.NAME.TOKEN.crossent-part``. TOKEN is drawn at random, and the file is
+created with O_EXCL, so that no file that lies there is opened. A symbolic link in the place of a destination is not
+followed: the link itself is replaced, and what it leads to stays. A new file has the mode that the umask leaves; one
+that replaces a file has that file's.
 
-*Leftovers.* The owner of a part keeps it locked (`flock`) while it lives. So what a killed process left is known by a
-lock that is free, and the next write into that folder removes it, and nothing else.
+*Leftovers.* A process keeps the parts that it writes locked (`flock`). A part whose lock is free was left by a process
+that was killed; the next write into that folder removes it, and nothing else.
 
-*One writer.* `locked` lets one process at a time work on a path, by a lock on the empty file ``.NAME.crossent-lock``
-beside it, which goes with its owner; after a kill it stays, does no harm, and goes with the next owner. These locks are
-advisory: they hold between processes that ask for them.
+*One writer.* `locked` lets one process at a time work on a path. It locks the empty file ``.NAME.crossent-lock`` beside
+the path, and removes it at the end. After a kill the file stays and does no harm; the next owner removes it. These
+locks are advisory: they hold between processes that ask for them.
 
 Not promised: where there is no `flock` (Windows, some network file systems), two writers are not kept apart and
 leftovers stay. On Windows a folder is not flushed, and a file that another program holds open is not replaced.

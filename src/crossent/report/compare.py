@@ -45,8 +45,7 @@ def compare_predictions(first: Predictions, second: Predictions) -> Report:
         "sources": [first.source, second.source],
         "reports": reports,
         "classes_shown": _classes_shown(reports),
-        "paired": _paired(first, second),
-        "first_different": _first_different(first, second),
+        **_matched(first, second),
         "warnings": [f"{report['source']}: {text}" for report in reports for text in report["warnings"]],
     }
 
@@ -61,23 +60,20 @@ def _classes_shown(reports: list[Report]) -> list[str]:
     return list(dict.fromkeys(either))[:COSTLIEST_CLASSES]
 
 
-def _labels(predictions: Predictions) -> NDArray[np.str_]:
-    return np.array(predictions.classes)[predictions.codes]
+def _matched(first: Predictions, second: Predictions) -> Report:
+    """Return "paired", or the "first_different" row of two files of as many rows whose labels differ."""
+    one, other = (np.array(predictions.classes)[predictions.codes] for predictions in (first, second))
+    if len(one) != len(other):
+        return {"paired": None, "first_different": None}
+    different = np.flatnonzero(one != other)
+    if len(different):
+        row = int(different[0])
+        return {"paired": None, "first_different": {"row": row, "labels": [str(one[row]), str(other[row])]}}
+    return {"paired": _paired(first, second, one), "first_different": None}
 
 
-def _first_different(first: Predictions, second: Predictions) -> Report | None:
-    labels = _labels(first), _labels(second)
-    if len(labels[0]) != len(labels[1]) or (labels[0] == labels[1]).all():
-        return None
-    row = int(np.argmax(labels[0] != labels[1]))
-    return {"row": row, "labels": [str(one[row]) for one in labels]}
-
-
-def _paired(first: Predictions, second: Predictions) -> Report | None:
-    """Return mean and interval of the loss of the second less the first; None where rows cannot be matched."""
-    labels = _labels(first)
-    if len(first.codes) != len(second.codes) or not (labels == _labels(second)).all():
-        return None
+def _paired(first: Predictions, second: Predictions, labels: NDArray[np.str_]) -> Report:
+    """Return mean and interval of the loss of the second less the first, on rows of the same labels."""
     finite = np.isfinite(first.losses) & np.isfinite(second.losses)
     predicted = [np.array(p.classes)[np.argmax(p.probabilities, axis=1)] for p in (first, second)]
     difference = second.losses[finite] - first.losses[finite]

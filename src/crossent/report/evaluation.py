@@ -134,23 +134,22 @@ def number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def per_share(classes: tuple[str, ...], counts: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """Return each class with its rows and their share."""
+def class_shares(classes: tuple[str, ...], counts: NDArray[np.int64]) -> Report:
+    """Return each class with its rows and their share, and how uneven these are among the classes that occur."""
     total = int(counts.sum())
-    return [
+    present = np.flatnonzero(counts)
+    entries = [
         {"label": label, "rows": int(count), "share": int(count) / total}
         for label, count in zip(classes, counts, strict=True)
     ]
-
-
-def imbalance(classes: tuple[str, ...], counts: NDArray[np.int64]) -> dict[str, Any]:
-    """Return the most and the least common class that occurs, and the ratio of their rows."""
-    present = np.flatnonzero(counts)
-    most, least = present[np.argmax(counts[present])], present[np.argmin(counts[present])]
+    most, least = (entries[present[find(counts[present])]] for find in (np.argmax, np.argmin))
     return {
-        "most_common": {"label": classes[most], "rows": int(counts[most])},
-        "least_common": {"label": classes[least], "rows": int(counts[least])},
-        "ratio": float(counts[most] / counts[least]),
+        "classes": entries,
+        "imbalance": {
+            "most_common": {"label": most["label"], "rows": most["rows"]},
+            "least_common": {"label": least["label"], "rows": least["rows"]},
+            "ratio": most["rows"] / least["rows"],
+        },
     }
 
 

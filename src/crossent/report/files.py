@@ -3,7 +3,7 @@
 A run writes ``report.json``, ``report.html`` and, where it trained a model, the model. All of them carry the same run
 id: "run" of the JSON object, ``<meta name="crossent-run">`` and the last line of the page, "run" of what the model says
 of its training. It is a digest of all that the run wrote, so equal runs have equal ids. The model is put in its place
-last: who finds a new model finds its report. If the run is killed between two files, their ids differ, and
+last: whoever finds a new model finds its report. If the run is killed between two files, their ids differ, and
 `crossent predict` says so.
 """
 

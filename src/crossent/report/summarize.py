@@ -19,7 +19,7 @@ from .._version import __version__
 from ..metrics import brier_score
 from ..tabular import Predictions, TrainedModel
 from .advice import advice
-from .evaluation import evaluation, imbalance, loss_entry, number, per_share, reliability
+from .evaluation import class_shares, evaluation, loss_entry, number, reliability
 
 SCHEMA = "crossent.report/1"
 # Cells are shown beside a surprising row as far as a person can read them.
@@ -53,8 +53,7 @@ def summarize_fit(result: TrainedModel) -> Report:
             "calibration_rows": 0 if result.calibration is None else len(result.calibration.rows),
             "seed": result.options.seed,
         },
-        classes=per_share(model.classes, result.class_counts),
-        imbalance=imbalance(model.classes, result.class_counts),
+        **class_shares(model.classes, result.class_counts),
         **evaluation(
             model.classes,
             codes,
@@ -85,8 +84,7 @@ def summarize_predictions(predictions: Predictions) -> Report:
         declared=predictions.scale,
         rows_judged="all rows of the file",
         data={"rows": len(predictions.codes)},
-        classes=per_share(predictions.classes, counts),
-        imbalance=imbalance(predictions.classes, counts),
+        **class_shares(predictions.classes, counts),
         **evaluation(
             predictions.classes,
             predictions.codes,

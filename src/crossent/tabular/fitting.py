@@ -121,6 +121,18 @@ class TrainedModel:
     calibration: Calibration | None = None
 
 
+def require_parts(classes: list[str], training: NDArray[np.intp], test: int, test_size: float) -> None:
+    """Refuse a split that leaves a class without rows to train, of the counts `training`, or too few rows to test."""
+    held_out = f"holding out {100 * test_size:g}% of the rows leaves"
+    without = np.flatnonzero(training == 0)
+    if len(without):
+        raise InputError(
+            f"{held_out} class {classes[without[0]]!r} without training rows: hold out fewer, or try another seed"
+        )
+    if test < len(classes):
+        raise InputError(f"{held_out} {test} to test, which is too few for {len(classes)} classes")
+
+
 def require_inputs(preprocessing: Preprocessing, source: str) -> None:
     """Refuse a table from which nothing can be learned."""
     if not preprocessing.input_names:

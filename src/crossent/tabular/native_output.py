@@ -18,12 +18,16 @@ def python_alone_on_stderr() -> Generator[None]:
     then one sentence. All of it is shown where Python's fault handler is on (``PYTHONFAULTHANDLER=1``), as it is for a
     person who looks into a crash.
     """
-    if faulthandler.is_enabled() or not _is_open(2):
+    try:
+        copy = None if faulthandler.is_enabled() else os.dup(2)
+    except OSError:  # it is closed
+        copy = None
+    if copy is None:
         yield
         return
     shown = sys.stderr
     with os.fdopen(
-        os.dup(2), "w", encoding=getattr(shown, "encoding", None), errors="backslashreplace", buffering=1
+        copy, "w", encoding=getattr(shown, "encoding", None), errors="backslashreplace", buffering=1
     ) as kept:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
@@ -36,14 +40,6 @@ def python_alone_on_stderr() -> Generator[None]:
             sys.stderr = shown
             kept.flush()
             os.dup2(kept.fileno(), 2)
-
-
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
 
 
 def _leads_to(stream: object, descriptor: int) -> bool:

@@ -27,7 +27,7 @@ from .calibrating import cautious_temperature
 from .columns import as_text, kinds_in_windows, read_columns
 from .errors import InputError
 from .file_sizes import fits, table_bytes
-from .fitting import DEFAULTS, Calibration, FitOptions, TrainedModel, build_model, require_inputs, run
+from .fitting import DEFAULTS, Calibration, FitOptions, TrainedModel, build_model, require_inputs, require_parts, run
 from .labels import check_classes, check_labels, encode_labels, label_notes, no_labels
 from .model import Model
 from .preprocessing import MAX_DISTINCT, Learned, Preprocessing, learn
@@ -100,7 +100,7 @@ def fit_parquet(
         classes, codes = table.labels()
         part = draw_parts(table.num_rows, options.test_size, options.calibration_size, seed)
         counts = [np.bincount(codes[part == which], minlength=len(classes)) for which in (TRAINING, CALIBRATING, TEST)]
-        _check_parts(classes, counts[TRAINING], counts[TEST], options.test_size)
+        require_parts(classes, counts[TRAINING], int(counts[TEST].sum()), options.test_size)
         training = part == TRAINING
         learned = table.learn(training, seed)
         preprocessing = learned.preprocessing
@@ -316,17 +316,3 @@ def hashed_shares(start: int, stop: int, seed: int, purpose: int) -> NDArray[np.
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z ^= z >> np.uint64(31)
     return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _check_parts(classes: list[str], training: NDArray[np.intp], test: NDArray[np.intp], test_size: float) -> None:
-    without = np.flatnonzero(training == 0)
-    if len(without):
-        raise InputError(
-            f"holding out {100 * test_size:g}% of the rows leaves class {classes[without[0]]!r} without training rows: "
-            "hold out fewer, or try another seed"
-        )
-    if test.sum() < len(classes):
-        raise InputError(
-            f"holding out {100 * test_size:g}% of the rows leaves {test.sum()} to test, which is too "
-            f"few for {len(classes)} classes"
-        )

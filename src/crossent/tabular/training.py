@@ -20,7 +20,7 @@ from ..sklearn import SoftmaxRegressionCV
 from ..sklearn.path import DEFAULT_CS
 from .calibrating import cross_fit
 from .errors import InputError
-from .fitting import DEFAULTS, Calibration, FitOptions, TrainedModel, build_model, require_inputs, run
+from .fitting import DEFAULTS, Calibration, FitOptions, TrainedModel, build_model, require_inputs, require_parts, run
 from .labels import check_classes, encode_labels, label_notes
 from .preprocessing import learn_table
 
@@ -50,7 +50,9 @@ def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions
     classes, codes = encode_labels(frame[target])
     counts = np.bincount(codes, minlength=len(classes))
     check_classes(classes, counts, frame[target])
-    training, test = _split(codes, len(classes), options.test_size, options.seed)
+    training, test = _split(codes, len(classes), options)
+    training_counts = np.bincount(codes[training], minlength=len(classes))
+    require_parts(classes, training_counts, len(test), options.test_size)
     learned, cells = learn_table(features, training)
     require_inputs(learned.preprocessing, source)
     matrix = learned.preprocessing.encode(cells)
@@ -66,7 +68,6 @@ def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions
         estimator = options.estimator()
         warned = run(estimator, matrix[training], codes[training])
     calibration, calibration_notes = _calibrate(matrix, codes, training, options)
-    training_counts = np.bincount(codes[training], minlength=len(classes))
     model = build_model(
         learned.preprocessing, estimator, calibration, classes, target, source, training_counts, options
     )
@@ -119,21 +120,16 @@ def _calibrate(
             raise KeyboardInterrupt from error
 
 
-def _split(
-    codes: NDArray[np.intp], num_classes: int, test_size: float, seed: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    held_out = math.ceil(len(codes) * test_size)
+def _split(codes: NDArray[np.intp], num_classes: int, options: FitOptions) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    held_out = math.ceil(len(codes) * options.test_size)
     if min(held_out, len(codes) - held_out) < num_classes:
         raise InputError(
-            f"holding out {100 * test_size:g}% of {len(codes)} rows leaves {len(codes) - held_out} to train and "
-            f"{held_out} to test, "
-            f"which is too few for {num_classes} classes"
+            f"holding out {100 * options.test_size:g}% of {len(codes)} rows leaves {len(codes) - held_out} to train "
+            f"and {held_out} to test, which is too few for {num_classes} classes"
         )
-    training, test = train_test_split(np.arange(len(codes)), test_size=held_out, stratify=codes, random_state=seed)
-    if len(np.unique(codes[training])) < num_classes:
-        raise InputError(
-            f"holding out {100 * test_size:g}% of the rows leaves a class without training rows: hold out fewer"
-        )
+    training, test = train_test_split(
+        np.arange(len(codes)), test_size=held_out, stratify=codes, random_state=options.seed
+    )
     return np.sort(training), np.sort(test)
 
 
