@@ -17,8 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import check_estimator
 
-from crossent.calibration.classifier import METHODS
-from crossent.calibration.logits import Scores
+from crossent.calibration.classifier import METHODS, Scores
 from crossent.metrics import log_loss
 from crossent.sklearn import CalibratedClassifier, MatrixScaling, PlattScaling, TemperatureScaling
 
