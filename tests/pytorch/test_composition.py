@@ -378,12 +378,12 @@ def test_no_loss_or_option_makes_the_head_hold_its_logits(
 def test_no_gradient_is_computed_where_none_is_wanted(
     options: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from crossent.torch.autograd import KnownGradient
+    from crossent.torch.autograd import OfLogits
 
     asked = []
-    forward = KnownGradient.forward
+    forward = OfLogits.forward
     monkeypatch.setattr(
-        KnownGradient, "forward", lambda self, given, wanted: asked.append(wanted[0]) or forward(self, given, wanted)
+        OfLogits, "forward", lambda self, given, wanted: asked.append(wanted[0]) or forward(self, given, wanted)
     )
     leaf = logits_of().requires_grad_()
     twin, addresses = registry.find("float64"), []

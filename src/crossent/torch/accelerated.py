@@ -1,8 +1,8 @@
 """Every loss but distillation on a GPU in two launches, where Triton serves the device: statistics, then gradient.
 
 The first launch keeps the statistics of each row that the loss reads. The loss's one line and the jets of
-`crossent.core` turn these (N,) numbers into losses and slopes, and the second launch makes the gradient of both.
-Cross-entropy needs no step between. Everything else on other devices is in PyTorch's own operations.
+`crossent.core` turn these (N,) numbers into losses and slopes. The second launch computes the gradient from them.
+Cross-entropy needs no step between the two. PyTorch's own operations compute what these launches do not serve.
 """
 
 from __future__ import annotations

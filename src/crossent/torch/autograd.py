@@ -1,7 +1,7 @@
 """The one pair of forward and backward behind every loss that is computed at once, and gradients inside a backward.
 
-What a loss computes is a `Work`. Value and gradient come from one pass where the factor of each row is known before.
-Backward then hands the gradient out, once, as autograd may write into it.
+A `Work` computes a loss. It computes value and gradient in one pass if the factor of each row is known before. Backward
+then hands the gradient out. It does so once, because autograd may write into it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["KnownGradient", "WaitingGradient", "Work", "at_once", "pull_back", "recomputed", "record"]
+__all__ = ["OfLogits", "Work", "at_once", "pull_back", "recomputed", "record"]
 
 Function = Callable[..., Any]
 Saved = Callable[[], tuple[Tensor, ...]]
@@ -23,7 +23,7 @@ class Work(Protocol):
 
     @property
     def composed(self) -> Function:
-        """The same function of the tensors, of operations that PyTorch differentiates: for gradients of gradients."""
+        """The same function of the tensors in operations that PyTorch differentiates, for gradients of gradients."""
 
     def forward(self, tensors: Sequence[Any], wanted: Sequence[bool]) -> tuple[tuple[Tensor, ...], list[Any]]:
         """Return what the loss returns, and what backward is to be given: `kept`."""
@@ -33,8 +33,8 @@ class Work(Protocol):
     ) -> Sequence[Tensor | None]:
         """Return the gradients of Σ upstream · output that are wanted, and None for others.
 
-        `saved` returns the tensors, and raises where one was changed in place since. It is to be called once at most:
-        under checkpointing the first call computes them again, and a second one finds nothing.
+        `saved` returns the tensors, and raises if one was changed in place since. It must be called at most once: under
+        checkpointing the first call computes the tensors again, and a second call finds nothing.
         """
 
 
@@ -78,55 +78,36 @@ def at_once(work: Work, tensors: Sequence[Any], others: list[Tensor]) -> Any:
     return outputs if len(outputs) > 1 else outputs[0]
 
 
-class KnownGradient:
-    """A loss of logits whose gradient is computed with its value.
+class OfLogits:
+    """A loss of logits: a `Work` of one tensor.
 
     Parameters
     ----------
-    solve : of whether the gradient is wanted; returns value and gradient
+    solve : of whether the gradient is wanted
+        It returns the value, and the gradient for the upstream factor 1, or None if the gradient must wait for the
+        factor.
+    differentiate : of the upstream gradient
+        It returns the gradient, where `solve` returned none or autograd asks a second time.
     composed : see `Work`
     """
 
-    def __init__(self, solve: Callable[[bool], tuple[Tensor, Any]], composed: Function):
-        self.solve, self.composed = solve, composed
-
-    def forward(self, tensors: Sequence[Any], wanted: Sequence[bool]) -> tuple[tuple[Tensor, ...], list[Any]]:
-        value, gradient = self.solve(wanted[0])
-        return (value,), [gradient]
-
-    def gradients(
-        self, saved: Saved, kept: list[Any], upstream: Sequence[Any], wanted: Sequence[bool]
-    ) -> Sequence[Tensor | None]:
-        if kept:
-            gradient = kept.pop()
-        else:
-            saved()
-            gradient = self.solve(True)[1]
-        factor = upstream[0].item()
-        return [gradient if factor == 1.0 else gradient.mul_(factor)]
-
-
-class WaitingGradient:
-    """A loss of logits whose gradient is computed when the upstream factor is known.
-
-    Parameters
-    ----------
-    solve : returns the value
-    differentiate : of the upstream gradient; returns the logits'
-    composed : see `Work`
-    """
-
-    def __init__(self, solve: Callable[[], Tensor], differentiate: Callable[[Tensor], Tensor], composed: Function):
+    def __init__(
+        self, solve: Callable[[bool], tuple[Tensor, Any]], differentiate: Callable[[Tensor], Tensor], composed: Function
+    ):
         self.solve, self.differentiate, self.composed = solve, differentiate, composed
 
     def forward(self, tensors: Sequence[Any], wanted: Sequence[bool]) -> tuple[tuple[Tensor, ...], list[Any]]:
-        return (self.solve(),), []
+        value, gradient = self.solve(wanted[0])
+        return (value,), [] if gradient is None else [gradient]
 
     def gradients(
         self, saved: Saved, kept: list[Any], upstream: Sequence[Any], wanted: Sequence[bool]
     ) -> Sequence[Tensor | None]:
-        saved()
-        return [self.differentiate(upstream[0])]
+        if not kept:
+            saved()
+            return [self.differentiate(upstream[0])]
+        gradient, factor = kept.pop(), upstream[0].item()
+        return [gradient if factor == 1.0 else gradient.mul_(factor)]
 
 
 def pull_back(
@@ -208,10 +189,10 @@ class _Recomputed(torch.autograd.Function):
 
 
 def recomputed(function: Function, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Return ``function(*inputs)``, a tuple of tensors; what it computes on the way is computed again in backward.
+    """Return ``function(*inputs)``, a tuple of tensors. Backward computes what lies between again.
 
-    `torch.utils.checkpoint` does this for the first derivative; a gradient that is to be differentiated again keeps all
-    that the recomputation made. Here the gradient is such a function itself. The function reads no tensor that wants a
-    gradient but its arguments.
+    `torch.utils.checkpoint` does this for the first derivative. But its gradient, if it is differentiated again, keeps
+    all that the recomputation made. Here the gradient is such a function itself. Of the tensors that want a gradient
+    the function must read its arguments only.
     """
     return _Recomputed.apply(function, *inputs)

@@ -59,7 +59,7 @@ class _Products(driver.Products):
         return wide(a.device)
 
     def column_sums(self, a: Tensor) -> Tensor:
-        # A sum into another type makes a copy in it; a product with ones accumulates in float32 and makes none.
+        # Half-precision columns are added up in float32.
         return a.sum(0, dtype=torch.float32) if a.dtype in _HALF else a.sum(0)
 
 
@@ -81,7 +81,7 @@ def _multiplies_quickly(a: Tensor) -> bool:
 
 
 class _DeviceProducts(_Products):
-    """PyTorch's products on another device. Nothing waits for it, and blocks are as large as its many cores want."""
+    """PyTorch's products on another device: nothing waits for it, and its many cores want large blocks."""
 
     def block_bytes(self, bytes_of_a_row: int, bytes_later: int = 0) -> int:
         return DEVICE_BLOCK_BYTES
@@ -100,7 +100,8 @@ class _HalfProducts(_Products):
     """PyTorch's products of half-precision numbers in ordinary memory."""
 
     def block_bytes(self, bytes_of_a_row: int, bytes_later: int = 0) -> int:
-        # Each block reads the weight, and adds to a float32 sum of twice its size: of few rows that takes most time.
+        # Each block reads the weight and adds to a float32 sum of twice its size. With few rows a block this takes
+        # most of the time.
         wanted = max(driver.BLOCK_BYTES, HALF_BLOCK_ROWS * bytes_of_a_row)
         return min(wanted, 2 * driver.BLOCK_BYTES + bytes_later)
 

@@ -1,4 +1,4 @@
-"""Losses composed of PyTorch's operations around the losses of rows, which PyTorch differentiates to any order."""
+"""Losses composed of PyTorch's operations around the losses of rows: PyTorch differentiates them to any order."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["dense", "linear"]
 
 
 def dense(input: Tensor, target: Any, options: Options, native: bool) -> Tensor:
-    """Return the loss of logits, class axis 1, differentiable in whatever PyTorch differentiates.
+    """Return the loss of logits, class axis 1, as operations that PyTorch differentiates in every tensor.
 
     Parameters
     ----------
     native : bool
-        Whether PyTorch's own operations compute the losses of rows, as they must on other devices and where target or
+        Whether PyTorch's own operations compute the losses of rows. They must on other devices, and where the target or
         weights want a gradient.
     """
     if options.kind == "sigmoid":
@@ -47,8 +47,8 @@ def dense(input: Tensor, target: Any, options: Options, native: bool) -> Tensor:
 def linear(tensors: Sequence[Any], problem: Problem, with_statistics: bool) -> tuple[Tensor, ...]:
     """Return the loss of a linear head and, where asked for, the statistics of its rows (N,).
 
-    The rows' losses are those of blocks, whose logits are computed again in backward and in what differentiates that.
-    Recorded or transformed the logits are held.
+    The losses are computed in blocks of rows. Backward, and what differentiates it, computes the logits of a block
+    again. A recorded or transformed program holds all logits.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ def cross_entropy(
     input : tensor (N, C, d1, ...) or (C,), float16, bfloat16, float32 or float64
         Logits; the class axis is 1. ``-inf`` masks a class.
     target : integer tensor (N, d1, ...) of labels, or floating tensor of the input's shape
-        With a floating target its gradient is there to be had.
+        A floating target may require a gradient.
     weight : tensor (C,), optional
         Class weights.
     size_average, reduce

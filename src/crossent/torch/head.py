@@ -1,7 +1,7 @@
-"""The linear head at once, in blocks of rows: its losses and gradients by the kernels, or by PyTorch's own operations.
+"""The linear head in blocks of rows: the kernels or PyTorch's own operations compute losses and gradients at once.
 
 Value and gradients come from one pass of three products, because the factor of each row is known before the first
-block. With ``reduction="none"`` the factors are known in backward only, which then computes the logits again: four
+block. With ``reduction="none"`` only backward knows the factors. It computes the logits again, which makes four
 products. The weight's gradient is added up in float32 at least.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,39 +35,16 @@ Found = tuple[tuple[Tensor, ...], Any]
 _NOTHING = (False, False, False)
 
 
-class Rows(Protocol):
-    """Something that computes the losses of a linear head's rows.
-
-    Attributes
-    ----------
-    is_none : whether the reduction is "none"
-    unit : what the gradients are to be multiplied by in the end
-        float16 has a smallest number, and a row's part of a mean may be below it.
-    silent : bool tensor (N,) of rows without a part in the gradients, or None
-    """
-
-    @property
-    def is_none(self) -> bool: ...
-
-    @property
-    def unit(self) -> Any: ...
-
-    @property
-    def silent(self) -> Tensor | None: ...
-
-    def run(self, tensors: Sequence[Any], wanted: Sequence[bool], with_statistics: bool = False) -> Found:
-        """Return the value and, where asked for, the five statistics; and the gradients that are wanted."""
-
-    def pull_back(self, logits: Tensor, rows: slice, upstream: Sequence[Any]) -> None:
-        """Put the gradient of ``Σ upstream · statistic`` in the place of a block of logits."""
-
-    def scaled(self, factor: Tensor) -> Self:
-        """Return the same rows with a factor on each one's loss."""
-
-
 @dataclass(frozen=True)
 class KernelRows:
-    """Rows whose losses the kernels compute, on logits in ordinary memory."""
+    """The rows of a linear head on logits in ordinary memory, where the kernels compute their losses.
+
+    Parameters
+    ----------
+    given : Evaluator
+    is_narrow : bool
+        Whether the logits are float16.
+    """
 
     given: Evaluator
     is_narrow: bool
@@ -90,11 +67,16 @@ class KernelRows:
 
     @property
     def is_none(self) -> bool:
+        """Whether the reduction is "none"."""
         return bool(self.given.reduction.kind == "none")
 
     @property
     def unit(self) -> float:
-        """A power of two that brings the largest of float16's slopes to about 1."""
+        """What the gradients are to be multiplied by in the end.
+
+        float16 has a smallest number, and a row's part of a mean may be below it. So this is a power of two that brings
+        the largest slope to about 1.
+        """
         if not self.is_narrow:
             return 1.0
         largest = abs(self.given.scale)
@@ -105,10 +87,12 @@ class KernelRows:
 
     @property
     def silent(self) -> Tensor | None:
+        """Which rows have no part in the gradients, bool (N,); None where all have."""
         silent = self.given.silent_rows
         return None if silent is None else torch.from_numpy(silent)
 
     def run(self, tensors: Sequence[Any], wanted: Sequence[bool], with_statistics: bool = False) -> Found:
+        """Return the value and, where asked for, the five statistics; and the gradients that are wanted."""
         losses, entries, statistics, gradients = self.passed(tensors, wanted, with_statistics)
         given, dtype = self.given, torch.float64 if self.given.dtype == np.float64 else torch.float32
         if entries is not None:
@@ -148,11 +132,12 @@ class KernelRows:
 
     @quietly
     def pull_back(self, logits: Tensor, rows: slice, upstream: Sequence[Any]) -> None:
+        """Put the gradient of ``Σ upstream · statistic`` in the place of a block of logits."""
         array, given = as_numpy(logits), self.given
         signed = zip(("lse", "entropy", "nll"), (1.0, 1.0, -1.0), upstream, strict=True)  # log_prob is minus the nll
         partials = {name: sign * u[rows].double().numpy() for name, sign, u in signed if u is not None}
         target = given.target.rows(rows)._replace(class_weight=None, label_smoothing=0.0)
-        if target.labels is not None:  # of a row that does not count the log-probability is a constant, the rest is not
+        if target.labels is not None:  # a row that does not count has a constant log-probability, but lse and entropy
             if "nll" in partials:
                 partials["nll"] = np.where(target.labels < 0, 0.0, partials["nll"])
             target = target._replace(labels=target.counted_labels)
@@ -168,12 +153,25 @@ class KernelRows:
             logits[part].copy_(torch.from_numpy(gradient * given.map.slope(raw.astype(np.float64))))
 
     def scaled(self, factor: Tensor) -> KernelRows:
+        """Return the same rows with a factor on each one's loss."""
         return replace(self, given=self.given.with_factor(factor.double().numpy()))
 
 
 @dataclass(frozen=True)
 class ProblemRows:
-    """Rows whose losses PyTorch's own operations compute, on any device; or `launches`, where they serve them."""
+    """The rows of a linear head on any device, where PyTorch's own operations or launches compute their losses.
+
+    The methods are those of `KernelRows`.
+
+    Parameters
+    ----------
+    problem : Problem
+    factor : tensor
+        Of the losses in what is differentiated: a number, or one a row or entry.
+    unit : see `KernelRows.unit`
+    launches : Launches, optional
+        What computes the losses in the place of PyTorch's operations.
+    """
 
     problem: Problem
     factor: Tensor
@@ -186,7 +184,7 @@ class ProblemRows:
         factor, _ = problem.scale()
         if dtype is not torch.float16:
             return cls(problem, factor, 1.0, launches)
-        # The mean's factor is left for the end: float16's slopes may be too small with it.
+        # The mean's factor comes at the end, because float16 slopes may be too small with it.
         unit = torch.where(factor == 0, 1.0, factor)
         return cls(problem, factor / unit, unit, launches)
 
@@ -248,7 +246,7 @@ class Head:
     composed : see `Work`
     """
 
-    rows: Rows
+    rows: KernelRows | ProblemRows
     composed: Callable[..., Any]
     with_statistics: bool
 
@@ -269,12 +267,13 @@ class Head:
         return total
 
     def _of_loss(self, tensors: Sequence[Any], kept: list[Any], upstream: Tensor, wanted: Sequence[bool]) -> list[Any]:
-        rows, factor = self.rows, upstream
+        rows: Any = self.rows
+        factor: Any = upstream
         if rows.is_none:
             rows = rows.scaled(upstream)
-            factor = 1.0  # type: ignore[assignment]
+            factor = 1.0
         elif upstream.device.type == "cpu":  # another device is not worth waiting for
-            factor = upstream.item()  # type: ignore[assignment]
+            factor = upstream.item()
         gradients = kept.pop() if kept else rows.run(tensors, wanted)[1]
         return _typed(_times(gradients, factor * rows.unit, wanted), tensors, wanted)
 

@@ -1,7 +1,6 @@
-"""Dense losses in ordinary memory, by the NumPy front end's kernels: value and gradient in one pass.
+"""Dense losses in ordinary memory: the NumPy front end computes value and gradient in one pass.
 
-The results have the bits of the NumPy front end's. What asks for more (a gradient of the gradient, a factor per row) is
-computed again or by `composed`.
+The results have the same bits as NumPy's. A gradient of the gradient comes from `composed`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from crossent.losses import DEFAULT_LOSS
 from crossent.numpy.options import Options
 from crossent.numpy.problem import make_problem
 
-from .autograd import KnownGradient, WaitingGradient, at_once, record
+from .autograd import OfLogits, at_once, record
 from .tensors import (
     PLAIN,
     as_numpy,
@@ -34,10 +33,8 @@ __all__ = ["dense", "mean_of_labels"]
 Differentiable = Callable[[Tensor], Tensor]
 
 
-def _gradient_tensor(gradient: Any) -> Tensor | None:
+def _gradient_tensor(gradient: Any) -> Tensor:
     """Return the gradient as a tensor of the logits' dtype."""
-    if gradient is None:
-        return None
     if gradient.dtype.kind == "V":
         return torch.from_numpy(gradient.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(gradient)
@@ -59,20 +56,19 @@ def dense(
     arrays = as_numpy(input), numpy_target(target), numpy_options(options)
     problem = make_problem(*arrays, axis, is_in_range=is_in_range)
 
-    def solve(with_gradient: bool) -> tuple[Tensor, Any]:
-        value, gradient = problem.solve(with_grad=with_gradient)
-        return as_tensor(value), _gradient_tensor(gradient)
+    is_none = problem.evaluator.reduction.kind == "none"
+    # A row's part of a mean may be too small for float16 before the factor of a scaled loss arrives.
+    waits = is_none or input.dtype is torch.float16
+
+    def solve(with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+        value, gradient = problem.solve(with_grad=with_gradient and not waits)
+        return as_tensor(value), None if gradient is None else _gradient_tensor(gradient)
 
     def differentiate(upstream: Tensor) -> Tensor:
-        is_none = problem.evaluator.reduction.kind == "none"
         scaled = problem.with_factor(upstream.double().numpy()) if is_none else problem.with_scale(upstream.item())
-        return _gradient_tensor(scaled.solve(with_grad=True)[1])  # type: ignore[return-value]
+        return _gradient_tensor(scaled.solve(with_grad=True)[1])
 
-    work: Any = KnownGradient(solve, composed)
-    # A row's part of a mean may be too small for float16 before the factor of a scaled loss arrives.
-    if problem.evaluator.reduction.kind == "none" or input.dtype is torch.float16:
-        work = WaitingGradient(lambda: solve(False)[0], differentiate, composed)
-    return at_once(work, (input,), other_tensors(target, options))
+    return at_once(OfLogits(solve, differentiate, composed), (input,), other_tensors(target, options))
 
 
 _NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
@@ -81,8 +77,8 @@ _NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "b
 def mean_of_labels(input: Any, target: Any, ignore_index: int, composed: Differentiable) -> Tensor | None:
     """Return the mean cross-entropy of a small batch of logits (N, C) and labels (N,); None if anything is unusual.
 
-    It is the call that training loops make most. What `dense` decides (options, the way, maps, reduction) takes longer
-    than a small batch's arithmetic, and so do views of memory as arrays. The kernel gives the bits of the general one.
+    Training loops make this call most. For a small batch the decisions of `dense` take longer than the arithmetic, and
+    so do views of memory as arrays. The kernel returns the same bits as `dense`.
     """
     if not (
         is_readable()
@@ -122,4 +118,8 @@ def mean_of_labels(input: Any, target: Any, ignore_index: int, composed: Differe
     value, gradient = solve(is_differentiated)
     if value is None or not is_differentiated:
         return value
-    return record(KnownGradient(solve, composed), (value,), [gradient], [target], input)
+
+    def differentiate(upstream: Tensor) -> Tensor:
+        return solve(True)[1].mul_(upstream.item())  # type: ignore[union-attr]
+
+    return record(OfLogits(solve, differentiate, composed), (value,), [gradient], [target], input)

@@ -220,7 +220,7 @@ def _head(
 
 
 def _is_recorded(target: Any, options: Options, rows: str, others: list[Tensor]) -> bool:
-    """Whether the head is an operator of a recorded program; the operator's own numbers are constants."""
+    """Return whether the head becomes an operator of a recorded program, whose numbers are constants."""
     has_tensors = any(isinstance(getattr(options, name), Tensor) for name in NUMBERS[:3])
     is_softmax = options.kind == "softmax" and isinstance(target, Tensor)
     return rows == "kernels" and is_softmax and not (has_tensors or is_transformed() or wants_gradients(others))

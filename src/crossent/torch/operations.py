@@ -1,6 +1,7 @@
 """The losses of rows in PyTorch's own operations: for other devices, and where a target or weight wants a gradient.
 
-The statistics are what `crossent.core`'s losses read, computed when they are read; PyTorch differentiates both.
+The losses of `crossent.losses` read statistics of each row. These are computed when they are read, and PyTorch
+differentiates both.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["NativeRows", "entry_losses", "row_losses", "top_k_losses"]
 
 
 def _kept(compute: Callable[[Any], Tensor]) -> Any:
-    """A property computed once; the standard library's (Python 3.11) takes a lock, which Dynamo cannot record."""
+    """A property that is computed once. The standard library's one takes a lock in Python 3.11: Dynamo fails on it."""
     name = f"_{compute.__name__}"
 
     def get(self: Any) -> Tensor:
@@ -59,7 +60,7 @@ class NativeRows:
 
     @_kept
     def surprisal(self) -> Tensor:
-        """``-log p``, and 0 for a masked class: what multiplies it is 0 there or makes the loss infinite apart."""
+        """``-log p``, and 0 for a masked class. Who multiplies it makes the loss of an impossible class infinite."""
         return torch.where(self.log_probability == -math.inf, 0.0, -self.log_probability)
 
     @_kept
@@ -105,7 +106,7 @@ class NativeRows:
             miss = -torch.expm1(-self.nll_plain)
         else:
             miss = ((1 - self.distribution) * self.probability).sum(-1)
-        # A power below 1 has no slope at 0; the slope's limit in every use is 0, which a clamp gives.
+        # A power below 1 has no slope at 0. The clamp gives the slope 0, which is the limit in every use.
         return miss.clamp(min=torch.finfo(miss.dtype).tiny)
 
     def lost_likelihood(self, q: float) -> Tensor:
@@ -131,7 +132,7 @@ def row_losses(
     if loss.needs_teacher:
         return distillation_losses(logits, soft, loss.parameter)  # type: ignore[arg-type]
     if labels is not None and loss.is_cross_entropy and (weight is None or not varies(weight)):
-        # PyTorch's fused form, where there is nothing to add to it. It has no derivative in the weights.
+        # PyTorch's fused function does the same. It has no derivative in the weights.
         return F.cross_entropy(logits, labels, weight, ignore_index=-1, reduction="none", label_smoothing=smoothing)
     rows = NativeRows(logits, labels, soft, weight, smoothing)
     silent = rows.is_empty if labels is None else rows.is_empty | (labels < 0)
@@ -153,7 +154,7 @@ def distillation_losses(logits: Tensor, teacher: Tensor, temperature: float) -> 
     ratio = ratio - (t * ratio).sum(-1, keepdim=True)
     gap = -(t * (torch.where(counted, log_p, 0.0) - torch.where(counted, log_t, 0.0))).sum(-1)
     is_near = gap.detach() < FAR
-    # Rows that are far go through the terms as those of equal logits: an overflow there would be a NaN in backward.
+    # Rows that are far apart are replaced by rows of equal logits: an overflow here would be NaN in backward.
     ratio = torch.where(is_near[:, None], ratio, 0.0)
     grown = torch.where(is_near[:, None], p * torch.where(is_near, gap, 0.0).exp()[:, None], t)
     total = divergence_terms(torch, t, grown, ratio, temperature).sum(-1)

@@ -1,7 +1,7 @@
 """A loss as one frozen record of tensors: its target, weights, maps and reduction, each encoded and refused once.
 
-Around the losses of rows there are PyTorch's operations only, so PyTorch records, transforms and differentiates all of
-it, to any order. The losses of rows come from the kernels (`rows`) or from PyTorch's own operations (`operations`).
+The kernels (`rows`) or PyTorch's own operations (`operations`) compute the losses of rows. Everything around them is
+PyTorch's operations, so PyTorch records, transforms and differentiates the whole loss, to any order.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def common(options: Options, num_classes: int, logits: Tensor, native: bool) -> 
     """
     device = logits.device
     result_dtype = torch.float64 if logits.dtype is torch.float64 else torch.float32
-    # In this machine's memory PyTorch's own operations run in double precision: they lose digits in any other.
+    # In this machine's memory PyTorch's own operations run in double precision, because they lose digits in single.
     precision = torch.float64 if native and device.type == "cpu" else result_dtype
     like = torch.empty((), dtype=precision, device=device)
     found: dict[str, Any] = {
@@ -115,7 +115,7 @@ def weigh(losses: Tensor, weight: Tensor | None) -> Tensor:
 class Problem:
     """What the losses of both links have in common.
 
-    Every tensor that may want a gradient is a field of its own: the blocks of a linear head find it there.
+    Every tensor that may want a gradient is a field of its own, where the blocks of a linear head find it.
 
     Attributes
     ----------
@@ -167,7 +167,7 @@ class Problem:
             is_finite = logits.isfinite()
             finite = torch.where(is_finite, logits, 0.0) if isinstance(cap, Tensor) else logits
             logits = torch.where(is_finite, cap * torch.tanh(finite / cap), logits)
-        if isinstance(self.temperature, Tensor):  # an infinite logit has no part in the divisor's gradient
+        if isinstance(self.temperature, Tensor):  # an infinite logit must not enter the temperature's gradient
             is_finite = logits.isfinite()
             logits = torch.where(is_finite, torch.where(is_finite, logits, 0.0) / self.temperature, logits)
         elif self.temperature is not None:

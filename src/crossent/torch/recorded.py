@@ -1,8 +1,8 @@
-"""The linear head as a registered operator, for programs that are recorded: in blocks there, too, and never N·K logits.
+"""The linear head as a registered operator: a recorded program computes it in blocks and never holds N·K logits.
 
-With the factors of the rows it returns their weighted sum and its three gradients, from one pass of three products.
-Without them it returns the rows' losses. Their gradient is the operator itself, with the upstream gradient as the
-factors; it computes the logits once more.
+Given the factors of the rows, the operator returns the weighted sum of the losses and its three gradients, from one
+pass of three products. Without factors it returns the rows' losses. Their gradient is the operator itself, with the
+upstream gradient as factors, which computes the logits once more.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _rows(tensors: Sequence[Any], numbers: list[float]) -> KernelRows:
 
 
 def _held_in(tensor: Tensor) -> torch.dtype:
-    """The dtype of a gradient until the upstream factor is known: without it float16 may have no such number."""
+    """Return the dtype of a gradient until the upstream factor is known: it may be too small for float16 before."""
     return torch.float32 if tensor.dtype is torch.float16 else tensor.dtype
 
 
@@ -97,7 +97,7 @@ def _keep(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _backward(ctx: Any, upstream: Tensor, *_: Any) -> Any:
-    if torch.is_grad_enabled():  # the gradients are numbers without a graph: they would silently be constants
+    if torch.is_grad_enabled():  # the gradients have no graph: they would silently be constants
         asked = "a linear head recorded as an operator has first derivatives only"
         works = "call it outside of the dispatch mode, or cross_entropy on the logits"
         raise RuntimeError(refuse(asked, "create_graph=True", works))

@@ -1,9 +1,9 @@
 """The losses of rows of logits as functions that PyTorch differentiates, to any order and in either mode.
 
-On a CPU the value and the gradient of a row come from the kernels and the Hessian from `crossent.core`, whose
-operations PyTorch differentiates further. Where a program is recorded (`torch.compile`, `torch.export`) the two are
-registered operators; PyTorch's function transforms know nothing of those (a registered operator's forward derivative is
-silently 0), so there and for higher derivatives they are `autograd.Function` with rules for both modes and for `vmap`.
+The kernels compute the value and the gradient of a row. `crossent.core` computes the Hessian, in operations that
+PyTorch differentiates further. In a recorded program (`torch.compile`, `torch.export`) value and gradient are
+registered operators. PyTorch's function transforms cannot use these: a registered operator's forward derivative is
+silently 0. So elsewhere value and gradient are an `autograd.Function` with rules for both modes and for `vmap`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from .tensors import is_traced
 
 __all__ = ["row_losses"]
 
-# What is the same for all rows travels as numbers, as a registered operator takes no more: the smoothing of the targets
-# and the loss's terms. `soft` are the teacher's logits where the loss is one of distillation.
+# A registered operator takes tensors and numbers only. So the smoothing of the targets and the terms of the loss travel
+# as a list of numbers. For a distillation loss `soft` holds the teacher's logits.
 
 
 def _loss_of(numbers: Sequence[float]) -> Loss:
@@ -79,7 +79,7 @@ def _curvature(tensors: Sequence[Any], vector: Tensor, numbers: Sequence[float])
 
 def _keep(ctx: Any, inputs: Any, output: Any) -> None:
     *tensors, ctx.numbers = inputs
-    ctx.set_materialize_grads(False)  # so that a derivative that is there can be told from zeros
+    ctx.set_materialize_grads(False)  # a missing derivative is None then, and not zeros
     ctx.save_for_backward(*tensors)
     ctx.save_for_forward(*tensors)
 
@@ -113,13 +113,13 @@ def _backward_of_gradient(gradient: Callable[..., Tensor]) -> Callable[..., Any]
 
 
 def _refuse_tangents(others: Any) -> None:
-    """The rows' losses are differentiated in the logits alone: any other derivative would silently be 0."""
+    """Refuse derivatives in other tensors than the logits, which would silently be 0."""
     if any(tangent is not None for tangent in others):
         raise NotImplementedError("forward derivatives in a target or class weights are for PyTorch's own operations")
 
 
 def _flattened(info: Any, in_dims: Any, tensors: Sequence[Any]) -> list[Any]:
-    """The row arguments of a batch as the rows of one problem; an argument that is not batched is repeated."""
+    """Return the arguments of a batch of problems as those of one; an argument without the batch is repeated."""
     if in_dims[len(tensors)] is not None:
         raise NotImplementedError("vmap over class weights: call the loss once for each")
     flat: list[Any] = []

@@ -51,35 +51,35 @@ class _Rows(NamedTuple):
         return [Replicate()] * len(self.placements)
 
     def _distributed(self, tensor: Tensor) -> DTensor:
-        """Every process holds the whole of an ordinary tensor."""
+        """Return a distributed tensor; of an ordinary one every process holds the whole."""
         return tensor if isinstance(tensor, DTensor) else DTensor.from_local(tensor, self.mesh, self.everywhere)
 
     def local(self, tensor: Any) -> Any:
-        """This process's part of a tensor whose first axis is the rows'."""
+        """Return this process's part of a tensor whose first axis is that of the rows."""
         if not isinstance(tensor, Tensor):
             return tensor
         placed = self._distributed(tensor).redistribute(self.mesh, self.placements)
         return placed.to_local(grad_placements=self.placements)
 
     def whole(self, tensor: Any) -> Any:
-        """A tensor that every process needs whole; its gradients are added up."""
+        """Return a tensor whole, as every process needs it; the gradients of all processes are added up."""
         if not isinstance(tensor, Tensor) or not (isinstance(tensor, DTensor) or tensor.requires_grad):
             return tensor
         placed = self._distributed(tensor).redistribute(self.mesh, self.everywhere)
         return placed.to_local(grad_placements=self.partial)
 
     def broadcast(self, tensor: Any, ndim: int) -> Any:
-        """What a tensor that broadcasts to a shape of `ndim` axes, the rows' first, broadcasts to here."""
+        """Return this process's part of a tensor that is to be broadcast to `ndim` axes, the rows' axis first."""
         if isinstance(tensor, Tensor) and tensor.ndim == ndim > 0 and tensor.shape[0] == self.shape[0]:
             return self.local(tensor)
         return self.whole(tensor)
 
     def added(self, tensor: Tensor) -> Tensor:
-        """The sum over the processes, on each of them."""
+        """Return the sum over the processes, on each of them."""
         return DTensor.from_local(tensor, self.mesh, self.partial).redistribute(self.mesh, self.everywhere).to_local()
 
     def options(self, options: Options) -> Options:
-        """The options of this process's rows."""
+        """Return the options of this process's rows."""
         ndim = len(self.shape)
         is_sigmoid = options.kind == "sigmoid"
         entries = self.broadcast if is_sigmoid else lambda tensor, _: self.whole(tensor)
@@ -102,7 +102,7 @@ def _placements(tensor: DTensor, has_rows: bool) -> list[Any]:
 
 
 def _everywhere_or_nowhere(rows: _Rows, counts: Tensor, failure: Exception | None) -> Tensor:
-    """Return the counts of all processes; if the arguments of one are refused, all raise: none waits for another.
+    """Return the counts of all processes. If one process refuses its arguments, all raise, so that none waits.
 
     Only labels in this machine's memory are looked at.
     """

@@ -1,7 +1,7 @@
-"""How the values of a target in tensors are looked at, for `crossent.core.target.encode`.
+"""How `crossent.core.target.encode` looks at the values of a target in tensors.
 
-Where nothing can raise (a recorded or transformed program, another device) what is out of range becomes `BAD`, and its
-loss NaN.
+A label out of range raises in this machine's memory. Elsewhere (a recorded or transformed program, another device) it
+becomes `BAD`, and its loss NaN.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .tensors import describe, int64_labels, is_readable
 __all__ = ["encoded", "good"]
 
 BAD = -2
-"""The label of a row or entry that is out of range; of one that does not count it is -1."""
+"""The label of a row or entry that is out of range. A row or entry that does not count has the label -1."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TorchTargets:
     Parameters
     ----------
     precision : torch.dtype
-        What is computed in: floating targets are held in it.
+        Of the computation, and so of floating targets.
     """
 
     precision: torch.dtype
@@ -100,7 +100,7 @@ class TorchTargets:
 
 
 def _can_raise(tensor: Tensor) -> bool:
-    """Whether wrong values raise; another device is not worth waiting for."""
+    """Return whether wrong values raise. On another device they do not, as nothing waits for it."""
     return is_readable() and tensor.device.type == "cpu"
 
 
@@ -128,7 +128,7 @@ def encoded(target: Any, options: Options, shape: tuple[int, ...], num_classes: 
 
 
 def good(labels: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return labels with class 0 in the place of bad ones; and which are bad, where any may be."""
+    """Return labels with class 0 in the place of bad ones, and which are bad (None if bad ones have raised)."""
     if _can_raise(labels):
         return labels, None
     bad = labels == BAD

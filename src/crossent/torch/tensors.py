@@ -100,14 +100,14 @@ def varies(tensor: Tensor) -> bool:
 
 
 def wide(device: torch.device) -> torch.dtype:
-    """The dtype in which sums over rows run on a device."""
-    return torch.float32 if device.type == "mps" else torch.float64  # which is all that Metal has
+    """Return the dtype in which sums over rows run on a device; Metal has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def int64_labels(labels: Tensor, ignore_index: Any) -> Tensor:
-    """Return integer labels as int64, in which they compare with any `ignore_index` without wrapping.
+    """Return integer labels as int64, so that comparing them with `ignore_index` never wraps.
 
-    A uint64 label beyond int64 becomes a negative number that is not `ignore_index`: out of range, as it was.
+    A uint64 label beyond int64 becomes a negative number other than `ignore_index`. It stays out of range.
     """
     found = labels.long()
     if labels.dtype is not torch.uint64:
@@ -116,7 +116,7 @@ def int64_labels(labels: Tensor, ignore_index: Any) -> Tensor:
 
 
 def is_distributed(tensor: Tensor) -> bool:
-    """Whether it is a DTensor. Asked by name: importing its module takes a second, and few programs need it."""
+    """Return whether it is a DTensor, by its name: importing the class takes a second, and few programs need it."""
     return type(tensor).__name__ == "DTensor"
 
 
