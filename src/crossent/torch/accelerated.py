@@ -27,7 +27,7 @@ from crossent.numpy.options import Options
 from .autograd import Saved, at_once
 from .problem import check_shape, class_weights, row_weights
 from .reduction import TensorReduction
-from .tensors import PLAIN, describe, int64_labels, is_readable, other_tensors, wide
+from .tensors import PLAIN, describe, int64_labels, is_readable, wide
 
 __all__ = ["Launches", "dense", "serves"]
 
@@ -270,11 +270,13 @@ class _Dense:
         return [self.launches.gradient(input, found, factor, denominator, torch.empty_like(input))]
 
 
-def dense(input: Tensor, target: Tensor, options: Options, composed: Callable[[Tensor], Tensor]) -> Tensor:
+def dense(
+    input: Tensor, target: Tensor, options: Options, others: list[Tensor], composed: Callable[[Tensor], Tensor]
+) -> Tensor:
     """Return the loss of logits (N, C, d1, …) or (C,) on a GPU; `composed` is the same for higher derivatives."""
     if input.ndim == 1:
         batch = (1,) if options.reduction == "none" else ()
-        value = dense(input[None], target[None], options, lambda z: composed(z[0]).reshape(batch))
+        value = dense(input[None], target[None], options, others, lambda z: composed(z[0]).reshape(batch))
         return value if options.reduction != "none" else value[0]
     launches = Launches.of(target, options, tuple(input.shape))
-    return at_once(_Dense(launches, composed), (input,), other_tensors(target, options))
+    return at_once(_Dense(launches, composed), (input,), others)

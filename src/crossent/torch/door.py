@@ -88,17 +88,19 @@ class Way(NamedTuple):
     is_in_range: bool = False
 
 
-def way_of(inputs: Sequence[Tensor], target: Any, options: Options, num_labels: int | None) -> Way:
+def way_of(
+    inputs: Sequence[Tensor], target: Any, options: Options, others: Sequence[Tensor], num_labels: int | None
+) -> Way:
     """Choose the way from what the tensors are and what is being done with them; the only place that does.
 
     Parameters
     ----------
     inputs : the logits, or a linear head's input, weight and, if there is one, bias
+    others : the tensors of the target and the options
     num_labels : the length of the class axis, if there is one
     """
     if accelerated.serves(inputs, target, options):
         return Way("launches", True)
-    others = other_tensors(target, options)
     at_once = is_readable() and not wants_gradients(others)
     is_plain = True
     for tensor in (*inputs, *others):
@@ -161,7 +163,8 @@ def dense(input: Any, target: Any, options: Options) -> Tensor:
         raise ValueError(refuse("input must have a class axis", "a number"))
     if isinstance(target, Tensor) and 3 <= input.ndim == target.ndim + 1 and is_softmax:
         _check_class_axis(input, target)
-    way = way_of([input], target, options, input.shape[-1] if input.ndim > 1 else None)
+    others = other_tensors(target, options)
+    way = way_of([input], target, options, others, input.shape[-1] if input.ndim > 1 else None)
     if way.rows == "shards":
         from . import sharded
 
@@ -171,8 +174,8 @@ def dense(input: Any, target: Any, options: Options) -> Tensor:
         return composed.dense(logits, target, options, native=way.rows != "kernels")
 
     if way.rows == "launches":
-        return accelerated.dense(input, target, options, by_operations)
+        return accelerated.dense(input, target, options, others, by_operations)
     if way.rows == "kernels" and way.at_once:
         axis = min(1, input.ndim - 1) if is_softmax else -1
-        return kernels.dense(input, target, options, axis, way.is_in_range, by_operations)
+        return kernels.dense(input, target, options, others, axis, way.is_in_range, by_operations)
     return by_operations(input)

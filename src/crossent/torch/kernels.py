@@ -25,7 +25,6 @@ from .tensors import (
     is_readable,
     numpy_options,
     numpy_target,
-    other_tensors,
 )
 
 __all__ = ["dense", "mean_of_labels"]
@@ -41,12 +40,19 @@ def _gradient_tensor(gradient: Any) -> Tensor:
 
 
 def dense(
-    input: Tensor, target: Any, options: Options, axis: int, is_in_range: bool, composed: Differentiable
+    input: Tensor,
+    target: Any,
+    options: Options,
+    others: list[Tensor],
+    axis: int,
+    is_in_range: bool,
+    composed: Differentiable,
 ) -> Tensor:
     """Return the loss of logits in ordinary memory.
 
     Parameters
     ----------
+    others : the tensors of target and options
     axis : int
         The class axis.
     is_in_range : bool
@@ -68,7 +74,7 @@ def dense(
         scaled = problem.with_factor(upstream.double().numpy()) if is_none else problem.with_scale(upstream.item())
         return _gradient_tensor(scaled.solve(with_grad=True)[1])
 
-    return at_once(OfLogits(solve, differentiate, composed), (input,), other_tensors(target, options))
+    return at_once(OfLogits(solve, differentiate, composed), (input,), others)
 
 
 _NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}

@@ -176,7 +176,8 @@ def _head(
 ) -> Any:
     """Return the loss of a linear head of one dtype; with statistics, a LinearValue."""
     inputs = [input, matrix] if bias is None else [input, matrix, bias]
-    way = way_of(inputs, target, options, matrix.shape[0])
+    others = other_tensors(target, options)
+    way = way_of(inputs, target, options, others, matrix.shape[0])
     if way.rows == "shards":
         from . import sharded
 
@@ -196,7 +197,6 @@ def _head(
         return composed.linear(tensors, problem(), with_statistics)
 
     found: Any
-    others = other_tensors(target, options)
     if way.at_once:
         rows: Any
         if way.rows == "kernels":

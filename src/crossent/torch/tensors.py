@@ -45,7 +45,7 @@ NUMBERS = ("temperature", "softcap", "prior_strength", "alpha", "normalizer")
 
 def tensors_of(values: Iterable[Any]) -> list[Tensor]:
     """Return the tensors among the values."""
-    return [value for value in values if isinstance(value, Tensor)]
+    return [value for value in values if value is not None and isinstance(value, Tensor)]
 
 
 def _of_target(target: Any) -> list[Tensor]:
@@ -146,8 +146,9 @@ def numpy_target(target: Any) -> Any:
 
 def numpy_options(options: Options) -> Options:
     """Return the options with arrays in place of tensors."""
-    changed = {name: _numbers(v) for name, v in zip(options._fields, options, strict=True) if isinstance(v, Tensor)}
-    return options._replace(**changed) if changed else options
+    if not tensors_of(options):
+        return options
+    return Options(*(_numbers(value) for value in options))
 
 
 def as_tensor(value: Any) -> Tensor:
