@@ -57,39 +57,38 @@ def _numbers(value: Any, name: str) -> Any:
 
 def _takes(*arrays: str, counts: tuple[str, ...] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Check the named arguments of a function."""
-    return lambda function: _checked(function, arrays, counts)
 
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
 
-def _checked(function: Callable[P, R], arrays: tuple[str, ...], counts: tuple[str, ...]) -> Callable[P, R]:
-    signature = inspect.signature(function)
+        @wraps(function)
+        @quietly
+        def checked(*args: P.args, **options: P.kwargs) -> R:
+            bound = signature.bind(*args, **options)
+            given = bound.arguments
+            for name in arrays:
+                given[name] = _numbers(given[name], name)
+            for name in counts:
+                check_number(name, given[name], above=0)
+            if "axis" in signature.parameters:
+                ndim = max(given[name].ndim for name in arrays)
+                if ndim == 0:
+                    raise ValueError(refuse("a distribution must have an axis of outcomes", "a number"))
+                checked_axis(given.get("axis", -1), ndim)
+            if "joint" in given and given["joint"].ndim < 2:
+                raise ValueError(refuse("a joint distribution must have two axes", describe(given["joint"])))
+            return function(*bound.args, **bound.kwargs)
 
-    @wraps(function)
-    @quietly
-    def checked(*args: P.args, **options: P.kwargs) -> R:
-        bound = signature.bind(*args, **options)
-        given = bound.arguments
-        for name in arrays:
-            given[name] = _numbers(given[name], name)
-        for name in counts:
-            check_number(name, given[name], above=0)
-        if "axis" in signature.parameters:
-            ndim = max(given[name].ndim for name in arrays)
-            if ndim == 0:
-                raise ValueError(refuse("a distribution must have an axis of outcomes", "a number"))
-            checked_axis(given.get("axis", -1), ndim)
-        if "joint" in given and given["joint"].ndim < 2:
-            raise ValueError(refuse("a joint distribution must have two axes", describe(given["joint"])))
-        return function(*bound.args, **bound.kwargs)
+        return checked
 
-    return checked
+    return decorate
 
 
 def _unit(base: str) -> float:
-    if base == "nats":
-        return 1.0
-    if base == "bits":
-        return LOG_2
-    raise ValueError(refuse('base must be "nats" or "bits"', repr(base)))
+    """Return how many nats the unit is."""
+    if base not in ("nats", "bits"):
+        raise ValueError(refuse('base must be "nats" or "bits"', repr(base)))
+    return LOG_2 if base == "bits" else 1.0
 
 
 def _distributions(*arrays: Any) -> tuple[Any, list[Array]]:
@@ -114,10 +113,6 @@ def _log(xp: Any, p: Array) -> Array:
     """log p with log 0 = -inf and no warning on the way."""
     positive = xp.where(p > 0, p, xp.ones_like(p))
     return xp.where(p == 0, xp.full_like(p, -xp.inf), xp.log(positive) + 0 * p)
-
-
-def _scaled(total: Array, base: str) -> Array:
-    return total / _unit(base)
 
 
 @_takes("p")
@@ -147,7 +142,7 @@ def entropy(p: Array, *, axis: int = -1, base: Base = "nats") -> Array:
     1.0
     """
     xp, (p,) = _distributions(p)
-    return _scaled(xp.sum(-guarded_product(p, _log(xp, p)), axis=axis), base)
+    return xp.sum(-guarded_product(p, _log(xp, p)), axis=axis) / _unit(base)
 
 
 @_takes("p", "q")
@@ -163,7 +158,7 @@ def cross_entropy(p: Array, q: Array, *, axis: int = -1, base: Base = "nats") ->
     """
     xp, (p, q) = _distributions(p, q)
     p, q = xp.broadcast_arrays(p, q)
-    return _scaled(xp.sum(-guarded_product(p, _log(xp, q)), axis=axis), base)
+    return xp.sum(-guarded_product(p, _log(xp, q)), axis=axis) / _unit(base)
 
 
 @_takes("p", "q")
@@ -182,7 +177,7 @@ def kl_divergence(p: Array, q: Array, *, axis: int = -1, base: Base = "nats") ->
     1.0
     """
     xp, (p, q) = _distributions(p, q)
-    return _scaled(_sum(xp, _relative_entropy(xp, *xp.broadcast_arrays(p, q)), axis), base)
+    return _sum(xp, _relative_entropy(xp, *xp.broadcast_arrays(p, q)), axis) / _unit(base)
 
 
 def _sum(xp: Any, terms: Array, axis: int) -> Array:
@@ -219,7 +214,7 @@ def js_divergence(p: Array, q: Array, *, axis: int = -1, base: Base = "nats") ->
     p, q = xp.broadcast_arrays(p, q)
     # Of the doubled distributions, so that the middle of the smallest numbers does not round to 0.
     terms = _to_the_middle(xp, p, q) + _to_the_middle(xp, q, p)
-    return _scaled(0.25 * _sum(xp, terms, axis), base)
+    return 0.25 * _sum(xp, terms, axis) / _unit(base)
 
 
 def _to_the_middle(xp: Any, p: Array, q: Array) -> Array:
@@ -252,7 +247,7 @@ def mutual_information(joint: Array, *, base: Base = "nats") -> Array:
     possible = xp.broadcast_to(y, joint.shape) > 0
     given_y = xp.where(possible, joint / xp.where(y > 0, y, xp.ones_like(y)), xp.zeros_like(joint))
     terms = guarded_product(y, _relative_entropy(xp, given_y, xp.broadcast_to(x, joint.shape)))
-    return _scaled(xp.sum(terms, axis=(-2, -1)), base)
+    return xp.sum(terms, axis=(-2, -1)) / _unit(base)
 
 
 @_takes("cross_entropy")

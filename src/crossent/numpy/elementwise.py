@@ -13,15 +13,15 @@ from crossent.core.target import Target
 from crossent.errors import refuse
 from crossent.kernels import registry
 from crossent.kernels.reference import blocks
-from crossent.numpy.arrays import compute_dtype, real_array
+from crossent.numpy.arrays import checked_axis, compute_dtype, real_array
 
 
 def _rows(logits: Any, axis: int) -> tuple[np.ndarray, np.ndarray, np.dtype]:
     """Return the logits with their axis last, the same as rows (N, K), and the dtype of results."""
     array = real_array(logits, "logits")
-    if not isinstance(axis, int | np.integer) or array.ndim == 0 or not -array.ndim <= axis < array.ndim:
-        raise ValueError(refuse("axis must be an axis of the logits", f"axis={axis}, shape {array.shape}"))
-    moved = np.moveaxis(array, axis, -1)
+    if array.ndim == 0:
+        raise ValueError(refuse("logits must have a class axis", "a number"))
+    moved = np.moveaxis(array, checked_axis(axis, array.ndim), -1)
     num_classes = moved.shape[-1]
     if num_classes == 0:
         raise ValueError(refuse("logits must have at least one class", f"shape {array.shape}"))

@@ -19,6 +19,9 @@ _TAKEN = ("ignore_index", "temperature", "prior", "prior_strength", "softcap", "
 WITHOUT = tuple(name for name in KEYWORDS if name not in _TAKEN)
 
 
+STATISTICS_NEED = "statistics need the softmax link and labels or distributions as targets"
+
+
 class Statistics(NamedTuple):
     """Statistics of each row, in nats.
 
@@ -38,8 +41,7 @@ class Collector:
 
     def __init__(self, evaluator: Evaluator):
         if evaluator.is_binary or evaluator.target.teacher is not None:
-            got = "the sigmoid link" if evaluator.is_binary else "a teacher"
-            raise TypeError(refuse("statistics need labels or distributions as targets", got))
+            raise TypeError(refuse(STATISTICS_NEED, "the sigmoid link" if evaluator.is_binary else "a teacher"))
         self.evaluator = evaluator
         n = evaluator.num_rows
         self.columns = {name: np.empty(n) for name in ("lse", "entropy", "log_prob")}

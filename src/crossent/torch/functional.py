@@ -89,7 +89,12 @@ def cross_entropy(
         and type(ignore_index) is int
         and (reduction, label_smoothing) == ("mean", 0.0)
     ):
-        value = mean_of_labels(input, target, ignore_index, lambda z: _general(z, target, ignore_index))
+        value = mean_of_labels(
+            input,
+            target,
+            ignore_index,
+            lambda z: composed.dense(z, target, Options(ignore_index=ignore_index), native=False),
+        )
         if value is not None:
             return value
     given = options_of(
@@ -103,10 +108,6 @@ def cross_entropy(
         label_smoothing=label_smoothing,
     )
     return dense(input, target, given)
-
-
-def _general(input: Tensor, target: Tensor, ignore_index: int) -> Tensor:
-    return composed.dense(input, target, Options(ignore_index=ignore_index), native=False)
 
 
 @takes_options(without=("link", "margin", "axis"))

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossent.errors import refuse
 from crossent.kernels import registry
 from crossent.numpy.arrays import quietly, widened
 from crossent.numpy.evaluator import WORK_ELEMENTS, Evaluator
@@ -26,7 +25,7 @@ from crossent.numpy.statistics import Collector
 from .accelerated import Launches
 from .autograd import Saved
 from .blocks import one_pass
-from .problem import STATISTICS_NEED, Problem
+from .problem import Problem
 from .tensors import as_numpy, as_tensor, numpy_options, numpy_target, wide
 
 __all__ = ["Head", "KernelRows", "ProblemRows"]
@@ -108,8 +107,6 @@ class KernelRows:
         entries = np.empty((given.num_rows, given.target.num_classes)) if given.wants_entries else None
         collector: Collector | None = None
         if with_statistics:
-            if given.is_binary or given.target.teacher is not None:
-                raise TypeError(refuse(STATISTICS_NEED, "another target"))
             collector = Collector(given)
 
         @quietly

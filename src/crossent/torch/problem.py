@@ -15,13 +15,12 @@ from torch import Tensor
 from crossent.errors import refuse
 from crossent.losses import DEFAULT_LOSS, Loss
 from crossent.numpy.options import Options
+from crossent.numpy.statistics import STATISTICS_NEED
 
 from .reduction import TensorReduction, number
 from .tensors import describe, wide
 
-__all__ = ["STATISTICS_NEED", "Problem", "check_shape", "class_weights", "common", "row_weights", "weigh"]
-
-STATISTICS_NEED = "statistics need the softmax link and labels or distributions"
+__all__ = ["Problem", "check_shape", "class_weights", "common", "row_weights", "weigh"]
 
 
 def check_shape(what: str, tensor: Tensor, shape: tuple[int, ...], note: str = "") -> None:
