@@ -258,7 +258,7 @@ class _Dense:
     composed: Callable[..., Any]
 
     def forward(self, tensors: Sequence[Any], wanted: Sequence[bool]) -> tuple[tuple[Tensor, ...], list[Any]]:
-        losses, found = self.launches.losses(tensors[0])
+        losses, found = self.launches.losses(tensors[0].detach())
         value, denominator = self.launches.reduce(losses, found[1])
         return (value,), [found, denominator]
 
