@@ -39,9 +39,9 @@ train.py:27:16: XE101 softmax (line 7) goes into CrossEntropyLoss, which takes l
 
 It follows values through names, functions, classes whose `forward` ends in a softmax, `nn.Sequential`, Keras models,
 flax modules, `self.loss`, aliases of imports, and from one file of a run to another. Where two branches disagree, or a
-value comes from a parameter, a configuration or a library, it knows nothing and says nothing. A function is followed
-with what its own file calls it with; what another file hands to it is not seen. It does not import your code, so it
-cannot see what is decided when that runs. Nothing found does not mean nothing wrong.
+value comes from a parameter, a configuration or a library, it knows nothing and says nothing. A function at the top of
+a file is followed with what the files of the run call it with, a method only with what its own file calls it with. It
+does not import your code, so it cannot see what is decided when that runs. Nothing found does not mean nothing wrong.
 
 An *error* is a wrong number or a call that fails, a *warning* is most probably not what was meant, and *advice* is
 right and can be better. Advice alone leaves the status at 0.

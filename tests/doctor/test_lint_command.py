@@ -333,6 +333,35 @@ def test_a_model_of_another_file(imported: str, folder: str, workers: int, monke
     assert "net.py:9)" in finding.message
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("given", ["torch.softmax(model(x), 1), y", "target=y, logits=torch.softmax(model(x), 1)"])
+def test_a_function_of_another_file_gets_a_softmax(given: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_CHUNK", 1)
+    Path("losses").mkdir()
+    Path("losses/__init__.py").write_text("from .own import compute\n")
+    Path("losses/own.py").write_text(
+        f"{HEAD}def compute(logits, target):\n    return F.cross_entropy(logits, target)\n"
+    )
+    Path("train.py").write_text(
+        f"import torch\nfrom losses import compute\ndef step(model, x, y):\n    return compute({given})\n"
+    )
+    files, _ = find_files(["."])
+    (finding,) = runs.lint(files, workers=workers).findings
+    assert (finding.path, finding.line, finding.code) == ("losses/own.py", 3, "XE101")
+    assert "(train.py:4)" in finding.message
+    Path("train.py").write_text("from losses import compute\ndef step(model, x, y):\n    return compute(model(x), y)\n")
+    assert runs.lint(files).findings == []
+
+
+def test_a_softmax_that_two_files_hand_on() -> None:
+    Path("net.py").write_text(MODEL)
+    Path("own.py").write_text(f"{HEAD}def compute(logits, target):\n    return F.cross_entropy(logits, target)\n")
+    text = "import torch\nfrom own import compute\nfrom net import Net\nmodel = Net()\ndef step(x, y):  # softmax\n"
+    Path("train.py").write_text(f"{text}    return compute(model(x), y)\n")
+    (finding,) = runs.lint(find_files(["."])[0]).findings
+    assert (finding.path, finding.code) == ("own.py", "XE101")
+
+
 def test_two_models_that_could_be_meant_are_none() -> None:
     for folder in ("a", "b"):
         Path(folder).mkdir()

@@ -67,6 +67,8 @@ class Network:
 class Caller(Evaluator):
     """Evaluates calls."""
 
+    handed_over: list[tuple[str, Arguments]]  # calls of qualified names with what other files want to know
+
     @abstractmethod
     def run_function(self, function: Function, arguments: Arguments, itself: Value | None) -> Value:
         """Return what a function of the file returns for these arguments."""
@@ -157,6 +159,9 @@ class Caller(Evaluator):
         if name in LAYERS:
             return self._layer(node, LAYERS[name], arguments)
         self.tell_call(node, name, arguments)
+        bare = arguments.bare()
+        if bare is not None:
+            self.handed_over.append((name, bare))
         found = self.resolve(name)
         if found.kind == "class":
             return self.instantiate(found, arguments)

@@ -91,6 +91,7 @@ class Analysis(Statements):
         self.path = path
         self.listener = listener
         self.stars: list[str] = []
+        self.handed_over: list[tuple[str, Arguments]] = []
         self.num_yields = 0
         self.module = Scope()
         self.imported: set[str] = set()
@@ -122,6 +123,12 @@ class Analysis(Statements):
             made, given = _default_reduction(constructor), _default_reduction(function)
             if made is not _UNKNOWN or given is not _UNKNOWN:
                 self.run_function(function, given, None if owner is None else self.instantiate(owner, made))
+
+    def run_handed(self, name: str, arguments: Arguments) -> None:
+        """Follow a function of the file with the arguments that another file gives it."""
+        value = self.module.names.get(name)
+        if value is not None and value.kind == "function":
+            self.run_function(value.payload, arguments, None)
 
     def tell_loss(self, loss: LossCall) -> None:
         self.listener.loss(loss)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .names import Loss
-from .values import UNKNOWN, Place, Value, join
+from .values import UNKNOWN, Place, Value, bare, join
 
 __all__ = [
     "Argument",
@@ -27,6 +27,7 @@ __all__ = [
     "Scope",
 ]
 
+_NOTHING = ast.Constant(None)
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 """What a function is in the syntax tree."""
 
@@ -119,6 +120,18 @@ class Arguments:
     def bind(self, names: tuple[str, ...]) -> dict[str, Argument]:
         """Return the arguments by the names of the parameters; what does not fit is left out."""
         return {**dict(zip(names, self.positional, strict=False)), **self.keywords}
+
+    def bare(self) -> Arguments | None:
+        """Return the arguments as another file may know them, None if it would learn nothing."""
+        positional = [bare(argument.value) for argument in self.positional]
+        keywords = {key: bare(argument.value) for key, argument in self.keywords.items()}
+        if not any(positional) and not any(keywords.values()):
+            return None
+        return Arguments(
+            tuple(Argument(_NOTHING, value or UNKNOWN) for value in positional),
+            {key: Argument(_NOTHING, value or UNKNOWN) for key, value in keywords.items()},
+            self.is_complete,
+        )
 
     def get(self, name: str, index: int | None = None) -> Argument | None:
         """Return the argument of a parameter, None if it was left out."""

@@ -7,14 +7,15 @@ import multiprocessing
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
 
 from .flow import Analysis
 from .reading import Source, Unreadable, has_work, parse, read
-from .records import Finding
+from .records import Arguments, Finding
 from .rules import RULES, Context, Rule
 from .values import UNKNOWN, Value
 from .world import Export, World, exports_of, module_name
@@ -24,6 +25,7 @@ __all__ = ["FileResult", "Result", "lint", "lint_text"]
 _IGNORE = re.compile(r"#\s*crossent:\s*ignore(?:\[(?P<codes>[\w\s,-]*)\])?", re.IGNORECASE)
 _FEW = 64  # files: fewer are not worth a second process
 _CHUNK = 16
+_MOST_ROUNDS = 2  # a call that one round finds may hand on in the next
 
 
 @dataclass(slots=True)
@@ -36,6 +38,7 @@ class FileResult:
     is_read: bool = True
     exports: dict[str, Export] = field(default_factory=dict)
     wanted: set[str] = field(default_factory=set)
+    handed_over: list[tuple[str, Arguments]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +72,20 @@ def lint(
     if workers is None:
         workers = 1 if len(paths) < _FEW else _num_processors()
     results = {result.path: result for result in _each(partial(_lint_path, codes=chosen), paths, workers, progress)}
-    world = World({path: result.exports for path, result in results.items() if result.exports})
-    again = [
+    world = World({path: result.exports for path, result in results.items() if result.exports}, results)
+    again = {
         path
         for path, result in results.items()
         if any(world.resolve(name, module_name(path)).kind != "unknown" for name in result.wanted)
-    ]
-    for result in _each(partial(_lint_path, codes=chosen, world=world), again, workers if len(again) >= _FEW else 1):
-        results[result.path] = result
+    }
+    for _ in range(_MOST_ROUNDS):
+        before = {path: len(calls) for path, calls in world.handed.items()}
+        world.handed = _handed(results, world)
+        again |= {path for path, calls in world.handed.items() if len(calls) != before.get(path)}
+        work = partial(_lint_path, codes=chosen, world=world)
+        for result in _each(work, sorted(again), workers if len(again) >= _FEW else 1):
+            results[result.path] = result
+        again = set()
     ordered = [results[path] for path in paths if path in results]
     return Result(
         [finding for result in ordered for finding in result.findings],
@@ -84,6 +93,17 @@ def lint(
         len(ordered),
         sum(not result.is_read for result in ordered),
     )
+
+
+def _handed(results: Mapping[str, FileResult], world: World) -> dict[str, list[tuple[str, Arguments]]]:
+    """Return by path what other files call the functions of a file with."""
+    handed = defaultdict(list)
+    for path, result in results.items():
+        for name, arguments in result.handed_over:
+            place = world.locate(name, module_name(path))
+            if place is not None and place[0] != path:
+                handed[place[0]].append((place[1], arguments))
+    return dict(handed)
 
 
 def lint_text(text: str, path: str = "<text>", codes: Iterable[str] | None = None) -> list[Finding]:
@@ -167,6 +187,9 @@ def _lint_content(path: str, content: bytes, codes: tuple[str, ...], world: Worl
     sys.setrecursionlimit(max(limit, 10_000))
     try:
         analysis.run(tree, source.assigned_elsewhere())
+        for name, arguments in () if world is None else world.handed.get(path, ()):
+            analysis.run_handed(name, arguments)
+        result.handed_over = analysis.handed_over
         if world is None:
             result.exports = exports_of(analysis)
     except RecursionError:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["UNKNOWN", "Place", "Value", "constant", "join", "join_all"]
+__all__ = ["UNKNOWN", "Place", "Value", "bare", "constant", "join", "join_all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,19 @@ _COMPARED_BY_PAYLOAD = frozenset(
 def constant(value: object) -> Value:
     """Return the value of a literal."""
     return Value("constant", payload=value)
+
+
+_WORTH = frozenset({"softmax", "log_softmax", "sigmoid", "log_sigmoid", "linear"})
+
+
+def bare(value: Value) -> Value | None:
+    """Return a value without what belongs to its file, None if no other file wants to know it."""
+    if value.kind == "tuple":
+        parts = [bare(part) for part in value.payload]
+        if not any(parts):
+            return None
+        return Value("tuple", payload=tuple(part or UNKNOWN for part in parts))
+    return replace(value, node=None, operand=None, payload=None) if value.kind in _WORTH else None
 
 
 def join(a: Value, b: Value) -> Value:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import ast
 import os
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from .flow import Analysis
 from .records import Argument, Arguments, Class, Scope
-from .values import UNKNOWN, Value
+from .values import UNKNOWN, Value, bare
 
 __all__ = ["Export", "World", "exports_of", "module_name"]
 
-_WORTH = frozenset({"softmax", "log_softmax", "sigmoid", "log_sigmoid", "linear"})
 _MOST_STEPS = 8
 _NOTHING = ast.Constant(None)
 
@@ -48,11 +47,11 @@ def exports_of(analysis: Analysis) -> dict[str, Export]:
         if value.kind == "class":
             made = analysis.instantiate(value, Arguments((), {}, False))
             unknown = Argument(_NOTHING, UNKNOWN)
-            output = _bare(analysis.forward(made.payload, made, Arguments((unknown,), {}, True)))
+            output = bare(analysis.forward(made.payload, made, Arguments((unknown,), {}, True)))
             if output is not None:
                 found[name] = Export("class", output)
         elif value.kind == "function":
-            output = _bare(analysis.run_function(value.payload, Arguments((), {}, False), None))
+            output = bare(analysis.run_function(value.payload, Arguments((), {}, False), None))
             if output is not None:
                 found[name] = Export("function", output)
         elif value.kind == "name" and analysis.path.endswith("__init__.py"):
@@ -60,29 +59,30 @@ def exports_of(analysis: Analysis) -> dict[str, Export]:
     return found
 
 
-def _bare(value: Value) -> Value | None:
-    """Return a value without what belongs to its file, None if nobody wants to know it."""
-    if value.kind == "tuple":
-        parts = [_bare(part) for part in value.payload]
-        if not any(parts):
-            return None
-        return Value("tuple", payload=tuple(part or UNKNOWN for part in parts))
-    return replace(value, node=None, operand=None, payload=None) if value.kind in _WORTH else None
-
-
 class World:
     """The exports of all files of a run, found by the name that an import uses."""
 
-    def __init__(self, exports: Mapping[str, Mapping[str, Export]]) -> None:
+    def __init__(self, exports: Mapping[str, Mapping[str, Export]], paths: Iterable[str] = ()) -> None:
         self._modules = {module_name(path): found for path, found in exports.items()}
-        self._by_last: dict[str, list[str]] = defaultdict(list)
-        for module in self._modules:
-            self._by_last[module.rpartition(".")[2]].append(module)
+        self._paths = {module_name(path): path for path in paths}
+        self._exporting, self._all = _by_last(self._modules), _by_last(self._paths)
+        self.handed: dict[str, list[tuple[str, Arguments]]] = {}  # by path: functions, and what another file calls with
+
+    def locate(self, name: str, importer: str, steps: int = 0) -> tuple[str, str] | None:
+        """Return the path of the file that defines a qualified name, and the name there; None if that is not known."""
+        module, _, symbol = name.rpartition(".")
+        chosen = _chosen(self._all, module, importer) if module else None
+        if chosen is None or steps > _MOST_STEPS:
+            return None
+        export = self._modules.get(chosen, {}).get(symbol)
+        if export is not None and export.kind == "name":
+            return self.locate(export.value.payload, chosen, steps + 1)
+        return self._paths[chosen], symbol
 
     def resolve(self, name: str, importer: str, steps: int = 0) -> Value:
         """Return what a qualified name means in a file, ``unknown`` if no file, or two, could be meant."""
         module, _, symbol = name.rpartition(".")
-        chosen = self._module(module, importer) if module else None
+        chosen = _chosen(self._exporting, module, importer) if module else None
         export = None if chosen is None else self._modules[chosen].get(symbol)
         if export is None or chosen is None or steps > _MOST_STEPS:
             return UNKNOWN
@@ -92,16 +92,23 @@ class World:
             return Value("class", payload=Class(symbol, Scope(), output=export.value))
         return Value("function", payload=export.value)
 
-    def _module(self, name: str, importer: str) -> str | None:
-        candidates = [
-            module
-            for module in self._by_last.get(name.rpartition(".")[2], ())
-            if module == name or module.endswith(f".{name}")
-        ]
-        if len(candidates) <= 1:
-            return candidates[0] if candidates else None
-        shared = sorted((-_shared(module, importer), module) for module in candidates)
-        return None if shared[0][0] == shared[1][0] else shared[0][1]
+
+def _by_last(modules: Iterable[str]) -> dict[str, list[str]]:
+    found = defaultdict(list)
+    for module in modules:
+        found[module.rpartition(".")[2]].append(module)
+    return dict(found)
+
+
+def _chosen(by_last: Mapping[str, list[str]], name: str, importer: str) -> str | None:
+    """Return the module that a name means in a file, None if no module, or two, could be meant."""
+    candidates = [
+        module for module in by_last.get(name.rpartition(".")[2], ()) if module == name or module.endswith(f".{name}")
+    ]
+    if len(candidates) <= 1:
+        return candidates[0] if candidates else None
+    shared = sorted((-_shared(module, importer), module) for module in candidates)
+    return None if shared[0][0] == shared[1][0] else shared[0][1]
 
 
 def _shared(a: str, b: str) -> int:
