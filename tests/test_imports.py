@@ -31,6 +31,7 @@ RANK = {
     "regression": 5,
     "calibration": 6,
     "sklearn": 7,
+    "jax": 5,
     "torch": 8,  # its calibrators are fitted by those of sklearn
     "tabular": 8,
     "report": 9,
@@ -53,6 +54,7 @@ LIBRARIES = {
     "information": {"numpy"},
     "numpy": {"numpy"},
     "": {"numpy"},
+    "jax": {"numpy", "jax"},
     "torch": {"numpy", "torch"},
     "estimator": {"sklearn"},
     "regression": {"numpy", "sklearn", "scipy", "threadpoolctl", "dask", "narwhals", "polars"},

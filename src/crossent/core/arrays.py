@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from typing import Any
 
 Array = Any  # an array of any library that follows the array-API standard
@@ -42,10 +43,13 @@ def one_hot(labels: Array, num_classes: int) -> Array:
 
 
 def guarded_product(factor: Array, other: Array) -> Array:
-    """Return ``factor * other``, and 0 where factor is 0, even if other is infinite there (0 · log 0 = 0)."""
+    """Return ``factor * other``, and 0 where factor is 0, even if other is infinite or NaN there (0 · log 0 = 0).
+
+    A finite `other` stays, so that a library that differentiates this finds the derivative in `factor` there too.
+    """
     xp = array_namespace(factor, other)
     zero = xp.zeros_like(other)
-    return factor * xp.where(factor == 0, zero, other)
+    return factor * xp.where((factor == 0) & ~xp.isfinite(other), zero, other)
 
 
 def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
@@ -83,9 +87,15 @@ def square_over_square(squares: Array, base: Array, low: Array, total: Array, to
 
 
 def two_product(a: Array, b: Array | float) -> tuple[Array, Array]:
-    """Return ``a · b`` rounded and its rounding error (Dekker); 0 where that is not finite."""
+    """Return ``a · b`` rounded and its rounding error (Dekker); 0 where that is not finite.
+
+    Of a number b the error holds what the dtype of a cannot.
+    """
     xp = array_namespace(a)
     splitter = 4097.0 if a.dtype == xp.float32 else 134217729.0
+    beyond = 0.0
+    if isinstance(b, float) and a.dtype == xp.float32:
+        beyond = b - struct.unpack("f", struct.pack("f", b))[0]
     b = b if getattr(b, "shape", ()) else xp.full_like(a, b)
 
     def split(x: Array) -> tuple[Array, Array]:
@@ -96,6 +106,8 @@ def two_product(a: Array, b: Array | float) -> tuple[Array, Array]:
     product = a * b
     (a_high, a_low), (b_high, b_low) = split(a), split(b)
     error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+    if beyond:
+        error = error + a * beyond
     return product, xp.where(xp.isfinite(error), error, xp.zeros_like(error))
 
 

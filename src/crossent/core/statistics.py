@@ -88,10 +88,6 @@ class Rows:
         exponential = self.xp.exp(-self.below)
         return exponential - exponential * self.below_error
 
-    def _sum_without(self, excluded: Array) -> Array:
-        others = self.xp.where(excluded, self.xp.zeros_like(self.exponential), self.exponential)
-        return self.xp.sum(others, axis=-1) + 0 * self.maximum  # NaN stays NaN where there are no others
-
     @cached_property
     def is_true_class(self) -> Array:
         return self.target.is_true_class
@@ -103,7 +99,11 @@ class Rows:
 
     @cached_property
     def tail(self) -> Array:
-        return self._sum_without(one_hot(self.argmax, self.target.num_classes))
+        """``Σ e^{z_k - m}`` without the largest logit's 1; others that are as large are counted."""
+        xp, largest = self.xp, self.below == 0
+        others = xp.where(largest, xp.zeros_like(self.exponential), self.exponential)
+        ties = xp.sum(xp.astype(largest, self.logits.dtype), axis=-1) - 1
+        return xp.sum(others, axis=-1) + ties + 0 * self.maximum  # NaN stays NaN where there are no others
 
     @cached_property
     def log1p_tail(self) -> Array:

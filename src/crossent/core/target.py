@@ -141,7 +141,8 @@ class Target(NamedTuple):
         xp = array_namespace(like)
         labels = soft = complement = weight = None
         if self.labels is not None:
-            labels = xp.reshape(xp.astype(self.labels, xp.int64), (-1,))
+            labels = self.labels if self.labels.dtype != xp.int8 else xp.astype(self.labels, xp.int64)
+            labels = xp.reshape(labels, (-1,))
         if self.soft is not None:
             positive = xp.reshape(xp.astype(self.soft, like.dtype), (-1,))
             soft, complement = (

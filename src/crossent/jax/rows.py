@@ -1,0 +1,161 @@
+"""The losses of rows of logits as a function that JAX differentiates, to any order, transforms and exports.
+
+Values, gradients and Hessians are those of `crossent.core`, on JAX's arrays: the derivative of the losses is
+`composition.gradient`, whose own derivative is `composition.hessian_product`. JAX would differentiate the guards and
+the carried rounding errors of these formulas, and lose what they keep. In all that is not the logits it differentiates
+the formulas themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from crossent.core import composition
+from crossent.core.reduction import is_silent
+from crossent.core.statistics import Rows
+from crossent.core.target import Link, Target
+from crossent.losses import Loss
+
+__all__ = ["Form", "Given", "LogSumExp", "moves_at_all", "row_losses"]
+
+
+@dataclass(frozen=True)
+class LogSumExp(Loss):
+    """The log-sum-exp of a row, in the place of a loss: it is differentiated like one."""
+
+    @property
+    def terms(self) -> tuple:
+        return ()
+
+    def of(self, s: Any) -> Any:
+        return s.lse
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is the same for all rows and no array."""
+
+    loss: Loss
+    num_classes: int
+    label_smoothing: float = 0.0
+    link: Link = "softmax"
+
+    def rows(self, logits: jax.Array, given: Given) -> Rows:
+        """Return the statistics of rows (N, K); with the sigmoid link, of N·K rows."""
+        target = Target(
+            self.num_classes,
+            labels=given.labels,
+            soft=given.soft,
+            teacher=given.teacher,
+            class_weight=given.weight,
+            label_smoothing=self.label_smoothing,
+            temperature=self.loss.parameter if self.loss.needs_teacher else 1.0,
+            link=self.link,
+        )
+        return composition.rows_of(logits, target)
+
+    def of_logits(self, rows: Rows, found: jax.Array, logits: jax.Array) -> jax.Array:
+        """Return derivatives of each row in the logits' shape; 0 where a row contributes nothing."""
+        found = jnp.where(is_silent(rows.mass, rows.target.labels)[:, None], 0, found)
+        return found[:, 1].reshape(logits.shape) if self.link == "sigmoid" else found
+
+    def along(self, products: jax.Array) -> jax.Array:
+        """Return the derivatives of the losses from the products of gradient and direction."""
+        return products if self.link == "sigmoid" else products.sum(-1)
+
+
+class Given(NamedTuple):
+    """The arrays of a target, as `crossent.core.target.Target` has them."""
+
+    labels: Any = None
+    soft: Any = None
+    weight: Any = None
+    teacher: Any = None
+
+
+def _values(form: Form, logits: jax.Array, given: Given) -> jax.Array:
+    rows = form.rows(logits, given)
+    if "miss" in form.loss.reads and not rows.target.is_hard:
+        # A power below 1 has no slope in the target at 0; a bound gives its limit in every use, 0.
+        rows.__dict__["miss"] = jnp.maximum(rows.miss, jnp.finfo(logits.dtype).tiny)
+    silent = is_silent(rows.mass, rows.target.labels)
+    losses = jnp.where(silent, 0, composition.value(form.loss, rows))
+    return losses.reshape(logits.shape) if form.link == "sigmoid" else losses
+
+
+def _gradients(form: Form, logits: jax.Array, given: Given) -> jax.Array:
+    rows = form.rows(logits, given)
+    return form.of_logits(rows, composition.gradient(form.loss, rows), logits)
+
+
+def _curvatures(form: Form, logits: jax.Array, given: Given, direction: jax.Array) -> jax.Array:
+    rows = form.rows(logits, given)
+    if form.link == "sigmoid":
+        return form.of_logits(rows, composition.hessian_diagonal(form.loss, rows), logits) * direction
+    return form.of_logits(rows, composition.hessian_product(form.loss, rows, direction), logits)
+
+
+def moves_at_all(tangent: Any) -> bool:
+    """Whether a tangent is that of a number which is differentiated."""
+    return not isinstance(tangent, SymbolicZero) and tangent.dtype != jax.dtypes.float0
+
+
+def _along_given(function: Any, given: Given, tangents: Given) -> Any:
+    """Return the derivative of a function of the target's arrays along what moves in them; None if nothing does."""
+    leaves, structure = jax.tree.flatten(given)
+    moves = structure.flatten_up_to(tangents)
+    places = [i for i, move in enumerate(moves) if moves_at_all(move)]
+    if not places:
+        return None
+
+    def of_moving(*moving: jax.Array) -> jax.Array:
+        changed = list(leaves)
+        for i, leaf in zip(places, moving, strict=True):
+            changed[i] = leaf
+        return function(jax.tree.unflatten(structure, changed))
+
+    return jax.jvp(of_moving, [leaves[i] for i in places], [moves[i] for i in places])[1]
+
+
+def _sum(*parts: Any) -> Any:
+    present = [part for part in parts if part is not None]
+    return sum(present[1:], start=present[0])
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def row_losses(form: Form, logits: jax.Array, given: Given) -> jax.Array:
+    """Return the losses of logits (N, K): (N,), or with the sigmoid link (N, K); in nats."""
+    return _values(form, logits, given)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _row_gradients(form: Form, logits: jax.Array, given: Given) -> jax.Array:
+    return _gradients(form, logits, given)
+
+
+@partial(row_losses.defjvp, symbolic_zeros=True)
+def _(form: Form, primals: Any, tangents: Any) -> tuple[jax.Array, Any]:
+    (logits, given), (direction, moves) = primals, tangents
+    losses = row_losses(form, logits, given)
+    of_logits = None
+    if moves_at_all(direction):
+        of_logits = form.along(_row_gradients(form, logits, given) * direction)
+    of_given = _along_given(lambda given: _values(form, logits, given), given, moves)
+    return losses, _sum(of_logits, of_given, jnp.zeros_like(losses))
+
+
+@partial(_row_gradients.defjvp, symbolic_zeros=True)
+def _(form: Form, primals: Any, tangents: Any) -> tuple[jax.Array, Any]:
+    (logits, given), (direction, moves) = primals, tangents
+    gradients = _row_gradients(form, logits, given)
+    of_logits = None
+    if moves_at_all(direction):
+        of_logits = _curvatures(form, logits, given, direction)
+    of_given = _along_given(lambda given: _gradients(form, logits, given), given, moves)
+    return gradients, _sum(of_logits, of_given, jnp.zeros_like(gradients))
