@@ -139,6 +139,8 @@ class Rows:
 
     @cached_property
     def mass(self) -> Array:
+        if self.target.is_hard and self.target.class_weight is None:
+            return self.xp.ones_like(self.maximum)
         return self.xp.sum(self.weighted, axis=-1)
 
     def _of_true_class(self, values: Array) -> Array:

@@ -22,7 +22,7 @@ from crossent.numpy.options import takes_options
 from .arrays import floating
 from .functional import OF_LOSSES, Statistics, collect, statistics_of_rows
 from .problem import Problem
-from .rows import moves_at_all
+from .rows import leaves_like, moves_at_all
 
 __all__ = ["linear_cross_entropy", "linear_statistics"]
 
@@ -81,8 +81,8 @@ def _split(problem: Problem, num_rows: int) -> tuple[dict[str, Any], Problem]:
     if of_rows["labels"] is None and of_rows["weight"] is None:  # rows that fill up a block must not count
         shape = (num_rows, 1) if problem.form.link == "sigmoid" else (num_rows,)
         of_rows["weight"] = jnp.ones(shape, problem.dtype)
-    bare = replace(problem, given=problem.given._replace(**dict.fromkeys(_OF_TARGET)), **dict.fromkeys(_OF_PROBLEM))
-    return of_rows, bare
+    nothing: dict[str, Any] = dict.fromkeys(_OF_PROBLEM)
+    return of_rows, replace(problem, given=problem.given._replace(**dict.fromkeys(_OF_TARGET)), **nothing)
 
 
 def _joined(of_rows: dict[str, Any], bare: Problem) -> Problem:
@@ -132,12 +132,12 @@ def _total(head: Head, of_rows: dict[str, Any], bare: Problem, factor: Any) -> j
 @partial(_total.defjvp, symbolic_zeros=True)
 def _(primals: Any, tangents: Any) -> tuple[jax.Array, Any]:
     structure = jax.tree.structure(primals)
-    moves = structure.flatten_up_to(tangents)
+    moves = leaves_like(structure, tangents)
     moving = [moves_at_all(move) for move in moves]
     value, gradients = _total_and_gradients(primals, jax.tree.unflatten(structure, moving))
     products = [
         jnp.sum(gradient * move.astype(gradient.dtype))
-        for gradient, move, is_moving in zip(structure.flatten_up_to(gradients), moves, moving, strict=True)
+        for gradient, move, is_moving in zip(leaves_like(structure, gradients), moves, moving, strict=True)
         if is_moving
     ]
     return value, sum(products, start=jnp.zeros_like(value)).astype(value.dtype)
@@ -152,7 +152,7 @@ def _total_and_gradients(primals: Any, moving: Any) -> tuple[jax.Array, Any]:
     # The leaves that move, by their places: integers and constants are no business of `jax.vjp`.
     def parted(tree: Any, moves: Any) -> tuple[list[Any], Any]:
         leaves, structure = jax.tree.flatten(tree)
-        places = [i for i, move in enumerate(structure.flatten_up_to(moves)) if move]
+        places = [i for i, move in enumerate(leaves_like(structure, moves)) if move]
 
         def rebuilt(tree: Any, changed: list[Any]) -> Any:
             again = jax.tree.leaves(tree)

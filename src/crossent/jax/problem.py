@@ -252,12 +252,12 @@ def _maps(options: Options, loss: Any, num_classes: int, dtype: Any) -> tuple:
     temperature = number("temperature", options.temperature, above=0)
     offset = margin = None
     if options.prior is not None:
-        prior = weights("prior", options.prior, (num_classes,), "one probability a class", dtype)
+        prior: Any = weights("prior", options.prior, (num_classes,), "one probability a class", dtype)
         strength = number("prior_strength", options.prior_strength)
-        is_possible = prior > 0  # type: ignore[operator]
+        is_possible = prior > 0
         offset = jnp.where(is_possible, strength * jnp.log(jnp.where(is_possible, prior, 1)), -math.inf)
         if options.kind == "sigmoid":
-            offset = offset - strength * jnp.log1p(-prior)  # type: ignore[operator]
+            offset = offset - strength * jnp.log1p(-prior)
     if options.margin is not None:
         margin = options.margin
         if isinstance(margin, int | float) and not isinstance(margin, bool):

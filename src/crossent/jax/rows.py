@@ -22,7 +22,7 @@ from crossent.core.statistics import Rows
 from crossent.core.target import Link, Target
 from crossent.losses import Loss
 
-__all__ = ["Form", "Given", "LogSumExp", "moves_at_all", "row_losses"]
+__all__ = ["Form", "Given", "LogSumExp", "leaves_like", "moves_at_all", "row_losses"]
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,15 @@ def moves_at_all(tangent: Any) -> bool:
     return not isinstance(tangent, SymbolicZero) and tangent.dtype != jax.dtypes.float0
 
 
+def leaves_like(structure: Any, tree: Any) -> list[Any]:
+    """Return what a tree has in the places of the leaves of a structure."""
+    return structure.flatten_up_to(tree)
+
+
 def _along_given(function: Any, given: Given, tangents: Given) -> Any:
     """Return the derivative of a function of the target's arrays along what moves in them; None if nothing does."""
     leaves, structure = jax.tree.flatten(given)
-    moves = structure.flatten_up_to(tangents)
+    moves = leaves_like(structure, tangents)
     places = [i for i, move in enumerate(moves) if moves_at_all(move)]
     if not places:
         return None

@@ -118,7 +118,7 @@ class JaxTargets:
         return Teacher(jnp.where(bad[:, None], BAD, indices).astype(jnp.int32), listed, remainder)
 
 
-def _refuse_row(bad: np.ndarray, values: np.ndarray, asked: str) -> None:
-    if bad.any():
+def _refuse_row(bad: Any, values: np.ndarray, asked: str) -> None:
+    if np.any(bad):
         row = int(np.argmax(bad))
         raise ValueError(refuse(asked, f"{values[row]} in row {row}"))
