@@ -29,6 +29,7 @@ def test_where_takes_rows_out() -> None:
         (cej.cross_entropy, Y, np.where(mask, Y, 99)),
         (cej.cross_entropy, t, t),
         (cej.distillation_loss, t, t),
+        (cej.focal_loss, t, t),
         (cej.binary_cross_entropy_with_logits, t, t),
     ):
         value, gradient = jax.value_and_grad(lambda z, f=function, bad=bad: f(z, bad, where=mask))(z)

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from crossent.core.target import TopK
-from crossent.errors import describe, refuse
+from crossent.errors import refuse
 from crossent.losses import CrossEntropy, Distillation, EntropyPenalty, Focal
-from crossent.numpy.options import KEYWORDS, Options, takes_options
+from crossent.numpy.options import KEYWORDS, takes_options
 
 from .arrays import number
 from .problem import Problem, dense, options_of, rows_of
@@ -25,23 +25,6 @@ __all__ = [
     "focal_loss",
     "statistics",
 ]
-
-
-def collect(function: str, options: dict[str, Any], without: tuple[str, ...], **given: Any) -> Options:
-    """Return the checked options of a function, which takes all keywords of the family but some.
-
-    Raises
-    ------
-    TypeError
-        If there is another keyword.
-    """
-    for name in options:
-        if name not in KEYWORDS or name in without:
-            known = ", ".join(k for k in KEYWORDS if k not in without)
-            raise TypeError(
-                refuse(f"{function}() takes no keyword {name!r}", describe(options[name]), f"it takes {known}")
-            )
-    return options_of(**options, **given)
 
 
 _OF_SIGMOID = ("link", "pos_weight", "alpha")
@@ -100,7 +83,7 @@ def cross_entropy(logits: Any, target: Any, *, where: Any = None, **options: Any
     >>> round(float(value), 6), grad.shape
     (0.907606, (2, 3))
     """
-    return dense(logits, target, where, collect("cross_entropy", options, _OF_SIGMOID))
+    return dense(logits, target, where, options_of(options))
 
 
 _OF_SOFTMAX = ("link", "margin")
@@ -148,7 +131,7 @@ def binary_cross_entropy_with_logits(logits: Any, target: Any, *, where: Any = N
     >>> round(float(cej.binary_cross_entropy_with_logits(jnp.array([0.0, 2.0]), jnp.array([1.0, 0.0]))), 6)
     1.410038
     """
-    given = collect("binary_cross_entropy_with_logits", options, _OF_SOFTMAX, link="sigmoid")
+    given = options_of(options, link="sigmoid")
     return dense(logits, target, where, given)
 
 
@@ -161,6 +144,7 @@ def focal_loss(
     alpha: Any = None,
     link: str = "softmax",
     normalizer: Any = "count",
+    where: Any = None,
     **options: Any,
 ) -> jax.Array:
     """Return the focal loss ``(1 - p_y)^γ · nll`` (Lin et al. 2017), in nats; the mean is over rows that count.
@@ -175,6 +159,7 @@ def focal_loss(
         Class weights; a number means alpha where t = 1 and 1 - alpha where t = 0.
     link : {"softmax", "sigmoid"}
     normalizer : "count", None, number > 0 or array of one number
+    where : bool array, optional
     options
         Other keywords of these functions.
 
@@ -195,12 +180,9 @@ def focal_loss(
     """
     if link not in ("softmax", "sigmoid"):
         raise ValueError(refuse('link must be "softmax" or "sigmoid"', repr(link)))
-    for name in ("loss", "weight"):
-        if name in options:
-            raise TypeError(refuse(f"focal_loss() takes no keyword {name!r}", describe(options[name])))
     given = {"alpha" if link == "sigmoid" else "weight": alpha, "loss": Focal(gamma), "normalizer": normalizer}
     function = binary_cross_entropy_with_logits if link == "sigmoid" else cross_entropy
-    return function(logits, target, **given, **options)
+    return function(logits, target, where=where, **given, **options)
 
 
 _OF_LABELS = (*_OF_SIGMOID, "loss", "weight", "label_smoothing", "ignore_index", "margin")
@@ -239,9 +221,9 @@ def distillation_loss(
     """
     temperature = number("temperature", temperature, above=0)
     if isinstance(temperature, jax.Array):
-        given = collect("distillation_loss", options, _OF_LABELS, loss=Distillation(1.0), temperature=temperature)
+        given = options_of(options, loss=Distillation(1.0), temperature=temperature)
     else:
-        given = collect("distillation_loss", options, _OF_LABELS, loss=Distillation(temperature))
+        given = options_of(options, loss=Distillation(temperature))
     return dense(logits, teacher, where, given)
 
 
@@ -295,7 +277,7 @@ def statistics(logits: Any, target: Any, **options: Any) -> Statistics:
     """
     if isinstance(target, TopK):
         raise TypeError(refuse("statistics need labels or distributions as targets", "a TopK"))
-    given = collect("statistics", options, OF_LOSSES)
+    given = options_of(options)
     problem, rows, _ = rows_of(logits, target, None, given)
     found = statistics_of_rows(problem, rows)
     return Statistics(*(column.reshape(problem.shape) for column in found))

@@ -20,8 +20,8 @@ from crossent.errors import describe, refuse
 from crossent.numpy.options import takes_options
 
 from .arrays import floating
-from .functional import OF_LOSSES, Statistics, collect, statistics_of_rows
-from .problem import Problem
+from .functional import OF_LOSSES, Statistics, statistics_of_rows
+from .problem import Problem, options_of
 from .rows import leaves_like, moves_at_all
 
 __all__ = ["linear_cross_entropy", "linear_statistics"]
@@ -294,7 +294,7 @@ def linear_cross_entropy(
     >>> round(float(value), 6), grad.shape
     (0.313262, (2, 2))
     """
-    given = collect("linear_cross_entropy", options, ("axis",))
+    given = options_of(options)
     head, shape = _head(input, linear_weight, linear_bias, transposed)
     problem = Problem.of(target, given, where, shape, len(head[1]), head[0].dtype)
     factor, added = problem.scale()
@@ -337,7 +337,7 @@ def linear_statistics(
     """
     if isinstance(target, TopK):
         raise TypeError(refuse("statistics need labels or distributions as targets", "a TopK"))
-    given = collect("linear_statistics", options, (*OF_LOSSES, "axis"))
+    given = options_of(options)
     head, shape = _head(input, linear_weight, linear_bias, transposed)
     problem = Problem.of(target, given, None, shape, len(head[1]), head[0].dtype)
     found = _statistics_of_head(head, problem)

@@ -29,19 +29,20 @@ from .target import BAD, JaxTargets
 __all__ = ["Problem", "dense", "options_of"]
 
 
-def options_of(**given: Any) -> Options:
-    """Return the checked options of a loss; numbers that are arrays stay as they are.
+def options_of(options: Any, **given: Any) -> Options:
+    """Return the checked options of a call; numbers that are arrays stay as they are.
 
     Raises
     ------
     TypeError, ValueError
     """
+    given = {**options, **given}
     numbers = {name: given.pop(name) for name in NUMBERS if isinstance(given.get(name), jax.Array)}
     smoothing = given.get("label_smoothing")
     if not is_known(smoothing):
         asked = "label_smoothing must be a number: it has no gradient"
         raise TypeError(refuse(asked, describe(smoothing), "make it static"))
-    return replace(Options(**given).checked(), **numbers)
+    return Options(**given).checked()._replace(**numbers)
 
 
 @partial(
@@ -296,14 +297,14 @@ def rows_of(logits: jax.Array, target: Any, where: Any, options: Options) -> tup
         target = as_array(target, "target")[..., None]
         where = None if where is None else as_array(where, "where")[..., None]
         if options.weight is not None:
-            options = replace(options, weight=as_array(options.weight, "weight")[..., None])
+            options = options._replace(weight=as_array(options.weight, "weight")[..., None])
     elif axis not in (-1, len(shape) - 1):
         array = jnp.moveaxis(array, axis, -1)
         if not isinstance(target, TopK) and jnp.ndim(target) == len(shape):
             target = jnp.moveaxis(as_array(target, "target"), axis, -1)
         if is_sigmoid and options.weight is not None:
             weight = broadcast("weight", as_array(options.weight, "weight"), shape, "a shape that broadcasts")
-            options = replace(options, weight=jnp.moveaxis(weight, axis, -1))
+            options = options._replace(weight=jnp.moveaxis(weight, axis, -1))
         if is_sigmoid and where is not None and jnp.ndim(where) == len(shape):
             where = jnp.moveaxis(jnp.broadcast_to(as_array(where, "where"), shape), axis, -1)
     *rows, num_classes = array.shape
