@@ -75,8 +75,8 @@ Therefore the sources of installed packages were linted as well, and every findi
 """
 
 PACKAGES = """\
-- *PyTorch 2.13* (2,328 files, 12 findings): softplus by hand, which overflows, 3 times in `distributions` and `_decomp`
-  and 5 times in tests; the logarithm of a sigmoid, 4 times in tests.
+- *PyTorch 2.13* (2,328 files, 11 findings): softplus by hand, which overflows, in `distributions`, in `_decomp` and 5
+  times in tests; the logarithm of a sigmoid, 4 times in tests.
 - *transformers 5.23* (2,860 files, 18 findings): the logarithm of a sigmoid plus 1e-8, 10 times in the matching costs
   of DETR and its relatives; the logarithms of a sigmoid and of its complement in the loss of LW-DETR; softmax by hand,
   4 times in VideoPrism and 2 times in the pipeline for zero-shot classification.
