@@ -73,9 +73,9 @@ logging.getLogger("numba").setLevel(logging.WARNING)
 import numpy as np
 from crossent.kernels import cpu
 out = np.empty(4, np.int64)
-print(cpu.scan_labels(np.array([2, 0, -100, 1]), 3, -100, None, None, out), out)
+print(cpu.scan_labels(np.array([2, 0, -100, 1]), 3, -100, out), out)
 """
-EXPECTED = "(-1, 3, 3.0) [ 2  0 -1  1]"
+EXPECTED = "(-1, 3) [ 2  0 -1  1]"
 
 
 def test_a_place_that_cannot_be_written_to_is_survived():

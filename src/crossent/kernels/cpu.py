@@ -8,7 +8,6 @@ driver and nothing more.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -16,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.target import Target, Teacher
-from ..losses import Loss
+from ..losses import DEFAULT_LOSS, Loss
 from . import curvature, entries, logistic, reference
 from .numba import binary, distillation, mean, softmax
 from .numba import labels as _labels
-from .numba.bits import narrow_rows, widen_rows
+from .numba.bits import copy_rows
 from .numba.calibration import affine_moments, sigmoid_affine_moments, temperature_moments
 from .numba.metrics import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
 from .numba.terms import LANES
@@ -47,6 +46,7 @@ __all__ = [
     "statistics",
     "summarize_rows",
     "temperature_moments",
+    "weigh_labels",
     "widen_bfloat16",
 ]
 
@@ -127,16 +127,17 @@ def _terms(loss: Loss) -> Float64:
     return np.array(loss.table(), dtype=np.float64)
 
 
+def _other_terms(loss: Loss) -> Float64 | None:
+    """The same; None for plain cross-entropy."""
+    return None if loss == DEFAULT_LOSS else _terms(loss)
+
+
 @lru_cache(maxsize=256)
-def _reads(loss: Loss, has_labels: bool) -> int | None:
-    """What a loss reads besides the numbers of the simple gradient; None if nothing (`softmax` says more)."""
-    reads = _flags(loss.reads)
-    reads_miss = not has_labels and "miss" in loss.reads
+def _reads(statistics: frozenset[str], has_labels: bool) -> int | None:
+    """What a gradient reads besides the numbers of the simple one; None if nothing (`softmax` says more)."""
+    reads = ("entropy" in statistics) * softmax.WITH_ENTROPY + ("brier" in statistics) * softmax.WITH_BRIER
+    reads_miss = not has_labels and "miss" in statistics
     return reads if reads or reads_miss else None
-
-
-def _flags(names: Iterable[str]) -> int:
-    return ("entropy" in names) * softmax.WITH_ENTROPY + ("brier" in names) * softmax.WITH_BRIER
 
 
 def _labels_of(target: Target) -> Array | None:
@@ -189,10 +190,10 @@ def row_losses(
         _labels_of(target),
         _soft_of(target, logits.dtype),
         _weights_of(target, logits.dtype),
-        _terms(loss),
+        _other_terms(loss),
         float(scale),
         weights,
-        _reads(loss, target.labels is not None),
+        _reads(loss.reads, target.labels is not None),
         out,
         losses,
     )
@@ -239,21 +240,19 @@ def _entry_losses(
 
 
 def mean_at(
-    dtype: str, logits: int, labels: int, grad: int, rows: int, classes: int, ignore_index: int, loss: Loss
+    dtype: str, logits: int, labels: int, grad: int, rows: int, classes: int, ignore_index: int
 ) -> float | None:
-    """The mean of a loss over the rows that count, its gradient to ``grad``; everything contiguous, at addresses.
+    """The mean of cross-entropy over the rows that count, its gradient to ``grad``; all contiguous, at addresses.
 
     None, and nothing computed, where a label is out of range, no row counts, or there is enough to compute for several
-    threads. The loss is one that is never negative.
+    threads.
     """
     if rows * classes >= SERIAL_ELEMENTS:
         return None
     like = _LIKE[dtype]
     is_short = True if classes <= softmax.MAX_CLASSES else None
     weights = _weights(None, 0.0, classes, like.dtype)
-    value: float = mean.mean_at(
-        logits, labels, grad, rows, classes, ignore_index, _terms(loss), weights, like, is_short
-    )
+    value: float = mean.mean_at(logits, labels, grad, rows, classes, ignore_index, weights, like, is_short)
     return None if value < 0.0 else value
 
 
@@ -292,7 +291,7 @@ def pullback(logits: Array, target: Target, partials: dict[str, Float64], out: A
         _soft_of(target, logits.dtype),
         _weights_of(target, logits.dtype),
         table,
-        _flags(partials),
+        _reads(frozenset(partials), target.labels is not None),
         out,
     )
     run_rows(softmax.pullback_rows, rows, classes, arguments)
@@ -361,30 +360,20 @@ def multiply_entries(
     entries.multiply(_plain(columns), rows, starts, classes, values, mass, weight, bias, u, out)
 
 
-def scan_labels(
-    labels: Array,
-    num_classes: int,
-    ignore_index: int,
-    class_weight: Float64 | None,
-    row_weight: Float64 | None,
-    out: NDArray[np.int64],
-) -> tuple[int, int, float]:
+def scan_labels(labels: Array, num_classes: int, ignore_index: int, out: NDArray[np.int64]) -> tuple[int, int]:
     """Copy labels to ``out``, -1 where they are ignored.
 
-    Returns the first row whose label is out of range (or -1), the number of rows that count, and their summed weight.
+    Returns the first row whose label is out of range (or -1), and the number of rows that count.
     """
-    if labels.dtype != np.int64:
-        if labels.dtype == np.uint64:
-            labels = np.minimum(labels, np.uint64(np.iinfo(np.int64).max))  # no wrapping to a valid or ignored label
-        labels = labels.astype(np.int64)
-    return _labels.scan(
-        _plain(labels),
-        num_classes,
-        ignore_index,
-        _NO_DOUBLES if class_weight is None else _plain(class_weight),
-        _NO_DOUBLES if row_weight is None else _plain(row_weight),
-        out,
-    )
+    found: tuple[int, int] = _labels.scan(_plain(labels), num_classes, ignore_index, out)
+    return found
+
+
+def weigh_labels(labels: NDArray[np.int64], class_weight: Float64 | None, row_weight: Float64 | None) -> float:
+    """The summed weight of the rows whose label is not negative."""
+    weights = [_NO_DOUBLES if weight is None else _plain(weight) for weight in (class_weight, row_weight)]
+    found: float = _labels.weigh(_plain(labels), *weights)
+    return found
 
 
 def lies_within(values: Array, greatest: float) -> bool:
@@ -400,10 +389,10 @@ def lies_within(values: Array, greatest: float) -> bool:
 def widen_bfloat16(bits: NDArray[np.uint16], out: NDArray[np.float32]) -> None:
     """Fill ``out`` with the numbers whose bfloat16 bits are given; both (N, K) and contiguous."""
     rows, classes = bits.shape
-    run_rows(widen_rows, rows, classes, (_plain(bits), out))
+    run_rows(copy_rows, rows, classes, (_plain(bits), out))
 
 
 def narrow_bfloat16(values: NDArray[np.float32], out: NDArray[np.uint16]) -> None:
     """Fill ``out`` with the bits of the nearest bfloat16 numbers; both (N, K) and contiguous."""
     rows, classes = values.shape
-    run_rows(narrow_rows, rows, classes, (_plain(values), out))
+    run_rows(copy_rows, rows, classes, (_plain(values), out))

@@ -38,6 +38,7 @@ __all__ = [
     "statistics",
     "summarize_rows",
     "temperature_moments",
+    "weigh_labels",
 ]
 
 BLOCK_ELEMENTS = 1 << 18  # float64 temporaries of 2 MiB each
@@ -50,26 +51,24 @@ def blocks(num_rows: int, row_elements: int) -> Iterator[slice]:
         yield slice(start, min(start + step, num_rows))
 
 
-def scan_labels(
-    labels: np.ndarray,
-    num_classes: int,
-    ignore_index: int,
-    class_weight: np.ndarray | None,
-    row_weight: np.ndarray | None,
-    out: np.ndarray,
-) -> tuple[int, int, float]:
-    """Fill `out` with the labels, -1 where ignored; return (first bad row or -1, rows that count, their weight)."""
+def scan_labels(labels: np.ndarray, num_classes: int, ignore_index: int, out: np.ndarray) -> tuple[int, int]:
+    """Fill `out` with the labels, -1 where ignored; return the first bad row or -1, and how many rows count."""
     counted = labels != ignore_index
     bad = counted & ((labels < 0) | (labels >= num_classes))
     if bad.any():
-        return int(np.argmax(bad)), 0, 0.0
+        return int(np.argmax(bad)), 0
     out[...] = np.where(counted, labels, -1)
-    count = int(np.count_nonzero(counted))
-    weight = np.ones(count) if class_weight is None else class_weight[labels[counted]]
+    return -1, int(np.count_nonzero(counted))
+
+
+def weigh_labels(labels: np.ndarray, class_weight: np.ndarray | None, row_weight: np.ndarray | None) -> float:
+    """Return the summed weight of the rows whose label is not negative."""
+    counted = labels >= 0
+    weight = np.ones(int(np.count_nonzero(counted))) if class_weight is None else class_weight[labels[counted]]
     if row_weight is not None:
         weight = weight * row_weight[counted]
     with np.errstate(over="ignore"):  # an infinite sum is refused where the denominator is decided
-        return -1, count, float(np.sum(weight))
+        return float(np.sum(weight))
 
 
 def lies_within(values: np.ndarray, greatest: float) -> bool:
@@ -126,7 +125,7 @@ def row_losses(
 
 
 def mean_at(
-    dtype: str, logits: int, labels: int, grad: int, rows: int, classes: int, ignore_index: int, loss: Loss
+    dtype: str, logits: int, labels: int, grad: int, rows: int, classes: int, ignore_index: int
 ) -> float | None:
     """Return the mean of a loss over rows that lie at addresses, or None if it is not computed: never, here."""
     return None

@@ -1,4 +1,4 @@
-"""Which backend computes: found by array library, device and dtype.
+"""Which backend computes: found by dtype.
 
 A backend is a module with the functions of `crossent.kernels.reference`, the first of them; `crossent.kernels.protocol`
 says what they are. The reference computes what no other backend serves, so nothing here can make a result unavailable:
@@ -19,27 +19,18 @@ __all__ = ["find", "why_refused"]
 
 logger = logging.getLogger("crossent")
 
-Key = tuple[str, str, str]
-"""Array library, device, dtype."""
-
-_TWINS: dict[Key, str] = {
-    ("numpy", "cpu", "float32"): "crossent.kernels.cpu",
-    ("numpy", "cpu", "float64"): "crossent.kernels.cpu",
-}
-_REFERENCE = "crossent.kernels.reference"
+_REFERENCE, _COMPILED = "crossent.kernels.reference", "crossent.kernels.cpu"
 
 _found: dict[Any, ModuleType] = {}
 _refused: dict[str, str] = {}
 
 
-def find(dtype: Any, library: str = "numpy", device: str = "cpu") -> ModuleType:
-    """The module that computes for arrays of this kind.
+def find(dtype: Any) -> ModuleType:
+    """The module that computes for NumPy arrays of this dtype.
 
     Parameters
     ----------
     dtype : numpy.dtype or its name
-    library, device : str
-        Name of the array library and kind of device.
 
     Returns
     -------
@@ -47,10 +38,9 @@ def find(dtype: Any, library: str = "numpy", device: str = "cpu") -> ModuleType:
         The fastest backend that works here, else `crossent.kernels.reference`.
     """
     try:
-        return _found[dtype, library, device]
+        return _found[dtype]
     except KeyError:
-        module = _load((library, device, np.dtype(dtype).name))
-        _found[dtype, library, device] = module
+        module = _found[dtype] = _load(np.dtype(dtype).name)
         return module
 
 
@@ -66,23 +56,20 @@ def why_refused() -> dict[str, str]:
     return dict(_refused)
 
 
-def _load(key: Key) -> ModuleType:
-    name = _TWINS.get(key)
-    if name is not None and name not in _refused:
+def _load(dtype: str) -> ModuleType:
+    if dtype in ("float32", "float64") and _COMPILED not in _refused:
         switches = ("CROSSENT_DISABLE_NUMBA", "NUMBA_DISABLE_JIT")
-        if found := [switch for switch in switches if os.environ.get(switch, "0") not in ("", "0")]:
-            _refuse(name, f"{found[0]} is set")
-        else:
-            try:
-                return importlib.import_module(name)
-            except Exception as error:  # a broken numba must not take the library down with it
-                _refuse(name, f"{type(error).__name__}: {error}")
+        found = [f"{switch} is set" for switch in switches if os.environ.get(switch, "0") not in ("", "0")]
+        try:
+            if not found:
+                return importlib.import_module(_COMPILED)
+        except Exception as error:  # a broken numba must not take the library down with it
+            found = [f"{type(error).__name__}: {error}"]
+        _refused[_COMPILED] = found[0]
+        logger.warning(
+            "crossent computes with plain NumPy, correct but slower: %s is not used (%s)", _COMPILED, found[0]
+        )
     return importlib.import_module(_REFERENCE)
-
-
-def _refuse(name: str, reason: str) -> None:
-    _refused[name] = reason
-    logger.warning("crossent computes with plain NumPy, correct but slower: %s is not used (%s)", name, reason)
 
 
 def _forget() -> None:

@@ -337,10 +337,10 @@ def _totals(target: Target, num_rows: int, row_weight: np.ndarray | None, dtype:
         return count, count
     if labels is None:
         return num_rows, float(num_rows) if row_weight is None else float(np.sum(row_weight))
-    if target.num_counted is not None and target.class_weight is None and row_weight is None:
-        return target.num_counted, target.num_counted
-    counts = registry.find(dtype).scan_labels(labels, target.num_classes, -1, target.class_weight, row_weight, labels)
-    _, count, weighted = counts
+    count = int(np.count_nonzero(labels >= 0)) if target.num_counted is None else target.num_counted
+    if target.class_weight is None and row_weight is None:
+        return count, count
+    weighted = registry.find(dtype).weigh_labels(labels, target.class_weight, row_weight)
     if weighted == 0 and count:
         counted = labels[labels >= 0] if row_weight is None else labels[(labels >= 0) & (row_weight > 0)]
         if counted.size and (target.class_weight is None or bool((target.class_weight[counted] > 0).any())):

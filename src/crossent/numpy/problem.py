@@ -10,7 +10,6 @@ import numpy as np
 from crossent.core.target import NO_INDEX, TopK
 from crossent.errors import describe, refuse
 from crossent.kernels import reference, registry
-from crossent.losses import DEFAULT_LOSS
 from crossent.numpy import buffers
 from crossent.numpy.arrays import (
     FLOAT32,
@@ -215,7 +214,7 @@ def mean_of_labels(logits: Any, target: Any, *, with_grad: bool) -> tuple[Any, A
     out = 0 if grad is None else grad.ctypes.data
     twin = registry.find(logits.dtype)
     addresses = logits.ctypes.data, target.ctypes.data, out
-    value = twin.mean_at(name, *addresses, *logits.shape, NO_INDEX, DEFAULT_LOSS)
+    value = twin.mean_at(name, *addresses, *logits.shape, NO_INDEX)
     return None if value is None else (logits.dtype.type(value), grad)
 
 

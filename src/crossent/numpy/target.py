@@ -51,9 +51,7 @@ class NumPyTargets(NamedTuple):
             labels = np.minimum(labels, np.uint64(max(asked.num_classes, asked.ignore_index + 1, 0)))
         labels = labels.astype(np.int64, copy=False)
         out = np.empty(labels.size, dtype=np.int64)
-        bad, count, _ = registry.find(self.dtype).scan_labels(
-            labels, asked.num_classes, asked.ignore_index, None, None, out
-        )
+        bad, count = registry.find(self.dtype).scan_labels(labels, asked.num_classes, asked.ignore_index, out)
         if bad >= 0:
             asked_for = f"labels must lie in 0..{asked.num_classes - 1} or equal ignore_index={asked.ignore_index}"
             raise ValueError(refuse(asked_for, f"{given[bad]} in row {bad}"))

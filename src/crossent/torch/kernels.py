@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from crossent.kernels import registry
-from crossent.losses import DEFAULT_LOSS
 from crossent.numpy.options import Options
 from crossent.numpy.problem import make_problem
 
@@ -117,7 +116,7 @@ def mean_of_labels(input: Any, target: Any, ignore_index: int, composed: Differe
     def solve(with_gradient: bool) -> tuple[Any, Tensor | None]:
         gradient = torch.empty_like(input) if with_gradient else None
         out = 0 if gradient is None else gradient.data_ptr()
-        value = twin.mean_at(name, logits, labels, out, *shape, ignore_index, DEFAULT_LOSS)
+        value = twin.mean_at(name, logits, labels, out, *shape, ignore_index)
         return None if value is None else torch.scalar_tensor(value, dtype=dtype), gradient
 
     is_differentiated = input.requires_grad and torch.is_grad_enabled()

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .bits import as_number, as_stored
+from .bits import copy_row
 from .compile import helper, inlined, kernel, named, wide_vectors
 from .exp import (
     exp_for_float,
@@ -27,11 +27,9 @@ from .exp import (
     logistic_for_float,
     maximum,
     multiply_add,
-    pairwise_sum,
 )
-from .rows import copy_row
 from .statistics import add_square, over_square, plain_nll
-from .sums import add_two_sum, sum_in_any_order
+from .sums import add_two_sum, sum_of
 from .terms import (
     BRIER,
     BRIER_TERM,
@@ -193,33 +191,14 @@ def _plain_weight(terms: Any) -> float:
 
 
 @helper
-def _sum_of_part(part: Any, work: Any, is_single: Any) -> Any:
-    if is_single:  # doubles have 29 bits to spare
-        return sum_in_any_order(part)
-    copy_row(part, work[: len(part)])
-    return pairwise_sum(work[: len(part)])
-
-
-@helper
-def _keep_entries(losses: Any, row: Any, loss: Any, work: Any, is_single: Any, by_block: Any) -> None:
-    """Keep a block's losses, the first of which is `row`'s, of rows of one entry; or their sum."""
-    if by_block:
-        loss[row // LANES] = _sum_of_part(losses, work, is_single)
-    else:
-        copy_row(losses, loss[row : row + len(losses)])
-
-
-@helper
-def _add_to_rows(
-    losses: Any, row: Any, k: Any, classes: Any, high: Any, low: Any, loss: Any, work: Any, is_single: Any
-) -> Any:
+def _add_to_rows(losses: Any, row: Any, k: Any, classes: Any, high: Any, low: Any, loss: Any, logits: Any) -> Any:
     """Add a block's losses, the first (row, k)'s, to their rows; (high, low) is the open row's sum."""
     done = 0
     while done < len(losses):
-        take = min(classes - k, len(losses) - done)
-        high, low = add_two_sum(high, low, _sum_of_part(losses[done : done + take], work, is_single))
-        done += take
-        k += take
+        part = losses[done : done + classes - k]
+        high, low = add_two_sum(high, low, sum_of(part, logits))
+        done += len(part)
+        k += len(part)
         if k == classes:
             loss[row] = high + low
             high, low = 0.0, 0.0
@@ -228,11 +207,10 @@ def _add_to_rows(
     return high, low
 
 
-@helper
+@inlined
 def load_entries(source: Any, f: Any, field: Any) -> None:
-    values = f[field * LANES : field * LANES + len(source)]
-    for i in range(len(values)):
-        values[i] = np.float64(as_number(source[i]))
+    """Fill a field with the numbers of some entries."""
+    copy_row(source, f[field * LANES : field * LANES + len(source)])
 
 
 @helper
@@ -269,13 +247,6 @@ def load_factors(
             row += 1
 
 
-@helper
-def _store(f: Any, field: Any, out: Any) -> None:
-    values = f[field * LANES : field * LANES + len(out)]
-    for i in range(len(out)):
-        out[i] = as_stored(values[i], out[i])
-
-
 @kernel
 def sigmoid_rows(
     logits: Any,
@@ -299,13 +270,11 @@ def sigmoid_rows(
     classes = logits.shape[1]
     class_weight, row_weight, entry_weight = weights
     is_single = logits.itemsize < 8
-    by_block = len(loss) < len(logits)
     flat_logits, flat_labels, flat_soft = logits.reshape(-1), labels.reshape(-1), soft.reshape(-1)
     flat_grad, flat_loss = grad.reshape(-1), entry_loss.reshape(-1)
     f = np.zeros(BLOCK_FIELDS * LANES)
     f[W0 * LANES : (W1 + 1) * LANES] = 1.0
     f[FACTOR * LANES : (FACTOR + 1) * LANES] = 1.0
-    work = np.empty(LANES)
     plain = _plain_weight(terms)
     with_brier = False
     for j in range(len(terms)):
@@ -338,11 +307,13 @@ def sigmoid_rows(
             if len(flat_grad) > 0:
                 _block_gradient(f, scale)
         if len(flat_loss) > 0:
-            _store(f, LOSS, flat_loss[first:last])
+            copy_row(f[LOSS * LANES : (LOSS + 1) * LANES], flat_loss[first:last])
         if len(flat_grad) > 0:
-            _store(f, GRADIENT, flat_grad[first:last])
+            copy_row(f[GRADIENT * LANES : (GRADIENT + 1) * LANES], flat_grad[first:last])
         losses = f[LOSS * LANES : LOSS * LANES + last - first]
-        if classes == 1:
-            _keep_entries(losses, row, loss, work, is_single, by_block)
+        if len(loss) < len(logits):
+            loss[row // LANES] = sum_of(losses, logits)
+        elif classes == 1:
+            copy_row(losses, loss[row : row + len(losses)])
         else:
-            high, low = _add_to_rows(losses, row, k, classes, high, low, loss, work, is_single)
+            high, low = _add_to_rows(losses, row, k, classes, high, low, loss, logits)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .bits import as_number, as_stored
-from .compile import COMPILED, helper, inlined, wide_vectors
+from .compile import COMPILED, helper, wide_vectors
 from .exp import below_one, exp_difference, larger, multiply_add, overload
 from .statistics import (
     AGAINST,
@@ -26,7 +26,7 @@ from .statistics import (
     simple_slopes,
     slopes_at,
 )
-from .sums import add_to, clear_sum, target_in
+from .sums import add_to
 from .terms import LANES, LOSS
 
 __all__ = [
@@ -41,6 +41,16 @@ __all__ = [
 ]
 
 
+def _end_of_rows(array: Any, first: Any, stop: Any) -> Any:
+    end = first + LANES
+    return end if end < stop else stop
+
+
+def _end_of_positions(array: Any, first: Any, stop: Any) -> Any:
+    positions = array.shape[2]
+    return min(first + LANES, stop, (first // positions + 1) * positions)
+
+
 def end_of_block(array: Any, first: Any, stop: Any) -> Any:
     """Where a block ends that begins with row `first`: rows of one sample, if there are samples."""
     raise NotImplementedError("runs only inside compiled code")
@@ -48,15 +58,8 @@ def end_of_block(array: Any, first: Any, stop: Any) -> Any:
 
 # Numba requires the two signatures to agree in every detail, annotations included.
 @overload(end_of_block, jit_options=COMPILED)
-def _typed_end(array, first, stop):
-    if array.ndim == 2:
-        return lambda array, first, stop: min(first + LANES, stop)
-
-    def end(array, first, stop):
-        positions = array.shape[2]
-        return min(first + LANES, stop, (first // positions + 1) * positions)
-
-    return end
+def _typed_end(array: Any, first: Any, stop: Any) -> Any:
+    return _end_of_rows if array.ndim == 2 else _end_of_positions
 
 
 @helper
@@ -147,19 +150,13 @@ def store_loss(f: Any, loss: Any) -> None:
 
 
 @helper
-def block_maxima(x: Any, m: Any, work: Any) -> Any:
+def block_maxima(x: Any, m: Any) -> None:
     """The maxima; of a row that holds a NaN any number will do, as its exponentials hold one too."""
     wide_vectors()
     for i in range(LANES):
         m[i] = x[i]
-    classes = len(x) // LANES
-    for k in range(0, classes - 3, 4):
-        z = x[k * LANES : (k + 4) * LANES]
-        for i in range(LANES):
-            top = larger(larger(z[i], z[i + LANES]), larger(z[i + 2 * LANES], z[i + 3 * LANES]))
-            m[i] = larger(top, m[i])
-    for k in range(classes - classes % 4, classes):
-        z = x[k * LANES : (k + 1) * LANES]
+    for start in range(LANES, len(x), LANES):
+        z = x[start : start + LANES]
         for i in range(LANES):
             m[i] = larger(z[i], m[i])
 
@@ -173,35 +170,21 @@ def _exp(x: Any, m: Any) -> None:
             z[i] = exp_difference(z[i], m[i])
 
 
-@inlined
-def _is_one(v: Any) -> Any:
-    return 1.0 if v == 1.0 else 0.0
-
-
 @helper
-def block_exponentials(z: Any, x: Any, m: Any, work: Any, f: Any) -> Any:
+def block_exponentials(x: Any, m: Any, f: Any) -> None:
     """``e^(z - m)`` in place of the logits in `x`, and their sums without the maximum's own 1."""
     wide_vectors()
     _exp(x, m)
-    clear_sum(f, TAIL)
     for i in range(LANES):
         f[ONES * LANES + i] = -1.0
-    classes = len(x) // LANES
-    for k in range(0, classes - 3, 4):
-        e = x[k * LANES : (k + 4) * LANES]
-        for i in range(LANES):
-            e0 = np.float64(e[i])
-            e1 = np.float64(e[i + LANES])
-            e2 = np.float64(e[i + 2 * LANES])
-            e3 = np.float64(e[i + 3 * LANES])
-            add_to(f, TAIL, i, (below_one(e0) + below_one(e1)) + (below_one(e2) + below_one(e3)), x)
-            f[ONES * LANES + i] += (_is_one(e0) + _is_one(e1)) + (_is_one(e2) + _is_one(e3))
-    for k in range(classes - classes % 4, classes):
-        e = x[k * LANES : (k + 1) * LANES]
+        f[TAIL * LANES + i] = 0.0
+        f[TAIL_LOW * LANES + i] = 0.0
+    for start in range(0, len(x), LANES):
+        e = x[start : start + LANES]
         for i in range(LANES):
             v = np.float64(e[i])
             add_to(f, TAIL, i, below_one(v), x)
-            f[ONES * LANES + i] += _is_one(v)
+            f[ONES * LANES + i] += 1.0 if v == 1.0 else 0.0
     for i in range(LANES):
         f[TAIL * LANES + i] = f[ONES * LANES + i] + (f[TAIL * LANES + i] + f[TAIL_LOW * LANES + i])
 
@@ -246,7 +229,8 @@ def full_block_gradient(
         target = powers if t is None else t[here:end]
         for i in range(LANES):
             d = slopes_at(i, LANES, s, f)
-            powers[i] = number(element(np.float64(logits[i]), np.float64(powers[i]), target_in(target, i, t), w, s, d))
+            goal = 0.0 if t is None else np.float64(target[i])
+            powers[i] = number(element(np.float64(logits[i]), np.float64(powers[i]), goal, w, s, d))
 
 
 @helper
@@ -258,7 +242,8 @@ def _scale_minus_in_double(x: Any, t: Any, weight: Any, s: Any, f: Any) -> None:
         e, w = x[here:end], weight[k]
         target = e if t is None else t[here:end]
         for i in range(LANES):
-            against = f[AGAINST * LANES + i] * (w * (s.kept * target_in(target, i, t) + s.share))
+            goal = 0.0 if t is None else np.float64(target[i])
+            against = f[AGAINST * LANES + i] * (w * (s.kept * goal + s.share))
             e[i] = number(f[ALONG * LANES + i] * np.float64(e[i]) - against)
 
 

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..threads import run_rows
+from .blocks import block_maxima, load
 from .compile import helper, kernel, wide_vectors
-from .exp import add_in_any_order, exp_difference, exp_sum, log1p, maximum
+from .exp import add_in_any_order, exp_difference, exp_sum, log1p
 from .rows import row_maximum
+from .terms import LANES
 
 __all__ = ["affine_moments", "sigmoid_affine_moments", "temperature_moments"]
 
@@ -24,7 +26,6 @@ Array = NDArray[Any]
 Float64 = NDArray[np.float64]
 
 _MOMENTS = 6
-_LANES = 64
 _PIECES = 64
 _MOST_SUMS = 1 << 21
 _SHORT = 64
@@ -78,26 +79,15 @@ def temperature_rows(
 
 
 @helper
-def _block_maximum(x: Any, m: Any) -> None:
-    wide_vectors()
-    for i in range(_LANES):
-        m[i] = x[i]
-    for start in range(_LANES, len(x), _LANES):
-        z = x[start : start + _LANES]
-        for i in range(_LANES):
-            m[i] = maximum(m[i], z[i])
-
-
-@helper
 def _block_sums(x: Any, m: Any, beta: Any, zero: Any, s: Any, s1: Any, s2: Any) -> None:
     wide_vectors()
-    for i in range(_LANES):
+    for i in range(LANES):
         s[i] = zero
         s1[i] = zero
         s2[i] = zero
-    for start in range(0, len(x), _LANES):
-        z = x[start : start + _LANES]
-        for i in range(_LANES):
+    for start in range(0, len(x), LANES):
+        z = x[start : start + LANES]
+        for i in range(LANES):
             u = z[i] - m[i]
             e = exp_sum(u * beta, zero)
             v = zero if e == zero else e * u
@@ -111,7 +101,7 @@ def _block_sums(x: Any, m: Any, beta: Any, zero: Any, s: Any, s1: Any, s2: Any) 
 def _block_finish(m: Any, own: Any, w: Any, beta: Any, s: Any, s1: Any, s2: Any, sums: Any) -> None:
     wide_vectors()
     loss, slope, curvature = 0.0, 0.0, 0.0
-    for i in range(_LANES):
+    for i in range(LANES):
         total = np.float64(s[i])
         gap = own[i] - np.float64(m[i])
         mean = np.float64(s1[i]) / total
@@ -132,31 +122,28 @@ def temperature_blocks(
     number = logits.dtype.type
     zero = number(0)
     inverse = number(beta)
-    x = np.zeros(classes * _LANES, logits.dtype)
-    m = np.empty(_LANES, logits.dtype)
-    s = np.empty(_LANES, logits.dtype)
-    s1 = np.empty(_LANES, logits.dtype)
-    s2 = np.empty(_LANES, logits.dtype)
-    own = np.zeros(_LANES)
-    w = np.zeros(_LANES)
+    x = np.empty(classes * LANES, logits.dtype)
+    m = np.empty(LANES, logits.dtype)
+    s = np.empty(LANES, logits.dtype)
+    s1 = np.empty(LANES, logits.dtype)
+    s2 = np.empty(LANES, logits.dtype)
+    own = np.empty(LANES)
+    w = np.empty(LANES)
     for piece in range(start, stop):
         sums = out[piece]
         end = min(rows, (piece + 1) * step)
-        for begin in range(piece * step, end, _LANES):
-            lanes = min(_LANES, end - begin)
-            for i in range(lanes):
-                z = logits[begin + i]
-                w[i] = weights[begin + i] if len(weights) > 0 else 1.0
-                used = w[i] != 0.0
-                own[i] = np.float64(z[codes[begin + i]]) if used else 0.0
-                for k in range(classes):
-                    x[k * _LANES + i] = z[k] if used else zero
-            for i in range(lanes, _LANES):
+        for begin in range(piece * step, end, LANES):
+            last = min(begin + LANES, end)
+            for i in range(LANES):
                 w[i] = 0.0
                 own[i] = 0.0
-                for k in range(classes):
-                    x[k * _LANES + i] = zero
-            _block_maximum(x, m)
+                if begin + i < last:
+                    w[i] = weights[begin + i] if len(weights) > 0 else 1.0
+            load(logits, begin, last, w, x)
+            for i in range(last - begin):
+                if w[i] != 0.0:
+                    own[i] = np.float64(x[codes[begin + i] * LANES + i])
+            block_maxima(x, m)
             _block_sums(x, m, inverse, zero, s, s1, s2)
             _block_finish(m, own, w, beta, s, s1, s2, sums)
 

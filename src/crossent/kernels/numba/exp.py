@@ -17,7 +17,6 @@ a NaN, or inf - inf, gives NaN.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,6 @@ __all__ = [
     "multiply_add",
     "overload",
     "pairwise_sum",
-    "power",
 ]
 
 # Numba's own annotations do not know that an intrinsic is called without its typing context.
@@ -196,7 +194,6 @@ _D7, _D8, _D9, _D10, _D11 = (
 )
 
 
-@inlined
 def _exp_sum_float(d: Any, err: Any) -> Any:
     t = multiply_add(d, _F_LOG2E, _F_MAGIC)
     n = t - _F_MAGIC
@@ -210,7 +207,6 @@ def _exp_sum_float(d: Any, err: Any) -> Any:
     return _F_0 if d < _F_CUT else e
 
 
-@inlined
 def _exp_sum_double(d: Any, err: Any) -> Any:
     t = multiply_add(d, _D_LOG2E, _D_MAGIC)
     n = t - _D_MAGIC
@@ -236,15 +232,13 @@ def _exp_sum_double(d: Any, err: Any) -> Any:
 
 def exp_sum(d: Any, err: Any) -> Any:
     """``e^(d + err)`` for ``d <= 0`` and ``|err| <= ulp(d)``, in the operands' precision."""
-    raise NotImplementedError("exp_sum runs only inside compiled code")
+    raise NotImplementedError("runs only inside compiled code")
 
 
 # Numba requires the two signatures to agree in every detail, annotations included.
 @overload(exp_sum, jit_options=INLINED)
-def _exp_sum(d, err):
-    if d == types.float32:
-        return lambda d, err: _exp_sum_float(d, err)
-    return lambda d, err: _exp_sum_double(d, err)
+def _typed_exp_sum(d: Any, err: Any) -> Any:
+    return _exp_sum_float if d == types.float32 else _exp_sum_double
 
 
 _E2, _E3, _E4, _E5, _E6 = _FLOAT_DEGREES
@@ -358,7 +352,7 @@ def log1p(x: Any) -> Any:
 
 @inlined
 def integer_power(x: Any, n: Any) -> Any:
-    """``x^n`` for ``x >= 0`` and an integer n in 0..15, by squaring and without branches (see `power` for the rest)."""
+    """``x^n`` for ``x >= 0`` and an integer n in 0..15, by squaring and without branches."""
     result = x if n & 1 else 1.0
     square = x * x
     result = result * square if n & 2 else result
@@ -366,12 +360,6 @@ def integer_power(x: Any, n: Any) -> Any:
     result = result * square if n & 4 else result
     square = square * square
     return result * square if n & 8 else result
-
-
-@inlined
-def power(x: Any, exponent: Any) -> Any:
-    """``x^exponent`` for ``x >= 0`` and ``exponent >= 0``."""
-    return math.pow(x, exponent)
 
 
 @helper

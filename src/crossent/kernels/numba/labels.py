@@ -1,4 +1,4 @@
-"""One cheap pass over targets: which labels count, what they weigh together and the first that is wrong; or whether
+"""Cheap passes over targets: which labels count, what they weigh together and the first that is wrong; or whether
 floating ones lie in their range.
 """
 
@@ -13,7 +13,7 @@ from .compile import helper, kernel, wide_vectors
 from .exp import pairwise_sum
 from .sums import add_two_sum
 
-__all__ = ["PART", "find_outside", "scan"]
+__all__ = ["PART", "find_outside", "scan", "weigh"]
 
 _BLOCK = 256
 
@@ -22,36 +22,36 @@ PART = 4096
 
 
 @kernel
-def scan(
-    labels: Any, num_classes: Any, ignore_index: Any, weight: Any, row_weight: Any, out: Any
-) -> tuple[int, int, float]:
-    """``(first bad row or -1, rows that count, their summed weight)``; empty weights stand for none."""
-    weighted = len(weight) > 0 or len(row_weight) > 0
+def scan(labels: Any, num_classes: Any, ignore_index: Any, out: Any) -> tuple[int, int]:
+    """``(first bad row or -1, rows that count)``; `out` is filled with the labels, -1 where they are ignored."""
     count = 0
     for i in range(len(labels)):
         y = labels[i]
         if y == ignore_index:
             out[i] = -1
         elif y < 0 or y >= num_classes:
-            return i, count, 0.0
+            return i, count
         else:
             out[i] = y
             count += 1
-    if not weighted:
-        return -1, count, float(count)
+    return -1, count
 
+
+@kernel
+def weigh(labels: Any, weight: Any, row_weight: Any) -> Any:
+    """The summed weight of the rows whose label is not negative; empty weights stand for none."""
     work = np.empty(_BLOCK)
     high, low = 0.0, 0.0
     for start in range(0, len(labels), _BLOCK):
-        stop = min(start + _BLOCK, len(labels))
-        for i in range(start, stop):
-            y = out[i]
+        part = labels[start : start + _BLOCK]
+        for i in range(len(part)):
+            y = part[i]
             w = (weight[y] if len(weight) > 0 else 1.0) if y >= 0 else 0.0
             if len(row_weight) > 0 and y >= 0:
-                w *= row_weight[i]
-            work[i - start] = w
-        high, low = add_two_sum(high, low, pairwise_sum(work[: stop - start]))
-    return -1, count, high + low
+                w *= row_weight[start + i]
+            work[i] = w
+        high, low = add_two_sum(high, low, pairwise_sum(work[: len(part)]))
+    return high + low
 
 
 @helper

@@ -87,7 +87,6 @@ def mean_at(
     rows: Any,
     classes: Any,
     ignore_index: Any,
-    terms: Any,
     weights: Any,
     like: Any,
     is_short: Any,
@@ -103,7 +102,7 @@ def mean_at(
     scale = 1.0 / count
     loss = np.empty(rows)
     if is_short is None:
-        rows_value_grad(logits, labels, None, weights, terms, scale, loss[:0], None, grad, loss, 0, rows)
+        rows_value_grad(logits, labels, None, weights, None, scale, loss[:0], None, grad, loss, 0, rows)
     else:
-        blocks_value_grad(logits, labels, None, weights, terms, scale, loss[:0], None, grad, loss, 0, rows)
+        blocks_value_grad(logits, labels, None, weights, None, scale, loss[:0], None, grad, loss, 0, rows)
     return sum_as_numpy(loss) * scale

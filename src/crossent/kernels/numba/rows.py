@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from .bits import as_number, as_stored, maximum_of_bits
-from .compile import COMPILED, INLINED, OWNING, helper, inlined, wide_vectors
+from .bits import as_number, copy_row, maximum_of_bits
+from .compile import COMPILED, OWNING, helper, inlined, wide_vectors
 from .exp import add_in_any_order, below_one, exp_difference, maximum, multiply_add, overload, pairwise_sum
 from .statistics import AGAINST, ALONG, MOST_FLOAT, TAIL, element, simple_slopes, slopes_at
-from .sums import CHUNK, add_two_sum, target_at
+from .sums import CHUNK, add_two_sum
 
 __all__ = [
-    "copy_row",
     "count_ones",
     "fill_row",
     "full_row_gradient",
@@ -28,7 +27,6 @@ __all__ = [
     "row_gradient",
     "row_maxima",
     "row_maximum",
-    "store_row",
     "tail_of",
 ]
 
@@ -51,14 +49,6 @@ def row_maximum(z: Any) -> Any:
 @overload(row_maximum, jit_options=COMPILED)
 def _typed_maximum(z: Any) -> Any:
     return maximum_of_bits if z.dtype == types.uint16 else _maximum_of_numbers
-
-
-@helper
-def copy_row(z: Any, out: Any) -> None:
-    """Copy numbers, or the numbers that bfloat16's bits stand for."""
-    wide_vectors()
-    for i in range(len(z)):
-        out[i] = as_number(z[i])
 
 
 @helper
@@ -120,7 +110,6 @@ def _typed_tail(e: Any, one: Any, work: Any) -> Any:
     return _tail_of_floats if e.dtype == types.float32 else _tail_of_doubles
 
 
-@helper
 def row_exponentials(z: Any, x: Any, m: Any, work: Any, f: Any) -> Any:
     """Write ``e^(z - m)`` into ``x``, which may be ``z`` itself, and keep their sum without the maximum's own 1.
 
@@ -130,16 +119,14 @@ def row_exponentials(z: Any, x: Any, m: Any, work: Any, f: Any) -> Any:
     one = x.dtype.type(1)
     ones, tail, lost = 0.0, 0.0, 0.0
     for start in range(0, len(x), CHUNK):
-        stop = min(start + CHUNK, len(x))
-        piece = x[start:stop]
-        copy_row(z[start:stop], piece)
+        piece = x[start : start + CHUNK]
+        copy_row(z[start : start + CHUNK], piece)
         _exp_in_place(piece, m[0])
         tail, lost = add_two_sum(tail, lost, tail_of(piece, one, work))
         ones += count_ones(piece, one)
     f[TAIL] = (ones - 1.0) + (tail + lost)
 
 
-@helper
 def row_maxima(x: Any, m: Any, work: Any) -> Any:
     m[0] = row_maximum(x)
 
@@ -154,25 +141,6 @@ def _typed_place(grad, i, buffer, full):
     if grad.dtype == types.uint16 or not isinstance(full, types.NoneType):
         return lambda grad, i, buffer, full: buffer
     return lambda grad, i, buffer, full: grad[i] if len(grad) > 0 else buffer
-
-
-@helper
-def _store(e: Any, out: Any) -> None:
-    wide_vectors()
-    for i in range(len(out)):
-        out[i] = as_stored(e[i], out[i])
-
-
-def store_row(e: Any, grad: Any, i: Any, full: Any) -> None:
-    """Copy the gradient from where `place_of` put the exponentials, if that is another place."""
-    raise NotImplementedError("runs only inside compiled code")
-
-
-@overload(store_row, jit_options=INLINED)
-def _typed_store(e, grad, i, full):
-    if grad.dtype == types.uint16 or not isinstance(full, types.NoneType):
-        return lambda e, grad, i, full: _store(e, grad[i])
-    return lambda e, grad, i, full: None
 
 
 @helper
@@ -198,7 +166,8 @@ def full_row_gradient(
     number = e.dtype.type
     d = slopes_at(0, 1, s, f)
     for i in range(len(e)):
-        e[i] = number(element(np.float64(as_number(z[i])), np.float64(e[i]), target_at(t, i), weight[i], s, d))
+        goal = 0.0 if t is None else np.float64(t[i])
+        e[i] = number(element(np.float64(as_number(z[i])), np.float64(e[i]), goal, weight[i], s, d))
 
 
 @helper
@@ -207,7 +176,8 @@ def _scale_minus_in_double(x: Any, t: Any, weight: Any, s: Any, f: Any) -> None:
     number = x.dtype.type
     a, b = f[ALONG], f[AGAINST]
     for i in range(len(x)):
-        x[i] = number(a * np.float64(x[i]) - b * (weight[i] * (s.kept * target_at(t, i) + s.share)))
+        goal = 0.0 if t is None else np.float64(t[i])
+        x[i] = number(a * np.float64(x[i]) - b * (weight[i] * (s.kept * goal + s.share)))
 
 
 @inlined

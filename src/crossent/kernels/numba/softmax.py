@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from .bits import copy_row
 from .blocks import (
     block_exponentials,
     block_gradient,
@@ -28,9 +29,9 @@ from .blocks import (
     store,
     store_loss,
 )
-from .compile import COMPILED, OWNING, helper, inlined, kernel
+from .compile import COMPILED, INLINED, OWNING, helper, inlined, kernel, wide_vectors
 from .exp import log1p, overload
-from .rows import fill_row, full_row_gradient, place_of, row_exponentials, row_gradient, row_maxima, store_row
+from .rows import fill_row, full_row_gradient, place_of, row_exponentials, row_gradient, row_maxima
 from .statistics import (
     ALL_FIELDS,
     FACTOR,
@@ -85,9 +86,11 @@ MAX_CLASSES = 128
 
 WITH_ENTROPY, WITH_BRIER = 1, 2
 
-ONE, MANY = np.zeros(1, np.int64), np.zeros(LANES, np.int64)
-
 STATISTICS = ("maximum", "tail", "lse", "nll", "nll_plain", "mass", "miss", "hit", "entropy", "brier")
+
+
+def _block_maxima(x: Any, m: Any, work: Any) -> Any:
+    block_maxima(x, m)
 
 
 def _maxima(x: Any, m: Any, work: Any) -> Any:
@@ -95,36 +98,42 @@ def _maxima(x: Any, m: Any, work: Any) -> Any:
 
 
 # Numba requires the two signatures to agree in every detail, annotations included.
-@overload(_maxima, jit_options=COMPILED)
+@overload(_maxima, jit_options=INLINED)
 def _typed_maxima(x: Any, m: Any, work: Any) -> Any:
-    return block_maxima if isinstance(work, types.NoneType) else row_maxima
+    return _block_maxima if isinstance(work, types.NoneType) else row_maxima
+
+
+def _block_exponentials(z: Any, x: Any, m: Any, work: Any, f: Any) -> Any:
+    block_exponentials(x, m, f)
 
 
 def _exponentials(z: Any, x: Any, m: Any, work: Any, f: Any) -> Any:
     raise NotImplementedError("runs only inside compiled code")
 
 
-@overload(_exponentials, jit_options=COMPILED)
+@overload(_exponentials, jit_options=INLINED)
 def _typed_exponentials(z: Any, x: Any, m: Any, work: Any, f: Any) -> Any:
-    return block_exponentials if isinstance(work, types.NoneType) else row_exponentials
+    return _block_exponentials if isinstance(work, types.NoneType) else row_exponentials
 
 
 @inlined
-def _fill_statistics(z: Any, e: Any, t: Any, y: Any, m: Any, weight: Any, s: Any, full: Any, work: Any, f: Any) -> None:
+def _fill_statistics(
+    z: Any, e: Any, t: Any, labels: Any, m: Any, weight: Any, s: Any, full: Any, work: Any, f: Any
+) -> None:
     """Steps 1 to 3. For a block `work` is None, and `e` holds the logits, too."""
     _maxima(z, m, work)
     lanes = lanes_of(work)
     for i in range(lanes):
         f[TOP * lanes + i] = m[i]
-    if y is not None:
-        gather(z, y, work, TRUE_LOGIT, f)
+    if labels is not None:
+        gather(z, work, TRUE_LOGIT, f)
         if s.smoothing > 0.0:
             sum_of_gaps(GAP, z, e, t, weight, with_target(s, 0.0, 1.0), work, f)
     if t is not None:
         sum_of_gaps(GAP, z, e, t, weight, s, work, f)
     _exponentials(z, e, m, work, f)
-    if y is not None:
-        gather(e, y, work, TRUE_E, f)
+    if labels is not None:
+        gather(e, work, TRUE_E, f)
         label_statistics(s, work, f)
     if t is not None:
         if full is not None:
@@ -136,7 +145,7 @@ def _fill_statistics(z: Any, e: Any, t: Any, y: Any, m: Any, weight: Any, s: Any
             sum_of_spread(SPREAD, z, e, t, weight, s, work, f)
             entropy_statistics(work, f)
         if full & WITH_BRIER:
-            fill_brier(e, t, y, weight, s, work, f)
+            fill_brier(e, t, labels, weight, s, work, f)
 
 
 def _elements(z: Any, e: Any, t: Any, weight: Any, typed: Any, s: Any, full: Any, m: Any, work: Any, f: Any) -> Any:
@@ -164,28 +173,16 @@ def _typed_target(soft, i):
     return lambda soft, i: soft[i]
 
 
-def _place_like(x: Any, given: Any) -> Any:
-    """An array like x, or None if nothing is given."""
+def _block_of(soft: Any, x: Any) -> Any:
+    """A block like x for distributions; None with labels."""
     raise NotImplementedError("runs only inside compiled code")
 
 
-@overload(_place_like, jit_options=OWNING)
-def _typed_place(x, given):
-    if isinstance(given, types.NoneType):
-        return lambda x, given: None
-    return lambda x, given: np.empty(len(x), x.dtype)
-
-
-def _block_beside(x: Any, full: Any) -> Any:
-    """A block for the logits: x itself unless the gradient reads logits and exponentials."""
-    raise NotImplementedError("runs only inside compiled code")
-
-
-@overload(_block_beside, jit_options=OWNING)
-def _typed_block(x, full):
-    if isinstance(full, types.NoneType):
-        return lambda x, full: x
-    return lambda x, full: np.empty(len(x), x.dtype)
+@overload(_block_of, jit_options=OWNING)
+def _typed_block(soft, x):
+    if isinstance(soft, types.NoneType):
+        return lambda soft, x: None
+    return lambda soft, x: np.empty(len(x), x.dtype)
 
 
 @kernel
@@ -208,17 +205,19 @@ def rows_value_grad(
     Empty arrays stand for no weights of rows and no gradient. Logits and gradient may be bits of bfloat16 numbers, and
     the gradient may take the logits' place.
     """
+    wide_vectors()
     weight, typed, s = weights[0], weights[1], scalars_of(weights, scale)
-    f = np.zeros(ALL_FIELDS)
+    f = np.empty(ALL_FIELDS)
+    fill_row(f, 0.0)
     work = np.empty(CHUNK)
-    buffer = np.empty(logits.shape[1], typed.dtype)
-    m = np.empty(1, typed.dtype)
-    y = _place_like(ONE, labels)
+    classes = logits.shape[1]
+    typed_work = np.empty(classes + 1, typed.dtype)
+    buffer, m = typed_work[:classes], typed_work[classes:]
     nothing = logits.dtype.type(0)
     for i in range(start, stop):
         t = _target_of(soft, i)
         if labels is not None:
-            load_labels(labels, row_weight, i, stop, weight, s, y, f)
+            load_labels(labels, row_weight, i, stop, weight, s, work, f)
         if soft is not None:
             load_masses(t, row_weight, i, stop, weight, s, work, f)
         if f[FACTOR] == 0.0:
@@ -228,14 +227,15 @@ def rows_value_grad(
             continue
         z = logits[i]
         e = place_of(grad, i, buffer, full)
-        _fill_statistics(z, e, t, y, m, weight, s, full, work, f)
+        _fill_statistics(z, e, t, labels, m, weight, s, full, work, f)
         evaluate_terms(f, terms, work)
         loss[i] = f[LOSS]
         if len(grad) > 0:
             _elements(z, e, t, weight, typed, s, full, m, work, f)
             if labels is not None:
-                own_element(e, y, s, full, work, f)
-            store_row(e, grad, i, full)
+                own_element(e, s, full, work, f)
+            if full is not None or e.itemsize != grad.itemsize:
+                copy_row(e, grad[i])
 
 
 @kernel
@@ -258,32 +258,33 @@ def blocks_value_grad(
     Of arrays (N, C, P), row ``n P + p`` is position p of sample n.
     """
     weight, typed, s = weights[0], weights[1], scalars_of(weights, scale)
-    f = np.zeros(ALL_FIELDS * LANES)
+    f = np.empty(ALL_FIELDS * LANES)
+    fill_row(f, 0.0)
     counts = f[FACTOR * LANES : (FACTOR + 1) * LANES]
-    everything = np.ones(LANES)
-    m = np.empty(3 * LANES, typed.dtype)
-    y = _place_like(MANY, labels)
-    x = np.empty(len(weight) * LANES, typed.dtype)
-    z = _block_beside(x, full)
-    t = _place_like(x, soft)
+    size = len(weight) * LANES
+    typed_work = np.empty(size + 3 * LANES, typed.dtype)
+    x, m = typed_work[:size], typed_work[size:]
+    z = x if full is None else np.empty(len(x), x.dtype)
+    t = _block_of(soft, x)
     first = start
     while first < stop:
         last = end_of_block(logits, first, stop)
         if labels is not None:
-            load_labels(labels, row_weight, first, last, weight, s, y, f)
+            load_labels(labels, row_weight, first, last, weight, s, None, f)
         if soft is not None:
-            load(soft, first, last, everything, t)
+            f[FACTOR * LANES : (FACTOR + 1) * LANES] = 1.0
+            load(soft, first, last, counts, t)
             load_masses(t, row_weight, first, last, weight, s, None, f)
         load(logits, first, last, counts, z)
         if full is not None:
-            x[:] = z
-        _fill_statistics(z, x, t, y, m, weight, s, full, None, f)
+            copy_row(z, x)
+        _fill_statistics(z, x, t, labels, m, weight, s, full, None, f)
         evaluate_terms(f, terms, None)
         store_loss(f, loss[first:last])
         if len(grad) > 0:
             _elements(z, x, t, weight, typed, s, full, m, None, f)
             if labels is not None:
-                own_element(x, y, s, full, None, f)
+                own_element(x, s, full, None, f)
             store(x, grad, first, last)
         first = last
 
@@ -305,24 +306,25 @@ def statistics_rows(
     logits: Any, labels: Any, soft: Any, weights: Any, out: Any, argmax: Any, start: Any, stop: Any
 ) -> None:
     """All statistics (`STATISTICS`, one row of ``out`` each); those of the target are 0 where the label is -1."""
+    wide_vectors()
     weight, s = weights[0], scalars_of(weights, 1.0)
     nobody = weight[:0]
-    f = np.zeros(ALL_FIELDS)
+    f = np.empty(ALL_FIELDS)
+    fill_row(f, 0.0)
     work = np.empty(CHUNK)
     e = np.empty(logits.shape[1], logits.dtype)
     m = np.empty(1, logits.dtype)
-    y = _place_like(ONE, labels)
     ones = np.ones(logits.shape[1])
     for i in range(start, stop):
         z = logits[i]
         t = _target_of(soft, i)
         counts = True
         if labels is not None:
-            load_labels(labels, nobody, i, stop, weight, s, y, f)
+            load_labels(labels, nobody, i, stop, weight, s, work, f)
             counts = labels[i] >= 0
         if soft is not None:
             load_masses(t, nobody, i, stop, weight, s, work, f)
-        _fill_statistics(z, e, t, y, m, weight, s, WITH_ENTROPY + WITH_BRIER, work, f)
+        _fill_statistics(z, e, t, labels, m, weight, s, WITH_ENTROPY + WITH_BRIER, work, f)
         plain = f[PLAIN]
         if soft is not None:  # of the target as it was given
             sum_of_gaps(GAP, z, e, t, ones, with_target(s, 1.0, 0.0), work, f)
@@ -347,13 +349,14 @@ def pullback_rows(
     logits: Any, labels: Any, soft: Any, weights: Any, partials: Any, full: Any, out: Any, start: Any, stop: Any
 ) -> None:
     """``sum_s partials[s] * (gradient row of s)`` for nll, miss, lse, entropy and brier; 0 where the label is -1."""
+    wide_vectors()
     weight, typed, s = weights[0], weights[1], scalars_of(weights, 1.0)
     nobody = weight[:0]
-    f = np.zeros(ALL_FIELDS)
+    f = np.empty(ALL_FIELDS)
+    fill_row(f, 0.0)
     work = np.empty(CHUNK)
     e = np.empty(logits.shape[1], logits.dtype)
     m = np.empty(1, logits.dtype)
-    y = _place_like(ONE, labels)
     nothing = logits.dtype.type(0)
     for i in range(start, stop):
         counts = False
@@ -366,14 +369,14 @@ def pullback_rows(
             continue
         z, t = logits[i], _target_of(soft, i)
         if labels is not None:
-            load_labels(labels, nobody, i, stop, weight, s, y, f)
+            load_labels(labels, nobody, i, stop, weight, s, work, f)
         if soft is not None:
             load_masses(t, nobody, i, stop, weight, s, work, f)
         f[FACTOR] = 1.0
-        _fill_statistics(z, e, t, y, m, weight, s, full, work, f)
+        _fill_statistics(z, e, t, labels, m, weight, s, full, work, f)
         for j in range(5):
             f[D_NLL + j] = partials[j, i]
         _elements(z, e, t, weight, typed, s, full, m, work, f)
         if labels is not None:
-            own_element(e, y, s, full, work, f)
-        store_row(e, out, i, full)
+            own_element(e, s, full, work, f)
+        copy_row(e, out[i])

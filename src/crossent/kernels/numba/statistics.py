@@ -82,7 +82,7 @@ __all__ = [
 # The tail is the sum of the exponentials without the maximum's own 1, a row's factor is 0 if it does not count, and the
 # simple gradient is ``ALONG e - AGAINST w t'``.
 TAIL, TAIL_LOW, ONES, LOG_SUM, TRUE_LOGIT, TRUE_E, TRUE_MISS = number_fields(SUM_FIELDS, SUM_FIELDS + 7)
-OWN_WEIGHT, FACTOR, ALONG, AGAINST = number_fields(SUM_FIELDS + 7, SUM_FIELDS + 11)
+LABEL, OWN_WEIGHT, FACTOR, ALONG, AGAINST = number_fields(SUM_FIELDS + 7, SUM_FIELDS + 12)
 ALL_FIELDS = int(AGAINST) + 1
 
 MOST_FLOAT = 2.0**126
@@ -104,10 +104,10 @@ def with_target(s: Any, kept: Any, share: Any) -> Any:
     return Scalars(kept, share, 0.0, s.smoothing, s.total, s.unit, s.is_plain, s.scale)
 
 
-@helper
-def load_labels(labels: Any, row_weight: Any, first: Any, last: Any, weight: Any, s: Any, y: Any, f: Any) -> None:
+@inlined
+def load_labels(labels: Any, row_weight: Any, first: Any, last: Any, weight: Any, s: Any, work: Any, f: Any) -> None:
     """Labels of the rows ``first:last``, weights of their classes and factors of the rows."""
-    lanes = len(y)
+    lanes = lanes_of(work)
     for i in range(lanes):
         label = labels[first + i] if first + i < last else -1
         factor = 0.0
@@ -116,12 +116,12 @@ def load_labels(labels: Any, row_weight: Any, first: Any, last: Any, weight: Any
             wy = weight[label]
             if s.kept * wy + s.share * s.total != 0.0:
                 factor = row_weight[first + i] if len(row_weight) > 0 else 1.0
-        y[i] = max(label, 0)
+        f[LABEL * lanes + i] = np.float64(label if label > 0 else 0)
         f[OWN_WEIGHT * lanes + i] = wy
         f[FACTOR * lanes + i] = factor
 
 
-@helper
+@inlined
 def load_masses(t: Any, row_weight: Any, first: Any, last: Any, weight: Any, s: Any, work: Any, f: Any) -> None:
     """The masses of the targets of rows ``first:last`` and factors of the rows."""
     sum_of_mass(WEIGHT, t, t, t, weight, s, work, f)
@@ -136,11 +136,11 @@ def load_masses(t: Any, row_weight: Any, first: Any, last: Any, weight: Any, s: 
 
 
 @inlined
-def gather(x: Any, y: Any, work: Any, field: Any, f: Any) -> None:
+def gather(x: Any, work: Any, field: Any, f: Any) -> None:
     """Fill a field with the elements of the labels."""
     lanes = lanes_of(work)
     for i in range(lanes):
-        f[field * lanes + i] = as_number(x[y[i] * lanes + i])
+        f[field * lanes + i] = as_number(x[int(f[LABEL * lanes + i]) * lanes + i])
 
 
 @helper
@@ -236,17 +236,17 @@ def add_square(x: Any, base: Any, low: Any) -> Any:
 
 
 @helper
-def fill_brier(e: Any, t: Any, y: Any, weight: Any, s: Any, work: Any, f: Any) -> None:
+def fill_brier(e: Any, t: Any, labels: Any, weight: Any, s: Any, work: Any, f: Any) -> None:
     """The Brier score and ``sum p (p - t')``, which its gradient needs.
 
     Everything is summed times ``s^2``, where s is the sum of the exponentials, and divided once: a square doubles the
     relative errors of its factors, so those of s and of ``1 - p_y`` are carried to the end.
     """
     lanes = lanes_of(work)
-    if y is not None:
+    if labels is not None:
         # The label's class apart: (p_y - t'_y) s = (epsilon - u) s - (the sum of the other e).
         for i in range(lanes):
-            e[y[i] * lanes + i] = 0
+            e[int(f[LABEL * lanes + i]) * lanes + i] = 0
         sum_of_exponentials(GAP, e, e, t, weight, s, work, f)
         for i in range(lanes):
             ey = f[TRUE_E * lanes + i]
@@ -268,7 +268,7 @@ def fill_brier(e: Any, t: Any, y: Any, weight: Any, s: Any, work: Any, f: Any) -
         low = f[TOTAL_LOW * lanes + i]
         squares, squares_low = compensated(f, SQUARES, lanes, i), 0.0
         inner = compensated(f, INNER, lanes, i)
-        if y is not None:
+        if labels is not None:
             missed = f[GAP * lanes + i]
             carried = (s.smoothing - s.share) * total
             own = carried - missed
@@ -277,9 +277,9 @@ def fill_brier(e: Any, t: Any, y: Any, weight: Any, s: Any, work: Any, f: Any) -
             inner += f[TRUE_E * lanes + i] * own
         f[BRIER * lanes + i] = over_square(squares, squares_low, total, low)
         f[INNER * lanes + i] = over_square(inner, 0.0, total, low)
-    if y is not None:
+    if labels is not None:
         for i in range(lanes):
-            e[y[i] * lanes + i] = e.dtype.type(f[TRUE_E * lanes + i])
+            e[int(f[LABEL * lanes + i]) * lanes + i] = e.dtype.type(f[TRUE_E * lanes + i])
 
 
 @inlined
@@ -345,7 +345,7 @@ def element(z: Any, e: Any, t: Any, w: Any, s: Any, d: Any) -> Any:
 
 
 @inlined
-def own_element(e: Any, y: Any, s: Any, full: Any, work: Any, f: Any) -> None:
+def own_element(e: Any, s: Any, full: Any, work: Any, f: Any) -> None:
     """Write the gradient at the label's class, without the cancellation in ``p_y - t'_y``."""
     lanes = lanes_of(work)
     number = e.dtype.type
@@ -363,4 +363,4 @@ def own_element(e: Any, y: Any, s: Any, full: Any, work: Any, f: Any) -> None:
             far = ((s.smoothing - s.share) - miss) - f[INNER * lanes + i]
             inside += factor * f[D_ENTROPY * lanes + i] * (gap - f[SPREAD * lanes + i])
             inside += 2.0 * factor * f[D_BRIER * lanes + i] * far
-        e[y[i] * lanes + i] = number(p * inside - d_nll * (wy * (s.kept + s.share)) * miss)
+        e[int(f[LABEL * lanes + i]) * lanes + i] = number(p * inside - d_nll * (wy * (s.kept + s.share)) * miss)

@@ -25,7 +25,6 @@ __all__ = [
     "add_two_sum",
     "clear_sum",
     "compensated",
-    "sum_in_any_order",
     "sum_of",
     "sum_of_exponentials",
     "sum_of_gaps",
@@ -35,7 +34,6 @@ __all__ = [
     "sum_of_misses",
     "sum_of_spread",
     "sum_of_squares",
-    "target_at",
 ]
 
 CHUNK = 1024
@@ -76,8 +74,7 @@ def add_two_sum(high: Any, low: Any, x: Any) -> Any:
     return total, low + (error if abs(total) < np.inf else 0.0)
 
 
-@inlined
-def _add_compensated(f: Any, field: Any, i: Any, v: Any) -> None:
+def _add_compensated(f: Any, field: Any, i: Any, v: Any, like: Any) -> None:
     high = f[field * LANES + i]
     total = high + v
     shifted = total - high
@@ -85,8 +82,7 @@ def _add_compensated(f: Any, field: Any, i: Any, v: Any) -> None:
     f[field * LANES + i] = total
 
 
-@inlined
-def _add_plainly(f: Any, field: Any, i: Any, v: Any) -> None:
+def _add_plainly(f: Any, field: Any, i: Any, v: Any, like: Any) -> None:
     f[field * LANES + i] += v
 
 
@@ -97,10 +93,8 @@ def add_to(f: Any, field: Any, i: Any, v: Any, like: Any) -> None:
 
 # Numba requires the two signatures to agree in every detail, annotations included.
 @overload(add_to, jit_options=INLINED)
-def _typed_add(f, field, i, v, like):
-    if like.dtype == types.float32:
-        return lambda f, field, i, v, like: _add_plainly(f, field, i, v)
-    return lambda f, field, i, v, like: _add_compensated(f, field, i, v)
+def _typed_add(f: Any, field: Any, i: Any, v: Any, like: Any) -> Any:
+    return _add_plainly if like.dtype == types.float32 else _add_compensated
 
 
 @inlined
@@ -116,9 +110,7 @@ def clear_sum(f: Any, field: Any) -> None:
         f[field * LANES + i] = 0.0
 
 
-@helper
-def sum_in_any_order(values: Any) -> Any:
-    """The sum of doubles that come from single precision: their order does not matter."""
+def _sum_in_any_order(values: Any, like: Any) -> Any:
     wide_vectors()
     total = 0.0
     for i in range(len(values)):
@@ -126,51 +118,30 @@ def sum_in_any_order(values: Any) -> Any:
     return total
 
 
+def _sum_by_halves(values: Any, like: Any) -> Any:
+    return pairwise_sum(values)
+
+
 def sum_of(values: Any, like: Any) -> Any:
-    """The sum of doubles that come from a row of the dtype of `like`; they may be overwritten."""
+    """The sum of doubles that come from numbers of the dtype of `like`; they may be overwritten.
+
+    Those that come from single precision may be added in any order.
+    """
     raise NotImplementedError("runs only inside compiled code")
 
 
-@overload(sum_of, jit_options=INLINED)
-def _typed_sum(values, like):
-    if like.dtype == types.float32:
-        return lambda values, like: sum_in_any_order(values)
-    return lambda values, like: pairwise_sum(values)
+@overload(sum_of, jit_options=COMPILED)
+def _typed_sum(values: Any, like: Any) -> Any:
+    return _sum_by_halves if like.dtype == types.float64 else _sum_in_any_order
 
 
-def target_at(t: Any, i: Any) -> Any:
-    """A target's number; without a distribution, 0: what a label's row has outside of its class."""
-    raise NotImplementedError("runs only inside compiled code")
-
-
-@overload(target_at, jit_options=INLINED)
-def _typed_target(t, i):
-    if isinstance(t, types.NoneType):
-        return lambda t, i: 0.0
-    return lambda t, i: np.float64(t[i])
-
-
-def target_in(part: Any, i: Any, t: Any) -> Any:
-    """A number of a slice of the target t; without a distribution, 0, and the slice is of something else."""
-    raise NotImplementedError("runs only inside compiled code")
-
-
-@overload(target_in, jit_options=INLINED)
-def _typed_target_in(part, i, t):
-    if isinstance(t, types.NoneType):
-        return lambda part, i, t: 0.0
-    return lambda part, i, t: np.float64(part[i])
-
-
-def _make_sum(term: Callable[..., Any], name: str, in_fours: bool = True) -> Any:
+def _make_sum(term: Callable[..., Any], name: str) -> Any:
     """Compile the sum of a formula over the classes.
 
     The sum takes ``(field, z, e, t, w, s, work, f)``: logits, exponentials, target (None for labels), weights of the
     classes, `Scalars`; `work` is a buffer of `CHUNK` doubles for a long row, and None for a block of short rows,
-    which lie side by side with the classes outside. `in_fours` lets a block add up four classes before compensation:
-    that is faster, and costs up to an ulp of the sum.
+    which lie side by side with the classes outside.
     """
-
     term = inlined(named(term, f"{name}_term"))
 
     def of_row(field: Any, z: Any, e: Any, t: Any, w: Any, s: Any, work: Any, f: Any) -> Any:
@@ -178,45 +149,30 @@ def _make_sum(term: Callable[..., Any], name: str, in_fours: bool = True) -> Any
         top, total, total_low = f[TOP], f[TOTAL], f[TOTAL_LOW]
         high, low = 0.0, 0.0
         for start in range(0, len(e), CHUNK):
-            stop = min(start + CHUNK, len(e))
-            logits, powers, weights = z[start:stop], e[start:stop], w[start:stop]
-            target = powers if t is None else t[start:stop]
-            out = work[: stop - start]
+            logits, powers, weights = z[start : start + CHUNK], e[start : start + CHUNK], w[start : start + CHUNK]
+            target = powers if t is None else t[start : start + CHUNK]
+            out = work[: len(powers)]
             for i in range(len(out)):
+                goal = 0.0 if t is None else np.float64(target[i])
                 v, p = np.float64(as_number(logits[i])), np.float64(powers[i])
-                out[i] = term(v, p, target_in(target, i, t), weights[i], top, total, total_low, s)
+                out[i] = term(v, p, goal, weights[i], top, total, total_low, s)
             high, low = add_two_sum(high, low, sum_of(out, e))
         f[field] = high
         f[field + 1] = low
 
-    def at(z: Any, e: Any, part: Any, t: Any, j: Any, w: Any, s: Any, i: Any, f: Any) -> Any:
-        top, total, total_low = f[TOP * LANES + i], f[TOTAL * LANES + i], f[TOTAL_LOW * LANES + i]
-        return term(np.float64(z[j]), np.float64(e[j]), target_in(part, j, t), w, top, total, total_low, s)
-
-    of_class = inlined(named(at, f"{name}_of_class"))
-
     def of_block(field: Any, z: Any, e: Any, t: Any, w: Any, s: Any, work: Any, f: Any) -> Any:
         wide_vectors()
-        clear_sum(f, field)
-        classes = len(w)
-        grouped = classes - classes % 4 if in_fours else 0
-        for k in range(0, grouped, 4):  # the sums are loaded and stored once for four classes
-            here, end = k * LANES, (k + 4) * LANES
-            logits, powers = z[here:end], e[here:end]
-            target = powers if t is None else t[here:end]
-            w0, w1, w2, w3 = w[k], w[k + 1], w[k + 2], w[k + 3]
-            for i in range(LANES):
-                first = of_class(logits, powers, target, t, i, w0, s, i, f)
-                first += of_class(logits, powers, target, t, i + LANES, w1, s, i, f)
-                second = of_class(logits, powers, target, t, i + 2 * LANES, w2, s, i, f)
-                second += of_class(logits, powers, target, t, i + 3 * LANES, w3, s, i, f)
-                add_to(f, field, i, first + second, e)
-        for k in range(grouped, classes):
+        for i in range(2 * LANES):
+            f[field * LANES + i] = 0.0
+        for k in range(len(w)):
             here, end = k * LANES, (k + 1) * LANES
-            logits, powers = z[here:end], e[here:end]
+            logits, powers, weight = z[here:end], e[here:end], w[k]
             target = powers if t is None else t[here:end]
             for i in range(LANES):
-                add_to(f, field, i, of_class(logits, powers, target, t, i, w[k], s, i, f), e)
+                goal = 0.0 if t is None else np.float64(target[i])
+                top, total, total_low = f[TOP * LANES + i], f[TOTAL * LANES + i], f[TOTAL_LOW * LANES + i]
+                v = term(np.float64(logits[i]), np.float64(powers[i]), goal, weight, top, total, total_low, s)
+                add_to(f, field, i, v, e)
 
     def total(field: Any, z: Any, e: Any, t: Any, w: Any, s: Any, work: Any, f: Any) -> Any:
         raise NotImplementedError("runs only inside compiled code")
@@ -288,8 +244,8 @@ sum_of_spread = _make_sum(_spread, "sum_of_spread")
 sum_of_exponentials = _make_sum(_exponential, "sum_of_exponentials")
 """``sum e``."""
 
-sum_of_squares = _make_sum(_square, "sum_of_squares", in_fours=False)
+sum_of_squares = _make_sum(_square, "sum_of_squares")
 """``sum (e - t' s)^2``."""
 
-sum_of_inner = _make_sum(_inner, "sum_of_inner", in_fours=False)
+sum_of_inner = _make_sum(_inner, "sum_of_inner")
 """``sum e (e - t' s)``."""

@@ -40,8 +40,8 @@ from crossent.losses import (
     ZPenalty,
 )
 
-from .compile import INLINED, helper, wide_vectors
-from .exp import exp_sum, fused_multiply_add, integer_power, overload, power
+from .compile import helper, inlined, intrinsic, wide_vectors
+from .exp import exp_sum, fused_multiply_add, integer_power
 
 __all__ = ["FIELDS", "LANES", "evaluate_terms", "lanes_of", "number_fields"]
 
@@ -70,31 +70,34 @@ FIELDS = int(WORK) + 1
 LANES = 64
 
 
-def lanes_of(work: Any) -> Any:
+@intrinsic
+def lanes_of(typingctx: Any, work: Any) -> Any:
     """How many rows lie in the fields: 1 with a buffer for a long row, `LANES` with None."""
-    raise NotImplementedError("runs only inside compiled code")
+    lanes = LANES if isinstance(work, types.NoneType) else 1
+    return types.intp(work), lambda context, builder, signature, arguments: context.get_constant(types.intp, lanes)
 
 
-# Numba requires the two signatures to agree in every detail, annotations included.
-@overload(lanes_of, jit_options=INLINED)
-def _typed_lanes(work):
-    if isinstance(work, types.NoneType):
-        return lambda work: LANES
-    return lambda work: 1
+@inlined
+def evaluate_terms(f: Any, terms: Any, work: Any) -> None:
+    """Fill the fields from `LOSS` on from those before it; `work` is None for a block, as `lanes_of` takes it.
+
+    `terms` is None for plain cross-entropy, whose other slopes stay 0: a first call then compiles no other loss.
+    """
+    if terms is None:
+        lanes = lanes_of(work)
+        for i in range(lanes):
+            f[LOSS * lanes + i] = f[NLL * lanes + i]
+            f[D_NLL * lanes + i] = 1.0
+    else:
+        _add_terms(f, terms, work)
 
 
 @helper
-def evaluate_terms(f: Any, terms: Any, work: Any) -> None:
-    """Fill the fields from `LOSS` on from those before it; `work` is None for a block, as `lanes_of` takes it."""
+def _add_terms(f: Any, terms: Any, work: Any) -> None:
     wide_vectors()
     lanes = lanes_of(work)
-    for i in range(lanes):
-        f[LOSS * lanes + i] = 0.0
-        f[D_NLL * lanes + i] = 0.0
-        f[D_MISS * lanes + i] = 0.0
-        f[D_LSE * lanes + i] = 0.0
-        f[D_ENTROPY * lanes + i] = 0.0
-        f[D_BRIER * lanes + i] = 0.0
+    for i in range(LOSS * lanes, WORK * lanes):
+        f[i] = 0.0
     for t in range(terms.shape[0]):
         code = int(terms[t, 0])
         scale = terms[t, 1]
@@ -105,13 +108,10 @@ def evaluate_terms(f: Any, terms: Any, work: Any) -> None:
             continue
         if code in (CROSS_ENTROPY, POLY1):
             for i in range(lanes):
-                f[LOSS * lanes + i] += scale * f[NLL * lanes + i]
+                weight = scale * a * f[MASS * lanes + i]  # 0 of cross-entropy
+                f[LOSS * lanes + i] += scale * f[NLL * lanes + i] + weight * f[MISS * lanes + i]
                 f[D_NLL * lanes + i] += scale
-            if code == POLY1:
-                for i in range(lanes):
-                    weight = scale * a * f[MASS * lanes + i]
-                    f[LOSS * lanes + i] += weight * f[MISS * lanes + i]
-                    f[D_MISS * lanes + i] += weight
+                f[D_MISS * lanes + i] += weight
         elif code == FOCAL:
             n = int(a) if a <= 15.0 else -1
             if n == a:
@@ -119,7 +119,7 @@ def evaluate_terms(f: Any, terms: Any, work: Any) -> None:
                     f[WORK * lanes + i] = integer_power(f[MISS * lanes + i], n)
             else:
                 for i in range(lanes):
-                    f[WORK * lanes + i] = power(f[MISS * lanes + i], a)
+                    f[WORK * lanes + i] = math.pow(f[MISS * lanes + i], a)
             for i in range(lanes):
                 nll = f[NLL * lanes + i]
                 miss = f[MISS * lanes + i]
