@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,13 +25,13 @@ def problem(dtype: Any, **options: Any) -> dict[str, Any]:
     row_weight = rng.uniform(0.0, 2.0, ROWS)
     row_weight[::7] = 0.0
     target = Target(1, rng.integers(0, 2, (ROWS, 1)).astype(np.int8), link="sigmoid")
-    target = replace(target, **options)
+    target = target._replace(**options)
     soft = None if target.soft is None else target.soft.astype(dtype)
     return {
         "columns": rng.standard_normal((ROWS, FEATURES)).astype(dtype),
         "weight": rng.standard_normal(FEATURES).astype(dtype),
         "bias": dtype(0.3),
-        "target": replace(target, soft=soft),
+        "target": target._replace(soft=soft),
         "row_weight": row_weight,
         "negligible": 0.0,
     }
@@ -48,7 +47,7 @@ def test_the_pass_is_that_of_the_logits(dtype: Any, options: dict[str, Any]) -> 
     columns = given["columns"].astype(np.float64)
     logits = (columns @ given["weight"].astype(np.float64) + float(given["bias"]))[:, None]
     target, gradient = given["target"], np.empty((ROWS, 1))
-    target = replace(target, soft=None if target.soft is None else target.soft.astype(np.float64))
+    target = target._replace(soft=None if target.soft is None else target.soft.astype(np.float64))
     losses = reference.row_losses(logits, target, DEFAULT_LOSS, 1.0, given["row_weight"], gradient)
     rounding = 64 * float(np.finfo(dtype).eps)
     assert value == pytest.approx(float(given["row_weight"] @ losses), rel=rounding)
