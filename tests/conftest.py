@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,6 +24,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "twin" in getattr(item, "fixturenames", ()):
             item.add_marker("every_twin")
+
+
+@pytest.fixture
+def jax_as_it_starts() -> Iterator[None]:
+    """JAX computes in float32 only, whatever a test before has switched on."""
+    if "jax" not in sys.modules:
+        yield
+        return
+    import jax
+
+    with jax.enable_x64(False):
+        yield
 
 
 @pytest.fixture(params=LIBRARIES)

@@ -194,7 +194,7 @@ def test_an_intercept_is_judged_as_it_is_stored() -> None:
     with pytest.warns(ConvergenceWarning, match="as float64 .*: subtract from each column its mean"):
         model.fit(X, y)
     _, excess = ExactProblem(X, np.eye(3)[y], 100.0).excess(model.coef_, model.intercept_)
-    assert 1e-12 < excess <= model.duality_gap_
+    assert 1e-12 < excess - ROUNDING <= model.duality_gap_
 
 
 @pytest.mark.parametrize("seed", [231, 277, 335, 340])

@@ -250,9 +250,9 @@ def mean_at(
     if rows * classes >= SERIAL_ELEMENTS:
         return None
     like = _LIKE[dtype]
-    is_short = True if classes <= softmax.MAX_CLASSES else None
+    lengths = (True, None) if classes <= softmax.MAX_CLASSES else (None, True)
     weights = _weights(None, 0.0, classes, like.dtype)
-    value: float = mean.mean_at(logits, labels, grad, rows, classes, ignore_index, weights, like, is_short)
+    value: float = mean.mean_at(logits, labels, grad, rows, classes, ignore_index, weights, like, *lengths)
     return None if value < 0.0 else value
 
 

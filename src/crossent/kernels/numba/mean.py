@@ -89,20 +89,21 @@ def mean_at(
     ignore_index: Any,
     weights: Any,
     like: Any,
-    is_short: Any,
+    short: Any,
+    long: Any,
 ) -> float:
     """The mean over labels at addresses, its gradient to another (0: none); in the calling thread.
 
     It is negative, which no mean is, and nothing is computed where a label is out of range or no row counts. `like` is
-    an array of the logits' dtype, and `is_short` is None for long rows: this chooses at compile time.
+    an array of the logits' dtype. One of `short` and `long` is None: only None leaves a branch out of what is compiled.
     """
     logits, labels, grad, count = _views(logits_at, labels_at, grad_at, rows, classes, ignore_index, like)
     if count == 0:
         return -1.0
     scale = 1.0 / count
     loss = np.empty(rows)
-    if is_short is None:
-        rows_value_grad(logits, labels, None, weights, None, scale, loss[:0], None, grad, loss, 0, rows)
-    else:
+    if short is not None:
         blocks_value_grad(logits, labels, None, weights, None, scale, loss[:0], None, grad, loss, 0, rows)
+    if long is not None:
+        rows_value_grad(logits, labels, None, weights, None, scale, loss[:0], None, grad, loss, 0, rows)
     return sum_as_numpy(loss) * scale
