@@ -26,22 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("every_twin")
 
 
-@pytest.fixture
-def jax_as_it_starts() -> Iterator[None]:
-    """JAX computes in float32 only, whatever a test before has switched on."""
-    if "jax" not in sys.modules:
-        yield
-        return
-    import jax
-
-    with jax.enable_x64(False):
-        yield
-
-
 @pytest.fixture(params=LIBRARIES)
-def library(request: pytest.FixtureRequest) -> Library:
-    """An array library, imported when first asked for."""
-    return LIBRARIES[request.param]()
+def library(request: pytest.FixtureRequest) -> Iterator[Library]:
+    """An array library, imported when first asked for. JAX computes in float64 as long as it is asked for."""
+    yield LIBRARIES[request.param]()
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_enable_x64", False)
 
 
 @pytest.fixture(params=TWINS)

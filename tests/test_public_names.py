@@ -167,7 +167,6 @@ MODULES = sorted(
 )
 
 
-@pytest.mark.usefixtures("jax_as_it_starts")
 @pytest.mark.parametrize("name", ["crossent", *MODULES])
 def test_examples(name: str) -> None:
     """Every example in a docstring runs and prints what it shows."""
