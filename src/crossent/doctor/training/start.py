@@ -42,7 +42,9 @@ def watch(
 
     Notes
     -----
-    On a CPU every loss is tested for NaN. On a GPU that would make the program wait, so it is done in the looks only.
+    A call costs about 20 µs and a look about 2 ms: less than 2 % of steps of 1.2 ms or more. Shorter steps pay more:
+    2.7 % of 0.86 ms. On a CPU every loss is tested for NaN. On a GPU that would make the program wait, so it is done in
+    the looks only.
 
     Examples
     --------
