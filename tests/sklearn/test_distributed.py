@@ -52,7 +52,7 @@ def cluster() -> Iterator[Any]:
     """Two worker processes of one thread, and a client. Stealing is off: it may move rows where that is quicker."""
     with (
         dask.config.set({"distributed.scheduler.work-stealing": False}),
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):
         yield client
