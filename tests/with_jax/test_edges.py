@@ -112,14 +112,14 @@ WRONG: list[tuple[Any, str]] = [
     (lambda: cej.cross_entropy(Z, Y, where=np.ones(4)), "where must be a mask"),
     (lambda: cej.cross_entropy(Z, Y, temperature=0.0), "temperature must be greater than 0"),
     (lambda: cej.cross_entropy(Z, Y, reduction="average"), "reduction must be"),
-    (lambda: cej.cross_entropy(Z, Y, axis=2), "axis must lie in"),
+    (lambda: cej.cross_entropy(Z, Y, axis=2), "axis must be an integer between -2 and 1"),
     (lambda: cej.cross_entropy(Z.astype(int), Y), "logits must be float16"),
     (lambda: cej.cross_entropy(Z, Y, loss="focal"), "loss must be a loss"),
     (lambda: cej.cross_entropy(Z, np.full((4, 3), 0.5), loss=ce.Focal(2.0)), "targets that sum to 1"),
     (lambda: cej.binary_cross_entropy_with_logits(Z, Z), r"floating targets must lie in \[0, 1\]"),
     (lambda: cej.focal_loss(Z, Y, link="probit"), "link must be"),
     (lambda: cej.distillation_loss(Z, Y), "a teacher must be floating logits"),
-    (lambda: cej.statistics(Z, cej.TopK(Y[:, None], Z[:, :1])), "statistics need labels"),
+    (lambda: cej.statistics(Z, cej.TopK(Y[:, None], Z[:, :1])), "statistics need the softmax link and labels"),
     (lambda: jax.jit(lambda s: cej.cross_entropy(Z, Y, label_smoothing=s))(0.1), "label_smoothing must be a number"),
 ]
 

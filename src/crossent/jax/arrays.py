@@ -10,7 +10,7 @@ import numpy as np
 
 from crossent.errors import check_number, describe, refuse
 
-__all__ = ["as_array", "broadcast", "floating", "is_known", "number", "weights", "wide"]
+__all__ = ["as_array", "as_mask", "broadcast", "floating", "is_known", "number", "weights", "wide"]
 
 FLOATING = ("float16", "bfloat16", "float32", "float64")
 NUMBERS = ("temperature", "softcap", "prior_strength", "alpha", "normalizer")
@@ -42,6 +42,20 @@ def as_array(value: Any, name: str) -> jax.Array:
         limits = np.iinfo(jax.dtypes.canonicalize_dtype(np.int64))
         array = np.clip(array, max(limits.min, np.iinfo(array.dtype).min), min(limits.max, np.iinfo(array.dtype).max))
     return jnp.asarray(array)
+
+
+def as_mask(where: Any) -> jax.Array:
+    """Return a mask as an array of JAX.
+
+    Raises
+    ------
+    TypeError
+        If it is no array of bool.
+    """
+    mask = as_array(where, "where")
+    if mask.dtype != bool:
+        raise TypeError(refuse("where must be a mask, an array of bool", describe(mask)))
+    return mask
 
 
 def floating(value: Any, name: str) -> jax.Array:

@@ -12,6 +12,7 @@ from crossent.core.target import TopK
 from crossent.errors import refuse
 from crossent.losses import CrossEntropy, Distillation, EntropyPenalty, Focal
 from crossent.numpy.options import KEYWORDS, takes_options
+from crossent.numpy.statistics import STATISTICS_NEED
 
 from .arrays import number
 from .problem import Problem, dense, options_of, rows_of
@@ -131,8 +132,7 @@ def binary_cross_entropy_with_logits(logits: Any, target: Any, *, where: Any = N
     >>> round(float(cej.binary_cross_entropy_with_logits(jnp.array([0.0, 2.0]), jnp.array([1.0, 0.0]))), 6)
     1.410038
     """
-    given = options_of(options, link="sigmoid")
-    return dense(logits, target, where, given)
+    return dense(logits, target, where, options_of(options, link="sigmoid"))
 
 
 @takes_options(without=("loss", "weight"))
@@ -276,7 +276,7 @@ def statistics(logits: Any, target: Any, **options: Any) -> Statistics:
     (0.6931, True)
     """
     if isinstance(target, TopK):
-        raise TypeError(refuse("statistics need labels or distributions as targets", "a TopK"))
+        raise TypeError(refuse(STATISTICS_NEED, "a TopK"))
     given = options_of(options)
     problem, rows, _ = rows_of(logits, target, None, given)
     found = statistics_of_rows(problem, rows)

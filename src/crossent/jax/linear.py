@@ -18,8 +18,9 @@ from crossent.core.linear import rows_per_block
 from crossent.core.target import TopK
 from crossent.errors import describe, refuse
 from crossent.numpy.options import takes_options
+from crossent.numpy.statistics import STATISTICS_NEED
 
-from .arrays import floating
+from .arrays import floating, wide
 from .functional import OF_LOSSES, Statistics, statistics_of_rows
 from .problem import Problem, options_of
 from .rows import leaves_like, moves_at_all
@@ -66,7 +67,7 @@ def _product(a: jax.Array, b: jax.Array, axis: int, dtype: Any) -> jax.Array:
 
 def _logits(x: jax.Array, w: jax.Array, b: Any) -> jax.Array:
     """Return x wᵀ + b, added up in float32 at least."""
-    z = _product(x, w, 1, jnp.promote_types(x.dtype, jnp.float32))
+    z = _product(x, w, 1, wide(x.dtype))
     return z if b is None else z + b
 
 
@@ -147,7 +148,7 @@ def _total_and_gradients(primals: Any, moving: Any) -> tuple[jax.Array, Any]:
     """Return the sum of the losses and its gradients in those arrays that move; anything in the place of others."""
     (x, w, b), of_rows, *shared = primals
     (x_moves, w_moves, b_moves), rows_move, *shared_moves = moving
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = wide(x.dtype)
 
     # The leaves that move, by their places: integers and constants are no business of `jax.vjp`.
     def parted(tree: Any, moves: Any) -> tuple[list[Any], Any]:
@@ -182,14 +183,14 @@ def _total_and_gradients(primals: Any, moving: Any) -> tuple[jax.Array, Any]:
             d_weight = _add_product(d_weight, narrow, rows)
         if b_moves:
             d_bias = d_bias + slope.sum(0)
-        of_input = jnp.matmul(narrow, w, preferred_element_type=wide).astype(x.dtype) if x_moves else None
+        of_input = jnp.matmul(narrow, w, preferred_element_type=dtype).astype(x.dtype) if x_moves else None
         d_shared = [a + g for a, g in zip(d_shared, of_shared, strict=True)]
         return (total + value, d_weight, d_bias, d_shared), (of_input, of_rows)
 
     start = (
         jnp.zeros((), shared[0].dtype),
-        jnp.zeros(w.shape, wide) if w_moves else None,
-        jnp.zeros(len(w), wide) if b_moves else None,
+        jnp.zeros(w.shape, dtype) if w_moves else None,
+        jnp.zeros(len(w), dtype) if b_moves else None,
         [jnp.zeros_like(leaf) for leaf in shared_leaves],
     )
     carry, of_blocks = jax.lax.scan(step, start, _blocks({"x": x, **of_rows}, len(x), len(w)))
@@ -225,7 +226,7 @@ def _each_block(function: Any, head: Head, problem: Problem) -> Any:
     """Return what a function makes of the problem, the input and the logits of each block, for all rows."""
     x, w, b = head
     of_rows, bare = _split(problem, len(x))
-    matrix = w.astype(jnp.promote_types(w.dtype, jnp.float32))  # in which its gradient is added up
+    matrix = w.astype(wide(w.dtype))  # in which its gradient is added up
 
     @jax.checkpoint
     def step(_: None, block: dict[str, Any]) -> tuple[None, Any]:
@@ -336,7 +337,7 @@ def linear_statistics(
     Array([0, 1], dtype=int32)
     """
     if isinstance(target, TopK):
-        raise TypeError(refuse("statistics need labels or distributions as targets", "a TopK"))
+        raise TypeError(refuse(STATISTICS_NEED, "a TopK"))
     given = options_of(options)
     head, shape = _head(input, linear_weight, linear_bias, transposed)
     problem = Problem.of(target, given, None, shape, len(head[1]), head[0].dtype)

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from crossent.core.arrays import divergence_terms, guarded_product
-from crossent.errors import describe, refuse
+from crossent.errors import refuse
 from crossent.losses import CrossEntropy, Loss, Poly1
 
-from .arrays import as_array, floating
+from .arrays import as_array, as_mask, floating, wide
 from .functional import binary_cross_entropy_with_logits, cross_entropy, focal_loss
 
 __all__ = [
@@ -49,9 +49,7 @@ def _classes_and_rows(logits: jax.Array, axis: Axis, where: Any) -> tuple[jax.Ar
     """Return logits with the class axis last, and masks of classes (..., K) and of rows (...), or None twice."""
     if where is None:
         return _last(logits, axis), None, None
-    mask = as_array(where, "where")
-    if mask.dtype != bool:
-        raise TypeError(refuse("where must be a mask, an array of bool", describe(mask)))
+    mask = as_mask(where)
     if mask.ndim != logits.ndim:
         mask = jnp.expand_dims(mask, axis)  # type: ignore[arg-type]
     mask = _last(jnp.broadcast_to(mask, logits.shape), axis)
@@ -64,7 +62,7 @@ def _classes_and_rows(logits: jax.Array, axis: Axis, where: Any) -> tuple[jax.Ar
 def _of_distribution(logits: Any, labels: Any, axis: Axis, where: Any, loss: Loss) -> jax.Array:
     array = floating(logits, "logits")
     target = as_array(labels, "labels")
-    target = jnp.broadcast_to(target, array.shape).astype(jnp.promote_types(target.dtype, jnp.float32))
+    target = jnp.broadcast_to(target, array.shape).astype(wide(target.dtype))
     array, mask, rows = _classes_and_rows(array, axis, where)
     target = _last(target, axis)
     if mask is not None:
@@ -180,7 +178,7 @@ def sigmoid_binary_cross_entropy(logits: Any, labels: Any) -> jax.Array:
 
 def _entries(logits: Any, labels: Any) -> tuple[jax.Array, jax.Array]:
     array, target = jnp.broadcast_arrays(floating(logits, "logits"), as_array(labels, "labels"))
-    return array, target.astype(jnp.promote_types(target.dtype, jnp.float32))
+    return array, target.astype(wide(target.dtype))
 
 
 def sigmoid_focal_loss(logits: Any, labels: Any, *, alpha: Any = None, gamma: float = 2.0) -> jax.Array:
@@ -308,4 +306,4 @@ def generalized_kl_divergence(log_predictions: Any, targets: Any, axis: Axis = -
 
 def _wide(value: Any, name: str) -> jax.Array:
     array = floating(value, name)
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return array.astype(wide(array.dtype))

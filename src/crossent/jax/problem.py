@@ -20,9 +20,10 @@ from crossent.core.reduction import Reduction
 from crossent.core.target import Asked, TopK, encode
 from crossent.errors import describe, refuse
 from crossent.losses import DEFAULT_LOSS, Distillation
+from crossent.numpy.arrays import checked_axis
 from crossent.numpy.options import Options
 
-from .arrays import NUMBERS, as_array, broadcast, floating, is_known, number, weights, wide
+from .arrays import NUMBERS, as_array, as_mask, broadcast, floating, is_known, number, weights, wide
 from .rows import Form, Given, row_losses
 from .target import BAD, JaxTargets
 
@@ -102,7 +103,7 @@ class Problem:
         is_array = isinstance(options.normalizer, jax.Array)
         reduction = Reduction(options.reduction, None if is_array else options.normalizer, options.on_empty)  # type: ignore[arg-type]
         mask = None if where is None else _mask(where, shape, full, is_sigmoid)
-        weight = _class_weight(options, loss, num_classes, dtype)
+        weight = _class_weight(options, num_classes, dtype)
         asked = Asked(
             loss=loss,
             link=link,
@@ -224,9 +225,7 @@ def _divided(teacher: Any, temperature: Any) -> Any:
 
 def _mask(where: Any, shape: tuple[int, ...], full: tuple[int, ...], is_sigmoid: bool) -> jax.Array:
     """Return a mask of the rows, (N,), or with the sigmoid link of the entries, (N, K)."""
-    mask = as_array(where, "where")
-    if mask.dtype != bool:
-        raise TypeError(refuse("where must be a mask, an array of bool", describe(mask)))
+    mask = as_mask(where)
     if not is_sigmoid:
         return broadcast("where", mask, shape, "one entry a row").reshape(-1)
     if mask.ndim < len(full) and mask.shape == shape and mask.ndim:
@@ -234,7 +233,7 @@ def _mask(where: Any, shape: tuple[int, ...], full: tuple[int, ...], is_sigmoid:
     return broadcast("where", mask, full, "one entry a row or a logit").reshape(-1, full[-1])
 
 
-def _class_weight(options: Options, loss: Any, num_classes: int, dtype: Any) -> Any:
+def _class_weight(options: Options, num_classes: int, dtype: Any) -> Any:
     """Return the weights of the classes, (K,), or with the sigmoid link those of 0 and 1, (2, K)."""
     if options.kind == "softmax":
         return weights("weight", options.weight, (num_classes,), "one weight a class", dtype)
@@ -289,16 +288,14 @@ def rows_of(logits: jax.Array, target: Any, where: Any, options: Options) -> tup
     if array.ndim == 0 and not is_sigmoid:
         raise ValueError(refuse("logits must have a class axis", "a number"))
     shape = array.shape
-    axis = -1 if is_sigmoid and not shape else options.axis
-    if not isinstance(axis, int) or not -max(len(shape), 1) <= axis < max(len(shape), 1):
-        raise ValueError(refuse(f"axis must lie in -{len(shape)}..{len(shape) - 1}", repr(options.axis)))
+    axis = checked_axis(options.axis, len(shape)) if shape else 0
     if is_sigmoid and len(shape) <= 1:  # every entry is a row of one label
         array = array[..., None]
         target = as_array(target, "target")[..., None]
         where = None if where is None else as_array(where, "where")[..., None]
         if options.weight is not None:
             options = options._replace(weight=as_array(options.weight, "weight")[..., None])
-    elif axis not in (-1, len(shape) - 1):
+    elif axis != len(shape) - 1:
         array = jnp.moveaxis(array, axis, -1)
         if not isinstance(target, TopK) and jnp.ndim(target) == len(shape):
             target = jnp.moveaxis(as_array(target, "target"), axis, -1)
