@@ -1,7 +1,7 @@
 """The doctor's run-time half: what the numbers of a batch say about how a model, its loss and its labels are paired.
 
-`check` reads arrays once (`batch.py`), shows them to one small class per mistake (`checks/`), and returns a
-`Diagnosis` (`records.py`). Nothing of the linter is imported here.
+`check` reads arrays once (`batch.py`), shows them to one small class per mistake (`outputs.py`,
+`labels.py`, `fit.py`), and returns a `Diagnosis` (`records.py`). Nothing of the linter is imported here.
 """
 
 from .check import CHECKS, check
