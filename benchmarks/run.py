@@ -1,6 +1,6 @@
 """Run every benchmark beside its peers; keep each part in results/speed.json, and the tables made of it, as it ends.
 
-python benchmarks/run.py [--quick] [dense] [small] [linear] [startup] [pytorch] [heads]
+python benchmarks/run.py [--quick] [dense] [small] [linear] [startup] [pytorch] [heads] [jax]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
 THREADS = 2
-PARTS = ("startup", "small", "dense", "linear", "pytorch", "heads")
+PARTS = ("startup", "small", "dense", "linear", "pytorch", "heads", "jax")
 
 
 def cores() -> int:
@@ -60,6 +60,10 @@ def measure(part: str, quick: bool, results: dict[str, Any]) -> None:
         import pytorch
 
         results[part] = results.get(part, {}) | pytorch.run(1 if quick else 4)
+    elif part == "jax":
+        import with_jax
+
+        results[part] = with_jax.run(1 if quick else 5)
     elif part == "heads":
         import pytorch
 

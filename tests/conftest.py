@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from libraries import HAS_NUMBA, LIBRARIES, Library
 from crossent.kernels import registry
 
 TWINS = {"numba": "crossent.kernels.cpu", "reference": "crossent.kernels.reference"}
+
+os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras takes TensorFlow by default, which is not installed
 
 # A shell starts what it puts in the background deaf to Ctrl-C, and tests that send it would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
