@@ -267,6 +267,7 @@ def sigmoid_rows(
 
     With fewer losses than rows, of one entry each, there is one for every `LANES` rows: their sum.
     """
+    wide_vectors()
     classes = logits.shape[1]
     class_weight, row_weight, entry_weight = weights
     is_single = logits.itemsize < 8

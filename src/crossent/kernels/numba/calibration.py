@@ -56,6 +56,7 @@ def temperature_rows(
     logits: Any, codes: Any, weights: Any, beta: Any, out: Any, step: Any, start: Any, stop: Any
 ) -> None:
     """Long rows of the pieces ``start:stop``; ``out[piece]``: Σwℓ, Σw ∂ℓ/∂β, Σw ∂²ℓ/∂β²."""
+    wide_vectors()
     number = logits.dtype.type
     zero = number(0)
     inverse = number(beta)
@@ -118,6 +119,7 @@ def temperature_blocks(
     logits: Any, codes: Any, weights: Any, beta: Any, out: Any, step: Any, start: Any, stop: Any
 ) -> None:
     """As `temperature_rows`, for short rows: 64 at a time, the classes outside and the rows inside."""
+    wide_vectors()
     rows, classes = logits.shape
     number = logits.dtype.type
     zero = number(0)
@@ -186,6 +188,7 @@ def affine_rows(
 ) -> None:
     """``softmax(a ∘ z + b)``; ``out[piece, :, k]``: Σwℓ (in k = 0), the gradient by b and a, the Hessian's diagonals
     by bb, ab and aa, of class k."""
+    wide_vectors()
     rows, classes = logits.shape
     zero = logits.dtype.type(0)
     x = np.empty(classes, logits.dtype)
@@ -246,6 +249,7 @@ def sigmoid_affine_rows(
 ) -> None:
     """One binary problem a column, ``σ(a_k s_k + b_k)`` beside the target ``high[k]`` where column k's event happened
     and ``low[k]`` where not. Events are ``events`` or, where that is empty, "the label is k"."""
+    wide_vectors()
     rows, columns = scores.shape
     t = np.empty(columns)
     for piece in range(start, stop):

@@ -164,7 +164,7 @@ def wide_vectors(typingctx: Any) -> Any:
     """Let LLVM use the widest vectors in the function that calls this.
 
     It prefers half of an AVX-512 register on many processors, for the sake of code that mixes both; our long loops are
-    a fifth faster with the whole.
+    a fifth faster with the whole. A kernel calls this too: a helper that is inlined takes the kernel's width.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -188,6 +188,7 @@ def teacher_rows(
     stop: Any,
 ) -> None:
     """Rows ``start:stop``; `unit` is T. An empty ``row_weight`` or ``grad`` stands for none; it may be the logits."""
+    wide_vectors()
     classes = logits.shape[1]
     with_grad = grad.shape[0] > 0
     inverse = min(1.0 / unit, 1e308)

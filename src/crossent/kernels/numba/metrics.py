@@ -48,6 +48,7 @@ def summary_rows(
 
     ``bits`` is ``prob`` seen as unsigned integers, ``one`` the pattern of 1.
     """
+    wide_vectors()
     classes = prob.shape[1]
     zero = prob.dtype.type(0)
     zero_pattern = one - one
@@ -96,6 +97,7 @@ def _squares(p: Any) -> Any:
 @kernel
 def uneven_rows(prob: Any, codes: Any, out: Any, start: Any, stop: Any) -> None:
     """``Σ p_k²`` over the classes that are not the label's: summed without it, so that nothing cancels."""
+    wide_vectors()
     for i in range(start, stop):
         row = prob[i]
         y = codes[i]
@@ -105,6 +107,7 @@ def uneven_rows(prob: Any, codes: Any, out: Any, start: Any, stop: Any) -> None:
 @kernel
 def ranked_rows(prob: Any, codes: Any, out: Any, start: Any, stop: Any) -> None:
     """``Σ_k (F_k - [y <= k])²`` over the K - 1 thresholds of ordered classes, each tail summed from its own end."""
+    wide_vectors()
     classes = prob.shape[1]
     for i in range(start, stop):
         row = prob[i]
@@ -130,6 +133,7 @@ def bin_rows(
     The event is ``events`` (one column) or, where that is empty, "the label is k". A value lies in bin b when
     ``edges[k, b] < v <= edges[k, b + 1]``. ``out[piece, k, b]``: rows, Σw, Σw², Σwv, Σw·event, Σ(w(event - v))².
     """
+    wide_vectors()
     rows, columns = values.shape
     bins = edges.shape[1] - 1
     for piece in range(start, stop):

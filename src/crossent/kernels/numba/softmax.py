@@ -257,6 +257,7 @@ def blocks_value_grad(
 
     Of arrays (N, C, P), row ``n P + p`` is position p of sample n.
     """
+    wide_vectors()
     weight, typed, s = weights[0], weights[1], scalars_of(weights, scale)
     f = np.empty(ALL_FIELDS * LANES)
     fill_row(f, 0.0)
