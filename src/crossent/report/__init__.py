@@ -1,4 +1,7 @@
-"""From predictions to a report: `summarize` computes one plain dict, the renderers only show it."""
+"""From predictions to a report: `summarize` computes one plain dict, the renderers only show it.
+
+From Python, :func:`evaluate` and :func:`from_estimator` return it as an object.
+"""
 
 try:
     import jinja2 as _jinja2  # noqa: F401
@@ -14,6 +17,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .compare import compare_predictions
+from .document import Report, evaluate, from_estimator
 from .files import HTML_FILE, JSON_FILE, MODEL_FILE, fit_files, other_run, report_files
 from .html import render_html
 from .summarize import SCHEMA, summarize_fit, summarize_predictions
@@ -24,8 +28,11 @@ __all__ = [
     "JSON_FILE",
     "MODEL_FILE",
     "SCHEMA",
+    "Report",
     "compare_predictions",
+    "evaluate",
     "fit_files",
+    "from_estimator",
     "other_run",
     "render_html",
     "render_terminal",

@@ -7,7 +7,7 @@ from typing import Any
 
 from .words import count, percent, short
 
-Report = dict[str, Any]
+Summary = dict[str, Any]
 
 SUSPICIOUS_LABEL = 0.02
 SUSPICIOUS_PREDICTION = 0.9
@@ -16,7 +16,7 @@ COSTLY = 1.5
 OVERFITTED = 1.5
 
 
-def advice(report: Report) -> list[dict[str, Any]]:
+def advice(report: Summary) -> list[dict[str, Any]]:
     """Return what a person could do, most urgent first: ``{"rule", "title", "reason", "rows"}``."""
     found = [*_useless(report), *_impossible(report), *_scale(report), *_calibration(report), *_labels(report)]
     found += [*_classes(report), *_confusion(report), *_overfitting(report)]
@@ -30,7 +30,7 @@ def _rule(rule: str, title: str, reason: str, rows: list[int] | None = None) -> 
     return {"rule": rule, "title": title, "reason": reason, "rows": rows or []}
 
 
-def _useless(report: Report) -> Iterator[dict[str, Any]]:
+def _useless(report: Summary) -> Iterator[dict[str, Any]]:
     if report["loss"]["explained"] is not None and report["loss"]["explained"] < 0:
         yield _rule(
             "worse-than-prior",
@@ -39,7 +39,7 @@ def _useless(report: Report) -> Iterator[dict[str, Any]]:
         )
 
 
-def _impossible(report: Report) -> Iterator[dict[str, Any]]:
+def _impossible(report: Summary) -> Iterator[dict[str, Any]]:
     rows = report["loss"]["impossible_rows"]
     if rows:
         yield _rule(
@@ -51,7 +51,7 @@ def _impossible(report: Report) -> Iterator[dict[str, Any]]:
         )
 
 
-def _scale(report: Report) -> Iterator[dict[str, Any]]:
+def _scale(report: Summary) -> Iterator[dict[str, Any]]:
     if report["kind"] == "predictions" and any("declared logits" in text for text in report["warnings"]):
         yield _rule(
             "probabilities-as-logits",
@@ -61,7 +61,7 @@ def _scale(report: Report) -> Iterator[dict[str, Any]]:
         )
 
 
-def _calibration(report: Report) -> Iterator[dict[str, Any]]:
+def _calibration(report: Summary) -> Iterator[dict[str, Any]]:
     state = report["honesty"]
     temperature = state["temperature"]
     if temperature and temperature["gain_lower"] > 0 and temperature["gain"] > 0.005 * report["loss"]["nats"]:
@@ -81,7 +81,7 @@ def _calibration(report: Report) -> Iterator[dict[str, Any]]:
         )
 
 
-def _labels(report: Report) -> Iterator[dict[str, Any]]:
+def _labels(report: Summary) -> Iterator[dict[str, Any]]:
     rows = [
         entry["row"]
         for entry in report["surprising"]
@@ -97,7 +97,7 @@ def _labels(report: Report) -> Iterator[dict[str, Any]]:
         )
 
 
-def _classes(report: Report) -> Iterator[dict[str, Any]]:
+def _classes(report: Summary) -> Iterator[dict[str, Any]]:
     counts = sorted(entry["rows"] for entry in report["classes"] if entry["rows"])
     middle = counts[len(counts) // 2]
     shown = report["loss"]["nats"]
@@ -116,7 +116,7 @@ def _classes(report: Report) -> Iterator[dict[str, Any]]:
             )
 
 
-def _confusion(report: Report) -> Iterator[dict[str, Any]]:
+def _confusion(report: Summary) -> Iterator[dict[str, Any]]:
     wrong = report["accuracy"]["rows"] - report["accuracy"]["right"]
     pairs = report["confusion"]["most_confused"]
     if pairs and wrong >= 10 and pairs[0]["rows"] > 0.25 * wrong and len(report["per_class"]) > 2:
@@ -129,7 +129,7 @@ def _confusion(report: Report) -> Iterator[dict[str, Any]]:
         )
 
 
-def _overfitting(report: Report) -> Iterator[dict[str, Any]]:
+def _overfitting(report: Summary) -> Iterator[dict[str, Any]]:
     training = report["training_loss"]
     if training and report["loss"]["nats"] != "inf" and training["nats"] != "inf":
         gap = report["loss"]["nats"] - training["nats"]

@@ -14,14 +14,14 @@ from .evaluation import COSTLIEST_CLASSES, cells_of
 from .summarize import SCHEMA, shown_columns, summarize_predictions
 from .words import count, short
 
-Report = dict[str, Any]
+Summary = dict[str, Any]
 
 LEVEL = 0.95
 _Z = 1.959963984540054
 DIFFERENT_ROWS = 10
 
 
-def compare_predictions(first: Predictions, second: Predictions) -> Report:
+def compare_predictions(first: Predictions, second: Predictions) -> Summary:
     """Return both reports under "reports" and, where labels agree row by row, the "paired" difference of losses.
 
     Where they do not, "paired" is null, and of as many rows "first_different" is the first whose labels differ.
@@ -50,7 +50,7 @@ def compare_predictions(first: Predictions, second: Predictions) -> Report:
     }
 
 
-def _classes_shown(reports: list[Report]) -> list[str]:
+def _classes_shown(reports: list[Summary]) -> list[str]:
     """Return the classes in the first's order; of more than a page lists, those of highest loss in either."""
     labels = [entry["label"] for entry in reports[0]["per_class"]]
     if len(labels) <= COSTLIEST_CLASSES:
@@ -60,7 +60,7 @@ def _classes_shown(reports: list[Report]) -> list[str]:
     return list(dict.fromkeys(either))[:COSTLIEST_CLASSES]
 
 
-def _matched(first: Predictions, second: Predictions) -> Report:
+def _matched(first: Predictions, second: Predictions) -> Summary:
     """Return "paired", or the "first_different" row of two files of as many rows whose labels differ."""
     one, other = (np.array(predictions.classes)[predictions.codes] for predictions in (first, second))
     if len(one) != len(other):
@@ -72,7 +72,7 @@ def _matched(first: Predictions, second: Predictions) -> Report:
     return {"paired": _paired(first, second, one), "first_different": None}
 
 
-def _paired(first: Predictions, second: Predictions, labels: NDArray[np.str_]) -> Report:
+def _paired(first: Predictions, second: Predictions, labels: NDArray[np.str_]) -> Summary:
     """Return mean and interval of the loss of the second less the first, on rows of the same labels."""
     finite = np.isfinite(first.losses) & np.isfinite(second.losses)
     predicted = [np.array(p.classes)[np.argmax(p.probabilities, axis=1)] for p in (first, second)]
@@ -103,7 +103,7 @@ def _paired(first: Predictions, second: Predictions, labels: NDArray[np.str_]) -
     }
 
 
-def verdict(comparison: Report) -> list[str]:
+def verdict(comparison: Summary) -> list[str]:
     """Return which model is better, in sentences."""
     names = [short(report["source"]) for report in comparison["reports"]]
     paired = comparison["paired"]

@@ -24,7 +24,7 @@ MATRIX_CLASSES = 40
 # A cell may hold a document.
 CELL_WIDTH = 200
 
-Report = dict[str, Any]
+Summary = dict[str, Any]
 Codes = NDArray[np.intp]
 Float64 = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ def evaluation(
     *,
     row_numbers: Codes,
     cells: pl.DataFrame | None,
-) -> Report:
+) -> Summary:
     """Return the part of the report that only needs labels and predictions.
 
     Parameters
@@ -99,7 +99,7 @@ def evaluation(
     }
 
 
-def reliability(codes: Codes, probabilities: Float64) -> Report:
+def reliability(codes: Codes, probabilities: Float64) -> Summary:
     """Return accuracy against confidence, bin by bin, and the calibration error that sums it up."""
     indices = np.arange(probabilities.shape[1])
     curve = reliability_curve(codes, probabilities, labels=indices, bins=RELIABILITY_BINS, level=RELIABILITY_LEVEL)
@@ -134,7 +134,7 @@ def number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def class_shares(classes: tuple[str, ...], counts: NDArray[np.int64]) -> Report:
+def class_shares(classes: tuple[str, ...], counts: NDArray[np.int64]) -> Summary:
     """Return each class with its rows and their share, and how uneven these are among the classes that occur."""
     total = int(counts.sum())
     present = np.flatnonzero(counts)
@@ -153,7 +153,7 @@ def class_shares(classes: tuple[str, ...], counts: NDArray[np.int64]) -> Report:
     }
 
 
-def shown_classes(report: Report, most: int) -> list[dict[str, Any]]:
+def shown_classes(report: Summary, most: int) -> list[dict[str, Any]]:
     """Return all entries of "per_class" or, of more than `most`, those of highest loss."""
     entries: list[dict[str, Any]] = report["per_class"]
     return entries if len(entries) <= most else [entries[k] for k in report["costliest_classes"][:most]]

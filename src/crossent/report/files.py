@@ -20,15 +20,15 @@ from .html import render_html
 
 MODEL_FILE, JSON_FILE, HTML_FILE = "model.safetensors", "report.json", "report.html"
 
-Report = dict[str, Any]
+Summary = dict[str, Any]
 
 
-def report_files(report: Report, folder: Path) -> dict[Path, bytes]:
+def report_files(report: Summary, folder: Path) -> dict[Path, bytes]:
     """Return the files of a report, in the order in which they are to be replaced."""
     return _pages({**report, "run": _run_id(_to_json(report))}, folder)
 
 
-def fit_files(report: Report, model: Model, folder: Path) -> dict[Path, bytes]:
+def fit_files(report: Summary, model: Model, folder: Path) -> dict[Path, bytes]:
     """Return the files of a report on a model and of the model, in the order in which they are to be replaced."""
     run = _run_id(_to_json(report), model.to_bytes())
     marked = replace(model, training={**model.training, "run": run})
@@ -50,11 +50,11 @@ def other_run(model: Model, path: str) -> str | None:
     return f"{str(beside)!r} is the report of another run than the one that trained {path!r}"
 
 
-def _pages(report: Report, folder: Path) -> dict[Path, bytes]:
+def _pages(report: Summary, folder: Path) -> dict[Path, bytes]:
     return {folder / JSON_FILE: _to_json(report), folder / HTML_FILE: render_html(report).encode("utf-8", "replace")}
 
 
-def _to_json(report: Report) -> bytes:
+def _to_json(report: Summary) -> bytes:
     return (json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "replace")
 
 

@@ -17,13 +17,13 @@ from . import charts, words
 from .compare import verdict
 from .evaluation import COSTLIEST_CLASSES, shown_classes
 
-Report = dict[str, Any]
+Summary = dict[str, Any]
 
 # On a page of two models, the id of a row begins with one of these.
 PREFIXES = ("first-", "second-")
 
 
-def render_html(report: Report) -> str:
+def render_html(report: Summary) -> str:
     """Return the page of a report or of a comparison. Everything that came from the data is escaped."""
     environment = Environment(
         loader=PackageLoader("crossent.report"),
@@ -66,7 +66,7 @@ def _shade(share: float) -> str:
     return f"s{max(round(20 * share), int(share > 0))}"
 
 
-def _single(report: Report) -> dict[str, Any]:
+def _single(report: Summary) -> dict[str, Any]:
     calibration = report["calibration"]
     changed = calibration is not None and calibration["temperature"] != 1
     states = [("Before", calibration["before"]), ("After", calibration["after"])] if changed else []
@@ -87,7 +87,7 @@ def _single(report: Report) -> dict[str, Any]:
     }
 
 
-def _comparison(report: Report) -> dict[str, Any]:
+def _comparison(report: Summary) -> dict[str, Any]:
     reports = report["reports"]
     by_label = [{entry["label"]: entry for entry in one["per_class"]} for one in reports]
     return {
@@ -101,5 +101,5 @@ def _comparison(report: Report) -> dict[str, Any]:
     }
 
 
-def _rows(report: Report) -> set[int]:
+def _rows(report: Summary) -> set[int]:
     return {entry["row"] for entry in report["surprising"]}

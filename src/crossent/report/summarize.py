@@ -25,10 +25,10 @@ SCHEMA = "crossent.report/1"
 # Cells are shown beside a surprising row as far as a person can read them.
 SHOWN_COLUMNS = 12
 
-Report = dict[str, Any]
+Summary = dict[str, Any]
 
 
-def summarize_fit(result: TrainedModel) -> Report:
+def summarize_fit(result: TrainedModel) -> Summary:
     """Return the report on a model just trained: test rows beside the training prior, the optimiser, the data."""
     model, codes = result.model, result.test_codes
     columns = model.preprocessing
@@ -73,7 +73,7 @@ def summarize_fit(result: TrainedModel) -> Report:
     )
 
 
-def summarize_predictions(predictions: Predictions) -> Report:
+def summarize_predictions(predictions: Predictions) -> Summary:
     """Return the report on anyone's predictions: every row is judged, beside the rows' own class shares."""
     counts = np.bincount(predictions.codes, minlength=len(predictions.classes))
     shares = counts[counts > 0] / counts.sum()
@@ -82,7 +82,7 @@ def summarize_predictions(predictions: Predictions) -> Report:
         source=predictions.source,
         target=predictions.target,
         declared=predictions.scale,
-        rows_judged="all rows of the file",
+        rows_judged="all rows",
         data={"rows": len(predictions.codes)},
         **class_shares(predictions.classes, counts),
         **evaluation(
@@ -104,7 +104,7 @@ def summarize_predictions(predictions: Predictions) -> Report:
     )
 
 
-def _report(**entries: Any) -> Report:
+def _report(**entries: Any) -> Summary:
     report = {"schema": SCHEMA, "crossent_version": __version__, **entries}
     return {**report, "advice": advice(report)}
 

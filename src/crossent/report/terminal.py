@@ -19,7 +19,7 @@ from .compare import verdict
 from .evaluation import shown_classes
 from .words import beside_baseline, found, honest, loss, optimiser, percent, probability
 
-Report = dict[str, Any]
+Summary = dict[str, Any]
 
 # What fits a screen; report.json and report.html hold the rest.
 _CLASS_LINES = 20
@@ -28,7 +28,7 @@ _LABEL_WIDTH = 18
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def render_terminal(report: Report, console: Console) -> None:
+def render_terminal(report: Summary, console: Console) -> None:
     """Print the report, or the comparison of two."""
     report = plain_values(report)
     if report["kind"] == "comparison":
@@ -52,7 +52,7 @@ def render_terminal(report: Report, console: Console) -> None:
     _learning_curve(report, console)
 
 
-def _comparison(report: Report, console: Console) -> None:
+def _comparison(report: Summary, console: Console) -> None:
     for warning in report["warnings"]:
         console.print(Text(f"Warning: {warning}", style="bold red"))
     for sentence in verdict(report):
@@ -111,7 +111,7 @@ def _label(text: str) -> Text:
     return label
 
 
-def _loss(report: Report, console: Console) -> None:
+def _loss(report: Summary, console: Console) -> None:
     state = report["loss"]
     _title(console, f"Loss, mean −log p of the label ({report['rows_judged']})")
 
@@ -142,7 +142,7 @@ def _loss(report: Report, console: Console) -> None:
         console.print(Text(ending, style=style))
 
 
-def _per_class(report: Report, console: Console) -> None:
+def _per_class(report: Summary, console: Console) -> None:
     shown = shown_classes(report, _CLASS_LINES)
     more = len(report["per_class"]) - len(shown)
     _title(console, f"The {len(shown)} classes of highest loss" if more > 0 else "Per class")
@@ -156,7 +156,7 @@ def _per_class(report: Report, console: Console) -> None:
         console.print(Text(f"… and {more:,} more classes in the report files", style="dim"))
 
 
-def _confusion(report: Report, console: Console) -> None:
+def _confusion(report: Summary, console: Console) -> None:
     labels = [entry["label"] for entry in report["per_class"]]
     matrix = report["confusion"]["matrix"]
     if not matrix or len(labels) > _MATRIX_COLUMNS:
@@ -177,7 +177,7 @@ def _confusion(report: Report, console: Console) -> None:
     _table(console, ("", *[f">{head}" for head in heads]), lines)
 
 
-def _reliability(report: Report, console: Console) -> None:
+def _reliability(report: Summary, console: Console) -> None:
     state = report["reliability"]
     _title(console, f"Reliability (calibration error {percent(state['calibration_error'])})")
     rows = [
@@ -195,7 +195,7 @@ def _reliability(report: Report, console: Console) -> None:
     _table(console, ("confidence in", ">rows", ">confidence", ">accuracy", ">gap", ""), rows)
 
 
-def _surprising(report: Report, console: Console) -> None:
+def _surprising(report: Summary, console: Console) -> None:
     _title(console, "Most surprising rows (counted from 0): wrong labels are often among them")
     rows = [
         (
@@ -212,7 +212,7 @@ def _surprising(report: Report, console: Console) -> None:
     _table(console, (">row", "label", "prediction", ">p(label)", ">p(pred.)", ">nats", ">bits"), rows)
 
 
-def _advice(report: Report, console: Console) -> None:
+def _advice(report: Summary, console: Console) -> None:
     _title(console, "What to do next")
     for item in report["advice"]:
         numbers = ", ".join(map(str, item["rows"]))
@@ -220,7 +220,7 @@ def _advice(report: Report, console: Console) -> None:
         console.print(Text.assemble((f"{item['title']}: ", "bold"), f"{item['reason']}.{rows}"))
 
 
-def _learning_curve(report: Report, console: Console) -> None:
+def _learning_curve(report: Summary, console: Console) -> None:
     if not report["optimiser"]:
         return
     history = report["optimiser"]["history"]
