@@ -73,6 +73,12 @@ Stream = Annotated[
     ),
 ]
 
+Positive = Annotated[
+    str | None, typer.Option("--positive", help="Of two classes, the one that is looked for. (default: the second)")
+]
+MissCost = Annotated[float, typer.Option("--cost-false-negative", help="What it costs to miss a positive row.")]
+AlarmCost = Annotated[float, typer.Option("--cost-false-positive", help="What a false alarm costs.")]
+
 
 @app.command()
 def fit(
@@ -103,6 +109,9 @@ def fit(
     ] = None,
     checkpoint_interval: Annotated[float, typer.Option(help="Seconds between two checkpoints.")] = 60.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one.")] = False,
+    positive: Positive = None,
+    cost_false_negative: MissCost = 1.0,
+    cost_false_positive: AlarmCost = 1.0,
 ) -> None:
     """Train a softmax regression on a table; write a model file and a report."""
     with _clean_endings():
@@ -110,6 +119,8 @@ def fit(
         from . import tabular
         from .tabular import InputError, writing
 
+        decision = reports.Decision(positive, cost_false_negative, cost_false_positive)
+        decision.check_costs()
         outputs = [output / name for name in (reports.MODEL_FILE, reports.JSON_FILE, reports.HTML_FILE)]
         writing.refuse_outputs(output, outputs)
         writing.refuse_over(outputs, [data])
@@ -154,7 +165,11 @@ def fit(
                     result = tabular.fit_parquet(data, column, options)
                 else:
                     result = tabular.fit_table(frame, data, column, options)
-            summary = reports.summarize_fit(result)
+            try:
+                summary = reports.summarize_fit(result, decision)
+            except InputError as error:  # the model is worth more than the costs
+                _say(f"warning: {error}: the report takes the default costs")
+                summary = reports.summarize_fit(result)
             writing.write_files(reports.fit_files(summary, result.model, output))
             if not sweep:
                 writing.remove_checkpoint(kept)
@@ -260,6 +275,9 @@ def report(
     ] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")] = Path("out"),
     drop: Annotated[list[str] | None, typer.Option(help="Column that is no class; may be repeated.")] = None,
+    positive: Positive = None,
+    cost_false_negative: MissCost = 1.0,
+    cost_false_positive: AlarmCost = 1.0,
     *,
     context: typer.Context,
 ) -> None:
@@ -288,8 +306,11 @@ def report(
             here = [name for name in drop or [] if name not in elsewhere]
             frame = spreadsheets.name_target(frame, column)
             judged.append(tabular.read_predictions(frame, path, column, scales[k % len(scales)], drop=here))
-        summarize = reports.summarize_predictions if len(judged) == 1 else reports.compare_predictions
-        summary = summarize(*judged)
+        decision = reports.Decision(positive, cost_false_negative, cost_false_positive)
+        if len(judged) == 1:
+            summary = reports.summarize_predictions(judged[0], decision)
+        else:
+            summary = reports.compare_predictions(judged[0], judged[1], decision)
         with writing.alone_in(output, reports.JSON_FILE):
             writing.write_files(reports.report_files(summary, output))
         _print_warnings(summary["warnings"])

@@ -22,12 +22,15 @@ from .files import HTML_FILE, JSON_FILE, MODEL_FILE, fit_files, other_run, repor
 from .html import render_html
 from .summarize import SCHEMA, summarize_fit, summarize_predictions
 from .terminal import render_terminal
+from .two_classes import EVEN, Decision
 
 __all__ = [
+    "EVEN",
     "HTML_FILE",
     "JSON_FILE",
     "MODEL_FILE",
     "SCHEMA",
+    "Decision",
     "Report",
     "compare_predictions",
     "evaluate",

@@ -11,6 +11,7 @@ Summary = dict[str, Any]
 
 SUSPICIOUS_LABEL = 0.02
 SUSPICIOUS_PREDICTION = 0.9
+LEARNED = 0.5
 RARE = 0.5
 COSTLY = 1.5
 OVERFITTED = 1.5
@@ -19,7 +20,7 @@ OVERFITTED = 1.5
 def advice(report: Summary) -> list[dict[str, Any]]:
     """Return what a person could do, most urgent first: ``{"rule", "title", "reason", "rows"}``."""
     found = [*_useless(report), *_impossible(report), *_scale(report), *_calibration(report), *_labels(report)]
-    found += [*_classes(report), *_confusion(report), *_overfitting(report)]
+    found += [*_threshold(report), *_classes(report), *_confusion(report), *_overfitting(report)]
     if found:
         return found
     reason = "the loss beats the prior, confidences are as good as these rows can tell, and no class stands out"
@@ -81,11 +82,29 @@ def _calibration(report: Summary) -> Iterator[dict[str, Any]]:
         )
 
 
+def _threshold(report: Summary) -> Iterator[dict[str, Any]]:
+    state = report["two_classes"]
+    if state is None or state["costs"]["false_negative"] != state["costs"]["false_positive"]:
+        return
+    entry = next(entry for entry in report["per_class"] if entry["label"] == state["positive"])
+    if state["share"] < 0.5 and entry["recall"] < LEARNED:
+        yield _rule(
+            "threshold",
+            f"Say what a missed {short(state['positive'])} costs",
+            f"{percent(entry['recall'])} of its rows have a probability above 0.5; where a missed one costs more than "
+            "a false alarm, act below that: --cost-false-negative and --cost-false-positive give the threshold",
+        )
+
+
 def _labels(report: Summary) -> Iterator[dict[str, Any]]:
+    # Of a class that the model seldom predicts, a surprising row is one that it missed.
+    learned = {entry["label"] for entry in report["per_class"] if (entry["recall"] or 0) >= LEARNED}
     rows = [
         entry["row"]
         for entry in report["surprising"]
-        if entry["label_probability"] < SUSPICIOUS_LABEL and entry["prediction_probability"] > SUSPICIOUS_PREDICTION
+        if entry["label"] in learned
+        and entry["label_probability"] < SUSPICIOUS_LABEL
+        and entry["prediction_probability"] > SUSPICIOUS_PREDICTION
     ]
     if rows:
         yield _rule(

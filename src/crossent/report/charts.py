@@ -1,4 +1,4 @@
-"""The report's two charts as SVG, once for light and once for dark pages. Only drawing: the numbers come in."""
+"""The report's charts as SVG, once for light and once for dark pages. Only drawing: the numbers come in."""
 
 from __future__ import annotations
 
@@ -44,6 +44,68 @@ def reliability_chart(reliability: dict[str, Any]) -> Chart:
 def learning_chart(optimiser: dict[str, Any]) -> Chart:
     """Draw the objective and, on a logarithmic scale, the duality gap against the iteration."""
     return _both(lambda figure, theme: draw_learning(figure, theme, optimiser), (4.3, 3.9))
+
+
+def roc_chart(two_classes: dict[str, Any]) -> Chart:
+    """Draw the ROC curve."""
+    return _both(lambda figure, theme: draw_roc(figure, theme, two_classes), (4.3, 3.7))
+
+
+def precision_chart(two_classes: dict[str, Any]) -> Chart:
+    """Draw the precision-recall curve."""
+    return _both(lambda figure, theme: draw_precision(figure, theme, two_classes), (4.3, 3.7))
+
+
+def scores_chart(two_classes: dict[str, Any]) -> Chart:
+    """Draw shares against P(positive), above the number of rows of each class."""
+    return _both(lambda figure, theme: draw_scores(figure, theme, two_classes), (4.3, 3.9))
+
+
+def draw_roc(figure: Figure, theme: Theme, two_classes: dict[str, Any]) -> None:
+    """Draw the report's "roc" on an empty figure, beside that of chance."""
+    axes = _curve(figure, theme, two_classes["roc"]["points"])
+    axes.plot([0, 1], [0, 1], color=theme.text, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set(xlabel="false alarms, share of negatives", ylabel="recall")
+
+
+def draw_precision(figure: Figure, theme: Theme, two_classes: dict[str, Any]) -> None:
+    """Draw the report's "precision_recall" on an empty figure, beside the share of positives."""
+    axes = _curve(figure, theme, two_classes["precision_recall"]["points"])
+    axes.axhline(two_classes["share"], color=theme.text, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set(xlabel="recall", ylabel="precision")
+
+
+def _curve(figure: Figure, theme: Theme, points: list[list[float]]) -> Axes:
+    axes = figure.add_subplot()
+    axes.plot(*np.transpose(points), color=theme.main, linewidth=1.8)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    _style(axes, theme)
+    return axes
+
+
+def draw_scores(figure: Figure, theme: Theme, two_classes: dict[str, Any]) -> None:
+    """Draw the reliability of P(positive), and its distribution in both classes, on an empty figure."""
+    bins, scores = two_classes["reliability"], two_classes["scores"]
+    upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [2.2, 1]})
+    upper.plot([0, 1], [0, 1], color=theme.text, linewidth=1, linestyle=(0, (4, 3)))
+    probability = [b["probability"] for b in bins]
+    upper.vlines(
+        probability,
+        [b["share_lower"] for b in bins],
+        [b["share_upper"] for b in bins],
+        color=theme.interval,
+        linewidth=4,
+    )
+    upper.scatter(probability, [b["share"] for b in bins], s=36, color=theme.main, zorder=3, clip_on=False)
+    upper.set(ylabel="share of positives", xlim=(0, 1), ylim=(0, 1))
+    for name, colour in (("negative", theme.main), ("positive", theme.second)):
+        lower.stairs(scores[name], scores["edges"], color=colour, linewidth=1.4, label=f"{name}s")
+    # Rare positives would not be seen beside common negatives. A scale that is linear near 0 has a place for none.
+    lower.set(ylabel="rows", xlabel="probability of the positive class", yscale="symlog")
+    lower.set_ylim(bottom=0)
+    lower.legend(frameon=False, fontsize=8, labelcolor=theme.text, loc="upper center", ncols=2)
+    for axes in (upper, lower):
+        _style(axes, theme)
 
 
 def draw_reliability(figure: Figure, theme: Theme, reliability: dict[str, Any]) -> None:

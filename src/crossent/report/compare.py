@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..tabular import InputError, Predictions
 from .evaluation import COSTLIEST_CLASSES, cells_of
 from .summarize import SCHEMA, shown_columns, summarize_predictions
+from .two_classes import EVEN, Decision
 from .words import count, short
 
 Summary = dict[str, Any]
@@ -21,7 +22,7 @@ _Z = 1.959963984540054
 DIFFERENT_ROWS = 10
 
 
-def compare_predictions(first: Predictions, second: Predictions) -> Summary:
+def compare_predictions(first: Predictions, second: Predictions, decision: Decision = EVEN) -> Summary:
     """Return both reports under "reports" and, where labels agree row by row, the "paired" difference of losses.
 
     Where they do not, "paired" is null, and of as many rows "first_different" is the first whose labels differ.
@@ -36,7 +37,7 @@ def compare_predictions(first: Predictions, second: Predictions) -> Summary:
         raise InputError(
             f"{first.source!r} and {second.source!r} have different classes: {others[0]!r} is in one of them only"
         )
-    reports = [summarize_predictions(first), summarize_predictions(second)]
+    reports = [summarize_predictions(predictions, decision) for predictions in (first, second)]
     return {
         "schema": SCHEMA,
         "crossent_version": reports[0]["crossent_version"],

@@ -28,6 +28,7 @@ from .files import report_files
 from .html import render_html
 from .summarize import summarize_predictions
 from .terminal import render_terminal
+from .two_classes import EVEN, Decision
 from .words import loss, percent
 
 __all__ = ["Report", "evaluate", "from_estimator"]
@@ -51,8 +52,8 @@ class Report:
     0.5986
     """
 
-    def __init__(self, summary: dict[str, Any], judged: Predictions | None = None) -> None:
-        self._summary, self._judged = summary, judged
+    def __init__(self, summary: dict[str, Any], judged: Predictions | None = None, decision: Decision = EVEN) -> None:
+        self._summary, self._judged, self._decision = summary, judged, decision
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as `report.json` has them (schema ``crossent.report/1``), in a dict of its own."""
@@ -99,7 +100,7 @@ class Report:
         """
         for report in (self, other):
             report._refuse_comparison("compare takes reports on predictions", "the reports it was made of")
-        return Report(compare_predictions(self._judged, other._judged))  # type: ignore[arg-type]
+        return Report(compare_predictions(self._judged, other._judged, self._decision))  # type: ignore[arg-type]
 
     def _refuse_comparison(self, asked: str, works: str) -> None:
         if self._judged is None:
@@ -130,6 +131,7 @@ def evaluate(
     classes: ArrayLike | None = None,
     X: Any = None,
     scale: Scale | None = None,
+    decision: Decision = EVEN,
     name: str = "predictions",
     target: str = "y",
 ) -> Report:
@@ -149,6 +151,8 @@ def evaluate(
         What to show beside a row that surprises; the first twelve columns are shown.
     scale : {"probabilities", "logits"}, optional
         By default "probabilities" where every row lies in [0, 1] and sums to 1.
+    decision : Decision(positive, false_negative, false_positive)
+        Of two classes: the one that is looked for (by default the second), and what both mistakes cost.
     name, target : str
         What the page calls the predictions and the labels.
 
@@ -199,10 +203,12 @@ def evaluate(
         logits=logits,
         others=_cells(X, len(values)),
     )
-    return Report(summarize_predictions(judged), judged)
+    return Report(summarize_predictions(judged, decision), judged, decision)
 
 
-def from_estimator(model: Any, X: Any, y: ArrayLike, *, name: str | None = None, target: str = "y") -> Report:
+def from_estimator(
+    model: Any, X: Any, y: ArrayLike, *, decision: Decision = EVEN, name: str | None = None, target: str = "y"
+) -> Report:
     """Return the report on a fitted classifier: :func:`evaluate` of its ``predict_proba(X)`` and ``classes_``.
 
     Parameters
@@ -211,6 +217,8 @@ def from_estimator(model: Any, X: Any, y: ArrayLike, *, name: str | None = None,
         With `predict_proba` and `classes_`, as scikit-learn's have.
     X : array (N, D) or data frame
     y : array (N,)
+    decision : Decision
+        As of :func:`evaluate`.
     name, target : str
         What the page calls the model (by default its class) and the labels.
 
@@ -238,9 +246,8 @@ def from_estimator(model: Any, X: Any, y: ArrayLike, *, name: str | None = None,
         works = "for other models: evaluate(y, probabilities)"
         raise TypeError(refuse("from_estimator needs a classifier with predict_proba", type(model).__name__, works))
     name = type(model).__name__ if name is None else name
-    return evaluate(
-        y, model.predict_proba(X), classes=model.classes_, X=X, scale="probabilities", name=name, target=target
-    )
+    options: dict[str, Any] = {"decision": decision, "name": name, "target": target}
+    return evaluate(y, model.predict_proba(X), classes=model.classes_, X=X, scale="probabilities", **options)
 
 
 def _scale_of(values: NDArray[np.float64]) -> Scale:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..metrics import accuracy, brier_score, calibration_error, reliability_curve
 from .honesty import honesty
+from .two_classes import Decision, two_classes
 from .words import short
 
 RELIABILITY_BINS = 10
@@ -40,6 +41,7 @@ def evaluation(
     *,
     row_numbers: Codes,
     cells: pl.DataFrame | None,
+    decision: Decision,
 ) -> Summary:
     """Return the part of the report that only needs labels and predictions.
 
@@ -59,6 +61,8 @@ def evaluation(
         The rows' numbers in the table as it was read.
     cells : polars.DataFrame, optional
         What to show beside a surprising row; its rows are those of the table as it was read.
+    decision : Decision
+        What is decided, where there are two classes.
     """
     indices = np.arange(len(classes))
     mean = float(np.mean(losses))
@@ -94,6 +98,7 @@ def evaluation(
             "most_confused": _most_confused(classes, codes, predicted),
         },
         "reliability": reliability(codes, probabilities),
+        "two_classes": two_classes(classes, codes, probabilities, decision),
         "honesty": honesty(codes, probabilities, logits, losses, RELIABILITY_BINS),
         "surprising": _surprising(classes, codes, losses, probabilities, row_numbers, cells),
     }

@@ -72,8 +72,13 @@ def _single(report: Summary) -> dict[str, Any]:
     states = [("Before", calibration["before"]), ("After", calibration["after"])] if changed else []
     diagrams = [(f"{title} calibration", state["reliability"]) for title, state in states]
     diagrams = diagrams or [("Reliability", report["reliability"])]
+    two_classes = report["two_classes"]
     return {
         "report": report,
+        "decided": words.decided(two_classes) if two_classes else [],
+        "decision_charts": [
+            draw(two_classes) for draw in (charts.roc_chart, charts.precision_chart, charts.scores_chart) if two_classes
+        ],
         "found": words.found(report),
         "good": words.good(report),
         "honest": words.honest(report),

@@ -20,6 +20,7 @@ from ..metrics import brier_score
 from ..tabular import Predictions, TrainedModel
 from .advice import advice
 from .evaluation import class_shares, evaluation, loss_entry, number, reliability
+from .two_classes import EVEN, Decision
 
 SCHEMA = "crossent.report/1"
 # Cells are shown beside a surprising row as far as a person can read them.
@@ -28,7 +29,7 @@ SHOWN_COLUMNS = 12
 Summary = dict[str, Any]
 
 
-def summarize_fit(result: TrainedModel) -> Summary:
+def summarize_fit(result: TrainedModel, decision: Decision = EVEN) -> Summary:
     """Return the report on a model just trained: test rows beside the training prior, the optimiser, the data."""
     model, codes = result.model, result.test_codes
     columns = model.preprocessing
@@ -64,6 +65,7 @@ def summarize_fit(result: TrainedModel) -> Summary:
             "the training part's class shares",
             row_numbers=result.test,
             cells=_shown_cells(result.cells, used),
+            decision=decision,
         ),
         training_loss=loss_entry(result.training_loss),
         calibration=_calibration(result),
@@ -73,7 +75,7 @@ def summarize_fit(result: TrainedModel) -> Summary:
     )
 
 
-def summarize_predictions(predictions: Predictions) -> Summary:
+def summarize_predictions(predictions: Predictions, decision: Decision = EVEN) -> Summary:
     """Return the report on anyone's predictions: every row is judged, beside the rows' own class shares."""
     counts = np.bincount(predictions.codes, minlength=len(predictions.classes))
     shares = counts[counts > 0] / counts.sum()
@@ -95,6 +97,7 @@ def summarize_predictions(predictions: Predictions) -> Summary:
             "these rows' own class shares",
             row_numbers=np.arange(len(predictions.codes)),
             cells=shown_columns(predictions),
+            decision=decision,
         ),
         training_loss=None,
         calibration=None,

@@ -17,7 +17,7 @@ from rich.text import Text
 from ..text import plain_values
 from .compare import verdict
 from .evaluation import shown_classes
-from .words import beside_baseline, found, honest, loss, optimiser, percent, probability
+from .words import beside_baseline, decided, found, honest, loss, optimiser, percent, probability
 
 Summary = dict[str, Any]
 
@@ -47,6 +47,7 @@ def render_terminal(report: Summary, console: Console) -> None:
     _reliability(report, console)
     for sentence in honest(report)[1:]:
         console.print(Text(sentence))
+    _decision(report, console)
     _surprising(report, console)
     _advice(report, console)
     _learning_curve(report, console)
@@ -193,6 +194,27 @@ def _reliability(report: Summary, console: Console) -> None:
         if entry["rows"]
     ]
     _table(console, ("confidence in", ">rows", ">confidence", ">accuracy", ">gap", ""), rows)
+
+
+def _decision(report: Summary, console: Console) -> None:
+    state = report["two_classes"]
+    if state is None:
+        return
+    _title(console, f"As a decision: act where p({state['positive']}) is at least a threshold")
+    for sentence in decided(state):
+        console.print(Text(sentence))
+    rows = [
+        (
+            str(entry["threshold"]),
+            f"{entry['called']:,}",
+            f"{entry['hits']:,}",
+            percent(entry["precision"]),
+            percent(entry["recall"]),
+            f"{entry['net_benefit']:+.4f}",
+        )
+        for entry in state["thresholds"]
+    ]
+    _table(console, (">threshold", ">rows", ">hits", ">precision", ">recall", ">net benefit"), rows)
 
 
 def _surprising(report: Summary, console: Console) -> None:

@@ -171,6 +171,41 @@ def honest(report: dict[str, Any]) -> list[str]:
     return lines
 
 
+def decided(state: dict[str, Any]) -> list[str]:
+    """Return what predictions of two classes are worth as decisions, in sentences; `state` is "two_classes"."""
+    positive, negative = short(state["positive"]), short(state["negative"])
+    roc, precision, costs = state["roc"], state["precision_recall"], state["costs"]
+    lines = [
+        f"A row of {positive} has a higher probability of it than one of {negative} in {percent(roc['area'])} of all "
+        f"pairs (area under the ROC curve{_reach(roc)}).",
+        f"Average precision {percent(precision['area'])}{_reach(precision)}, where {percent(state['share'])} of the "
+        f"rows are {positive}.",
+    ]
+    if state["lift"]:
+        top = next((e for e in state["lift"] if e["rows"] >= state["rows"]), state["lift"][-1])
+        lines.append(
+            f"The {percent(top['share'])} of the rows with the highest probability of {positive} hold "
+            f"{percent(top['recall'])} of its rows, {top['lift']:.1f} times as many as by chance."
+        )
+    half = "" if costs["threshold"] == 0.5 else f", acting from 0.5 on {costs['at_half']:.4g}"
+    best = costs["best_threshold"]
+    hindsight = "never acting" if best is None else f"acting from {probability(best)} on"
+    lines += [
+        f"If a missed {positive} costs {costs['false_negative']:g} and a false alarm {costs['false_positive']:g}, "
+        f"honest probabilities ask to act from {probability(costs['threshold'])} on. On these rows that costs "
+        f"{costs['at_threshold']:.4g} a row; never acting costs {costs['never']:.4g}, always acting "
+        f"{costs['always']:.4g}{half}.",
+        f"In hindsight {hindsight} would have been best, at {costs['at_best']:.4g} a row.",
+    ]
+    return lines
+
+
+def _reach(area: dict[str, Any]) -> str:
+    if area["lower"] is None:
+        return ""
+    return f", {100 * area['level']:.0f} % interval {percent(area['lower'])} to {percent(area['upper'])}"
+
+
 def calibrated(state: dict[str, Any]) -> str:
     """Return what calibration did, in words."""
     best = state["best_temperature"]
