@@ -237,8 +237,34 @@ def test_an_infinite_loss_is_never_better() -> None:
     broken = predictions(200)
     broken.probabilities[5] = np.eye(3)[(broken.codes[5] + 1) % 3]
     broken.losses[5] = np.inf
-    page = render_html(compare_predictions(broken, good_one))
-    assert "gave probability 0 to the label of 1 row" in page
+    report = compare_predictions(broken, good_one)
+    assert "gave probability 0 to the label of 1 row" in render_html(report)
+    assert "broken.csv is better" not in render_html(report)
+    paired = report["paired"]
+    assert (paired["zeros"], paired["floor"]) == ([1, 0], 0.5 / 200)
+    wanted = (good_one.losses[5] + np.log(0.5 / 200)) / 200
+    assert paired["difference"] == pytest.approx(wanted, rel=1e-9)
+
+
+def test_measures_that_disagree_are_named() -> None:
+    """Probabilities that are too sure are right as often, and cost more; others may be honest and wrong more often."""
+    rng = np.random.default_rng(0)
+    codes = np.zeros(3000, dtype=np.intp)
+    sure = np.where(rng.random(3000) < 0.8, 0.9999, 0.0001)  # right in 80 %
+    modest = np.where(rng.random(3000) < 0.7, 0.7, 0.3)  # right in 70 %, honest
+
+    def judged(name: str, p: np.ndarray) -> Predictions:
+        return Predictions(name, "y", "probabilities", ("a", "b"), codes, -np.log(p), np.stack([p, 1 - p], 1), [], [])
+
+    report = compare_predictions(judged("sure", sure), judged("modest", modest))
+    paired = report["paired"]
+    assert paired["upper"] < 0 < paired["errors"]["lower"]
+    both = np.array([(1 - sure) ** 2 * 2, (1 - modest) ** 2 * 2])
+    assert paired["brier_score"]["difference"] == pytest.approx((both[1] - both[0]).mean(), abs=1e-12)
+    assert paired["errors"]["difference"] == pytest.approx((modest < 0.5).mean() - (sure < 0.5).mean())
+    page = render_html(report)
+    assert "They disagree: on the same 3,000 rows sure is better by" in page
+    assert "accuracy, modest by loss." in page
 
 
 def test_a_comparison_escapes_what_it_shows() -> None:

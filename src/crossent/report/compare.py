@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..tabular import InputError, Predictions
-from .evaluation import COSTLIEST_CLASSES, cells_of
+from .evaluation import COSTLIEST_CLASSES, cells_of, floored
 from .summarize import SCHEMA, shown_columns, summarize_predictions
 from .two_classes import EVEN, Decision
 from .words import count, short
@@ -74,21 +74,25 @@ def _matched(first: Predictions, second: Predictions) -> Summary:
 
 
 def _paired(first: Predictions, second: Predictions, labels: NDArray[np.str_]) -> Summary:
-    """Return mean and interval of the loss of the second less the first, on rows of the same labels."""
-    finite = np.isfinite(first.losses) & np.isfinite(second.losses)
+    """Return the second's loss, Brier score and errors less the first's, with intervals, on rows of the same labels.
+
+    A probability of 0 of the label counts as half a row's share in the loss: a few such rows must not decide alone.
+    """
     predicted = [np.array(p.classes)[np.argmax(p.probabilities, axis=1)] for p in (first, second)]
-    difference = second.losses[finite] - first.losses[finite]
-    error = float(np.std(difference) / math.sqrt(max(len(difference), 1))) if len(difference) else 0.0
-    mean = float(np.mean(difference)) if len(difference) else 0.0
+    losses, (floor, _) = zip(*(floored(p.losses) for p in (first, second)), strict=True)
+    scores = [_brier_scores(p) for p in (first, second)]
+    errors = [(p != labels).astype(np.float64) for p in predicted]
+    difference = losses[1] - losses[0]
     cells = shown_columns(first) if first.others is not None and first.others.width else shown_columns(second)
-    shown = np.flatnonzero(finite)[np.argsort(-np.abs(difference), kind="stable")[:DIFFERENT_ROWS]]
+    shown = np.argsort(-np.abs(difference), kind="stable")[:DIFFERENT_ROWS]
     return {
         "rows": len(labels),
-        "left_out": int(np.sum(~finite)),
-        "difference": mean,
-        "lower": mean - _Z * error,
-        "upper": mean + _Z * error,
+        **_mean(difference),
         "level": LEVEL,
+        "brier_score": _mean(scores[1] - scores[0]),
+        "errors": _mean(errors[1] - errors[0]),
+        "zeros": [int(np.sum(np.isinf(p.losses))) for p in (first, second)],
+        "floor": floor,
         "only_first_right": int(np.sum((predicted[0] == labels) & (predicted[1] != labels))),
         "only_second_right": int(np.sum((predicted[1] == labels) & (predicted[0] != labels))),
         "most_different": [
@@ -117,35 +121,70 @@ def verdict(comparison: Summary) -> list[str]:
             one, other = (repr(short(label)) for label in different["labels"])
             why = f"Row {different['row']} (counted from 0) has the label {one} in one file and {other} in the other"
         return [f"{why}, so their rows cannot be compared one by one."]
-    if paired["left_out"]:
-        left_out = f" ({count(paired['left_out'], 'row')} of infinite loss left out)"
-    else:
-        left_out = ""
-    interval = f"{paired['lower']:+.4f} to {paired['upper']:+.4f}"
     level = f"{100 * paired['level']:.0f} %"
-    impossible = [report["loss"]["impossible_rows"] for report in comparison["reports"]]
-    if (impossible[0] > 0) != (impossible[1] > 0):
-        worse = 0 if impossible[0] else 1
-        first = (
-            f"{names[1 - worse]} is better: {names[worse]} gave probability 0 to the label of "
-            f"{count(impossible[worse], 'row')}, so that its loss is infinite. On the other rows the loss of the "
-            f"second less the first is {paired['difference']:+.4f} nats a row ({level} interval "
-            f"{interval})."
-        )
-    elif paired["lower"] > 0 or paired["upper"] < 0:
-        better = names[0] if paired["lower"] > 0 else names[1]
-        first = (
-            f"{better} is better: on the same {count(paired['rows'], 'row')} its loss is "
-            f"{abs(paired['difference']):.4f} nats a row lower{left_out}; the {level} interval of second "
-            f"less first is {interval}."
-        )
-    else:
-        first = (
-            f"These {count(paired['rows'], 'row')} do not tell which is better{left_out}: the loss of the second less "
-            f"the first is {paired['difference']:+.4f} nats a row, with a {level} interval of {interval}."
-        )
-    return [
-        first,
-        f"Only {names[0]} is right in {count(paired['only_first_right'], 'row')}, only {names[1]} in "
-        f"{count(paired['only_second_right'], 'row')}.",
+    lines = [
+        _judgement(names, paired),
+        f"The second less the first: loss {_signed(paired)} nats a row, Brier score {_signed(paired['brier_score'])}, "
+        f"errors {_points(paired['errors'])} points ({level} intervals).",
     ]
+    lines += [
+        f"{name} gave probability 0 to the label of {count(zeros, 'row')}, so that its loss is infinite; here they "
+        f"count as {paired['floor']:.2g}, half a row in {paired['rows']:,}."
+        for name, zeros in zip(names, paired["zeros"], strict=True)
+        if zeros
+    ]
+    lines.append(
+        f"Only {names[0]} is right in {count(paired['only_first_right'], 'row')}, only {names[1]} in "
+        f"{count(paired['only_second_right'], 'row')}."
+    )
+    return lines
+
+
+def _judgement(names: list[str], paired: Summary) -> str:
+    """Return which model is better by loss, Brier score and accuracy, and what to go by if they disagree."""
+    rows = count(paired["rows"], "row")
+    measures = {"loss": paired, "Brier score": paired["brier_score"], "accuracy": paired["errors"]}
+    better = {name: 0 if value["lower"] > 0 else 1 for name, value in measures.items() if _is_decided(value)}
+    if not better:
+        return f"These {rows} do not tell which is better."
+    by_model = [[name for name, winner in better.items() if winner == k] for k in (0, 1)]
+    if all(by_model):
+        return (
+            f"They disagree: on the same {rows} {names[0]} is better by {_listed(by_model[0])}, {names[1]} by "
+            f"{_listed(by_model[1])}. Go by the loss where the probabilities are used, by accuracy where the predicted "
+            "class alone is."
+        )
+    k = 0 if by_model[0] else 1
+    undecided = [name for name in measures if name not in better]
+    rest = f"; by {_listed(undecided)} they cannot be told apart" if undecided else ""
+    return f"{names[k]} is better: on the same {rows} by {_listed(by_model[k])}{rest}."
+
+
+def _is_decided(value: Summary) -> bool:
+    return bool(value["lower"] > 0 or value["upper"] < 0)
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _signed(value: Summary) -> str:
+    return f"{value['difference']:+.4f} ({value['lower']:+.4f} to {value['upper']:+.4f})"
+
+
+def _points(value: Summary) -> str:
+    return f"{100 * value['difference']:+.1f} ({100 * value['lower']:+.1f} to {100 * value['upper']:+.1f})"
+
+
+def _mean(differences: NDArray[np.float64]) -> Summary:
+    """Return the mean of a row's differences, and its normal interval."""
+    mean, error = float(np.mean(differences)), float(np.std(differences) / math.sqrt(len(differences)))
+    return {"difference": mean, "lower": mean - _Z * error, "upper": mean + _Z * error}
+
+
+def _brier_scores(predictions: Predictions) -> NDArray[np.float64]:
+    """Return each row's Brier score, without a matrix of its labels."""
+    p = predictions.probabilities
+    of_label = p[np.arange(len(p)), predictions.codes]
+    scores: NDArray[np.float64] = (p * p).sum(axis=1) - 2 * of_label + 1
+    return np.maximum(scores, 0.0)

@@ -80,6 +80,8 @@ def evaluation(
             # The share of the baseline's surprise that the predictions take away; below 0 they are worse than it.
             "explained": 1 - mean / baseline if baseline > 0 and math.isfinite(mean) else None,
             "impossible_rows": int(np.sum(np.isinf(losses))),
+            # A few labels that were called impossible make the mean infinite: the same with half a row in their place.
+            "floored": _floored(losses),
         },
         "accuracy": {
             "value": accuracy(codes, probabilities, labels=indices),
@@ -102,6 +104,19 @@ def evaluation(
         "honesty": honesty(codes, probabilities, logits, losses, RELIABILITY_BINS),
         "surprising": _surprising(classes, codes, losses, probabilities, row_numbers, cells),
     }
+
+
+def floored(losses: Float64) -> tuple[Float64, float]:
+    """Return losses in which a label of probability 0 counts as one of half a row in N, and that probability."""
+    floor = 0.5 / len(losses)
+    return np.where(np.isinf(losses), -math.log(floor), losses), floor
+
+
+def _floored(losses: Float64) -> Summary | None:
+    if not np.isinf(losses).any():
+        return None
+    values, floor = floored(losses)
+    return {**loss_entry(float(np.mean(values))), "floor": floor}
 
 
 def reliability(codes: Codes, probabilities: Float64) -> Summary:

@@ -104,7 +104,11 @@ def beside_baseline(report: dict[str, Any]) -> str:
     rows = state["impossible_rows"]
     if rows:
         verb = "has" if rows == 1 else "have"
-        return f"{count(rows, 'row')} {verb} a label that was given probability 0: the mean loss is infinite."
+        return (
+            f"{count(rows, 'row')} {verb} a label that was given probability 0: the mean loss is infinite "
+            f"({loss(state['floored']['nats'])} nats if 0 counts as {state['floored']['floor']:.2g}, half a row in "
+            f"{report['accuracy']['rows']:,})."
+        )
     if state["explained"] is None:
         return "The baseline is 0: all rows have the same label."
     if state["explained"] < 0:
