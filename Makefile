@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check format bench bench-calibration bench-regression accuracy fuzz attack docs-plots lock clean
+.PHONY: help run test test-slow test-keras check format bench bench-calibration bench-regression accuracy fuzz attack docs-plots lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,16 @@ test: $(VENV)/.test  ## run every test, those that touch kernels twice (with and
 
 test-slow: $(VENV)/.test  ## the tests that take long or 7 GiB of memory
 	$(BIN)/python -m pytest -q -m slow $(ARGS) tests
+
+# TensorFlow has an environment of its own: 1.8 GB, and pins that do not go with those of the other tests.
+KERAS_VENV ?= $(VENV)-keras
+$(KERAS_VENV)/.test: requirements/tensorflow.txt
+	$(PYTHON) -m venv --clear $(KERAS_VENV)
+	$(KERAS_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/tensorflow.txt
+	@touch $@
+
+test-keras: $(KERAS_VENV)/.test  ## the tests of crossent.keras with TensorFlow (two minutes and 1.8 GB of its own)
+	KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=3 PYTHONPATH=src $(KERAS_VENV)/bin/python -m pytest -q tests/with_keras $(ARGS)
 
 check: $(VENV)/.test  ## ruff (lint and format) and mypy
 	$(BIN)/ruff check
@@ -93,6 +103,7 @@ lock: $(VENV)/.test  ## resolve the pins again (ARGS=--upgrade for newer version
 	$(LOCK) pyproject.toml requirements/build.in --extra cli --output-file requirements/run.txt $(ARGS)
 	$(LOCK) pyproject.toml requirements/build.in requirements/torch.in --extra dev --constraint requirements/run.txt \
 		--output-file requirements/test.txt $(ARGS)
+	$(LOCK) requirements/tensorflow.in --constraint requirements/run.txt --output-file requirements/tensorflow.txt $(ARGS)
 
 clean:  ## remove the environment, outputs and caches
-	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(KERAS_VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

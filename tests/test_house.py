@@ -18,6 +18,7 @@ MOST_PARAMETERS_OF_A_KERNEL = 12
 PUBLIC = (
     "crossent",
     "crossent.information",
+    "crossent.keras",
     "crossent.metrics",
     "crossent.report",
     "crossent.sklearn",

@@ -32,6 +32,7 @@ RANK = {
     "calibration": 6,
     "sklearn": 7,
     "jax": 5,
+    "keras": 9,
     "torch": 8,  # its calibrators are fitted by those of sklearn
     "tabular": 8,
     "report": 9,
@@ -55,6 +56,7 @@ LIBRARIES = {
     "numpy": {"numpy"},
     "": {"numpy"},
     "jax": {"numpy", "jax"},
+    "keras": {"numpy", "keras"},
     "torch": {"numpy", "torch"},
     "estimator": {"sklearn"},
     "regression": {"numpy", "sklearn", "scipy", "threadpoolctl", "dask", "narwhals", "polars"},

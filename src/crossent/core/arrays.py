@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from typing import Any
 
 Array = Any  # an array of any library that follows the array-API standard
@@ -15,6 +16,7 @@ __all__ = [
     "guarded_product",
     "log_ratio",
     "one_hot",
+    "register_namespace",
     "square_over_square",
     "sum_pair",
     "two_product",
@@ -22,12 +24,23 @@ __all__ = [
 ]
 
 
+_registered: list[tuple[Callable[[Any], bool], Any]] = []
+
+
+def register_namespace(owns: Callable[[Any], bool], namespace: Any) -> None:
+    """Let arrays of a library that has no array-API namespace have this one: those for which `owns` is true."""
+    _registered.append((owns, namespace))
+
+
 def array_namespace(*arrays: Any) -> Any:
-    """Return the arrays' array-API namespace: their own or, where they have none (torch), array-api-compat's."""
+    """Return the arrays' array-API namespace: their own, a registered one or (torch) array-api-compat's."""
     for array in arrays:
         own = getattr(array, "__array_namespace__", None)
         if own is not None:
             return own()
+        for owns, namespace in _registered:
+            if owns(array):
+                return namespace
     from array_api_compat import array_namespace as wrapped_namespace  # 60 ms that NumPy users need not wait for
 
     return wrapped_namespace(*arrays)

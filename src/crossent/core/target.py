@@ -149,7 +149,8 @@ class Target(NamedTuple):
                 xp.stack(pair, axis=-1) for pair in ((1 - positive, positive), (positive, 1 - positive))
             )
         if self.class_weight is not None:
-            weight = xp.reshape(xp.broadcast_to(self.class_weight.T, (*like.shape, 2)), (-1, 2))
+            negative, positive = (xp.zeros_like(like) + self.class_weight[i] for i in (0, 1))
+            weight = xp.reshape(xp.stack([negative, positive], axis=-1), (-1, 2))
         return Target(
             2,
             labels=labels,

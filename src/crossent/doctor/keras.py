@@ -11,7 +11,8 @@ from typing import Any, TextIO
 try:
     import keras
 except ImportError as error:
-    raise ModuleNotFoundError("crossent.doctor.KerasCallback needs Keras 3: pip install keras") from error
+    _asked = "crossent.doctor.KerasCallback needs Keras 3 (pip install keras) and the backend that KERAS_BACKEND names"
+    raise ModuleNotFoundError(f"{_asked}; got {error}") from error
 import numpy as np
 
 from .names import KERAS_LOSSES, Loss
