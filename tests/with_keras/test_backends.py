@@ -17,6 +17,7 @@ ELSEWHERE = " or ".join(
         "50_steps_are and False",
         "any_loss and softmax and True and (Poly1 or ZPenalty)",
         "in_probabilities and True and CrossEntropy",
+        "bar_in_float32 and True",
         "label_out_of_range",
         "weights_classes",
         "layer_adds",

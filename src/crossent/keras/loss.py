@@ -88,6 +88,8 @@ class Loss(keras.losses.Loss):
     """Which targets the class takes; None for both, which are told apart by their shape."""
     parameters: ClassVar[tuple[str, ...]] = ("loss", "link", "label_smoothing", "ignore_class")
     """The arguments beside from_logits, axis and those of every Keras loss."""
+    class_weight: Any = None
+    """Factors of the classes, (K,), or of 0 and 1, (2, 1): a focal loss's alpha."""
 
     def __init__(
         self,
@@ -100,15 +102,13 @@ class Loss(keras.losses.Loss):
         reduction: str | None = MEAN,
         name: str | None = None,
         dtype: Any = None,
-        *,
-        class_weight: Any = None,
     ):
         # Keras reads labels and predictions in this type, and sums in it.
         asked = keras.dtype_policies.get(dtype or keras.backend.floatx()).compute_dtype
         super().__init__(name=name, reduction=reduction, dtype="float64" if asked == "float64" else "float32")
         self.loss = _read(loss) if isinstance(loss, list | tuple) else loss
         self.link, self.from_logits, self.axis = link, bool(from_logits), axis
-        self.ignore_class, self.class_weight = ignore_class, class_weight
+        self.ignore_class = ignore_class
         if not is_member(self.loss):
             raise TypeError(refuse("loss must be a loss such as crossent.Focal(2.0)", repr(loss)))
         if link not in ("softmax", "sigmoid"):

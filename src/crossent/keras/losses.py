@@ -116,7 +116,7 @@ class BinaryCrossentropy(Loss):
 class _SoftmaxFocal(Loss):
     """The focal loss times alpha, a number or one a class."""
 
-    def _set(self, alpha: Any, gamma: float, *arguments: Any) -> None:
+    def __init__(self, alpha: Any, gamma: float, *arguments: Any):
         self.alpha, self.gamma = alpha, gamma
         loss, weight = Focal(gamma), None
         if isinstance(alpha, int | float):
@@ -124,7 +124,8 @@ class _SoftmaxFocal(Loss):
         else:
             weight = [check_number("each alpha", value, minimum=0) for value in alpha]
             self.alpha = weight
-        Loss.__init__(self, loss, "softmax", *arguments, class_weight=weight)
+        super().__init__(loss, "softmax", *arguments)
+        self.class_weight = weight
 
 
 @register
@@ -163,7 +164,7 @@ class CategoricalFocalCrossentropy(_SoftmaxFocal):
         name: str | None = "categorical_focal_crossentropy",
         dtype: Any = None,
     ):
-        self._set(alpha, gamma, from_logits, label_smoothing, None, axis, reduction, name, dtype)
+        super().__init__(alpha, gamma, from_logits, label_smoothing, None, axis, reduction, name, dtype)
 
 
 @register
@@ -199,7 +200,7 @@ class SparseCategoricalFocalCrossentropy(_SoftmaxFocal):
         name: str | None = "sparse_categorical_focal_crossentropy",
         dtype: Any = None,
     ):
-        self._set(alpha, gamma, from_logits, 0.0, ignore_class, axis, reduction, name, dtype)
+        super().__init__(alpha, gamma, from_logits, 0.0, ignore_class, axis, reduction, name, dtype)
 
 
 @register
@@ -238,6 +239,6 @@ class BinaryFocalCrossentropy(Loss):
     ):
         self.apply_class_balancing, self.gamma = bool(apply_class_balancing), gamma
         self.alpha = check_number("alpha", alpha, minimum=0, maximum=1)
-        weight = [[1 - self.alpha], [self.alpha]] if apply_class_balancing else None
-        arguments = (from_logits, label_smoothing, None, axis, reduction, name, dtype)
-        super().__init__(Focal(gamma), "sigmoid", *arguments, class_weight=weight)
+        super().__init__(Focal(gamma), "sigmoid", from_logits, label_smoothing, None, axis, reduction, name, dtype)
+        if apply_class_balancing:
+            self.class_weight = [[1 - self.alpha], [self.alpha]]
