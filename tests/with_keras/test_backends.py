@@ -59,6 +59,8 @@ def test_the_same_with_jax() -> None:
     ],
 )
 def test_an_import(code: str, backend: str, words: str) -> None:
+    if backend == "numpy" and not find_spec("jax"):
+        pytest.skip("Keras' NumPy backend needs JAX")
     run = _python("-c", code, KERAS_BACKEND=backend)
     assert (run.returncode != 0) == bool(words), run.stderr
-    assert words in run.stderr.splitlines()[-1] if words else True
+    assert not words or words in run.stderr.splitlines()[-1]
