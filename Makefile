@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-keras check format bench bench-calibration bench-regression accuracy fuzz attack docs-plots lock clean
+.PHONY: help run test test-slow test-keras check format kernels wheel smoke bench bench-calibration bench-regression accuracy fuzz attack docs-plots lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,23 @@ check: $(VENV)/.test  ## ruff (lint and format) and mypy
 format: $(VENV)/.test  ## let ruff mend what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+kernels: $(VENV)/.run  ## compile every kernel for this machine now (minutes), so that no first call has to
+	@$(BIN)/python -m crossent.build_kernels
+
+wheel: $(VENV)/.run  ## build sdist and wheel into dist/, the wheel with compiled kernels for this Python and platform (minutes)
+	rm -rf dist
+	HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 $(BIN)/python -m hatchling build -d dist
+
+SMOKE := build/smoke
+SMOKE_PIP = $(SMOKE)/bin/python -m pip install --quiet --disable-pip-version-check
+SMOKE_WITH ?= -r requirements/torch.txt
+smoke:  ## install the wheel of `make wheel` into a fresh environment and try it there, first without Numba
+	$(PYTHON) -m venv --clear $(SMOKE)
+	$(SMOKE_PIP) numpy array-api-compat && $(SMOKE_PIP) --no-deps dist/crossent-*.whl
+	$(SMOKE)/bin/python tests/smoke.py
+	$(SMOKE_PIP) "$$(echo dist/crossent-*.whl)[cli]" $(SMOKE_WITH)
+	$(SMOKE)/bin/python tests/smoke.py
 
 bench: $(VENV)/.test  ## time and memory beside the peers (minutes; JSON out)
 	$(BIN)/python benchmarks/run.py $(ARGS)

@@ -1,4 +1,9 @@
-"""What starting costs: importing crossent, compiling at the first call, and the first call once the cache is warm."""
+"""What starting costs: importing crossent, and the first call of a fresh process, with and without compiled kernels.
+
+Processor seconds of the thread that calls, so that what else the machine does counts little. Without a wheel a first
+call compiles; with kernels kept on disk, or in a wheel, it loads them. Each time is beyond ``import numba`` and beyond
+the libraries that the call needs.
+"""
 
 from __future__ import annotations
 
@@ -10,44 +15,66 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-_IMPORT = "import time; s=time.perf_counter(); import {module}; print(time.perf_counter()-s)"
+_IMPORT = "import time; s=time.process_time(); import {module}; print(time.process_time()-s)"
 _CALL = """
-import time, numpy as np
+import time, numpy as np, numba
 import crossent as ce
-z = np.random.default_rng(0).standard_normal(({rows}, {classes})).astype({dtype!r})
-y = np.zeros({rows}, dtype=np.int64)
-soft = np.full(({rows}, {classes}), 1 / {classes}, {dtype!r})
+{imports}
+rng = np.random.default_rng(0)
+z = rng.standard_normal((64, {classes})).astype({dtype!r})
+y = np.arange(64) % {classes}
+soft = np.full((64, {classes}), 1 / {classes}, {dtype!r})
 features, heads = z[:, :8].copy(), np.ones(({classes}, 8), {dtype!r})
-import numba
-s = time.perf_counter(); {call}; print(time.perf_counter() - s)
+s = time.process_time(); {call}; print(time.process_time() - s)
 """
 CALLS = {
-    "labels": "ce.value_and_grad(z, y)",
-    "distributions": "ce.value_and_grad(z, soft)",
-    "sigmoid link": 'ce.value_and_grad(z, soft, link="sigmoid")',
-    "statistics": "ce.statistics(z, y)",
-    "linear head": "ce.linear_value_and_grad(features, heads, y)",
+    "`ce.cross_entropy`": ("", "ce.cross_entropy(z, y)"),
+    "`ce.value_and_grad`": ("", "ce.value_and_grad(z, y)"),
+    "`ce.value_and_grad`, distributions": ("", "ce.value_and_grad(z, soft)"),
+    "`ce.value_and_grad`, sigmoid link": ("", 'ce.value_and_grad(z, soft, link="sigmoid")'),
+    "`ce.statistics`": ("", "ce.statistics(z, y)"),
+    "`ce.linear_value_and_grad`": ("", "ce.linear_value_and_grad(features, heads, y)"),
+    "`cet.cross_entropy(...).backward()`": (
+        "import torch, crossent.torch as cet\nt = torch.zeros(64, {classes}, requires_grad=True)\n"
+        "(t * 1.0).sum().backward()",
+        "cet.cross_entropy(t, torch.zeros(64, dtype=torch.int64)).backward()",
+    ),
+    "`log_loss`": ("from crossent.metrics import log_loss", "log_loss(y, soft, labels=np.arange({classes}))"),
+    "`TemperatureScaling().fit`": (
+        "from crossent.calibration import TemperatureScaling\ny = np.arange(64) % min(64, {classes})",
+        'TemperatureScaling(input="any-logits").fit(z[:, :64].copy(), y)',
+    ),
+    "`SoftmaxRegression().fit`": (
+        "from crossent.sklearn import SoftmaxRegression\nx = rng.standard_normal((150, 4))",
+        "SoftmaxRegression().fit(x, np.arange(150) % 3)",
+    ),
 }
-"""What is called first: each compiles kernels of its own, but for the linear head, which has those of its logits."""
+"""What is called first: what it imports, and the call."""
 
 
-EMPTY = """
-import sys, time
-import numpy as np, numba
-sys.path.insert(0, {folder!r})
-from empty_kernel import empty
-z = np.zeros((64, 10), np.float32)
-s = time.perf_counter(); empty(z); print(time.perf_counter() - s)
-"""
-EMPTY_KERNEL = "import numba\n\n\n@numba.njit(cache=True)\ndef empty(z):\n    return None\n"
-"""What Numba needs for its own first call: the floor of the others."""
+WHEELS_PYTHON = Path(__file__).resolve().parents[1] / "build" / "smoke" / "bin" / "python"
+"""The environment in which `make smoke` installs the wheel of `make wheel`."""
 
 
-def _seconds(code: str, **environment: str) -> float:
+def _seconds(code: str, python: str = sys.executable, **environment: str) -> float:
     result = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env={**os.environ, **environment}
+        [python, "-c", code], check=True, capture_output=True, text=True, env={**os.environ, **environment}
     )
     return float(result.stdout)
+
+
+def _first(code: str, repeats: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as cache:
+        compiling = _seconds(code, NUMBA_CACHE_DIR=cache)
+        found = {
+            "compiling": compiling,
+            "cached": statistics.median(_seconds(code, NUMBA_CACHE_DIR=cache) for _ in range(repeats)),
+        }
+    if WHEELS_PYTHON.exists():
+        with tempfile.TemporaryDirectory() as empty:
+            alone = {"NUMBA_CACHE_DIR": empty, "PYTHONPATH": "", "CROSSENT_DISABLE_COMPILE": "1"}
+            found["wheel"] = statistics.median(_seconds(code, str(WHEELS_PYTHON), **alone) for _ in range(repeats))
+    return found
 
 
 def run(repeats: int) -> dict[str, Any]:
@@ -55,26 +82,13 @@ def run(repeats: int) -> dict[str, Any]:
     both = [_seconds(_IMPORT.format(module="numpy, crossent")) for _ in range(repeats)]
     numpy_alone = [_seconds(_IMPORT.format(module="numpy")) for _ in range(repeats)]
     first: dict[str, dict[str, float]] = {}
-    for classes in (10, 1000):
-        for dtype in ("float32", "float64"):
-            for what, call in CALLS.items():
-                code = _CALL.format(rows=64, classes=classes, dtype=dtype, call=call)
-                with tempfile.TemporaryDirectory() as cache:
-                    compiling = _seconds(code, NUMBA_CACHE_DIR=cache)
-                    cached = [_seconds(code, NUMBA_CACHE_DIR=cache) for _ in range(repeats)]
-                name = f"{what}, {classes} classes, {dtype}"
-                first[name] = {"compiling": compiling, "cached": statistics.median(cached)}
-                print("first call", name, first[name], flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "empty_kernel.py").write_text(EMPTY_KERNEL)
-        code = EMPTY.format(folder=folder)
-        compiling = _seconds(code, NUMBA_CACHE_DIR=folder)
-        cached = [_seconds(code, NUMBA_CACHE_DIR=folder) for _ in range(repeats)]
-    empty = {"compiling": compiling, "cached": statistics.median(cached)}
-    result = {
-        "import beyond numpy": statistics.median(both) - statistics.median(numpy_alone),
-        "first call": first,
-        "empty kernel": empty,
-    }
+    for what, (imports, call) in CALLS.items():
+        for classes in (10, 1000) if what in ("`ce.cross_entropy`", "`ce.value_and_grad`") else (10,):
+            shape = {"classes": classes, "dtype": "float32"}
+            code = _CALL.format(imports=imports.format(**shape), call=call.format(**shape), **shape)
+            name = f"{what}, {classes} classes" if classes > 10 else what
+            first[name] = _first(code, repeats)
+            print("first call", name, first[name], flush=True)
+    result = {"import beyond numpy": statistics.median(both) - statistics.median(numpy_alone), "first call": first}
     print(result, flush=True)
     return result

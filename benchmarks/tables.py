@@ -111,10 +111,9 @@ def _other_missed(results: dict[str, Any]) -> list[str]:
     if started["import beyond numpy"] > 0.15:
         missed.append(f"import: {started['import beyond numpy']:.2f} s beyond NumPy (goal 0.15)")
     for name, seconds in started["first call"].items():
-        if seconds["compiling"] > 5:
-            missed.append(f"first call, {name}: {seconds['compiling']:.1f} s (goal 5)")
-        if seconds["cached"] > 0.5:
-            missed.append(f"first call of a later process, {name}: {seconds['cached']:.2f} s (goal 0.5)")
+        for where, goal in (("compiling", 4.0), ("cached", 0.6), ("wheel", 0.6)):
+            if seconds.get(where, 0.0) > goal:
+                missed.append(f"first call, {name}, {where}: {seconds[where]:.2f} s (goal {goal})")
     return missed
 
 
@@ -238,16 +237,16 @@ def _pytorch_missed(results: dict[str, Any]) -> list[str]:
 def startup(results: dict[str, Any]) -> str:
     """Return the table of starting costs."""
     found = results["startup"]
-    rows = [["`import crossent` beyond `import numpy`", f"{found['import beyond numpy']:.3f}"]]
+    rows = []
     for name, seconds in found["first call"].items():
-        rows.append([f"first call ever, {name} (compiles)", f"{seconds['compiling']:.2f}"])
-        rows.append([f"first call of a later process, {name}", f"{seconds['cached']:.2f}"])
-    empty = found["empty kernel"]
-    rows.append(["an empty function of Numba's, first call ever", f"{empty['compiling']:.2f}"])
-    rows.append(["the same, first call of a later process", f"{empty['cached']:.2f}"])
-    return table(("what, beyond `import numba`", "seconds"), rows) + (
-        f"\n\nOf a later first call {empty['cached']:.2f} s are Numba's own: an empty function takes as long.\n"
-        "Compiling is one thread's work in Python and LLVM: a processor that is twice as fast takes half the time."
+        times = (seconds.get(where) for where in ("compiling", "cached", "wheel"))
+        rows.append([name, *("" if time is None else f"{time:.2f}" for time in times)])
+    header = ("first call of a process", "compiles, s", "kept on disk, s", "wheel, empty cache, s")
+    return table(header, rows) + (
+        f"\n\n`import crossent` takes {found['import beyond numpy']:.3f} s beyond `import numpy`. Times are of the "
+        "processor, beyond `import numba` and the libraries of the call, in float32 and 10 classes where nothing else "
+        "is said. Compiling is one thread's work in Python and LLVM. [Installation](installation.md) says how a wheel "
+        "brings its kernels."
     )
 
 

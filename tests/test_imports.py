@@ -37,6 +37,8 @@ RANK = {
     "tabular": 8,
     "report": 9,
     "doctor": 9,
+    "about": 9,
+    "build_kernels": 9,
     "cli": 10,
     "__main__": 11,
 }
@@ -65,6 +67,8 @@ LIBRARIES = {
     "tabular": {"numpy", "sklearn", "scipy", "polars", "narwhals", "pyarrow", "safetensors"},
     "report": {"numpy", "polars", "matplotlib", "jinja2", "rich"},
     "doctor": {"typer", "rich", "numpy", "scipy", "torch", "keras"},
+    "about": {"typer"},
+    "build_kernels": {"numpy"},
     "cli": {"numpy", "typer", "rich"},
     "__main__": set(),
 }

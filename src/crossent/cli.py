@@ -24,6 +24,7 @@ try:
 except ModuleNotFoundError as error:  # pragma: no cover
     raise SystemExit("the command line needs more packages: pip install 'crossent[cli]'") from error
 
+from .about import add_version_to, say_once_when_compiling
 from .doctor.commands import register
 from .text import plain
 
@@ -61,6 +62,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train, apply and judge classifiers by cross-entropy.",
 )
+
+
+add_version_to(app)
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -324,6 +328,7 @@ def main() -> None:
     """Run the command line; `crossent` calls this."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a report is worth more than an arrow that the encoding lacks
+    say_once_when_compiling(_say)
     try:
         app()
     except Exception:  # nobody foresaw it, and its message may quote data

@@ -40,7 +40,11 @@ PRIVATE = {
     "numba.core.codegen.JITCPUCodegen.magic_tuple": "the processor that machine code is for",
     "numba.core.codegen.CodeLibrary.has_dynamic_globals": "machine code that holds for one process only",
     "numba.core.codegen.CodeLibrary.codegen": "the code generator of a result",
-    "numba.core.base.BaseContext.refresh": "before machine code is loaded",
+    "numba.core.runtime.rtsys.initialize": "before machine code is loaded",
+    "numba.core.compiler.Flags.values": "compared in less time",
+    "numba.core.compiler.Compiler._compile_core": "the same",
+    "numba.core.registry.cpu_target.target_context": "the processor that is compiled for",
+    "numba.core.dispatcher.Dispatcher.get_call_template": "refused: a kernel cannot call another",
     "numba.core.event.register": "a line in the log when a kernel is compiled",
     "numba.core.event.Listener": "the same",
 }

@@ -168,7 +168,8 @@ def test_what_was_changed_in_place_is_not_used_again(which: str) -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 127, 128, 129, 1000, 16_384])
 def test_sums_have_the_bits_of_numpy(length: int) -> None:
+    numba = pytest.importorskip("numba")
     from crossent.kernels.numba.mean import sum_as_numpy
 
     values = np.random.default_rng(length).lognormal(sigma=10, size=length)
-    assert sum_as_numpy(values) == np.add.reduce(values)
+    assert numba.njit(lambda values: sum_as_numpy(values))(values) == np.add.reduce(values)

@@ -23,6 +23,7 @@ from .numba.bits import copy_rows
 from .numba.calibration import affine_moments, sigmoid_affine_moments, temperature_moments
 from .numba.metrics import bin_sums, pool_adjacent, ranked_terms, squares_beside, summarize_rows
 from .numba.terms import LANES
+from .plain import plain
 from .threads import SERIAL_ELEMENTS, run_rows
 
 __all__ = [
@@ -70,25 +71,6 @@ _LIKE: dict[str, Array] = {
 _PARTIALS = ("nll", "miss", "lse", "entropy", "brier")
 
 
-class _Exposed:
-    """An array's memory as a writable array, for arguments that are only read."""
-
-    def __init__(self, array: Array) -> None:
-        self._array = array
-        interface = dict(array.__array_interface__)
-        interface["data"] = (interface["data"][0], False)
-        self.__array_interface__ = interface
-
-
-def _plain(array: Array) -> Array:
-    """The array as the one type that the kernels are compiled for; Numba takes a read-only one for another type."""
-    if array.flags.carray:
-        return array
-    if not array.flags.aligned:
-        return array.copy()
-    return np.asarray(_Exposed(array))
-
-
 Weights = tuple[Float64, Array, float, float, float, bool]
 """Class weights in double; the same over a unit in the logits' precision; the unit; their sum; the smoothing; whether
 there are neither weights nor smoothing."""
@@ -108,7 +90,7 @@ def _weights(class_weight: Float64 | None, smoothing: float, classes: int, dtype
     dtype = _FLOAT32 if dtype == np.uint16 else dtype
     if class_weight is None:
         return _unit_weight(classes, dtype, smoothing)
-    class_weight = _plain(class_weight)
+    class_weight = plain(class_weight)
     total = float(np.sum(class_weight))
     if dtype != _FLOAT32:
         return class_weight, class_weight, 1.0, total, smoothing, False
@@ -141,14 +123,14 @@ def _reads(statistics: frozenset[str], has_labels: bool) -> int | None:
 
 
 def _labels_of(target: Target) -> Array | None:
-    return None if target.labels is None else _plain(target.labels.astype(np.int64, copy=False))
+    return None if target.labels is None else plain(target.labels.astype(np.int64, copy=False))
 
 
 def _soft_of(target: Target, dtype: np.dtype[Any]) -> Array | None:
     """Distributions in the logits' dtype, in float32 beside bits."""
     if target.soft is None:
         return None
-    return _plain(target.soft.astype(_FLOAT32 if dtype == np.uint16 else dtype, copy=False))
+    return plain(target.soft.astype(_FLOAT32 if dtype == np.uint16 else dtype, copy=False))
 
 
 def forms(target: Target, loss: Loss) -> frozenset[str]:
@@ -171,17 +153,17 @@ def row_losses(
     """Loss of each row, its gradient into ``grad``; `crossent.kernels.protocol` says what the arguments are."""
     if logits.size == 0:
         return np.zeros(len(logits) if logits.ndim == 2 else 0)
-    weights = _NO_DOUBLES if weight is None else _plain(weight)
+    weights = _NO_DOUBLES if weight is None else plain(weight)
     if target.link == "sigmoid":
         return _entry_losses(logits, target, loss, scale, weights, grad, entries, sum_only)
     if isinstance(target.teacher, Teacher):
         return reference.row_losses(logits, target, loss, scale, weight, grad)
     rows = logits.size // target.num_classes
     losses = np.empty(rows)
-    logits = _plain(logits)
+    logits = plain(logits)
     out = (_NO_PLANES if logits.ndim == 3 else _NO_ROWS)[logits.dtype] if grad is None else grad
     if target.teacher is not None:
-        teacher = _plain(target.teacher)
+        teacher = plain(target.teacher)
         arguments: tuple[Any, ...] = (logits, teacher, loss.parameter, float(scale), weights, out, losses)
         run_rows(distillation.teacher_rows, rows, target.num_classes, arguments)
         return losses
@@ -219,13 +201,13 @@ def _entry_losses(
     losses = np.empty(-(-rows // LANES) if sum_only and classes == 1 else rows)
     soft = _soft_of(target, logits.dtype)
     all_weights = (
-        _NO_DOUBLE_ROWS if target.class_weight is None else _plain(target.class_weight),
+        _NO_DOUBLE_ROWS if target.class_weight is None else plain(target.class_weight),
         weights if weights.ndim == 1 else _NO_DOUBLES,
         weights if weights.ndim == 2 else _NO_DOUBLE_ROWS,
     )
     arguments = (
-        _plain(logits),
-        _NO_ENTRIES if target.labels is None else _plain(target.labels),
+        plain(logits),
+        _NO_ENTRIES if target.labels is None else plain(target.labels),
         _NO_ROWS[_FLOAT32 if logits.dtype == np.uint16 else logits.dtype] if soft is None else soft,
         all_weights,
         float(target.label_smoothing),
@@ -263,7 +245,7 @@ def statistics(logits: Array, target: Target) -> dict[str, Array]:
     argmax = np.empty(rows, np.int64)
     if rows:
         arguments = (
-            _plain(logits),
+            plain(logits),
             _labels_of(target),
             _soft_of(target, logits.dtype),
             _weights_of(target, logits.dtype),
@@ -286,7 +268,7 @@ def pullback(logits: Array, target: Target, partials: dict[str, Float64], out: A
         if name in partials:
             row[:] = partials[name]
     arguments = (
-        _plain(logits),
+        plain(logits),
         _labels_of(target),
         _soft_of(target, logits.dtype),
         _weights_of(target, logits.dtype),
@@ -310,13 +292,13 @@ def logistic_value_grad(
     given: Any = target.soft if target.labels is None else target.labels
     class_weight = np.ones((2, 1)) if target.class_weight is None else target.class_weight
     value: float = logistic.logistic_rows(
-        _plain(columns),
-        _plain(weight),
+        plain(columns),
+        plain(weight),
         bias,
-        _plain(given.reshape(-1)),
-        _plain(class_weight.reshape(-1)),
+        plain(given.reshape(-1)),
+        plain(class_weight.reshape(-1)),
         float(target.label_smoothing),
-        _plain(row_weight),
+        plain(row_weight),
         negligible,
         total,
     )
@@ -325,7 +307,7 @@ def logistic_value_grad(
 
 def softmax_curvature(p: Array, top: NDArray[np.intp], mass: Array, u: Array) -> None:
     """``a_i (diag p_i - p_i p_iᵀ) u_i`` in place of ``u``; all class-major, (K, n); in the calling thread."""
-    curvature.curvature_columns(_plain(p), _plain(top), _plain(mass), u)
+    curvature.curvature_columns(plain(p), plain(top), plain(mass), u)
 
 
 def draw_entries(
@@ -341,7 +323,7 @@ def draw_entries(
     values: Array,
 ) -> tuple[int, int]:
     """Keep the entries of p (n, K) that count; return how many rows and entries were kept."""
-    return entries.draw(p, top, rest, _plain(mass), float(least), float(phase), rows, ends, classes, values)
+    return entries.draw(p, top, rest, plain(mass), float(least), float(phase), rows, ends, classes, values)
 
 
 def multiply_entries(
@@ -357,7 +339,7 @@ def multiply_entries(
 ) -> None:
     """Add ``Σ_i a_i (diag p_i - p_i p_iᵀ / Σ_k p_ik) (V x_i + b) (x_i, 1)ᵀ`` to `out`; in the calling thread."""
     u = np.empty(len(bias), bias.dtype)
-    entries.multiply(_plain(columns), rows, starts, classes, values, mass, weight, bias, u, out)
+    entries.multiply(plain(columns), rows, starts, classes, values, mass, weight, bias, u, out)
 
 
 def scan_labels(labels: Array, num_classes: int, ignore_index: int, out: NDArray[np.int64]) -> tuple[int, int]:
@@ -365,14 +347,14 @@ def scan_labels(labels: Array, num_classes: int, ignore_index: int, out: NDArray
 
     Returns the first row whose label is out of range (or -1), and the number of rows that count.
     """
-    found: tuple[int, int] = _labels.scan(_plain(labels), num_classes, ignore_index, out)
+    found: tuple[int, int] = _labels.scan(plain(labels), num_classes, ignore_index, out)
     return found
 
 
 def weigh_labels(labels: NDArray[np.int64], class_weight: Float64 | None, row_weight: Float64 | None) -> float:
     """The summed weight of the rows whose label is not negative."""
-    weights = [_NO_DOUBLES if weight is None else _plain(weight) for weight in (class_weight, row_weight)]
-    found: float = _labels.weigh(_plain(labels), *weights)
+    weights = [_NO_DOUBLES if weight is None else plain(weight) for weight in (class_weight, row_weight)]
+    found: float = _labels.weigh(plain(labels), *weights)
     return found
 
 
@@ -380,7 +362,7 @@ def lies_within(values: Array, greatest: float) -> bool:
     """Whether all numbers lie in ``0..greatest``, which NaN does not; bfloat16 by its bits in uint16."""
     if values.size < SERIAL_ELEMENTS:
         return reference.lies_within(values, greatest)
-    flat = _plain(np.ascontiguousarray(values).reshape(-1))
+    flat = plain(np.ascontiguousarray(values).reshape(-1))
     outside = np.empty(-(-len(flat) // _labels.PART), np.bool_)
     run_rows(_labels.find_outside, len(outside), _labels.PART, (flat, float(greatest), outside))
     return not outside.any()
@@ -389,10 +371,10 @@ def lies_within(values: Array, greatest: float) -> bool:
 def widen_bfloat16(bits: NDArray[np.uint16], out: NDArray[np.float32]) -> None:
     """Fill ``out`` with the numbers whose bfloat16 bits are given; both (N, K) and contiguous."""
     rows, classes = bits.shape
-    run_rows(copy_rows, rows, classes, (_plain(bits), out))
+    run_rows(copy_rows, rows, classes, (plain(bits), out))
 
 
 def narrow_bfloat16(values: NDArray[np.float32], out: NDArray[np.uint16]) -> None:
     """Fill ``out`` with the bits of the nearest bfloat16 numbers; both (N, K) and contiguous."""
     rows, classes = values.shape
-    run_rows(copy_rows, rows, classes, (_plain(values), out))
+    run_rows(copy_rows, rows, classes, (plain(values), out))

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["find", "why_refused"]
+__all__ = ["find", "why_chosen", "why_refused"]
 
 logger = logging.getLogger("crossent")
 
 _REFERENCE, _COMPILED = "crossent.kernels.reference", "crossent.kernels.cpu"
+_COMPILER = "crossent.kernels.numba.compile"
 
 _found: dict[Any, ModuleType] = {}
 _refused: dict[str, str] = {}
@@ -42,6 +43,23 @@ def find(dtype: Any) -> ModuleType:
     except KeyError:
         module = _found[dtype] = _load(np.dtype(dtype).name)
         return module
+
+
+def why_chosen() -> str:
+    """Say in a few words which kernels compute here, and why.
+
+    They are the package's own, which a wheel brings, or compiled on this machine, or plain NumPy.
+
+    Examples
+    --------
+    >>> from crossent.kernels import why_chosen
+    >>> why_chosen().split()[0] in ("plain", "compiled", "the")
+    True
+    """
+    if find("float32").__name__ == _REFERENCE:
+        return f"plain NumPy, since compiled kernels are refused: {_refused[_COMPILED]}"
+    which: str = importlib.import_module(_COMPILER).WHICH
+    return which
 
 
 def why_refused() -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..plain import plain
 from ..threads import run_rows
 from .blocks import block_maxima, load
 from .compile import helper, kernel, wide_vectors
@@ -282,7 +283,7 @@ def temperature_moments(logits: Array, codes: NDArray[np.intp], weights: Float64
     pieces, step = _pieces(n, 3)
     out = np.zeros((pieces, 3))
     function = temperature_blocks if classes <= _SHORT else temperature_rows
-    arguments = (logits, codes, _NONE if weights is None else weights, float(beta), out, step)
+    arguments = (plain(logits), codes, _NONE if weights is None else plain(weights), float(beta), out, step)
     run_rows(function, pieces, step * classes, arguments)
     return np.asarray(out.sum(axis=0))
 
@@ -295,7 +296,7 @@ def affine_moments(
     pieces, step = _pieces(n, classes * _MOMENTS)
     out = np.zeros((pieces, _MOMENTS, classes))
     typed = [np.ascontiguousarray(v, dtype=logits.dtype) for v in (scale, bias)]
-    arguments = (logits, codes, _NONE if weights is None else weights, *typed, out, step)
+    arguments = (plain(logits), codes, _NONE if weights is None else plain(weights), *typed, out, step)
     run_rows(affine_rows, pieces, step * classes, arguments)
     total = out.sum(axis=0)
     return float(total[0, 0]), total[1:]
@@ -315,11 +316,11 @@ def sigmoid_affine_moments(
     pieces, step = _pieces(n, columns * _MOMENTS)
     out = np.zeros((pieces, _MOMENTS, columns))
     arguments = (
-        scores,
+        plain(scores),
         codes,
         _NO_EVENTS if events is None else events,
         *targets,
-        _NONE if weights is None else weights,
+        _NONE if weights is None else plain(weights),
         np.ascontiguousarray(scale, dtype=np.float64),
         np.ascontiguousarray(bias, dtype=np.float64),
         out,

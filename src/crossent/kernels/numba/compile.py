@@ -8,52 +8,59 @@ two-sums that the accuracy of the kernels rests on. Where a loop needs it, one s
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import llvmlite
 import numba
 import numpy as np
+from llvmlite.binding import get_host_cpu_features, get_process_triple, parse_assembly
 from numba import extending, types
 from numba._dynfunc import make_function
 from numba.core import event
 from numba.core.caching import CompileResultCacheImpl, NullCache
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase, CompileResult, DefaultPassBuilder
+from numba.core.compiler import Compiler, CompileResult, DefaultPassBuilder, Flags
 from numba.core.compiler_machinery import register_pass
+from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 from numba.core.typed_passes import NativeLowering, NopythonRewrites
 from numba.core.untyped_passes import InlineClosureLikes
 
+from .levels import best_level, features_of
 from .store import Store
 
 __all__ = [
     "COMPILED",
     "INLINED",
+    "MACHINE_CODE",
     "OWNING",
+    "VERSIONS",
+    "WHICH",
     "KeptCode",
     "helper",
     "inlined",
     "kernel",
     "named",
     "owning_helper",
-    "recursive_helper",
+    "part_of_kernels",
     "wide_vectors",
 ]
 
 logger = logging.getLogger("crossent")
+_progress = logging.getLogger("crossent.compiling")
 _kernels: dict[int, str] = {}
-# What compiled code depends on besides the sources, the types of the arguments and the processor.
-_VERSIONS = (
-    numba.__version__,
-    llvmlite.__version__,
-    np.__version__,
-    sys.implementation.cache_tag,
-    getattr(sys, "abiflags", ""),
+VERSIONS = (
+    f"Numba {numba.__version__}, llvmlite {llvmlite.__version__}, NumPy {'.'.join(np.__version__.split('.')[:2])}, "
+    f"{sys.implementation.cache_tag}{getattr(sys, 'abiflags', '')}"
 )
+"""What compiled code depends on besides the sources, the types of the arguments and the processor."""
 
 
 class _CompileNotice(event.Listener):
@@ -63,7 +70,7 @@ class _CompileNotice(event.Listener):
         data = event.data
         name = _kernels.get(id(data["dispatcher"])) if isinstance(data, dict) else None
         if name is not None:
-            logger.info("compiling the kernel %s for this machine (a few seconds)", name)
+            _progress.info("compiling the kernel %s for this machine (a few seconds)", name)
 
     def on_end(self, event: Any) -> None:
         pass
@@ -98,7 +105,30 @@ class _LowerHelper(NativeLowering):
         return True
 
 
-class _HelperCompiler(CompilerBase):
+_DEFAULT_FLAGS = {name: option.default for name, option in Flags.options.items()}
+_HASH_OF_FLAGS = hash(Flags())  # Numba's hash is one for all flags
+
+
+class _Flags(Flags):
+    """Numba's flags, which it compares ten thousand times during a first call, for a tenth of the time."""
+
+    def values(self) -> dict[str, Any]:
+        return _DEFAULT_FLAGS | self._values
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Flags) and self.values() == other.values()
+
+    def __hash__(self) -> int:
+        return _HASH_OF_FLAGS
+
+
+class _Compiler(Compiler):
+    def _compile_core(self) -> Any:
+        self.state.flags = _Flags(self.state.flags)
+        return super()._compile_core()
+
+
+class _HelperCompiler(_Compiler):
     """What compiles a helper: to LLVM code alone, and without steps that find nothing in it.
 
     Machine code of each helper, which nobody calls, was a fifth of the first call's time.
@@ -145,9 +175,12 @@ def named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     return function
 
 
-def recursive_helper(function: Callable[..., Any]) -> Any:
-    """Compile a helper that calls itself, as no overload of Numba's can."""
-    return numba.njit(error_model="numpy", nogil=True)(function)
+def part_of_kernels(kernel: Any) -> Any:
+    """Return what a kernel does as a helper: a kernel cannot call another."""
+    function = kernel.py_func
+    copy = FunctionType(function.__code__, function.__globals__, function.__name__)
+    copy.__module__ = function.__module__
+    return owning_helper(named(copy, function.__name__ + "_part"))
 
 
 def inlined(function: Callable[..., Any]) -> Any:
@@ -176,47 +209,103 @@ def wide_vectors(typingctx: Any) -> Any:
 
 
 class KeptCode(NullCache):
-    """What Numba asks about one kernel's compiled code, answered by a store.
+    """What Numba asks about one kernel's compiled code, answered by stores: found in any, saved in the last.
 
     Numba's own cache goes by numbered files, whose index two processes overwrite for each other, and by the time of
     the one source file that holds the kernel; and it unpickles whatever it finds.
     """
 
-    def __init__(self, function: Callable[..., Any], store: Store) -> None:
+    def __init__(self, function: Callable[..., Any], *stores: Store) -> None:
         self._label = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
-        self._store = store
+        self._stores = stores
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        target_context.refresh()
-        payload = self._store.load(self._name(sig, target_context.codegen()))
-        return None if payload is None else CompileResult._rebuild(target_context, *pickle.loads(payload))
+        for store in self._stores:
+            payload = store.load(store.name(self._label, repr(sig)))
+            if payload is not None:
+                # Not `target_context.refresh()`: what it imports only serves to compile, and takes 0.35 s.
+                rtsys.initialize(target_context)
+                return CompileResult._rebuild(target_context, *pickle.loads(payload))
+        if os.environ.get("CROSSENT_DISABLE_COMPILE", "0") not in ("", "0"):
+            raise RuntimeError(f"CROSSENT_DISABLE_COMPILE is set, and {self._label} was never compiled for {sig}")
+        return None
 
     def save_overload(self, sig: Any, cres: Any) -> None:
-        if not cres.library.has_dynamic_globals:  # an address would mean nothing to another process
-            self._store.save(self._name(sig, cres.library.codegen), dumps(cres._reduce()))
+        if self._stores and not cres.library.has_dynamic_globals:  # an address means nothing to another process
+            store = self._stores[-1]
+            (name, kind, (machine_code, _)), *others = cres._reduce()
+            # LLVM code, two thirds of the bytes, would only serve kernels that call this one, and none may. Numba reads
+            # off it which functions the machine code has, of which it looks for one.
+            names = parse_assembly(f'define void @"{cres.fndesc.llvm_cpython_wrapper_name}"() {{ unreachable }}')
+            library = name, kind, (machine_code, names.as_bitcode())
+            store.save(store.name(self._label, repr(sig)), dumps((library, *others)))
 
-    def _name(self, sig: Any, codegen: Any) -> str:
-        return self._store.name(self._label, repr((sig, codegen.magic_tuple(), _VERSIONS)))
+
+_SOURCES = Path(__file__).parents[1]
+MACHINE_CODE = _SOURCES / "machine_code"
+"""The folder of a wheel's kernels: one folder for each level, and a file that names `VERSIONS`."""
 
 
-def _open_store() -> Store | None:
-    """Return the store in the folder that Numba's rules choose, the same for all kernels; None if there is none."""
+def _own_store() -> tuple[Store | None, str]:
+    """Return the store in the package for the best level that this machine has; else None and why there is none."""
+    if not MACHINE_CODE.is_dir():
+        return None, "this installation brings none"
+    if "NUMBA_CPU_NAME" in os.environ or "NUMBA_CPU_FEATURES" in os.environ:
+        return None, "NUMBA_CPU_NAME or NUMBA_CPU_FEATURES asks for others"
+    level = best_level({name for name, is_there in get_host_cpu_features().items() if is_there})
+    if level is None:
+        return None, "the package's are for other processors"
+    built_with = (MACHINE_CODE / "versions.txt").read_text(errors="replace").strip()
+    if built_with != VERSIONS:
+        return None, f"the package's were compiled with {built_with}, and here is {VERSIONS}"
+    store = Store(MACHINE_CODE / level, _SOURCES, _made_for(level, features_of(level)), is_package=True)
+    if not store.has_any():
+        return None, "the package's were made from other sources"
+    return store, f"the package's own, for {level}"
+
+
+def _made_for(cpu: str, features: str) -> str:
+    return repr((get_process_triple(), cpu, features, VERSIONS))
+
+
+def _users_store() -> Store:
+    """Return the store in the folder that Numba's rules choose, the same for all kernels."""
+    folder = CompileResultCacheImpl(_users_store).locator.get_cache_path()
+    codegen = cpu_target.target_context.codegen()
+    return Store(Path(folder) / "machine-code", _SOURCES, _made_for(*codegen.magic_tuple()[1:]))
+
+
+def _open_stores() -> tuple[list[Store], str]:
+    """Return the stores that there are, and in words whose kernels serve."""
+    stores = []
     try:
-        folder = CompileResultCacheImpl(_open_store).locator.get_cache_path()
-        return Store(Path(folder) / "machine-code", Path(__file__).parents[1])
+        own, why = _own_store()
+        stores += [own] if own is not None else []
+    except (OSError, RuntimeError) as error:
+        why = f"the package's cannot be read: {error}"
+    which = f"{why}; others are compiled" if stores else f"compiled on this machine, since {why}"
+    try:
+        stores.append(_users_store())
+        return stores, f"{which}; kept in {stores[-1].folder}"
     except (OSError, RuntimeError) as error:  # no place to write to, or no sources to go by
         logger.info("compiled kernels are not kept on disk: %s", error)
-        return None
+        return stores, f"{which}; not kept on disk: {error}"
 
 
 # At once, not when a kernel is first compiled: the sources must be those that are being imported.
-_store = _open_store()
+_stores, WHICH = _open_stores()
+"""`WHICH` says in words whose kernels serve."""
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile an entry point: it releases the GIL and is kept on disk, by its name, where the disk allows it."""
-    compiled: Any = numba.njit(error_model="numpy", nogil=True)(function)
-    if _store is not None:
-        compiled._cache = KeptCode(function, _store)
+    options: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True}
+    compiled: Any = numba.njit(**options, pipeline_class=_Compiler)(function)
+    compiled._cache = KeptCode(function, *_stores)
+    compiled.get_call_template = _refuse_call
     _kernels[id(compiled)] = function.__name__
     return compiled
+
+
+def _refuse_call(*types: Any) -> None:
+    raise TypeError("a kernel cannot call another, whose LLVM code is not kept: call its `part_of_kernels`")

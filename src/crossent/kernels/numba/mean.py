@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 from numba import carray, types
 
-from .compile import intrinsic, kernel, owning_helper, recursive_helper
+from .compile import helper, intrinsic, kernel, owning_helper, part_of_kernels
 from .softmax import blocks_value_grad, rows_value_grad
 
 __all__ = ["mean_at", "sum_as_numpy"]
+
+_blocks = part_of_kernels(blocks_value_grad)
+_rows = part_of_kernels(rows_value_grad)
 
 
 @intrinsic
@@ -28,35 +31,50 @@ def _pointer(typingctx: Any, address: Any) -> Any:
     return types.voidptr(address), generate
 
 
-@recursive_helper
-def sum_as_numpy(values: Any) -> float:
-    """The sum with the bits of ``np.add.reduce``: eight sums side by side, halves above 128 numbers."""
+@helper
+def _sum_of_few(values: Any, side: Any) -> float:
     n = len(values)
-    if n > 128:
-        half = n // 2
-        half -= half % 8
-        return sum_as_numpy(values[:half]) + sum_as_numpy(values[half:])
     if n < 8:
         total = -0.0
         for i in range(n):
             total += values[i]
         return total
-    r0, r1, r2, r3 = values[0], values[1], values[2], values[3]
-    r4, r5, r6, r7 = values[4], values[5], values[6], values[7]
-    end = n - n % 8
+    for j in range(8):
+        side[j] = values[j]
+    end = n - (n & 7)
     for i in range(8, end, 8):
-        r0 += values[i]
-        r1 += values[i + 1]
-        r2 += values[i + 2]
-        r3 += values[i + 3]
-        r4 += values[i + 4]
-        r5 += values[i + 5]
-        r6 += values[i + 6]
-        r7 += values[i + 7]
-    total = ((r0 + r1) + (r2 + r3)) + ((r4 + r5) + (r6 + r7))
+        for j in range(8):
+            side[j] += values[i + j]
+    total = ((side[0] + side[1]) + (side[2] + side[3])) + ((side[4] + side[5]) + (side[6] + side[7]))
     for i in range(end, n):
         total += values[i]
     return total
+
+
+@owning_helper
+def sum_as_numpy(values: Any) -> float:
+    """The sum with the bits of ``np.add.reduce``: eight sums side by side, halves above 128 numbers.
+
+    A loop, since Numba takes three times as long to compile a function that calls itself. At each depth stand the end
+    of a part and the sum of its first half.
+    """
+    ends, sums, side = np.empty(64, np.int64), np.empty(64), np.empty(8)
+    ends[0] = len(values)
+    start = depth = 0
+    while True:
+        while ends[depth] - start > 128:
+            half = (ends[depth] - start) >> 1
+            ends[depth + 1] = start + half - (half & 7)
+            depth += 1
+        total = _sum_of_few(values[start : ends[depth]], side)
+        while depth > 0 and ends[depth] == ends[depth - 1]:  # a second half
+            depth -= 1
+            total += sums[depth]
+        if depth == 0:
+            return total
+        sums[depth - 1] = total
+        start = ends[depth]
+        ends[depth] = ends[depth - 1]
 
 
 @owning_helper
@@ -103,7 +121,7 @@ def mean_at(
     scale = 1.0 / count
     loss = np.empty(rows)
     if short is not None:
-        blocks_value_grad(logits, labels, None, weights, None, scale, loss[:0], None, grad, loss, 0, rows)
+        _blocks(logits, labels, None, weights, None, scale, loss[:0], None, grad, loss, 0, rows)
     if long is not None:
-        rows_value_grad(logits, labels, None, weights, None, scale, loss[:0], None, grad, loss, 0, rows)
+        _rows(logits, labels, None, weights, None, scale, loss[:0], None, grad, loss, 0, rows)
     return sum_as_numpy(loss) * scale

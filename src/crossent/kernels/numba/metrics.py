@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..metrics import BIN_FIELDS, RowSummary
+from ..plain import plain
 from ..threads import run_rows
 from .compile import helper, kernel, wide_vectors
 from .exp import add_in_any_order
@@ -188,7 +189,7 @@ def pool_rows(values: Any, weights: Any, out: Any) -> None:
 
 def summarize_rows(prob: Array, codes: NDArray[np.intp], tolerance: float) -> RowSummary:
     """Return what one pass over the probabilities tells about each row."""
-    n = len(prob)
+    n, prob = len(prob), plain(prob)
     unsigned = np.dtype(f"u{prob.itemsize}")
     one = np.ones(1, prob.dtype).view(unsigned)[0]
     bad, high, hit = np.empty(n, np.bool_), np.empty(n, unsigned), np.empty(n, np.bool_)
@@ -200,14 +201,14 @@ def summarize_rows(prob: Array, codes: NDArray[np.intp], tolerance: float) -> Ro
 def squares_beside(prob: Array, codes: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return ``Σ p_k²`` of each row over the classes that are not its label's."""
     out = np.empty(len(prob))
-    run_rows(uneven_rows, len(prob), prob.shape[1], (prob, codes, out))
+    run_rows(uneven_rows, len(prob), prob.shape[1], (plain(prob), codes, out))
     return out
 
 
 def ranked_terms(prob: Array, codes: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return the ranked probability score of each row."""
     out = np.empty(len(prob))
-    run_rows(ranked_rows, len(prob), prob.shape[1], (prob, codes, out))
+    run_rows(ranked_rows, len(prob), prob.shape[1], (plain(prob), codes, out))
     return out
 
 
@@ -229,10 +230,10 @@ def bin_sums(
     out = np.zeros((pieces, columns, edges.shape[1] - 1, BIN_FIELDS))
     no_events, no_weights = np.empty(0, np.bool_), np.empty(0)
     arguments = (
-        values,
+        plain(values),
         no_events if events is None else events,
         codes,
-        no_weights if weights is None else weights,
+        no_weights if weights is None else plain(weights),
         edges,
         out,
         step,

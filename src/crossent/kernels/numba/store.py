@@ -7,7 +7,8 @@ rest: a damaged, cut or exchanged file is never used, and costs one compilation.
 A digest is no signature: whoever can write to the folder can write a digest too. So a folder or a file is used only if
 it belongs to this user or to root and neither its group nor others can write to it. The store makes a folder of its own
 with mode 0700, whatever the umask is. Folders above it are not looked at: whoever puts another folder in its place owns
-that one, and it is refused. Windows has no such modes; there the folder is trusted.
+that one, and it is refused. Windows has no such modes; there the folder is trusted. So is the package's own folder,
+whoever owns it: code in it would run anyway, as the ``.py`` files beside it do.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ class Store:
         Where files are kept; it is made when the first is saved.
     sources : Path
         The folder of the Python files.
+    made_for : str
+        What else everything in this store depends on.
+    is_package : bool
+        Whether the folder is one of this package's, as trusted as the sources.
 
     Raises
     ------
@@ -50,8 +55,10 @@ class Store:
         If there are no Python files to go by.
     """
 
-    def __init__(self, folder: Path, sources: Path) -> None:
+    def __init__(self, folder: Path, sources: Path, made_for: str = "", is_package: bool = False) -> None:
         self.folder = folder
+        self.made_for = made_for
+        self._is_package = is_package
         self._sources = sources
         self._digest = _digest_of(sources)
         self._writable: bool | None = None  # found at the first save
@@ -59,8 +66,12 @@ class Store:
 
     def name(self, label: str, made_from: str) -> str:
         """Return the name of the file for `label`, which depends on `made_from` besides the sources."""
-        identity = hashlib.blake2b(f"{label}\0{made_from}\0{self._digest}".encode(), digest_size=16)
+        identity = hashlib.blake2b(f"{label}\0{made_from}\0{self.made_for}\0{self._digest}".encode(), digest_size=16)
         return f"{label}.{self._digest[:16]}.{identity.hexdigest()}{_SUFFIX}"
+
+    def has_any(self) -> bool:
+        """Whether anything was saved here that was made from these sources."""
+        return any(self.folder.glob(f"*.{self._digest[:16]}.*{_SUFFIX}"))
 
     def load(self, name: str) -> bytes | None:
         """Return what was saved under a name; None if there is nothing that can be trusted."""
@@ -124,7 +135,7 @@ class Store:
                     path.unlink()
 
     def _is_safe(self, status: os.stat_result, path: Path) -> bool:
-        if os.name == "nt" or (status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022):
+        if self._is_package or os.name == "nt" or (status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022):
             return True
         self._say_once(
             "kept kernels are not used",
