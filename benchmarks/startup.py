@@ -45,7 +45,7 @@ CALLS = {
         'TemperatureScaling(input="any-logits").fit(z[:, :64].copy(), y)',
     ),
     "`SoftmaxRegression().fit`": (
-        "from crossent.sklearn import SoftmaxRegression\nx = rng.standard_normal((150, 4))",
+        "from crossent.sklearn import SoftmaxRegression\nx = np.random.default_rng(1).standard_normal((150, 4))",
         "SoftmaxRegression().fit(x, np.arange(150) % 3)",
     ),
 }
