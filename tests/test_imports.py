@@ -65,7 +65,7 @@ LIBRARIES = {
     "calibration": {"numpy", "sklearn", "scipy"},
     "sklearn": {"numpy", "sklearn", "scipy", "onnx", "narwhals", "safetensors"},
     "tabular": {"numpy", "sklearn", "scipy", "polars", "narwhals", "pyarrow", "safetensors"},
-    "report": {"numpy", "polars", "matplotlib", "jinja2", "rich"},
+    "report": {"numpy", "polars", "matplotlib", "jinja2", "rich", "narwhals", "scipy", "sklearn"},
     "doctor": {"typer", "rich", "numpy", "scipy", "torch", "keras"},
     "about": {"typer"},
     "build_kernels": {"numpy"},
