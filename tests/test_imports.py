@@ -28,6 +28,7 @@ RANK = {
     "": 4,
     "information": 5,
     "estimator": 5,
+    "imbalance": 4.5,  # reads the checks of metrics; regression reads its class weights
     "regression": 5,
     "calibration": 6,
     "sklearn": 7,
@@ -55,6 +56,7 @@ LIBRARIES = {
     "kernels": {"numpy", "numba", "llvmlite", "triton"},
     "metrics": {"numpy", "matplotlib"},
     "information": {"numpy"},
+    "imbalance": {"numpy"},
     "numpy": {"numpy"},
     "": {"numpy"},
     "jax": {"numpy", "jax"},

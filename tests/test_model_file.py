@@ -150,8 +150,8 @@ def no_columns(content: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
 MUTATIONS: dict[str, tuple[Change, str]] = {
     **{f"no {name}": (without(name), f"{name!r}") for name in parts()[0]},
     "another entry": (entry("prior", [1]), "its entry 'prior' is not as crossent writes it"),
-    "an unknown link": (entry("link", "probit"), "its entry 'link' is not as crossent writes it"),
-    "a link that is no text": (entry("link", True), "its entry 'link' is not as crossent writes it"),
+    "an unknown link": (entry("link", "probit"), "its link is 'probit'"),
+    "a link that is no text": (entry("link", True), "its link is True"),
     "a version that is no text": (entry("crossent_version", 1), "its crossent version is 1"),
     "duplicate classes": (entry("classes", ["ant", "bee", "ant"]), "its classes are not different texts"),
     "a class more": (entry("classes", ["ant", "bee", "cat", "dog"]), "where float64 and (4, 9) are needed"),

@@ -97,12 +97,16 @@ def fit(
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
     test_size: Annotated[float, typer.Option(help="Share of the rows to hold out.")] = 0.25,
     calibration_size: Annotated[
-        float, typer.Option(help="Share of the other rows in each fold that finds a temperature; 0: none.")
-    ] = 0.2,
+        float | None,
+        typer.Option(help="Share of the other rows in a fold that finds a temperature; 0: none. (default: 0.2, or 0)"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the splits.")] = 0,
     strength: Annotated[
         float | None, typer.Option("--C", help="Weight of the losses beside the penalty ½‖W‖². (default: 1.0)")
     ] = None,
+    link: Annotated[
+        str, typer.Option(help='"softmax": all classes at once; "sigmoid": each class against the rest.')
+    ] = "softmax",
     sweep: Annotated[bool, typer.Option("--sweep", help="Choose C by cross-validation instead.")] = False,
     tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = 1e-4,
     max_iter: Annotated[int, typer.Option(help="Most iterations of the optimiser.")] = 1000,
@@ -131,6 +135,7 @@ def fit(
         if sweep and strength is not None:
             raise InputError("--sweep chooses C itself: leave out --sweep or --C")
         strength = 1.0 if strength is None else strength
+        calibration_size = 0.2 * (link == "softmax") if calibration_size is None else calibration_size
         for name, value in (("--C", strength), ("--tol", tol), ("--max-iter", max_iter)):
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be a positive number, and is {value}")
@@ -156,6 +161,7 @@ def fit(
                     drop=drop or (),
                     test_size=test_size,
                     calibration_size=calibration_size,
+                    link=link,
                     seed=seed,
                     strength=strength,
                     tolerance=tol,

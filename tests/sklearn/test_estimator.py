@@ -170,7 +170,7 @@ def test_arguments_are_not_written_to() -> None:
         ({"loss": ce.Distillation(2.0)}, "teacher's probabilities"),
         ({"loss": -1.0 * ce.CrossEntropy()}, "negatively"),
         ({"loss": ce.GeneralizedCrossEntropy(0.5), "label_smoothing": 0.1}, "takes labels only"),
-        ({"class_weight": "auto"}, "class_weight must be None, a dict or 'balanced'; got 'auto'"),
+        ({"class_weight": "auto"}, "class_weight must be None, a dict or one of 'inverse', 'balanced', .*; got 'auto'"),
         ({"class_weight": [1, 2, 3]}, "class_weight must be None"),
         ({"class_weight": {0: -1.0, 1: 1.0, 2: 1.0}}, "must be finite and not negative"),
     ],
@@ -191,8 +191,6 @@ def test_bad_targets() -> None:
         SoftmaxRegression().fit(X, np.tile([1, 1, 0], (120, 1)))
     with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
         SoftmaxRegression(link="sigmoid").fit(X, np.tile([1.5, 0.5], (120, 1)))
-    with pytest.raises(ValueError, match="Only binary classification"):
-        SoftmaxRegression(link="sigmoid").fit(X, LABELS)
     with pytest.raises(ValueError, match="at least two classes"):
         SoftmaxRegression().fit(X, np.zeros(120))
     with pytest.raises(ValueError, match="positive weight"):

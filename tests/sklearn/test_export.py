@@ -45,9 +45,10 @@ def test_logits_are_small_enough_for_float32(tol: float, scale: float, error: fl
     np.testing.assert_allclose(probabilities, model.predict_proba(X / scale), rtol=0, atol=error)
 
 
-def test_a_class_without_weight_keeps_probability_0() -> None:
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+def test_a_class_without_weight_keeps_probability_0(link: str) -> None:
     X, y = blobs(200, 4, 3, seed=1)
-    model = SoftmaxRegression().fit(X, y, (y != 1).astype(float))
+    model = SoftmaxRegression(link=link).fit(X, y, (y != 1).astype(float))
     label, probabilities = run(model, X, "float32")
     np.testing.assert_array_equal(probabilities[:, 1], 0.0)
     np.testing.assert_array_equal(label, model.predict(X))

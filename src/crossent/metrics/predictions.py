@@ -14,7 +14,7 @@ from ..kernels import registry
 from ..kernels.metrics import RowSummary
 from ..masked import refuse_masked
 
-__all__ = ["Predictions", "check_predictions", "check_weights", "weighted_mean"]
+__all__ = ["Predictions", "check_distributions", "check_predictions", "check_weights", "weighted_mean"]
 
 # Half-precision softmax rows miss 1 by a few 1e-3; rows that are no distribution at all miss it by far more.
 _SUM_TOLERANCE = {2: 1e-2, 4: 1e-3, 8: 1e-3}
@@ -127,7 +127,6 @@ def check_predictions(
     raw = np.asarray(y_prob)
     if raw.dtype.kind not in "fiub":
         raise ValueError(refuse("y_prob must hold real numbers", describe(raw)))
-    tolerance = _SUM_TOLERANCE.get(raw.dtype.itemsize, 1e-3) if raw.dtype.kind == "f" else 1e-3
     prob = raw
     if raw.ndim == 1:
         second = raw.astype(np.float64)
@@ -142,6 +141,33 @@ def check_predictions(
     checked = Predictions(codes, prob, weights, known, None)
     if not validate:
         return checked
+    return _with_summary(checked)
+
+
+def check_distributions(probabilities: ArrayLike) -> NDArray[Any]:
+    """Return an array (N, K) of real numbers, each of whose rows is a distribution, as every metric asks for it.
+
+    Raises
+    ------
+    TypeError
+        If it is a masked array or holds one.
+    ValueError
+        If it has another shape, a probability is NaN or outside [0, 1], or a row does not sum to 1.
+    """
+    refuse_masked(probabilities, "probabilities")
+    raw = np.asarray(probabilities)
+    if raw.dtype.kind not in "fiub" or raw.ndim != 2 or raw.shape[1] == 0:
+        asked = "probabilities must be real numbers of shape (N, K), a column for each class"
+        raise ValueError(refuse(asked, describe(raw)))
+    if len(raw):
+        _with_summary(Predictions(np.zeros(len(raw), np.intp), raw, None, np.arange(raw.shape[1]), None))
+    return raw
+
+
+def _with_summary(checked: Predictions) -> Predictions:
+    """Return predictions with what was read off their rows; refuse the first row that is no distribution."""
+    prob = checked.probabilities
+    tolerance = _SUM_TOLERANCE.get(prob.dtype.itemsize, 1e-3) if prob.dtype.kind == "f" else 1e-3
     summary = checked.summarize(tolerance)
     if summary.bad.any():
         _refuse_row(prob, int(np.argmax(summary.bad)))

@@ -24,6 +24,9 @@ LINKS: dict[str, Link] = {
     "binary_probability": "sigmoid",
 }
 
+# Options that are read off the labels of a training set, and the function that does it.
+_OF_TRAINING_SET = dict.fromkeys(("weight", "pos_weight", "alpha"), "class_weights") | {"prior": "class_prior"}
+
 _OF_ONE_KIND = (("pos_weight", "sigmoid"), ("alpha", "sigmoid"), ("margin", "softmax"))
 
 
@@ -64,6 +67,11 @@ class Options(NamedTuple):
             raise ValueError(refuse(f"link must be one of {', '.join(LINKS)}", repr(self.link)))
         if self.loss is not None and not is_member(self.loss):
             raise TypeError(refuse("loss must be a loss such as crossent.Focal(2.0)", repr(self.loss)))
+        for name, function in _OF_TRAINING_SET.items():
+            if isinstance(getattr(self, name), str):
+                works = f"pass crossent.imbalance.{function} of all training labels"
+                asked = f"{name} must be numbers, for a batch does not tell how rare a class is"
+                raise ValueError(refuse(asked, repr(getattr(self, name)), works))
         for name, kind in _OF_ONE_KIND:
             if getattr(self, name) is not None and self.kind != kind:
                 raise TypeError(refuse(f"{name} applies to the {kind} link", f'link="{self.link}"'))

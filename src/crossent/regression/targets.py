@@ -18,6 +18,7 @@ from sklearn.utils.validation import column_or_1d
 
 from crossent.core.target import Target
 from crossent.errors import describe, refuse
+from crossent.imbalance.weights import SCHEMES, scheme_weights
 from crossent.masked import refuse_masked
 
 PIECE = 1 << 18
@@ -40,6 +41,11 @@ class EncodedTarget:
     class_weight: NDArray[np.float64] | None = None
     label_smoothing: float = 0.0
     multilabel: bool = False
+
+    @property
+    def is_one_against_rest(self) -> bool:
+        """Whether each of more than two exclusive classes is a yes or no of its own."""
+        return self.link == "sigmoid" and self.num_outputs > 1 and not self.multilabel
 
     @property
     def hard(self) -> bool:
@@ -156,15 +162,14 @@ def _encode_labels(y: Any, link: str) -> EncodedTarget:
     classes = np.unique(labels)
     if len(classes) < 2:
         raise ValueError(refuse("y must hold at least two classes", f"one class, {classes[0]}"))
+    codes = class_codes(labels, classes)
     if link == "softmax":
-        return EncodedTarget(link, classes, len(classes), class_codes(labels, classes), None)
+        return EncodedTarget(link, classes, len(classes), codes, None)
     if len(classes) > 2:
-        raise ValueError(
-            "Only binary classification is supported by link='sigmoid' with 1-D labels. The type of the target is "
-            f"{type_of_target(labels)}; for {len(classes)} exclusive classes use link='softmax', for label sets pass y "
-            "as an (N, K) array of 0 and 1"
-        )
-    return EncodedTarget(link, classes, 1, class_codes(labels, classes).astype(np.int8)[:, None], None)
+        one_hot = np.zeros((len(codes), len(classes)), np.int8)
+        one_hot[np.arange(len(codes)), codes] = 1
+        return EncodedTarget(link, classes, len(classes), one_hot, None)
+    return EncodedTarget(link, classes, 1, codes.astype(np.int8)[:, None], None)
 
 
 def class_codes(labels: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
@@ -231,23 +236,45 @@ def class_weights(
 ) -> NDArray[np.float64] | None:
     """Return the class weights as the kernels read them: (K,), or (2, K) for the sigmoid link.
 
-    "balanced" is scikit-learn's rule, ``Σ_i s_i / (K · Σ_i s_i t_ik)``; for the sigmoid link per label, with K = 2.
+    None for one against the rest, where a class weighs rows and not the yes and no of a class: see `weighted_rows`.
+
+    A name is a scheme of `crossent.imbalance.class_weights`, with ``n_k = Σ_i s_i t_ik`` rows of class k; for the
+    sigmoid link per label, of two classes.
 
     Raises
     ------
     ValueError
-        If `class_weight` is no dict or "balanced", names unknown classes or leaves some out, or holds a
+        If `class_weight` is no dict or scheme, names unknown classes or leaves some out, or holds a
         negative weight.
     """
-    if class_weight is None:
+    if class_weight is None or target.is_one_against_rest:
         return None
+    return _class_weights(target, class_weight, row_weight)
+
+
+def weighted_rows(target: EncodedTarget, class_weight: Any, row_weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the weights of the rows, for one against the rest times those of their classes.
+
+    Raises
+    ------
+    ValueError
+        As `class_weights`.
+    """
+    if class_weight is None or not target.is_one_against_rest:
+        return row_weight
+    exclusive = replace(target, link="softmax", labels=target.values.argmax(axis=1))
+    return np.asarray(row_weight * _class_weights(exclusive, class_weight, row_weight)[exclusive.values])
+
+
+def _class_weights(target: EncodedTarget, class_weight: Any, row_weight: NDArray[np.float64]) -> NDArray[np.float64]:
     refuse_masked(class_weight, "class_weight")
     if isinstance(class_weight, dict):
         weight = _weights_by_name(target, class_weight)
-    elif isinstance(class_weight, str) and class_weight == "balanced":
-        weight = _balanced(target, row_weight)
+    elif isinstance(class_weight, str) and class_weight in SCHEMES:
+        weight = _weights_by_scheme(target, class_weight, row_weight)
     else:
-        raise ValueError(refuse("class_weight must be None, a dict or 'balanced'", repr(class_weight)))
+        asked = f"class_weight must be None, a dict or one of {', '.join(map(repr, SCHEMES))}"
+        raise ValueError(refuse(asked, repr(class_weight)))
     if not (np.isfinite(weight).all() and (weight >= 0).all()):
         raise ValueError(refuse("class weights must be finite and not negative", class_weight))
     return np.ascontiguousarray(weight)
@@ -264,9 +291,9 @@ def _weights_by_name(target: EncodedTarget, class_weight: dict[Any, float]) -> N
     return np.repeat(pair, target.num_outputs, axis=1)
 
 
-def _balanced(target: EncodedTarget, row_weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    total, counts = row_weight.sum(), target.counts(row_weight)
-    if target.link == "sigmoid":
-        counts = np.stack([total - counts, counts])
-    with np.errstate(divide="ignore"):
-        return np.where(counts > 0, total / (len(counts) * counts), 1.0)
+def _weights_by_scheme(target: EncodedTarget, scheme: str, row_weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    counts = target.counts(row_weight)
+    if target.link == "softmax":
+        return scheme_weights(counts, scheme)
+    pairs = np.stack([row_weight.sum() - counts, counts], axis=1)
+    return np.stack([scheme_weights(np.maximum(pair, 0), scheme) for pair in pairs], axis=1)

@@ -23,6 +23,7 @@ from crossent.calibration import (
 )
 from crossent.regression.data.parquet import ParquetRows
 
+from .decisions import PriorCorrectedClassifier, TunedDecision
 from .export import to_onnx
 from .path import RegressionPath, SoftmaxRegressionCV, softmax_regression_path
 from .softmax_regression import SoftmaxRegression
@@ -37,10 +38,12 @@ __all__ = [
     "MatrixScaling",
     "ParquetRows",
     "PlattScaling",
+    "PriorCorrectedClassifier",
     "RegressionPath",
     "SoftmaxRegression",
     "SoftmaxRegressionCV",
     "TemperatureScaling",
+    "TunedDecision",
     "VectorScaling",
     "softmax_regression_path",
     "to_onnx",

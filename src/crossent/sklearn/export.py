@@ -76,7 +76,14 @@ def to_onnx(model: Any, *, dtype: str = "float32") -> Any:
             helper.make_node("Cast", ["present"], ["label"], to=TensorProto.INT64),
         ]
     else:
-        if model.link == "softmax":
+        if model.link == "sigmoid" and len(classes) > 2:
+            nodes += [
+                helper.make_node("Neg", ["logits"], ["opposite"]),
+                helper.make_node("Softplus", ["opposite"], ["surprises"]),
+                helper.make_node("Neg", ["surprises"], ["log_sigmoid"]),
+                helper.make_node("Softmax", ["log_sigmoid"], ["probabilities"], axis=1),
+            ]
+        elif model.link == "softmax":
             nodes.append(helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1))
         else:
             nodes += [
@@ -84,7 +91,7 @@ def to_onnx(model: Any, *, dtype: str = "float32") -> Any:
                 helper.make_node("Concat", ["opposite", "logits"], ["both"], axis=1),
                 helper.make_node("Sigmoid", ["both"], ["probabilities"]),
             ]
-        scores = "logits" if model.link == "softmax" else "both"
+        scores = "both" if model.link == "sigmoid" and len(classes) == 2 else "logits"
         constants["classes"] = classes
         nodes += [
             helper.make_node("ArgMax", [scores], ["place"], axis=1, keepdims=0),

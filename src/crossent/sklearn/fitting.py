@@ -37,7 +37,7 @@ from crossent.regression.plan import tuned
 from crossent.regression.problem import Problem, has_one_logit, is_cross_entropy
 from crossent.regression.rounding import add_products, is_as_good
 from crossent.regression.solvers import Result, Solver, predicted_start
-from crossent.regression.targets import EncodedTarget, class_weights, encode_target
+from crossent.regression.targets import EncodedTarget, class_weights, encode_target, weighted_rows
 
 from .inputs import check_source, check_values, read_frame
 from .predictions import LinearPredictions, is_dask_collection
@@ -112,7 +112,9 @@ class Fitting(LinearPredictions):
     def _build(self, X: Any, y: NDArray[Any], weight: Array, keep_rows: bool = False) -> Problem:
         """Return the problem of checked data; with `keep_rows` rows of weight 0 stay in it."""
         loss = self._check_parameters()
-        target, largest = self._encode(y, weight, loss).normalised()
+        target = self._encode(y, weight, loss)
+        weight = weighted_rows(target, self.class_weight, weight)
+        target, largest = target.normalised()
         total = _total(weight, largest)
         outputs, edge = self._active_outputs(target, weight, loss)
         counted = weight > 0
@@ -126,6 +128,7 @@ class Fitting(LinearPredictions):
     def _reweigh(self, problem: Problem, weight: Array) -> Problem:
         """Return the problem with other weights of the rows, which share the data and what was derived from them."""
         weighted = problem.target.weighted(class_weights(problem.target, self.class_weight, weight))
+        weight = weighted_rows(problem.target, self.class_weight, weight)
         target, largest = weighted.normalised()
         factor = _scaled(self._check_parameters())[1]
         assert isinstance(problem.objective, LinearObjective)  # others are not divided into folds
@@ -141,6 +144,9 @@ class Fitting(LinearPredictions):
         dtype = None if self.dtype is None else self._accepted_dtypes()
         rows = DistributedRows(X, y, sample_weight, dtype, self.link)
         target, weight = rows.summary.encoded(self.link, float(self.label_smoothing))
+        if target.is_one_against_rest:
+            asked = "link='sigmoid' on more than two exclusive classes is fitted to rows that this process reads"
+            raise ValueError(refuse(asked, "a Dask collection", "use link='softmax'"))
         target, largest = self._weighted(target, rows.summary.hard, weight, loss).normalised()
         total = _total(rows.summary.weight, largest)
         outputs, edge = self._active_outputs(target, weight, loss)

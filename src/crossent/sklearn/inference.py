@@ -97,7 +97,7 @@ def summarize_coefficients(
         contrasts = [f"{name} against {target.classes[0]}" for name in target.classes[1:]]
     else:
         values = coefficients
-        contrasts = [str(target.classes[-1])] if not target.multilabel else [str(name) for name in target.classes]
+        contrasts = [str(name) for name in target.classes[-len(values) :]]
     covariance = _inverse(hessian)
     errors = np.sqrt(np.diag(covariance)).reshape(values.shape)
     z = values / errors

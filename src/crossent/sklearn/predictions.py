@@ -64,6 +64,9 @@ class LinearPredictions(Classifier, BaseEstimator):
     def logits(self, X: Any) -> NDArray[Any]:
         """Return ``X Wᵀ + b``, (N, K): a column per class (per label; one for two classes with the sigmoid link).
 
+        With the sigmoid link and more than two exclusive classes ``log σ(X Wᵀ + b)``: in any case but label sets and
+        the one column, the softmax of logits is what `predict_proba` returns.
+
         Raises
         ------
         ValueError
@@ -78,7 +81,7 @@ class LinearPredictions(Classifier, BaseEstimator):
         with np.errstate(over="ignore", invalid="ignore"):
             logits = X @ self.coef_.T.astype(X.dtype, copy=False)
         refuse_infinite_logits(logits)
-        return logits + self.intercept_.astype(X.dtype, copy=False)
+        return self._of_link(logits + self.intercept_.astype(X.dtype, copy=False))
 
     def _logits_by_window(self, X: RowSource) -> NDArray[Any]:
         check_source(self, X, [np.float64, np.float32], reset=False)
@@ -89,7 +92,16 @@ class LinearPredictions(Classifier, BaseEstimator):
                 np.matmul(window, weight, out=logits[rows])
             refuse_infinite_logits(logits[rows], rows.start)
         logits += self.intercept_.astype(X.dtype, copy=False)
-        return logits
+        return self._of_link(logits)
+
+    def _of_link(self, products: NDArray[Any]) -> NDArray[Any]:
+        """Return logits of ``X Wᵀ + b``."""
+        return log_sigmoid(products) if self.link == "sigmoid" and self._has_softmax else products
+
+    @property
+    def _has_softmax(self) -> bool:
+        """Whether the softmax of the logits is what `predict_proba` returns."""
+        return self.link == "softmax" or (not self._multilabel and len(self.classes_) > 2)
 
     @_or_lazily
     def decision_function(self, X: Any) -> NDArray[Any]:
@@ -113,7 +125,7 @@ class LinearPredictions(Classifier, BaseEstimator):
     def predict_proba(self, X: Any) -> NDArray[Any]:
         """Return probabilities (N, K) of the classes, or of each label."""
         logits = self.logits(X)
-        if self.link == "softmax":
+        if self._has_softmax:
             return softmax(logits)
         if self._multilabel:
             return sigmoid(logits)
@@ -123,7 +135,7 @@ class LinearPredictions(Classifier, BaseEstimator):
     def predict_log_proba(self, X: Any) -> NDArray[Any]:
         """Return log-probabilities (N, K) in nats, exact where a probability would underflow."""
         logits = self.logits(X)
-        if self.link == "softmax":
+        if self._has_softmax:
             return log_softmax(logits)
         if self._multilabel:
             return log_sigmoid(logits)
@@ -141,7 +153,7 @@ class LinearPredictions(Classifier, BaseEstimator):
         logits = np.asarray(self.logits(X), dtype=np.float64)
         y = np.asarray(y)
         if y.ndim == 2:
-            if self.link == "softmax":
+            if self._has_softmax:
                 return np.asarray(cross_entropy(logits, y.astype(np.float64), reduction="none"))
             entries = binary_cross_entropy_with_logits(logits, y.astype(np.float64), reduction="none")
             return np.asarray(entries).sum(axis=1)
@@ -150,7 +162,7 @@ class LinearPredictions(Classifier, BaseEstimator):
         if unknown.any():
             row = int(np.argmax(unknown))
             raise ValueError(refuse("labels must be among the classes of the fit", f"{y[row]!r} in row {row}"))
-        if self.link == "softmax":
+        if self._has_softmax:
             return np.asarray(cross_entropy(logits, codes, reduction="none"))
         entries = binary_cross_entropy_with_logits(logits[:, 0], codes.astype(np.float64), reduction="none")
         return np.asarray(entries)

@@ -16,6 +16,7 @@ from crossent.estimator import all_or_nothing
 from crossent.numpy.elementwise import sigmoid, softmax
 from crossent.regression.blas import single_threaded_blas
 from crossent.regression.checkpoint import exclusive
+from crossent.regression.targets import weighted_rows
 
 from .fitting import Fitting, checked_weight
 from .inference import CoefficientSummary, summarize_coefficients
@@ -40,7 +41,8 @@ class SoftmaxRegression(Fitting):
         Weight of the losses beside the penalty, positive. ``math.inf`` drops the penalty (and with it the certificate;
         the data may then have no optimum).
     link : {"softmax", "sigmoid"}, default "softmax"
-        "softmax": exclusive classes. "sigmoid": one binary cross-entropy per label, for two classes or for label sets.
+        "softmax": exclusive classes. "sigmoid": one binary cross-entropy per label, for two classes or for label sets;
+        for more exclusive classes one against the rest, whose probabilities ``σ(z_k)`` are divided by their sum.
     loss : loss, optional
         A loss of the family, such as ``crossent.Focal(2.0)``; None is cross-entropy. Other losses than cross-entropy
         have no certificate, and those that are not convex (focal, generalised cross-entropy, Brier) can have more than
@@ -49,9 +51,9 @@ class SoftmaxRegression(Fitting):
         ε: the target becomes ``(1-ε) t + ε/K`` (sigmoid: ``(1-ε) t + ε/2``).
     fit_intercept : bool, default True
         Whether to fit b.
-    class_weight : dict, "balanced" or None
-        Weights of the classes, ``{class: weight}``; "balanced" is scikit-learn's rule. For label sets, the weights of
-        0 and of 1.
+    class_weight : dict, {"balanced", "inverse", "sqrt", "effective"} or None
+        Weights of the classes, ``{class: weight}``, or a scheme of `crossent.imbalance.class_weights` that reads them
+        off the training labels; "balanced" is scikit-learn's rule. For label sets, the weights of 0 and of 1.
     tol : float, default 1e-4
         The relative duality gap ``(f - D) / f`` at which to stop. Where no certificate exists (another loss, or
         ``C=inf``): the norm of the gradient relative to its norm at ``W = 0, b = 0``.
@@ -123,7 +125,6 @@ class SoftmaxRegression(Fitting):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         tags.classifier_tags.multi_label = self.link == "sigmoid"
-        tags.classifier_tags.multi_class = self.link != "sigmoid"
         return tags
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SoftmaxRegression:
@@ -240,6 +241,7 @@ class SoftmaxRegression(Fitting):
             _check_feature_names(self, given, reset=False)
         weight = checked_weight(sample_weight, X)
         target = self._encode(y, weight, loss)
+        weight = weighted_rows(target, self.class_weight, weight)
         if not np.isfinite(self.intercept_).all():
             raise ValueError(refuse("standard errors need every class to have weight", "a class without any"))
         X = (X.toarray() if issparse(X) else X).astype(np.float64)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..sklearn import SoftmaxRegression
 from .errors import InputError
-from .model import Model
+from .model import LINKS, Model
 from .preprocessing import Preprocessing
 from .reading import remaining_columns
 
@@ -37,6 +37,8 @@ class FitOptions:
         The estimator's C: the weight of the losses beside ½‖W‖².
     tolerance, max_iter : float, int
         When the optimiser stops: relative duality gap, iterations.
+    link : {"softmax", "sigmoid"}
+        The estimator's link; "sigmoid" is one class against the rest, and goes without calibration.
     sweep : bool
         Choose C by cross-validation on the training part, from a range of values; `strength` is then not used.
     callback : callable, optional
@@ -53,6 +55,7 @@ class FitOptions:
     strength: float = 1.0
     tolerance: float = 1e-4
     max_iter: int = 1000
+    link: str = "softmax"
     sweep: bool = False
     callback: Callable[[dict[str, Any]], None] | None = None
     checkpoint: Path | None = None
@@ -62,6 +65,7 @@ class FitOptions:
         """Return the estimator that is asked for where nothing is swept."""
         return SoftmaxRegression(
             self.strength,
+            link=self.link,
             tol=self.tolerance,
             max_iter=self.max_iter,
             callback=self.callback,
@@ -73,6 +77,10 @@ class FitOptions:
         """Return the columns to learn from, if the shares of the rows are such and there is a column to learn from."""
         if not 0 < self.test_size < 1:
             raise InputError(f"the test part must be a share of the rows between 0 and 1, and is {self.test_size}")
+        if self.link not in LINKS:
+            raise InputError(f"the link must be one of {', '.join(LINKS)}, and is {self.link!r}")
+        if self.link != "softmax" and self.calibration_size:
+            raise InputError("a temperature is fitted to the softmax link only: leave out the calibration or the link")
         features = remaining_columns(columns, target, self.drop, source)
         if not features:
             raise InputError(f"{source!r} has no column beside {target!r} to learn from")
@@ -184,11 +192,12 @@ def build_model(
     if calibration is not None:
         temperature = calibration.temperature
         account |= {"temperature": temperature, "calibration_rows": len(calibration.rows)}
-    return Model(
-        preprocessing,
-        np.asarray(estimator.coef_, dtype=np.float64) / temperature,
-        np.asarray(estimator.intercept_, dtype=np.float64) / temperature,
-        tuple(classes),
-        target,
-        account,
-    )
+    coef, intercept = (np.asarray(a, np.float64) / temperature for a in (estimator.coef_, estimator.intercept_))
+    link = estimator.link
+    if len(coef) == 1:  # the yes or no of two classes, as the softmax of two logits
+        coef, intercept, link = (
+            np.concatenate([-coef, coef]) / 2,
+            np.concatenate([-intercept, intercept]) / 2,
+            "softmax",
+        )
+    return Model(preprocessing, coef, intercept, tuple(classes), target, account, link)

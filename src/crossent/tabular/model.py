@@ -5,7 +5,7 @@ Reading one runs no code.
 Tensors (float64): ``coef`` (K, D), ``intercept`` (K,), ``number.median``, ``number.mean``, ``number.scale`` (one per
 column of numbers). The header's ``crossent.model`` entry is a JSON object:
 
-- ``classes``, ``target``, ``link``: what is predicted, and how ("softmax");
+- ``classes``, ``target``, ``link``: what is predicted, and how ("softmax", or "sigmoid": one class against the rest);
 - ``numbers``: the names of the columns of numbers, and ``missing``: the words that are no value among them;
 - ``categories``: of every other column its ``name``, its ``kind`` ("booleans" or "categories", as in
   `crossent.tabular.columns`), its ``categories``, whether others share an input (``other``), and ``fill``, which a
@@ -41,14 +41,17 @@ from .reading import exists
 
 HEADER_ENTRY = "crossent.model"
 FORMAT_VERSION = 2
-LINK = "softmax"
+LINKS = ("softmax", "sigmoid")
 LEARNED = ("median", "mean", "scale")
 TENSORS = {"coef", "intercept", *(f"number.{name}" for name in LEARNED)}
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained softmax regression on a table: ``p = softmax(coef · x + intercept)``, x the preprocessed row."""
+    """A trained softmax regression on a table: ``p = softmax(coef · x + intercept)``, x the preprocessed row.
+
+    With the sigmoid link, one class against the rest, ``p ∝ σ(coef · x + intercept)``.
+    """
 
     preprocessing: Preprocessing
     coef: NDArray[np.float64]
@@ -56,16 +59,20 @@ class Model:
     classes: tuple[str, ...]
     target: str
     training: dict[str, Any]  # plain JSON values on how it came about; people read them, the model does not
+    link: str = "softmax"
 
     def logits_of(self, matrix: NDArray[np.float64], first_row: int = 0) -> NDArray[np.float64]:
-        """Return the logits (N, K) of rows that are preprocessed already; messages count them from `first_row`."""
+        """Return logits (N, K), whose softmax are the probabilities, of rows that are preprocessed already.
+
+        Messages count rows from `first_row`.
+        """
         with np.errstate(over="ignore", invalid="ignore"):
             logits = matrix @ self.coef.T + self.intercept
         overflowed = ~np.isfinite(logits).all(axis=1)
         if overflowed.any():
             row = first_row + int(np.argmax(overflowed))
             raise InputError(f"the logits of row {row} (counted from 0) overflow: a value there is far too large")
-        return logits
+        return logits if self.link == "softmax" else np.asarray(ce.log_sigmoid(logits))
 
     def predict_probabilities(
         self,
@@ -88,7 +95,7 @@ class Model:
             "crossent_version": __version__,
             "classes": list(self.classes),
             "target": self.target,
-            "link": LINK,
+            "link": self.link,
             "numbers": [column.name for column in columns.numbers],
             "missing": list(columns.missing),
             "categories": [{**asdict(column), "categories": list(column.categories)} for column in columns.categories],
@@ -134,7 +141,8 @@ def _model(content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Model:
         categories = [CategoryColumn(**{**c, "categories": tuple(c["categories"])}) for c in content["categories"]]
         preprocessing = Preprocessing(tuple(numbers), tuple(categories), tuple(content["missing"]))
         classes, target = tuple(content["classes"]), content["target"]
-        model = Model(preprocessing, tensors["coef"], tensors["intercept"], classes, target, content["training"])
+        account, link = content["training"], content["link"]
+        model = Model(preprocessing, tensors["coef"], tensors["intercept"], classes, target, account, link)
     except (KeyError, TypeError) as error:
         raise SealError(f"a part of its header: {first_line(error)}") from error
     written = {**model.header(), "crossent_version": content.get("crossent_version")}
@@ -149,6 +157,7 @@ def _model(content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Model:
     _require_texts(preprocessing.missing, "its words for no value")
     for column in categories:
         _check_categories(column)
+    require(link == "softmax" or (link == "sigmoid" and len(classes) > 2), f"its link is {link!r}")
     require(len(classes) > 1, "it has fewer than 2 classes")
     require(not any(map(is_pattern, preprocessing.column_names)), "the name of a column is a pattern of names")
     require(type(model.training) is dict, "its account of the training is no JSON object")

@@ -102,7 +102,7 @@ def _sweep(codes: NDArray[np.intp], options: FitOptions) -> SoftmaxRegressionCV:
     if callback is not None:
         callback = _count_fits(callback, folds * DEFAULT_CS + 1)  # the last fit is to all training rows
     return SoftmaxRegressionCV(
-        DEFAULT_CS, cv=folds, tol=options.tolerance, max_iter=options.max_iter, callback=callback
+        DEFAULT_CS, link=options.link, cv=folds, tol=options.tolerance, max_iter=options.max_iter, callback=callback
     )
 
 
