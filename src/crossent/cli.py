@@ -104,9 +104,7 @@ def fit(
     strength: Annotated[
         float | None, typer.Option("--C", help="Weight of the losses beside the penalty ½‖W‖². (default: 1.0)")
     ] = None,
-    link: Annotated[
-        str, typer.Option(help='"softmax": all classes at once; "sigmoid": each class against the rest.')
-    ] = "softmax",
+    link: Annotated[str, typer.Option(help="softmax, or sigmoid: each class against the rest.")] = "softmax",
     sweep: Annotated[bool, typer.Option("--sweep", help="Choose C by cross-validation instead.")] = False,
     tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = 1e-4,
     max_iter: Annotated[int, typer.Option(help="Most iterations of the optimiser.")] = 1000,
