@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from imbalance_tables import write
+from imbalance_tables import PAGE, page
 from regression_problems import keel
 from scipy.optimize import minimize
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -235,7 +235,7 @@ def main() -> None:
             results["links"][name] = links(load)
             print(name, results["links"][name]["links"], flush=True)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    write(json.loads(RESULTS.read_text("utf-8")))
+    PAGE.write_text(page(json.loads(RESULTS.read_text("utf-8")), PAGE.read_text("utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -77,12 +77,11 @@ def links(results: dict[str, Any]) -> str:
     return table(header, rows)
 
 
-def write(results: dict[str, Any]) -> None:
-    """Put each table between its marks."""
-    text = PAGE.read_text("utf-8")
+def page(results: dict[str, Any], text: str) -> str:
+    """Return the page with each table between its marks."""
     for name, made in (("rare", rare), ("tuned", tuned), ("links", links)):
         start, end = _mark(name)
         before, _, rest = text.partition(start)
         _, _, after = rest.partition(end)
         text = f"{before}{start}\n\n{made(results)}\n\n{end}{after}"
-    PAGE.write_text(text, encoding="utf-8")
+    return text

@@ -97,7 +97,8 @@ class PriorCorrectedClassifier(_Wrapper):
         With `predict_proba`; a pipeline that resamples is one too.
     trained_on : "weighted", "uniform" or array (K,)
         What the classes had in training. "weighted": their shares among the rows of `fit`, times the estimator's
-        `class_weight` where it has one. "uniform": what resampling to equal numbers ends in.
+        `class_weight` where it has one. "uniform": what resampling to equal numbers ends in. Say it by an array where a
+        calibrator with a bias for each class stands between: it has taken the weights back already.
     deployed_on : "shares", "uniform" or array (K,)
         What they have where the model is used. "shares": as among the rows of `fit`. `adapt` replaces it.
 
