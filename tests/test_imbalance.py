@@ -174,7 +174,9 @@ P = np.array([[0.5, 0.5], [0.9, 0.1]])
     [
         (lambda: im.class_weights([0, 1, 3], classes=3), r"y must be integers from 0 to 2.*got 3 in row 2"),
         (lambda: im.class_weights([0, -1], classes=2), "got -1 in row 1"),
-        (lambda: im.class_weights([0.0, np.nan]), "no missing labels; got NaN in row 1"),
+        (lambda: im.class_weights([0.0, np.nan]), "no missing labels; got .*nan.* in row 1"),
+        (lambda: im.class_weights(np.array(["a", None], object)), "no missing labels; got None in row 1"),
+        (lambda: im.class_prior([0, 1], classes=0), "how many they are, 1 or more; got 0"),
         (lambda: im.class_weights(["a", "b"], classes=["a", "c"]), "one of classes; got .*'b'.* in row 1"),
         (lambda: im.class_weights([0, 0], classes=2), "each class must have a row in y; got none of class"),
         (lambda: im.class_weights([[0, 1]]), r"labels of shape \(N,\)"),

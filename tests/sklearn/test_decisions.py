@@ -85,6 +85,8 @@ def test_a_pipeline_a_frame_and_a_given_prior() -> None:
     assert set(model.predict(frame[:50])) <= {"no", "perhaps", "yes"}
     given = clone(model).set_params(trained_on="uniform", deployed_on=[1, 1, 2]).fit(frame, names)
     np.testing.assert_allclose(given.deployed_on_, [0.25, 0.25, 0.5])
+    named = clone(given).set_params(deployed_on={"yes": 2, "no": 1, "perhaps": 1}).fit(frame, names)
+    np.testing.assert_array_equal(named.deployed_on_, given.deployed_on_)
     expected = correct_prior(given.estimator_.predict_proba(frame), np.ones(3), [1, 1, 2])
     np.testing.assert_allclose(given.predict_proba(frame), expected, rtol=1e-12)
 
@@ -137,6 +139,7 @@ SIMPLE = np.arange(20.0).reshape(10, 2) % 7, np.arange(10) % 2
             "trained_on .*positive; got 0.0 for class 0",
         ),
         (PriorCorrectedClassifier(GaussianNB(), deployed_on=[1.0]), r"deployed_on .*got an array of shape \(1,\)"),
+        (PriorCorrectedClassifier(GaussianNB(), deployed_on={0: 1.0}), "the 2 classes as its keys; got no 1"),
         (PriorCorrectedClassifier(LogisticRegression(class_weight="odd")), "in one place; got 'odd'; set trained_on"),
     ],
 )

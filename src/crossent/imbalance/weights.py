@@ -146,12 +146,17 @@ def _count(y: ArrayLike, classes: ArrayLike | int | None) -> tuple[Float64, NDAr
     if labels.ndim != 1 or not len(labels):
         raise ValueError(refuse("y must be labels of shape (N,), at least one", describe(labels)))
     is_missing = labels != labels
+    if labels.dtype == object:
+        is_missing = is_missing | np.array([label is None for label in labels])
     if np.any(is_missing):
-        raise ValueError(refuse("y must hold no missing labels", f"NaN in row {int(np.argmax(is_missing))}"))
+        row = int(np.argmax(is_missing))
+        raise ValueError(refuse("y must hold no missing labels", f"{labels[row]} in row {row}"))
     if classes is None:
         known, counts = np.unique(labels, return_counts=True)
         return counts.astype(np.float64), known
     if isinstance(classes, int | np.integer):
+        if isinstance(classes, bool) or classes < 1:
+            raise ValueError(refuse("classes must be labels or how many they are, 1 or more", repr(classes)))
         codes = check_codes(labels, int(classes), "y")
         return np.bincount(codes, minlength=int(classes)).astype(np.float64), np.arange(classes)
     refuse_masked(classes, "classes")

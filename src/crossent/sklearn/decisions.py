@@ -95,11 +95,11 @@ class PriorCorrectedClassifier(_Wrapper):
     ----------
     estimator : classifier
         With `predict_proba`; a pipeline that resamples is one too.
-    trained_on : "weighted", "uniform" or array (K,)
+    trained_on : "weighted", "uniform", array (K,) or dict
         What the classes had in training. "weighted": their shares among the rows of `fit`, times the estimator's
         `class_weight` where it has one. "uniform": what resampling to equal numbers ends in. Say it by an array where a
         calibrator with a bias for each class stands between: it has taken the weights back already.
-    deployed_on : "shares", "uniform" or array (K,)
+    deployed_on : "shares", "uniform", array (K,) or dict
         What they have where the model is used. "shares": as among the rows of `fit`. `adapt` replaces it.
 
     Attributes
@@ -155,6 +155,12 @@ class PriorCorrectedClassifier(_Wrapper):
     def _prior(self, name: str, known: dict[str, Any]) -> Float64:
         given = getattr(self, name)
         refuse_masked(given, name)
+        if isinstance(given, dict):
+            lacking = [label for label in self.classes_.tolist() if label not in given]
+            if lacking or len(given) != len(self.classes_):
+                asked = f"{name} must have the {len(self.classes_)} classes as its keys"
+                raise ValueError(refuse(asked, f"no {lacking[0]!r}" if lacking else f"{len(given)} keys"))
+            return np.array([float(given[label]) for label in self.classes_.tolist()])
         if not isinstance(given, str):
             return np.asarray(given, dtype=np.float64)
         if given not in known:
@@ -232,7 +238,8 @@ class TunedDecision(_Wrapper):
     actions : array (A,), optional
         What `predict` returns. By default the classes where A is K, else 0 to A-1.
     cv : int, splitter or None, default 5
-        Folds that the factors are tuned in, as in scikit-learn. None tunes nothing.
+        Folds that the factors are tuned in, as in scikit-learn: an integer takes rows in their order, so shuffle a
+        sorted table. None tunes nothing.
 
     Attributes
     ----------
