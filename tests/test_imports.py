@@ -32,6 +32,7 @@ RANK = {
     "regression": 5,
     "calibration": 6,
     "sklearn": 7,
+    "boosting": 7,
     "jax": 5,
     "keras": 9,
     "torch": 8,  # its calibrators are fitted by those of sklearn
@@ -65,6 +66,7 @@ LIBRARIES = {
     "estimator": {"sklearn"},
     "regression": {"numpy", "sklearn", "scipy", "threadpoolctl", "dask", "narwhals", "polars"},
     "calibration": {"numpy", "sklearn", "scipy"},
+    "boosting": {"numpy", "sklearn"},
     "sklearn": {"numpy", "sklearn", "scipy", "onnx", "narwhals", "safetensors"},
     "tabular": {"numpy", "sklearn", "scipy", "polars", "narwhals", "pyarrow", "safetensors"},
     "report": {"numpy", "polars", "matplotlib", "jinja2", "rich", "narwhals", "scipy", "sklearn"},

@@ -1,0 +1,275 @@
+"""A loss as an objective of gradient boosting: its gradient and a diagonal Hessian, in the order each library wants."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossent.errors import check_number, describe, refuse
+from crossent.losses import DEFAULT_LOSS, Loss
+from crossent.numpy.dense import value_and_grad, value_grad_hess
+from crossent.numpy.elementwise import sigmoid, softmax
+from crossent.numpy.options import Options
+
+__all__ = ["Objective", "RowLosses"]
+
+HESSIANS = ("diagonal", "upper", "gradient")
+BLOCK = 1 << 15
+
+
+@dataclass(frozen=True, eq=False)
+class RowLosses:
+    """The loss of rows of raw predictions: what an objective and a metric share."""
+
+    loss: Loss = DEFAULT_LOSS
+    _: KW_ONLY
+    link: str = "softmax"
+    weight: Any = None
+    pos_weight: Any = None
+    label_smoothing: float = 0.0
+    temperature: float | None = None
+    prior: Any = None
+    prior_strength: float = 1.0
+    target: Any = None
+    _jited = True  # CatBoost would try to compile the methods with Numba, and warn that it cannot
+
+    def __post_init__(self) -> None:
+        if self.link not in ("softmax", "sigmoid"):
+            raise ValueError(refuse("link must be softmax or sigmoid", repr(self.link)))
+        Options(self.link, self.loss, pos_weight=self.pos_weight, label_smoothing=self.label_smoothing).checked()
+        if self.temperature is not None:
+            check_number("temperature", self.temperature, above=0)
+        if self.loss.needs_teacher:
+            raise ValueError(refuse("boosting takes a loss of labels", repr(self.loss), "pass soft targets instead"))
+        if self.weight is not None and self.link == "sigmoid":
+            raise ValueError(refuse("weight holds the factors of exclusive classes", 'link="sigmoid"', "pos_weight=…"))
+
+    def options(self) -> dict[str, Any]:
+        """Return the keywords of `crossent.value_and_grad` that stand for this object."""
+        names = ("loss", "link", "weight", "pos_weight", "label_smoothing", "temperature", "prior", "prior_strength")
+        return {name: getattr(self, name) for name in names} | {"reduction": "sum"}
+
+    def rows(self, raw: Any, label: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return raw predictions and targets as the losses take them.
+
+        Raises
+        ------
+        ValueError
+            If a label is no class, NaN or of another shape, or a prediction is not finite.
+        """
+        z, y = _on_cpu(raw), _on_cpu(label if self.target is None else self.target)
+        if z.dtype not in (np.float32, np.float64):
+            z = z.astype(np.float64)
+        columns = z.shape[1] if z.ndim == 2 else 1
+        if self.link == "softmax" and columns == 1:
+            got = f"one column of predictions, {describe(z)}"
+            raise ValueError(refuse("the softmax link needs a prediction for each class", got, 'take link="sigmoid"'))
+        if y.ndim == 1 and y.size == z.size and self.link == "sigmoid":
+            y = y.reshape(z.shape)  # some libraries hand a matrix of labels out flat
+        elif y.ndim == 1 and y.size == z.size and y.size != len(z):
+            y = y.reshape(z.shape)
+        if len(y) != len(z) or (y.ndim == 2 and y.shape != z.shape and y.shape != (len(z), 1)):
+            asked = f"targets must be labels or one number for each of the {z.shape} predictions"
+            works = "for targets that the library cannot hold pass target=, in the order of the training rows"
+            raise ValueError(refuse(asked, describe(y), works))
+        return z, self._labels(y, z)
+
+    def _labels(self, y: NDArray[Any], z: NDArray[Any]) -> NDArray[Any]:
+        if y.dtype.kind not in "iu" and not (y.dtype.kind == "b" and self.link == "sigmoid"):
+            y = y.astype(np.float64)
+            bad = ~np.isfinite(y).reshape(len(y), -1).all(axis=1)
+            if bad.any():
+                raise ValueError(refuse("labels must be numbers", f"{y[np.argmax(bad)]} in row {int(np.argmax(bad))}"))
+        if self.link == "sigmoid":
+            y = y.reshape(z.shape)
+            return y.astype(np.int8) if ((y == 0) | (y == 1)).all() else y
+        if y.ndim == 2 and y.shape[1] > 1:
+            return y
+        y = y.reshape(-1)
+        last = z.shape[1] - 1
+        bad = ~((y >= 0) & (y <= last) & (y == np.floor(y)))
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise ValueError(refuse(f"labels must be whole numbers in 0..{last}", f"{y[row]} in row {row}"))
+        return y.astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Objective(RowLosses):
+    """A loss of the family as the custom objective of XGBoost, LightGBM and CatBoost.
+
+    The gradient of a row's loss in its raw predictions z is exact (for cross-entropy ``w (p - t)``, p = softmax(z)),
+    times the row's weight, once. The Hessian is a diagonal, as boosting of trees takes it.
+
+    Parameters
+    ----------
+    loss : Loss, default CrossEntropy()
+        Any member of the family but distillation, such as ``Focal(2.0) + ZPenalty(1e-4)``.
+    link : {"softmax", "sigmoid"}
+        "softmax": exclusive classes, one column of predictions each. "sigmoid": two classes with one prediction a row,
+        or label sets with one prediction a label.
+    weight : array (K,), optional
+        Class weights ≥ 0 of the softmax link.
+    pos_weight : float or array (K,), optional
+        Factor of the positive class's term, sigmoid link.
+    label_smoothing, temperature, prior, prior_strength
+        As in :func:`crossent.cross_entropy`.
+    target : array, optional
+        Distributions (N, K) or probabilities, in the order of the training rows, in the place of the library's labels.
+        LightGBM holds one number a row and no distribution.
+    hessian : {"diagonal", "upper", "gradient"}
+        "diagonal": ``∂²ℓ/∂z_k²``, for cross-entropy ``p_k (1 - p_k)``. A loss that is not convex has negative ones,
+        which become 0. "upper" bounds the diagonal from above. It is ``f' p_k (1 - p_k) + max(f'', 0) (p_k - t_k)²`` of
+        a loss of labels that is an increasing function f of the negative log-likelihood, and then positive. The softmax
+        link doubles it: twice the diagonal bounds the whole Hessian of cross-entropy. "gradient": ``|∂ℓ/∂z_k|``, for
+        cross-entropy ``|p_k - t_k|``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is not as above; on a call, if labels are not 0..K-1 or a weight is negative.
+
+    Notes
+    -----
+    XGBoost's own `multi:softprob` uses ``2 p (1 - p)``, which is "upper"; LightGBM's `multiclass` uses
+    ``K/(K-1) p (1 - p)``: its trees with a learning rate lr are those of "diagonal" with lr (K-1)/K, where no
+    regularisation adds to the Hessian. CatBoost's own takes the whole matrix.
+
+    A cupy array is copied to this machine's memory, with a warning.
+
+    References
+    ----------
+    Friedman, Greedy function approximation (2001); Chen & Guestrin, XGBoost (2016), section 2.2; Böhning & Lindsay,
+    Monotonicity of quadratic-approximation algorithms (1988), for bounds on Hessians.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from crossent.boosting import Objective
+    >>> grad, hess = Objective()(np.array([1]), np.array([[0.0, 0.0]]))
+    >>> grad, hess
+    (array([[ 0.5, -0.5]]), array([[0.25, 0.25]]))
+    """
+
+    hessian: str = "diagonal"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hessian not in HESSIANS:
+            raise ValueError(refuse(f"hessian must be one of {', '.join(HESSIANS)}", repr(self.hessian)))
+
+    def derivatives(
+        self, raw: Any, label: Any, sample_weight: Any = None
+    ) -> tuple[float, NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
+        """Return the summed loss in nats, the gradient and the Hessian, both of the predictions' shape."""
+        z, y = self.rows(raw, label)
+        options = self.options() | {"sample_weight": _weights(sample_weight, z)}
+        if self.hessian == "gradient":
+            value, grad = value_and_grad(z, y, **options)
+            hess = np.abs(grad)
+        elif self._is_plain(y):
+            value, grad, hess = self._cross_entropy(z, y, options)
+        else:
+            value, grad, hess = value_grad_hess(z, y, **options)
+            if self.hessian == "upper" and not self.loss.is_convex:
+                np.maximum(hess, self._tangent(z, y, grad), out=hess)
+        if not np.isfinite(value):
+            bad = ~np.isfinite(z).reshape(len(z), -1).all(axis=1)
+            got = f"{z[np.argmax(bad)]} in row {int(np.argmax(bad))}" if bad.any() else f"a loss of {value}"
+            raise ValueError(refuse("raw predictions must be finite", got))
+        if self.hessian == "upper" and self.link == "softmax":
+            hess *= 2
+        return float(value), grad, np.maximum(hess, 0, out=hess)
+
+    def _is_plain(self, y: NDArray[Any]) -> bool:
+        """Whether the Hessian is a function of the gradient: cross-entropy of labels without maps."""
+        is_mapped = self.temperature is not None or self.prior is not None or self.label_smoothing
+        return self.loss.is_cross_entropy and y.dtype.kind in "iu" and not is_mapped and self.pos_weight is None
+
+    def _cross_entropy(self, z: NDArray[Any], y: NDArray[Any], options: dict[str, Any]) -> tuple[Any, Any, Any]:
+        """Return value, gradient and p (1 - p), which is |g| (1 - |g|) for g = p - t of a label."""
+        sample_weight, weight = options["sample_weight"], options["weight"]
+        value, grad = value_and_grad(z, y, link=self.link, reduction="sum")
+        hess = np.empty_like(grad)
+        flat, out, rest = grad.ravel(), hess.ravel(), np.empty(BLOCK, grad.dtype)
+        for start in range(0, flat.size, BLOCK):  # in cache
+            part = np.abs(flat[start : start + BLOCK], out=out[start : start + BLOCK])
+            part *= np.subtract(1, part, out=rest[: part.size])
+        if sample_weight is None and weight is None:
+            return value, grad, hess
+        value = value_and_grad(z, y, **options).value
+        factor = np.ones(len(z)) if sample_weight is None else np.asarray(sample_weight, np.float64)
+        if weight is not None:
+            factor = factor * np.asarray(weight, np.float64)[y]
+        factor = factor.astype(grad.dtype).reshape(-1, *[1] * (z.ndim - 1))
+        grad *= factor
+        hess *= factor
+        return value, grad, hess
+
+    def _tangent(self, z: NDArray[Any], y: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
+        """Return f' p (1 - p) of a loss f(nll), from its gradient g = f' (p - t)."""
+        temperature = 1.0 if self.temperature is None else self.temperature
+        shifted = z / temperature
+        if self.prior is not None:
+            prior = np.asarray(self.prior, np.float64)
+            odds = np.log(prior) - (np.log1p(-prior) if self.link == "sigmoid" else 0.0)
+            shifted = shifted + self.prior_strength * odds
+        p = softmax(shifted) if self.link == "softmax" else sigmoid(shifted)
+        t = y
+        if self.link == "softmax" and y.ndim == 1:
+            t = np.arange(z.shape[1]) == y[:, None]
+        t = t * (1 - self.label_smoothing) + self.label_smoothing / (z.shape[1] if self.link == "softmax" else 2)
+        return np.asarray(np.abs(grad) * (t * p + (1 - t) * (1 - p)) / temperature, grad.dtype)
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return gradient and Hessian, as `xgboost.train`, `lightgbm.train` and both scikit-learn classes call it.
+
+        Takes ``(labels, predictions, weights=None)``, ``(predictions, DMatrix or Dataset)``, or
+        ``(iteration, predictions, DMatrix)``, the order of XGBoost 3.2's `Objective`.
+        """
+        for raw, data in ((y_true, y_pred), (y_pred, sample_weight)):
+            if hasattr(data, "get_label"):
+                y_true, y_pred, sample_weight = labels_of(data), raw, weights_of(data)
+                break
+        return self.derivatives(y_pred, y_true, sample_weight)[1:]
+
+    def calc_ders_range(self, approxes: Any, targets: Any, weights: Any) -> NDArray[np.float64]:
+        """Return CatBoost's derivatives (N, 2) for one prediction a row: minus the gradient, minus the Hessian."""
+        grad, hess = self(np.asarray(targets), np.asarray(approxes), None if weights is None else np.asarray(weights))
+        return -np.stack([grad, hess], axis=1)
+
+    def calc_ders_multi(self, approxes: Any, target: Any, weight: float) -> tuple[list[float], list[list[float]]]:
+        """Return CatBoost's derivatives of one row: minus the gradient (K,), minus the diagonal matrix (K, K)."""
+        raw, label = np.asarray(approxes)[None], np.asarray(target)[None]
+        grad, hess = self(label, raw, None if weight is None else np.array([weight]))
+        return list(-grad[0]), np.diag(-hess[0]).tolist()
+
+
+def labels_of(data: Any) -> NDArray[Any]:
+    """Return the labels of a DMatrix or a Dataset."""
+    label = data.get_label()
+    if label is None or np.size(label) == 0:
+        raise ValueError(refuse("the training data must have labels", "none"))
+    return np.asarray(label)
+
+
+def weights_of(data: Any) -> NDArray[Any] | None:
+    """Return the rows' weights of a DMatrix or a Dataset, or None."""
+    weight = data.get_weight()
+    return None if weight is None or np.size(weight) == 0 else np.asarray(weight)
+
+
+def _weights(sample_weight: Any, z: NDArray[Any]) -> Any:
+    """Return weights of rows as the losses take them: of one column, each row is an entry."""
+    return None if sample_weight is None else np.asarray(sample_weight).reshape(z.shape[:1])
+
+
+def _on_cpu(array: Any) -> NDArray[Any]:
+    if type(array).__module__.partition(".")[0] == "cupy":
+        warnings.warn("crossent copies cupy arrays to this machine's memory and computes there", stacklevel=2)
+        array = array.get()
+    return np.asarray(array)
