@@ -71,9 +71,9 @@ class Metric(RowLosses):
         return False
 
     def evaluate(self, approxes: Any, target: Any, weight: Any) -> tuple[float, float]:
-        """Return the weighted sum of the losses and of the weights, of CatBoost's predictions, (K, N)."""
+        """Return the weighted sums of losses and of weights, of CatBoost's predictions and label sets, (K, N)."""
         raw = np.stack([np.asarray(column) for column in approxes], axis=1)
-        return self.total(raw[:, 0] if raw.shape[1] == 1 else raw, np.asarray(target), weight)
+        return self.total(raw[:, 0] if raw.shape[1] == 1 else raw, np.asarray(target).T, weight)
 
     def get_final_error(self, error: float, weight: float) -> float:
         """Return their ratio."""
