@@ -1,4 +1,4 @@
-"""Turn the JAX part of results/speed.json into the tables of docs/performance.md, and what it missed into sentences."""
+"""Turn the JAX and Keras parts of results/speed.json into docs/performance.md's tables, and missed goals into words."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 Record = dict[str, Any]
 DENSE_HEADER = ("rows × classes", "dtype", "target", "crossent, ms", "optax, ms", "optax / crossent", "crossent / copy")
 HEAD_HEADER = ("linear head, 4096 × 512 × 32000", "seconds", "of its products", "temporary memory, MiB")
+KERAS_HEADER = ("rows × classes", "backend", "crossent, ms", "Keras, ms", "Keras / crossent")
 PRODUCTS = "three products"
 
 
@@ -42,6 +43,20 @@ def head(record: Record) -> list[list[str]]:
             f"{record['temporary bytes'][name] / 2**20:.0f}" if name in record["temporary bytes"] else "",
         ]
         for name, spent in seconds.items()
+    ]
+
+
+def keras(records: Iterable[Record], milliseconds: Callable[[float], str]) -> list[list[str]]:
+    """Return the rows of the table of Keras."""
+    return [
+        [
+            _shape(record),
+            record["backend"],
+            milliseconds(record["seconds"]["crossent"]),
+            milliseconds(record["seconds"]["Keras"]),
+            f"{record['seconds']['Keras'] / record['seconds']['crossent']:.2f}",
+        ]
+        for record in records
     ]
 
 

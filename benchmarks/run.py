@@ -1,6 +1,6 @@
 """Run every benchmark beside its peers; keep each part in results/speed.json, and the tables made of it, as it ends.
 
-python benchmarks/run.py [--quick] [dense] [small] [linear] [startup] [pytorch] [heads] [jax]
+python benchmarks/run.py [--quick] [dense] [small] [linear] [startup] [pytorch] [heads] [jax] [keras]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
 THREADS = 2
-PARTS = ("startup", "small", "dense", "linear", "pytorch", "heads", "jax")
+PARTS = ("startup", "small", "dense", "linear", "pytorch", "heads", "jax", "keras")
 
 
 def cores() -> int:
@@ -64,6 +64,10 @@ def measure(part: str, quick: bool, results: dict[str, Any]) -> None:
         import with_jax
 
         results[part] = with_jax.run(1 if quick else 5)
+    elif part == "keras":
+        import with_keras
+
+        results[part] = with_keras.run(1 if quick else 4)
     elif part == "heads":
         import pytorch
 

@@ -294,6 +294,15 @@ loss of the whole logits. Temporary memory is what XLA plans beside arguments an
 {table(jax_tables.HEAD_HEADER, jax_tables.head(found["head"]))}"""
 
 
+def _keras(results: dict[str, Any]) -> str:
+    if "keras" not in results:
+        return "Not measured in this run."
+    return f"""Value and gradient of `SparseCategoricalCrossentropy(from_logits=True)` in float32, beside Keras' own
+class on the same backend: PyTorch eager, JAX under `jit`, TensorFlow in `tf.function`. There was no goal.
+
+{table(jax_tables.KERAS_HEADER, jax_tables.keras(results["keras"], milliseconds))}"""
+
+
 def _accelerator() -> str:
     import accelerator_tables
 
@@ -385,6 +394,10 @@ classes it also converts the weight, and adds to a sum of twice its size, in eac
 ## JAX
 
 {_jax(results)}
+
+## Keras
+
+{_keras(results)}
 
 ## On a GPU
 
