@@ -143,3 +143,23 @@ def test_without_jax_the_import_names_the_extra() -> None:
     code = "import sys; sys.modules['jax'] = None\nimport crossent\nimport crossent.jax"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "crossent.jax needs JAX: pip install 'crossent[jax]'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "made",
+    [lambda z: z / 1.3, lambda z: jnp.tanh(z / 3) * 2.3, jax.nn.gelu, lambda z: z * 0.7 + 0.3 * z[..., ::-1]],
+    ids=["quotient", "tanh", "gelu", "sum"],
+)
+def test_logits_that_the_same_program_computes(made: Any) -> None:
+    """XLA computes such logits anew in each loop that reads them, and may round them differently there."""
+    z, y = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32) * 2, np.array([0, 3, 1, 1, 4, 2])
+    for options in ({}, {"temperature": 1.3}, {"loss": ce.Focal(1.5)}):
+
+        def loss(z: Any, y: Any, options: Any = options) -> Any:
+            return cej.cross_entropy(made(z), y, **options)
+
+        values, gradients = jax.jit(jax.vmap(jax.value_and_grad(loss)))(z, y)
+        wanted, of_logits = ce.value_and_grad(np.asarray(made(z), np.float64), y, reduction="none", **options)
+        np.testing.assert_allclose(values, wanted, rtol=3e-6)
+        of_z = jax.vjp(made, jnp.asarray(z))[1](jnp.asarray(of_logits, jnp.float32))[0]
+        np.testing.assert_allclose(gradients, of_z, rtol=1e-4, atol=1e-6)

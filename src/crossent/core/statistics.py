@@ -69,6 +69,10 @@ class Rows:
         return self.xp.argmax(self.logits, axis=-1)
 
     @cached_property
+    def is_argmax(self) -> Array:
+        return one_hot(self.argmax, self.target.num_classes)
+
+    @cached_property
     def _below_two_sum(self) -> tuple[Array, Array]:
         return two_sum(self.maximum[:, None], -self.logits)
 
@@ -99,11 +103,13 @@ class Rows:
 
     @cached_property
     def tail(self) -> Array:
-        """``Σ e^{z_k - m}`` without the largest logit's 1; others that are as large are counted."""
-        xp, largest = self.xp, self.below == 0
-        others = xp.where(largest, xp.zeros_like(self.exponential), self.exponential)
-        ties = xp.sum(xp.astype(largest, self.logits.dtype), axis=-1) - 1
-        return xp.sum(others, axis=-1) + ties + 0 * self.maximum  # NaN stays NaN where there are no others
+        """``Σ e^{z_k - m}`` without the largest logit's 1; others that are as large are counted.
+
+        The largest is known by its place. A compiler may round a logit differently in each loop that computes it, so
+        that no logit, or another one, equals the maximum there.
+        """
+        others = self.xp.where(self.is_argmax, self.xp.zeros_like(self.exponential), self.exponential)
+        return self.xp.sum(others, axis=-1) + 0 * self.maximum  # NaN stays NaN where there are no others
 
     @cached_property
     def log1p_tail(self) -> Array:
@@ -117,8 +123,7 @@ class Rows:
     @cached_property
     def complement(self) -> Array:
         """``1 - p_k``: for the largest logit the tail's share, elsewhere (p ≤ 1/2) the plain difference."""
-        is_argmax = one_hot(self.argmax, self.target.num_classes)
-        return self.xp.where(is_argmax, (self.tail / (1 + self.tail))[:, None], 1 - self.probability)
+        return self.xp.where(self.is_argmax, (self.tail / (1 + self.tail))[:, None], 1 - self.probability)
 
     @cached_property
     def surprisal(self) -> Array:

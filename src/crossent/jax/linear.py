@@ -125,7 +125,7 @@ def _total(head: Head, of_rows: dict[str, Any], bare: Problem, factor: Any) -> j
 
     def step(total: jax.Array, block: dict[str, Any]) -> tuple[jax.Array, None]:
         logits = _logits(_counted(block["x"], block), w, b)
-        return total + _joined(block, bare).losses(logits).sum() * factor, None
+        return total + _joined(block, bare).losses(logits, factor).sum(), None
 
     return jax.lax.scan(step, jnp.zeros((), bare.dtype), _blocks({"x": x, **of_rows}, len(x), len(w)))[0]
 
@@ -174,7 +174,7 @@ def _total_and_gradients(primals: Any, moving: Any) -> tuple[jax.Array, Any]:
 
         def loss(logits: jax.Array, row_leaves: list[Any], shared_leaves: list[Any]) -> jax.Array:
             bare, factor = with_shared(shared, shared_leaves)
-            return _joined(with_rows(block, row_leaves), bare).losses(logits).sum() * factor
+            return _joined(with_rows(block, row_leaves), bare).losses(logits, factor).sum()
 
         value, pull = jax.vjp(loss, _logits(rows, w, b), row_leaves, shared_leaves)
         slope, of_rows, of_shared = pull(jnp.ones_like(value))

@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from crossent.core.arrays import guarded_product
 from crossent.core.logit_maps import LogitMap
 from crossent.core.reduction import Reduction
 from crossent.core.target import Asked, TopK, encode
@@ -160,25 +159,27 @@ class Problem:
             return logits
         is_finite = jnp.isfinite(logits)
         mapped = logit_map.forward(jnp.where(is_finite, logits, 0), self.given.labels)
-        return jnp.where(is_finite, mapped.astype(self.dtype), logits)
+        # An infinite logit stays, and its slope is the temperature's.
+        temperature = 1 if self.maps[1] is None else jax.lax.stop_gradient(self.maps[1])
+        return jnp.where(is_finite, mapped.astype(self.dtype), logits * jnp.asarray(1 / temperature, self.dtype))
 
-    def losses(self, logits: jax.Array) -> jax.Array:
-        """Return the weighted losses of logits (N, K): (N,), or with the sigmoid link (N, K)."""
-        weight, given = self.weight, self.given
-        if weight is not None:  # what a row without weight holds, NaN included, reaches no gradient
-            weight = jnp.broadcast_to(weight, logits.shape if self.form.link == "sigmoid" else logits.shape[:1])
+    def losses(self, logits: jax.Array, factor: Any = None) -> jax.Array:
+        """Return the weighted losses of logits (N, K), times a factor: (N,), or with the sigmoid link (N, K)."""
+        given, shape = self.given, logits.shape if self.form.link == "sigmoid" else logits.shape[:1]
+        weight = jnp.ones(shape, self.dtype)
+        if self.weight is not None:  # what a row without weight holds, NaN included, reaches no gradient
+            weight = jnp.broadcast_to(self.weight, shape)
             largest = logits if weight.ndim == 2 else logits.max(-1)
             void = (weight == 0) & (jnp.isnan(largest) if weight.ndim == 2 else ~jnp.isfinite(largest))
             logits = jnp.where(void if weight.ndim == 2 else void[:, None], 0, logits)
+        if self.bad is not None:
+            weight = jnp.where(self.bad & (weight != 0), math.nan, weight)
+        for times in (self.factor, factor):
+            weight = weight if times is None else weight * jnp.asarray(times, weight.dtype)
         z = self.mapped(logits)
         if self.factor is not None and given.teacher is not None:
             given = given._replace(teacher=_divided(given.teacher, self.maps[1]))
-        losses = row_losses(self.form, z, given)
-        if self.bad is not None:
-            losses = losses * jnp.where(self.bad, math.nan, 1).astype(losses.dtype)
-        if self.factor is not None:
-            losses = losses * self.factor.astype(losses.dtype)
-        return losses if weight is None else guarded_product(weight, losses)
+        return row_losses(self.form, z, given, weight)
 
     @property
     def counts(self) -> tuple[Any, Any]:
@@ -315,8 +316,9 @@ def rows_of(logits: jax.Array, target: Any, where: Any, options: Options) -> tup
 
 @jax.jit
 def _value(problem: Problem, logits: jax.Array, factor: Any) -> jax.Array:
-    losses = problem.losses(logits)
-    return losses.reshape(problem.shape) if problem.reduction.kind == "none" else losses.sum() * factor
+    if problem.reduction.kind == "none":
+        return problem.losses(logits).reshape(problem.shape)
+    return problem.losses(logits, factor).sum()
 
 
 def dense(logits: Any, target: Any, where: Any, options: Options) -> jax.Array:

@@ -17,10 +17,13 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from crossent.core import composition
+from crossent.core.arrays import guarded_product
 from crossent.core.reduction import is_silent
 from crossent.core.statistics import Rows
 from crossent.core.target import Link, Target
-from crossent.losses import Loss
+from crossent.losses import Loss, is_member
+
+from . import ffi
 
 __all__ = ["Form", "Given", "LogSumExp", "leaves_like", "moves_at_all", "row_losses"]
 
@@ -89,7 +92,7 @@ def _values(form: Form, logits: jax.Array, given: Given) -> jax.Array:
     return losses.reshape(logits.shape) if form.link == "sigmoid" else losses
 
 
-def _gradients(form: Form, logits: jax.Array, given: Given) -> jax.Array:
+def _slopes(form: Form, logits: jax.Array, given: Given) -> jax.Array:
     rows = form.rows(logits, given)
     return form.of_logits(rows, composition.gradient(form.loss, rows), logits)
 
@@ -111,9 +114,9 @@ def leaves_like(structure: Any, tree: Any) -> list[Any]:
     return structure.flatten_up_to(tree)
 
 
-def _along_given(function: Any, given: Given, tangents: Given) -> Any:
-    """Return the derivative of a function of the target's arrays along what moves in them; None if nothing does."""
-    leaves, structure = jax.tree.flatten(given)
+def _along(function: Any, primals: Any, tangents: Any) -> Any:
+    """Return the derivative of a function of a tree of arrays along what moves in it; None if nothing does."""
+    leaves, structure = jax.tree.flatten(primals)
     moves = leaves_like(structure, tangents)
     places = [i for i, move in enumerate(moves) if moves_at_all(move)]
     if not places:
@@ -134,33 +137,96 @@ def _sum(*parts: Any) -> Any:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def row_losses(form: Form, logits: jax.Array, given: Given) -> jax.Array:
-    """Return the losses of logits (N, K): (N,), or with the sigmoid link (N, K); in nats."""
-    return _values(form, logits, given)
+def row_losses(form: Form, logits: jax.Array, given: Given, weight: jax.Array) -> jax.Array:
+    """Return ``weight · losses`` of logits (N, K), in nats: (N,), or with the sigmoid link (N, K), as the weights are.
 
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _row_gradients(form: Form, logits: jax.Array, given: Given) -> jax.Array:
-    return _gradients(form, logits, given)
+    The weights are inside, so that the gradient is formed with them and not multiplied afterwards.
+    """
+    return guarded_product(weight, _computed(form, logits, given, weight, slopes=False)[0])
 
 
 @partial(row_losses.defjvp, symbolic_zeros=True)
 def _(form: Form, primals: Any, tangents: Any) -> tuple[jax.Array, Any]:
-    (logits, given), (direction, moves) = primals, tangents
-    losses = row_losses(form, logits, given)
+    (logits, given, weight), (direction, *moves) = primals, tangents
     of_logits = None
     if moves_at_all(direction):
-        of_logits = form.along(_row_gradients(form, logits, given) * direction)
-    of_given = _along_given(lambda given: _values(form, logits, given), given, moves)
+        losses, slopes = _losses_and_slopes(form, logits, given, weight)
+        of_logits = form.along(slopes * direction)
+    else:
+        losses = _computed(form, logits, given, weight, slopes=False)[0]
+    of_given = _along(lambda given: guarded_product(weight, _values(form, logits, given)), given, moves[0])
+    of_weight = _along(lambda weight: guarded_product(weight, losses), weight, moves[1])
+    value = guarded_product(weight, losses)
+    return value, _sum(of_logits, of_given, of_weight, jnp.zeros_like(value))
+
+
+# What the losses and their weighted gradient are computed by; derivatives of these two are JAX's operations alone.
+
+
+def _computed(form: Form, logits: jax.Array, given: Given, weight: jax.Array, slopes: bool) -> Any:
+    """Return the losses and, where `slopes` is true, the weighted gradient, by the kernels if they may serve."""
+    name = next((name for name in ("labels", "soft", "teacher") if getattr(given, name) is not None), "")
+    may_serve = form.link == "softmax" and is_member(form.loss) and not isinstance(given.teacher, tuple)
+    if not (may_serve and name and logits.size >= ffi.LEAST_ELEMENTS):
+        return _plainly(form, logits, given, weight, slopes)
+    operands: list[jax.Array] = [logits, weight, getattr(given, name)]
+    names: tuple[str, ...] = (name,)
+    if given.weight is not None:
+        operands, names = [*operands, given.weight], (name, "weight")
+    return ffi.losses_and_slopes(_in_jax, form, slopes, operands, names)
+
+
+def _in_jax(form: Form, slopes: bool, names: tuple[str, ...], logits: Any, weight: Any, *arrays: Any) -> Any:
+    return _plainly(form, logits, Given(**dict(zip(names, arrays, strict=True))), weight, slopes)
+
+
+def _plainly(form: Form, logits: jax.Array, given: Given, weight: jax.Array, slopes: bool) -> Any:
+    losses = _losses(form, logits, given)
+    if not slopes:
+        return (losses,)
+    factor = weight if form.link == "sigmoid" else weight[:, None]
+    return losses, factor * _gradients(form, logits, given)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _losses_and_slopes(form: Form, logits: jax.Array, given: Given, weight: jax.Array) -> Any:
+    return tuple(_computed(form, logits, given, weight, slopes=True))
+
+
+@partial(_losses_and_slopes.defjvp, symbolic_zeros=True)
+def _(form: Form, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    found = _losses_and_slopes(form, *primals)
+    moved = _along(lambda moving: _plainly(form, moving[0], moving[1], moving[2], True), primals, tangents)
+    return found, jax.tree.map(jnp.zeros_like, found) if moved is None else tuple(moved)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _losses(form: Form, logits: jax.Array, given: Given) -> jax.Array:
+    return _values(form, logits, given)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _gradients(form: Form, logits: jax.Array, given: Given) -> jax.Array:
+    return _slopes(form, logits, given)
+
+
+@partial(_losses.defjvp, symbolic_zeros=True)
+def _(form: Form, primals: Any, tangents: Any) -> tuple[jax.Array, Any]:
+    (logits, given), (direction, moves) = primals, tangents
+    losses = _losses(form, logits, given)
+    of_logits = None
+    if moves_at_all(direction):
+        of_logits = form.along(_gradients(form, logits, given) * direction)
+    of_given = _along(lambda given: _values(form, logits, given), given, moves)
     return losses, _sum(of_logits, of_given, jnp.zeros_like(losses))
 
 
-@partial(_row_gradients.defjvp, symbolic_zeros=True)
+@partial(_gradients.defjvp, symbolic_zeros=True)
 def _(form: Form, primals: Any, tangents: Any) -> tuple[jax.Array, Any]:
     (logits, given), (direction, moves) = primals, tangents
-    gradients = _row_gradients(form, logits, given)
+    gradients = _gradients(form, logits, given)
     of_logits = None
     if moves_at_all(direction):
         of_logits = _curvatures(form, logits, given, direction)
-    of_given = _along_given(lambda given: _gradients(form, logits, given), given, moves)
+    of_given = _along(lambda given: _slopes(form, logits, given), given, moves)
     return gradients, _sum(of_logits, of_given, jnp.zeros_like(gradients))
