@@ -197,7 +197,7 @@ def test_lightgbm_grows_the_trees_of_its_own_objectives(weight: Any) -> None:
         return np.asarray(lgb.train(shared | {"objective": objective} | names, data, ROUNDS).predict(X, raw_score=True))
 
     np.testing.assert_allclose(train(Y > 1, Objective(link="sigmoid")), train(Y > 1, "binary"), atol=1e-6)
-    # Its multiclass has K/(K-1) p (1 - p). Without weights many splits of the first tree tie, and rounding breaks ties.
+    # Its multiclass has K/(K-1) p (1 - p). Without weights of rows the trees differ from the first one on.
     of_rows = WEIGHTS if weight is None else weight
     ours = train(Y, Objective(), of_rows, num_class=3, learning_rate=0.1 * 2 / 3)
     np.testing.assert_allclose(ours, train(Y, "multiclass", of_rows, num_class=3, learning_rate=0.1), atol=1e-6)
@@ -228,6 +228,6 @@ def test_catboost_grows_the_trees_of_its_own_objectives(weight: Any) -> None:
 
     ours = train(Y > 1, Objective(link="sigmoid"), ROUNDS, "Newton", 600, eval_metric=Metric(link="sigmoid"))
     np.testing.assert_allclose(ours, train(Y > 1, "Logloss", ROUNDS, "Newton", 600), atol=1e-6)
-    # One call a row, so few of them. CatBoost's own Newton step takes the whole matrix, so here its gradient step.
+    # One call a row, so few of them. CatBoost's own Newton step for classes is another one, so here its gradient step.
     ours = train(Y, Objective(), 5, "Gradient", 100, classes_count=3, eval_metric=Metric())
     np.testing.assert_allclose(ours, train(Y, "MultiClass", 5, "Gradient", 100), atol=1e-6)

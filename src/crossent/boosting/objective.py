@@ -136,8 +136,8 @@ class Objective(RowLosses):
     Notes
     -----
     XGBoost's own `multi:softprob` uses ``2 p (1 - p)``, which is "upper"; LightGBM's `multiclass` uses
-    ``K/(K-1) p (1 - p)``: its trees with a learning rate lr are those of "diagonal" with lr (K-1)/K, where no
-    regularisation adds to the Hessian. CatBoost's own takes the whole matrix.
+    ``K/(K-1) p (1 - p)``, so "diagonal" takes its steps with the learning rate times (K-1)/K. CatBoost's own Newton
+    step for classes is another one; its gradient step is this. Labels that come from XGBoost are float32.
 
     A cupy array is copied to this machine's memory, with a warning.
 
