@@ -127,6 +127,8 @@ def estimators() -> Iterator[tuple[str, Case]]:
         "SoftmaxRegression": cs.SoftmaxRegression,
         "SoftmaxRegressionCV": lambda: cs.SoftmaxRegressionCV(Cs=[0.1, 1.0], cv=2),
         "CalibratedClassifier": lambda: cs.CalibratedClassifier(cs.SoftmaxRegression(), cv=2),
+        "PriorCorrectedClassifier": lambda: cs.PriorCorrectedClassifier(cs.SoftmaxRegression()),
+        "TunedDecision": lambda: cs.TunedDecision(cs.SoftmaxRegression(), cost=1 - np.eye(K), cv=2),
     }
     for name, make in models.items():
         yield f"{name}.fit", Case(fit(make), data)

@@ -96,8 +96,11 @@ def test_export_and_donated_arguments() -> None:
     function = jax.jit(jax.value_and_grad(cej.cross_entropy), donate_argnums=0)
     exported = jax.export.export(jax.jit(jax.value_and_grad(cej.cross_entropy)))(Z, Y)
     again = jax.export.deserialize(exported.serialize())
+    n = jax.export.symbolic_shape("n")[0]
+    any_rows = jax.ShapeDtypeStruct((n, Z.shape[1]), Z.dtype), jax.ShapeDtypeStruct((n,), Y.dtype)
+    symbolic = jax.export.export(jax.jit(jax.value_and_grad(cej.cross_entropy)))(*any_rows)
     value, gradient = exact()
-    for found in (function(jnp.array(Z), Y), again.call(Z, jnp.asarray(Y))):
+    for found in (function(jnp.array(Z), Y), again.call(Z, jnp.asarray(Y)), symbolic.call(Z, jnp.asarray(Y))):
         close(found[0], value)
         close(found[1], gradient)
 

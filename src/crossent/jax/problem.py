@@ -184,7 +184,8 @@ class Problem:
     @property
     def counts(self) -> tuple[Any, Any]:
         """The number of rows (entries) that count, and their summed weights."""
-        count: Any = float(math.prod(self.shape))
+        count: Any = math.prod(self.shape)
+        count = float(count) if isinstance(count, int) else jnp.asarray(count, self.dtype)  # a length that is not known
         if self.counted is not None:
             count = self.counted.sum().astype(self.dtype)
         if self.form.link == "sigmoid":

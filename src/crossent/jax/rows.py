@@ -167,7 +167,8 @@ def _computed(form: Form, logits: jax.Array, given: Given, weight: jax.Array, sl
     """Return the losses and, where `slopes` is true, the weighted gradient, by the kernels if they may serve."""
     name = next((name for name in ("labels", "soft", "teacher") if getattr(given, name) is not None), "")
     may_serve = form.link == "softmax" and is_member(form.loss) and not isinstance(given.teacher, tuple)
-    if not (may_serve and name and logits.size >= ffi.LEAST_ELEMENTS):
+    is_large = all(isinstance(n, int) for n in logits.shape) and logits.size >= ffi.LEAST_ELEMENTS
+    if not (may_serve and name and is_large):
         return _plainly(form, logits, given, weight, slopes)
     operands: list[jax.Array] = [logits, weight, getattr(given, name)]
     names: tuple[str, ...] = (name,)
