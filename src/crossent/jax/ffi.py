@@ -27,7 +27,7 @@ __all__ = ["LEAST_ELEMENTS", "losses_and_slopes", "why_not"]
 logger = logging.getLogger("crossent")
 
 LEAST_ELEMENTS = 1 << 14
-"""Fewer logits than this stay with XLA: a call of the handler takes as long as XLA does for so many."""
+"""Fewer logits than this stay with XLA: a call of the handler takes as long as XLA does for tens of thousands."""
 
 _TARGET = "crossent_rows"
 _API_VERSION = (0, 3)
@@ -174,29 +174,11 @@ def _compute(frame: _Frame) -> None:
     if not slopes:
         losses[:] = registry.find(logits.dtype).row_losses(logits, asked, loss)
         return
-    _advise(slopes[0])
     wide = weight.astype(np.float64)
     losses[:] = registry.find(logits.dtype).row_losses(logits, asked, loss, 1.0, wide, slopes[0])
 
 
 _TARGETS = ("labels", "soft", "teacher")
-
-_HUGE_PAGE, _MADV_HUGEPAGE = 1 << 21, 14
-
-
-def _advise(array: np.ndarray) -> None:
-    """Ask for huge pages, as NumPy does for its own arrays: XLA's results are new memory in each call."""
-    start = -(-array.ctypes.data // _HUGE_PAGE) * _HUGE_PAGE
-    length = array.ctypes.data + array.nbytes - start
-    if length >= _HUGE_PAGE and _libc is not None:
-        _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_HUGEPAGE)
-
-
-try:
-    _libc = ctypes.CDLL(None)
-    _libc.madvise.restype = ctypes.c_int
-except (OSError, TypeError, AttributeError):  # where there is no such call
-    _libc = None  # type: ignore[assignment]
 
 
 @ctypes.CFUNCTYPE(_POINTER, ctypes.POINTER(_Frame))
