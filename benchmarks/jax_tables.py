@@ -7,7 +7,7 @@ from typing import Any
 
 Record = dict[str, Any]
 DENSE_HEADER = ("rows × classes", "dtype", "target", "crossent, ms", "optax, ms", "optax / crossent", "crossent / copy")
-HEAD_HEADER = ("linear head, 4096 × 512 × 32000", "seconds", "of its products", "temporary memory, MiB")
+HEAD_HEADER = ("linear head", "seconds", "of its products", "temporary memory, MiB")
 KERAS_HEADER = ("rows × classes", "backend", "crossent, ms", "Keras, ms", "Keras / crossent")
 PRODUCTS = "three products"
 

@@ -281,14 +281,15 @@ def _jax(results: dict[str, Any]) -> str:
     if "jax" not in results:  # a run of before it was measured has none
         return "Not measured in this run."
     found = results["jax"]
-    versions = " and ".join(f"{name} {version}" for name, version in found["versions"].items())
+    versions, head = " and ".join(f"{name} {version}" for name, version in found["versions"].items()), found["head"]
     return f"""Value and gradient of the mean under `jax.jit`, beside optax's loss, with {versions}, on a CPU. The
 goals were 3 × optax's speed in float32 for labels of 1000 classes and more, and never to be slower than by a tenth.
 *copy* is XLA's negation of the logits, on all threads: the least that reads them and writes a gradient.
 
 {table(jax_tables.DENSE_HEADER, jax_tables.dense(found["dense"], milliseconds))}
 
-The head's value and both gradients, beside its three matrix products under XLA (goal: 1.25 × their time) and optax's
+The head's value and both gradients for {head["rows"]} rows, {head["features"]} features and {head["classes"]} classes,
+beside its three matrix products under XLA (goal: 1.25 × their time) and optax's
 loss of the whole logits. Temporary memory is what XLA plans beside arguments and results.
 
 {table(jax_tables.HEAD_HEADER, jax_tables.head(found["head"]))}"""

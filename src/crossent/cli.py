@@ -62,8 +62,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train, apply and judge classifiers by cross-entropy.",
 )
-
-
 add_version_to(app)
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -98,7 +96,7 @@ def fit(
     test_size: Annotated[float, typer.Option(help="Share of the rows to hold out.")] = 0.25,
     calibration_size: Annotated[
         float | None,
-        typer.Option(help="Share of the other rows in a fold that finds a temperature; 0: none. (default: 0.2, or 0)"),
+        typer.Option(help="Share of the rest in a fold that finds a temperature; 0: none. (default: 0.2; sigmoid: 0)"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the splits.")] = 0,
     strength: Annotated[
@@ -133,7 +131,8 @@ def fit(
         if sweep and strength is not None:
             raise InputError("--sweep chooses C itself: leave out --sweep or --C")
         strength = 1.0 if strength is None else strength
-        calibration_size = 0.2 * (link == "softmax") if calibration_size is None else calibration_size
+        if calibration_size is None:
+            calibration_size = 0.2 if link == "softmax" else 0.0
         for name, value in (("--C", strength), ("--tol", tol), ("--max-iter", max_iter)):
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be a positive number, and is {value}")

@@ -74,6 +74,12 @@ def test_costs_are_counted_and_the_best_threshold_is_the_best() -> None:
     assert costs["at_best"] < costs["at_threshold"] < costs["at_half"]
 
 
+def test_a_miss_that_costs_next_to_nothing_asks_never_to_act() -> None:
+    decision = Decision("fraud", 1e-30, 1.0)
+    costs = evaluate(Y, P, scale="probabilities", decision=decision).to_dict()["two_classes"]["costs"]
+    assert costs["threshold"] == 1.0
+
+
 def test_lift_and_scores_count_rows() -> None:
     for entry in STATE["lift"]:
         top = TRUTH[np.argsort(-P, kind="stable")[: entry["rows"]]]

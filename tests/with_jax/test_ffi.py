@@ -19,7 +19,7 @@ import crossent as ce
 import crossent.jax as cej
 from crossent.jax import ffi
 
-N, K = 173, 100
+N, K = 1373, 100
 RNG = np.random.default_rng(0)
 Z = RNG.normal(size=(N, K)).astype(np.float32) * 3
 Z[5, :50] = -np.inf

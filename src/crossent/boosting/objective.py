@@ -13,6 +13,7 @@ from crossent.errors import check_number, describe, refuse
 from crossent.losses import DEFAULT_LOSS, Loss
 from crossent.numpy.dense import value_and_grad, value_grad_hess
 from crossent.numpy.elementwise import sigmoid, softmax
+from crossent.numpy.evaluator import make_map
 from crossent.numpy.options import Options
 
 __all__ = ["Objective", "RowLosses"]
@@ -162,17 +163,16 @@ class Objective(RowLosses):
         if self.hessian not in HESSIANS:
             raise ValueError(refuse(f"hessian must be one of {', '.join(HESSIANS)}", repr(self.hessian)))
 
-    def derivatives(
-        self, raw: Any, label: Any, sample_weight: Any = None
-    ) -> tuple[float, NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
-        """Return the summed loss in nats, the gradient and the Hessian, both of the predictions' shape."""
+    def _derivatives(self, raw: Any, label: Any, sample_weight: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the gradient and the Hessian, both of the predictions' shape."""
         z, y = self.rows(raw, label)
         options = self.options() | {"sample_weight": _weights(sample_weight, z)}
         if self.hessian == "gradient":
             value, grad = value_and_grad(z, y, **options)
             hess = np.abs(grad)
         elif self._is_plain(y):
-            value, grad, hess = self._cross_entropy(z, y, options)
+            value, grad = value_and_grad(z, y, **options)
+            hess = self._variances(grad, y, options)
         else:
             value, grad, hess = value_grad_hess(z, y, **options)
             if self.hessian == "upper" and not self.loss.is_convex:
@@ -183,47 +183,42 @@ class Objective(RowLosses):
             raise ValueError(refuse("raw predictions must be finite", got))
         if self.hessian == "upper" and self.link == "softmax":
             hess *= 2
-        return float(value), grad, np.maximum(hess, 0, out=hess)
+        return grad, np.maximum(hess, 0, out=hess)
 
     def _is_plain(self, y: NDArray[Any]) -> bool:
         """Whether the Hessian is a function of the gradient: cross-entropy of labels without maps."""
         is_mapped = self.temperature is not None or self.prior is not None or self.label_smoothing
         return self.loss.is_cross_entropy and y.dtype.kind in "iu" and not is_mapped and self.pos_weight is None
 
-    def _cross_entropy(self, z: NDArray[Any], y: NDArray[Any], options: dict[str, Any]) -> tuple[Any, Any, Any]:
-        """Return value, gradient and p (1 - p), which is |g| (1 - |g|) for g = p - t of a label."""
-        sample_weight, weight = options["sample_weight"], options["weight"]
-        value, grad = value_and_grad(z, y, link=self.link, reduction="sum")
-        hess = np.empty_like(grad)
-        flat, out, rest = grad.ravel(), hess.ravel(), np.empty(BLOCK, grad.dtype)
-        for start in range(0, flat.size, BLOCK):  # in cache
-            part = np.abs(flat[start : start + BLOCK], out=out[start : start + BLOCK])
-            part *= np.subtract(1, part, out=rest[: part.size])
-        if sample_weight is None and weight is None:
-            return value, grad, hess
-        value = value_and_grad(z, y, **options).value
-        factor = np.ones(len(z)) if sample_weight is None else np.asarray(sample_weight, np.float64)
-        if weight is not None:
-            factor = factor * np.asarray(weight, np.float64)[y]
-        factor = factor.astype(grad.dtype).reshape(-1, *[1] * (z.ndim - 1))
-        grad *= factor
-        hess *= factor
-        return value, grad, hess
+    def _variances(self, grad: NDArray[Any], y: NDArray[Any], options: dict[str, Any]) -> NDArray[Any]:
+        """Return ``f p (1 - p)`` of labels with factors f from the gradient ``g = f (p - t)``: ``|g| (1 - |g|/f)``."""
+        factor = None
+        if options["sample_weight"] is not None or options["weight"] is not None:
+            factor = np.ones(len(grad)) if options["sample_weight"] is None else options["sample_weight"]
+            if options["weight"] is not None:
+                factor = factor * np.asarray(options["weight"], np.float64)[y]
+            factor = np.asarray(factor, grad.dtype).reshape(-1, *[1] * (grad.ndim - 1))
+        hess = np.abs(grad)
+        step = max(1, BLOCK * len(grad) // max(1, grad.size))
+        for start in range(0, len(grad), step):  # in cache
+            part = hess[start : start + step]
+            if factor is None:
+                part *= 1 - part
+            else:
+                of_rows = factor[start : start + step]
+                part *= 1 - np.divide(part, of_rows, out=np.zeros_like(part), where=of_rows > 0)
+        return hess
 
     def _tangent(self, z: NDArray[Any], y: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
         """Return f' p (1 - p) of a loss f(nll), from its gradient g = f' (p - t)."""
-        temperature = 1.0 if self.temperature is None else self.temperature
-        shifted = z / temperature
-        if self.prior is not None:
-            prior = np.asarray(self.prior, np.float64)
-            odds = np.log(prior) - (np.log1p(-prior) if self.link == "sigmoid" else 0.0)
-            shifted = shifted + self.prior_strength * odds
-        p = softmax(shifted) if self.link == "softmax" else sigmoid(shifted)
+        names = ("temperature", "prior", "prior_strength")
+        mapping = make_map(Options(self.link, **{name: getattr(self, name) for name in names}), z.shape[-1])
+        p = (softmax if self.link == "softmax" else sigmoid)(mapping.forward(z))
         t = y
         if self.link == "softmax" and y.ndim == 1:
             t = np.arange(z.shape[1]) == y[:, None]
         t = t * (1 - self.label_smoothing) + self.label_smoothing / (z.shape[1] if self.link == "softmax" else 2)
-        return np.asarray(np.abs(grad) * (t * p + (1 - t) * (1 - p)) / temperature, grad.dtype)
+        return np.asarray(np.abs(grad) * (t * p + (1 - t) * (1 - p)) * mapping.constant_slope, grad.dtype)
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return gradient and Hessian, as `xgboost.train`, `lightgbm.train` and both scikit-learn classes call it.
@@ -235,7 +230,7 @@ class Objective(RowLosses):
             if hasattr(data, "get_label"):
                 y_true, y_pred, sample_weight = labels_of(data), raw, weights_of(data)
                 break
-        return self.derivatives(y_pred, y_true, sample_weight)[1:]
+        return self._derivatives(y_pred, y_true, sample_weight)
 
     def calc_ders_range(self, approxes: Any, targets: Any, weights: Any) -> NDArray[np.float64]:
         """Return CatBoost's derivatives (N, 2) for one prediction a row: minus the gradient, minus the Hessian."""

@@ -3,7 +3,7 @@
 The keywords are those of `crossent`, with ``axis=-1`` and ``where=``, a mask of the rows that count.
 :mod:`crossent.jax.optax` has optax's names and its order of arguments.
 
-On a CPU the compiled kernels of `crossent` compute softmax losses of 16384 logits and more, inside XLA's programs and
+On a CPU the compiled kernels of `crossent` compute softmax losses of 131072 logits and more, inside XLA's programs and
 on XLA's own memory; :func:`crossent.jax.ffi.why_not` says why if they do not. On other devices, in exported programs,
 for smaller arrays and for second derivatives XLA computes the same formulas.
 """

@@ -19,15 +19,15 @@ from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
 from crossent.core.target import Target
-from crossent.kernels import registry
+from crossent.kernels import reference, registry
 from crossent.losses import from_table
 
 __all__ = ["LEAST_ELEMENTS", "losses_and_slopes", "why_not"]
 
 logger = logging.getLogger("crossent")
 
-LEAST_ELEMENTS = 1 << 14
-"""Fewer logits than this stay with XLA: a call of the handler takes as long as XLA does for tens of thousands."""
+LEAST_ELEMENTS = 1 << 17
+"""Fewer logits than this stay with XLA. The handler gains 1.3 to 1.6 × from here on, and loses below 50,000."""
 
 _TARGET = "crossent_rows"
 _API_VERSION = (0, 3)
@@ -210,7 +210,7 @@ def why_not() -> str:
     >>> isinstance(ffi.why_not(), str)
     True
     """
-    if registry.find("float32").__name__.endswith("reference"):
+    if registry.find("float32") is reference:
         return "the compiled kernels are not used (see crossent.kernels.registry.why_refused)"
     try:
         capsule = jax.ffi.pycapsule(ctypes.cast(_handler, _POINTER).value)

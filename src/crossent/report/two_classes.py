@@ -15,7 +15,10 @@ from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
 from ..errors import refuse
+from ..imbalance import realised_cost, thresholds
+from ..metrics.binning import class_wise_bins
 from ..metrics.calibration import wilson_interval
+from ..metrics.predictions import check_predictions
 from ..tabular.errors import InputError, name_list
 
 __all__ = ["EVEN", "Decision", "two_classes"]
@@ -111,7 +114,7 @@ def two_classes(
         "share": float(truth.mean()),
         "roc": _roc(truth, p),
         "precision_recall": _precision_recall(truth, p),
-        "reliability": _reliability(truth, p),
+        "reliability": _reliability(codes, probabilities, place),
         "scores": _scores(truth, p),
         "thresholds": [_at(truth, p, t) for t in THRESHOLDS],
         "lift": _lift(truth, p),
@@ -158,28 +161,25 @@ def _thinned(x: Float64, y: Float64) -> list[list[float]]:
     return [[float(a), float(b)] for a, b in zip(x[chosen], y[chosen], strict=True)]
 
 
-def _reliability(truth: NDArray[np.bool_], p: Float64) -> list[Summary]:
+def _reliability(codes: NDArray[np.intp], probabilities: Float64, place: int) -> list[Summary]:
     """Return the share of positives beside their mean probability, bin by bin over the whole of 0 to 1."""
-    edges = np.linspace(0, 1, BINS + 1)
-    place = np.clip(np.searchsorted(edges, p, side="left") - 1, 0, BINS - 1)
-    rows = np.bincount(place, minlength=BINS)
-    found = []
-    for b in np.flatnonzero(rows):
-        here = place == b
-        share = float(truth[here].mean())
-        lower, upper = wilson_interval(np.array([share]), np.array([float(rows[b])]), SHARE_LEVEL)
-        found.append(
-            {
-                "lower": float(edges[b]),
-                "upper": float(edges[b + 1]),
-                "rows": int(rows[b]),
-                "probability": float(p[here].mean()),
-                "share": share,
-                "share_lower": float(lower[0]),
-                "share_upper": float(upper[0]),
-            }
-        )
-    return found
+    (bins,) = class_wise_bins(check_predictions(codes, probabilities, np.arange(2)), BINS)
+    edges, rows, total, hits = (part[place] for part in (bins.edges, bins.rows, bins.value, bins.event))
+    filled = np.flatnonzero(rows)
+    shares = hits[filled] / rows[filled]
+    lower, upper = wilson_interval(shares, rows[filled], SHARE_LEVEL)
+    return [
+        {
+            "lower": float(edges[b]),
+            "upper": float(edges[b + 1]),
+            "rows": int(rows[b]),
+            "probability": float(total[b] / rows[b]),
+            "share": float(shares[i]),
+            "share_lower": float(lower[i]),
+            "share_upper": float(upper[i]),
+        }
+        for i, b in enumerate(filled)
+    ]
 
 
 def _scores(truth: NDArray[np.bool_], p: Float64) -> Summary:
@@ -221,10 +221,11 @@ def _lift(truth: NDArray[np.bool_], p: Float64) -> list[Summary]:
 def _costs(truth: NDArray[np.bool_], p: Float64, decision: Decision) -> Summary:
     """Return the cost a row at the threshold that costs ask of honest probabilities, and at others."""
     miss, alarm = decision.false_negative, decision.false_positive
+    matrix = np.array([[0.0, alarm], [miss, 0.0]])
+    asked = float(min(thresholds(matrix).probabilities, default=1.0))  # none if a miss costs next to nothing
 
     def cost(threshold: float) -> float:
-        called = p >= threshold
-        return float(miss * (truth & ~called).mean() + alarm * (called & ~truth).mean())
+        return realised_cost(truth, p >= threshold, matrix)
 
     order = np.argsort(p, kind="stable")
     missed = np.concatenate([[0], np.cumsum(truth[order])])  # at a threshold above the first k rows
@@ -232,15 +233,14 @@ def _costs(truth: NDArray[np.bool_], p: Float64, decision: Decision) -> Summary:
     between = np.concatenate([[True], np.diff(p[order]) > 0, [True]])  # equal probabilities stay together
     totals = np.where(between, miss * missed + alarm * alarms, math.inf)
     k = int(np.argmin(totals))
-    asked = alarm / (alarm + miss)
     return {
         "false_negative": miss,
         "false_positive": alarm,
         "threshold": asked,
         "at_threshold": cost(asked),
         "at_half": cost(0.5),
-        "never": float(miss * truth.mean()),
-        "always": float(alarm * (~truth).mean()),
+        "never": cost(math.inf),
+        "always": cost(0.0),
         "best_threshold": float(p[order[k]]) if k < len(p) else None,
         "at_best": float(totals[k] / len(p)),
     }
