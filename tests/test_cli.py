@@ -21,7 +21,8 @@ from safetensors.numpy import save
 from typer.testing import CliRunner, Result
 
 import crossent.tabular
-from crossent.cli import _progress, app
+from crossent.cli import app
+from crossent.cli.showing import progress
 from crossent.tabular import FitOptions, InputError, read_model, read_table
 
 MODEL = "good/model.safetensors"
@@ -641,7 +642,7 @@ def test_the_progress_bar_follows_the_gap(is_terminal: bool, monkeypatch: pytest
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("NO_COLOR", raising=False)
     seen = []
-    with _progress(1e-4) as callback:
+    with progress(1e-4) as callback:
         monkeypatch.setattr(rich.progress.Progress, "update", lambda self, task, **state: seen.append(state))
         for i, gap in enumerate([None, 1.0, 1e-2, 1e-1, 1e-4, 1e-6]):
             callback({"iteration": i, "objective": 2.5, "duality_gap": gap})
@@ -659,7 +660,7 @@ def test_the_progress_bar_of_a_sweep_counts_its_fits(monkeypatch: pytest.MonkeyP
     assert [entry["fit"] for entry in entries if entry["iteration"] == 0] == list(range(1, 67))
     assert [entry["fit"] for entry in entries] == sorted(entry["fit"] for entry in entries)
     seen = []
-    with _progress(1e-4) as callback:
+    with progress(1e-4) as callback:
         monkeypatch.setattr(rich.progress.Progress, "update", lambda self, task, **state: seen.append(state))
         for entry in entries:
             callback(entry)

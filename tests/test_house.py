@@ -37,7 +37,7 @@ MODULES = {name_of(path): path for path in FILES}
 
 def public_names() -> set[tuple[str, str]]:
     """The functions and classes that users call, as (module, name)."""
-    found = {("crossent.cli", name) for name in ("fit", "predict", "report")}
+    found = {(f"crossent.cli.{name}", name) for name in ("fit", "predict", "report")}
     for module in PUBLIC:
         for value in vars(importlib.import_module(module)).values():
             if inspect.isfunction(value) or inspect.isclass(value):

@@ -25,7 +25,7 @@ PACKAGES = {
     "distributed": ESTIMATORS,
     "tabular": [*ESTIMATORS, "tabular"],
     "report": [*ESTIMATORS, "tabular", "report"],
-    "cli": [*ESTIMATORS, "tabular", "report", "cli.py"],
+    "cli": [*ESTIMATORS, "tabular", "report", "cli"],
 }
 # Files that need an extra of their own, and say so when they are used without it.
 OWN_EXTRA = {

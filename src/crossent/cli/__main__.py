@@ -1,0 +1,5 @@
+"""`python -m crossent.cli`."""
+
+from . import main
+
+main()

@@ -1,0 +1,117 @@
+"""`crossent fit`: a table in, a model and a report out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .endings import clean_endings, say
+from .options import AlarmCost, MissCost, Positive, Stream, is_streamed, labels_column
+from .showing import print_report, progress
+
+__all__ = ["fit"]
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+
+
+def fit(
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="CSV, TSV, Parquet, Arrow or NPZ file; folder or pattern of Parquet files; digits, wine, breast_cancer"
+        ),
+    ] = "digits",
+    target: Annotated[str | None, typer.Option(help="Column of labels (built-in data and NPZ name their own).")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model and the report.")] = Path("out"),
+    drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
+    test_size: Annotated[float, typer.Option(help="Share of the rows to hold out.")] = 0.25,
+    calibration_size: Annotated[
+        float | None,
+        typer.Option(help="Share of the rest in a fold that finds a temperature; 0: none. (default: 0.2; sigmoid: 0)"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the splits.")] = 0,
+    strength: Annotated[
+        float | None, typer.Option("--C", help="Weight of the losses beside the penalty ½‖W‖². (default: 1.0)")
+    ] = None,
+    link: Annotated[str, typer.Option(help="softmax, or sigmoid: each class against the rest.")] = "softmax",
+    sweep: Annotated[bool, typer.Option("--sweep", help="Choose C by cross-validation instead.")] = False,
+    tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = 1e-4,
+    max_iter: Annotated[int, typer.Option(help="Most iterations of the optimiser.")] = 1000,
+    stream: Stream = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="File that the state of the fit is kept in. (default: OUTPUT/checkpoint.safetensors)"),
+    ] = None,
+    checkpoint_interval: Annotated[float, typer.Option(help="Seconds between two checkpoints.")] = 60.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one.")] = False,
+    positive: Positive = None,
+    cost_false_negative: MissCost = 1.0,
+    cost_false_positive: AlarmCost = 1.0,
+) -> None:
+    """Train a softmax regression on a table; write a model file and a report."""
+    with clean_endings():
+        from .. import report as reports
+        from .. import tabular
+        from ..tabular import InputError, writing
+
+        decision = reports.Decision(positive, cost_false_negative, cost_false_positive)
+        decision.check_costs()
+        outputs = [output / name for name in (reports.MODEL_FILE, reports.JSON_FILE, reports.HTML_FILE)]
+        writing.refuse_outputs(output, outputs)
+        writing.refuse_over(outputs, [data])
+        if sweep and strength is not None:
+            raise InputError("--sweep chooses C itself: leave out --sweep or --C")
+        strength = 1.0 if strength is None else strength
+        if calibration_size is None:
+            calibration_size = 0.2 if link == "softmax" else 0.0
+        for name, value in (("--C", strength), ("--tol", tol), ("--max-iter", max_iter)):
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"{name} must be a positive number, and is {value}")
+        kept = output / CHECKPOINT_FILE if checkpoint is None else checkpoint
+        if not sweep:
+            writing.refuse_checkpoint(kept, data, outputs)
+        with writing.alone_in(output, reports.JSON_FILE):
+            if not checkpoint_interval >= 0:
+                raise InputError(f"--checkpoint-interval must be 0 or more seconds, and is {checkpoint_interval}")
+            if sweep and resume:
+                raise InputError("a sweep keeps no checkpoint to resume: leave out --sweep or --resume")
+            if resume and not kept.exists():
+                say(f"there is no checkpoint {str(kept)!r}: starting from the beginning")
+            if not sweep:
+                writing.refuse_to_lose(kept, resume)
+            streamed = is_streamed(data, stream)
+            if streamed and sweep:
+                raise InputError("--sweep needs the table in memory: leave it out, or pass --no-stream")
+            frame = None if streamed else tabular.read_table(data)
+            column = labels_column(target, data, None if frame is None else frame.columns)
+            with progress(tol) as callback:
+                options = tabular.FitOptions(
+                    drop=drop or (),
+                    test_size=test_size,
+                    calibration_size=calibration_size,
+                    link=link,
+                    seed=seed,
+                    strength=strength,
+                    tolerance=tol,
+                    max_iter=max_iter,
+                    sweep=sweep,
+                    callback=callback,
+                    checkpoint=None if sweep else kept,
+                    checkpoint_interval=checkpoint_interval,
+                )
+                if frame is None:
+                    result = tabular.fit_parquet(data, column, options)
+                else:
+                    result = tabular.fit_table(frame, data, column, options)
+            try:
+                summary = reports.summarize_fit(result, decision)
+            except InputError as error:  # the model is worth more than the costs
+                say(f"warning: {error}: the report takes the default costs")
+                summary = reports.summarize_fit(result)
+            writing.write_files(reports.fit_files(summary, result.model, output))
+            if not sweep:
+                writing.remove_checkpoint(kept)
+        print_report(summary, outputs)

@@ -1,0 +1,51 @@
+"""Options and questions that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["AlarmCost", "MissCost", "Positive", "Stream", "is_streamed", "labels_column"]
+
+Stream = Annotated[
+    bool | None,
+    typer.Option(
+        "--stream/--no-stream",
+        help="Read Parquet in windows, never as a whole. (default: several files, or more than 1/8 of memory)",
+        show_default=False,
+    ),
+]
+
+Positive = Annotated[
+    str | None, typer.Option("--positive", help="Of two classes, the one that is looked for. (default: the second)")
+]
+MissCost = Annotated[float, typer.Option("--cost-false-negative", help="What it costs to miss a positive row.")]
+AlarmCost = Annotated[float, typer.Option("--cost-false-positive", help="What a false alarm costs.")]
+
+
+def is_streamed(data: str, stream: bool | None) -> bool:
+    """Return whether to read in windows, as `--stream` says or, without it, the data."""
+    from ..tabular import BUILT_IN, InputError, should_stream
+    from ..tabular.reading import SUFFIXES
+
+    if stream is None:
+        return should_stream(data)
+    path = Path(data)
+    is_other = path.suffix.lower() in SUFFIXES and path.suffix.lower() != ".parquet"
+    if stream and (data in BUILT_IN or (is_other and path.is_file())):
+        raise InputError(f"--stream reads Parquet files only, and {data!r} is none: leave it out")
+    return stream
+
+
+def labels_column(asked: str | None, data: str, columns: list[str] | None) -> str:
+    """Return the column of labels: the one asked for, or the one that the data themselves name."""
+    from ..tabular import InputError, default_target
+    from ..tabular.reading import columns_list
+
+    column = default_target(data) if asked is None else asked
+    if column is None:
+        known = "" if columns is None else f"; the columns are {columns_list(columns)}"
+        raise InputError(f"which column holds the labels? Pass --target COLUMN{known}")
+    return column
