@@ -1,25 +1,24 @@
-"""Objectives and metrics: against difference quotients, and each library's own objective, tree by tree."""
+"""Objectives and metrics: against the oracle, published wrong numbers, and bad input."""
 
 from __future__ import annotations
 
 import pickle
-import warnings
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from laws.tables import LOSSES, LossCase
+from mpmath import mp, mpf
+from oracle import Options, hard_term, sigmoid_row, softmax_row
 
 import crossent as ce
 from crossent.boosting import Metric, Objective
+from crossent.imbalance import class_weights
 
-ROUNDS = 50
 RNG = np.random.default_rng(0)
-X = RNG.normal(size=(600, 5))
-Y = np.where(X[:, 0] > 0.5, 2, RNG.integers(0, 3, 600))
-WEIGHTS = RNG.uniform(0.5, 2.0, 600)
-WEIGHTED = pytest.mark.parametrize("weight", [None, WEIGHTS], ids=["plain", "weighted"])
+Z = RNG.normal(size=(4, 3)) * 2
+WEIGHT = np.array([1.0, 2.0, 0.5, 0.0])
+TEMPERATURE, CLASS_WEIGHT, PRIOR, RATES = 2.0, [1.0, 3.0, 0.5], [0.5, 0.2, 0.3], [0.4, 0.6, 0.3]
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -27,39 +26,83 @@ def softmax(z: np.ndarray) -> np.ndarray:
     return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
 
-def difference_quotient(function: Any, z: np.ndarray, step: float = 1e-5) -> np.ndarray:
-    found = np.empty_like(z)
-    for index in np.ndindex(z.shape):
-        up, down = z.copy(), z.copy()
-        up[index] += step
-        down[index] -= step
-        found[index] = (function(up) - function(down))[index] / (2 * step)
-    return found
+# What trees are grown for: raw predictions, targets, options of the objective, and whether a target is a class.
+PROBLEMS: dict[str, tuple[np.ndarray, Any, dict[str, Any], bool]] = {
+    "classes": (Z, np.array([0, 2, 1, 1]), {"weight": CLASS_WEIGHT, "prior": PRIOR}, True),
+    "distributions": (Z, softmax(RNG.normal(size=(4, 3))), {"weight": CLASS_WEIGHT, "prior": PRIOR}, False),
+    "smoothed classes": (Z, np.array([0, 2, 1, 1]), {"label_smoothing": 0.1}, False),
+    "two classes": (Z[:, 0], np.array([1, 0, 0, 1]), {"link": "sigmoid", "pos_weight": 3.0}, True),
+    "probabilities": (Z[:, 0], np.array([0.2, 0.7, 1.0, 0.1]), {"link": "sigmoid"}, False),
+    "label sets": (Z, RNG.integers(0, 2, (4, 3)), {"link": "sigmoid", "prior": RATES}, True),
+}
 
 
+def oracle_rows(case: LossCase, problem: str) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """The sum of the losses, gradient and Hessian of (4, K) predictions, and f' p (1 - p) + max(f'', 0) (p - t)²."""
+    z, y, options, is_hard = PROBLEMS[problem]
+    shared = {"terms": case.terms, "temperature": TEMPERATURE, "label_smoothing": options.get("label_smoothing", 0.0)}
+    rows, bounds = [], []
+    if options.get("link") == "sigmoid":
+        for i, index in enumerate(np.ndindex(z.shape)):
+            prior = [options["prior"][i % 3]] if "prior" in options else None
+            weight = (1.0, options.get("pos_weight", 1.0))
+            rows.append(sigmoid_row(z[index], y[index], Options(**shared, prior=prior, weight=weight)))
+            shift = mp.log(mpf(prior[0]) / (1 - mpf(prior[0]))) if prior else 0
+            p = 1 / (1 + mp.exp(-(mpf(z[index]) / 2 + shift)))
+            bounds.append(_bound(case, [p], [y[index]], [weight[int(y[index])]]) if is_hard else [0])
+    else:
+        for values, target in zip(z, y, strict=True):
+            given = Options(**shared, prior=options.get("prior"), weight=options.get("weight"))
+            rows.append(softmax_row(values, int(target) if is_hard or target.ndim == 0 else target, given))
+            e = [mp.exp(mpf(x) / 2) * c for x, c in zip(values, options.get("prior", [1] * 3), strict=True)]
+            p = [x / sum(e) for x in e]
+            bounds.append(_bound(case, p, np.eye(3)[target], [CLASS_WEIGHT[target]] * 3) if is_hard else [0] * 3)
+    found = [np.array([getattr(row, name) for row in rows], float) for name in ("gradient", "hessian")]
+    factor = WEIGHT.reshape(-1, *[1] * (z.ndim - 1))
+    values = np.array([float(row.value) for row in rows]).reshape(len(z), -1)
+    grad, hess, bound = (factor * a.reshape(z.shape) for a in (*found, np.array(bounds, float)))
+    return float((values.sum(axis=1) * WEIGHT).sum()), grad, hess, bound
+
+
+def _bound(case: LossCase, p: Any, t: Any, weight: Any) -> list[Any]:
+    """The bound of each entry for a loss f of -log p_y, whose derivatives the oracle knows."""
+    if not is_of_nll(case):
+        return [mpf(0)] * len(p)
+    miss = sum((1 - p_k) if t_k else p_k * (len(p) == 1) for p_k, t_k in zip(p, t, strict=True))
+    parts = [[mpf(scale) * d for d in hard_term(name, a, -mp.log(1 - miss))] for name, scale, a in case.terms]
+    first, second = (sum(part[i] for part in parts) for i in (1, 2))
+    return [
+        w * (first * q * (1 - q) + max(second, 0) * (q - mpf(float(t_k))) ** 2) / mpf(TEMPERATURE) ** 2
+        for q, t_k, w in zip(p, t, weight, strict=True)
+    ]
+
+
+def is_of_nll(case: LossCase) -> bool:
+    return all(name in ("cross_entropy", "focal", "poly1", "gce") for name, _, _ in case.terms)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("case", LOSSES, ids=str)
-@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
-def test_every_loss_has_the_derivatives_of_its_difference_quotients(case: LossCase, link: str) -> None:
-    z = RNG.normal(size=(4, 3)) * 2
-    y = np.array([0, 2, 1, 1]) if link == "softmax" else np.array([[0, 1, 1], [1, 0, 0], [0, 0, 1], [1, 1, 1]])
-    weight = np.array([1.0, 2.0, 0.5, 0.0])
-    objective = Objective(case.loss, link=link, prior=[0.5, 0.2, 0.3], temperature=2.0)
-    if link == "softmax":
-        objective = replace(objective, weight=[1.0, 3.0, 0.5])
-    metric = Metric(**{name: vars(objective)[name] for name in vars(objective) if name != "hessian"})
-    grad, hess = objective(y, z, weight)
-
-    def value(at: np.ndarray) -> np.ndarray:
-        return np.full(at.shape, metric.total(at, y, weight)[0])
-
-    np.testing.assert_allclose(grad, difference_quotient(value, z), atol=1e-8)
-    quotient = difference_quotient(lambda at: objective(y, at, weight)[0], z)
-    np.testing.assert_allclose(hess, np.maximum(quotient, 0), atol=1e-8)
-    upper = replace(objective, hessian="upper")(y, z, weight)[1]
-    assert (upper >= quotient - 1e-8).all()
-    if "lse" not in case.loss.reads and "entropy" not in case.loss.reads and "brier" not in case.loss.reads:
-        assert (upper[weight > 0] > 0).all()
-    np.testing.assert_allclose(replace(objective, hessian="gradient")(y, z, weight)[1], np.abs(grad), rtol=1e-14)
+def test_gradient_hessians_and_metric_are_the_oracles(case: LossCase, problem: str) -> None:
+    z, y, options, is_hard = PROBLEMS[problem]
+    given = {"loss": case.loss, "temperature": TEMPERATURE, **options}
+    if case.hard_only and not is_hard:
+        with pytest.raises((TypeError, ValueError), match="; got "):
+            Objective(**given)(y, z, WEIGHT)
+        return
+    value, grad, hess, bound = oracle_rows(case, problem)
+    found = {name: Objective(**given, hessian=name)(y, z, WEIGHT) for name in ("diagonal", "upper", "gradient")}
+    for of_name, _ in found.values():
+        np.testing.assert_allclose(of_name, grad, atol=1e-13)
+    np.testing.assert_allclose(found["diagonal"][1], np.maximum(hess, 0), atol=1e-13)
+    np.testing.assert_allclose(found["gradient"][1], np.abs(grad), atol=1e-13)
+    factor = 1 if options.get("link") == "sigmoid" else 2
+    assert (found["upper"][1] >= factor * hess - 1e-13).all()
+    if is_hard and is_of_nll(case):
+        np.testing.assert_allclose(found["upper"][1], factor * bound, atol=1e-13)
+    total, mass = Metric(**given).total(z, y, WEIGHT)
+    np.testing.assert_allclose(total, value, rtol=1e-12)
+    assert mass == WEIGHT.sum()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -78,17 +121,41 @@ def test_the_short_way_of_cross_entropy_is_p_times_one_minus_p(dtype: type) -> N
         assert np.linalg.eigvalsh(np.diag(h) - np.diag(row) + np.outer(row, row)).min() >= -atol
 
 
-def test_focal_has_a_hessian_on_positive_rows() -> None:
-    # bokbokbok 1.0.5 returns 0 for each of them.
-    z, gamma = np.linspace(-3, 3, 7), 2.0
-    hess = Objective(ce.Focal(gamma), link="sigmoid", hessian="upper")(np.ones(7), z)[1]
-    assert (hess > 1e-6).all()
+# Three packages on PyPI, 2026-11: what they return for these arguments, and what the oracle says is right.
+FOCAL = Options(terms=(("focal", 1.0, 2.0),))
 
 
-def test_multi_class_focal_gradients_of_a_row_sum_to_zero() -> None:
-    # imlightgbm's (-0.798, 0.540, 0.004) does not; (-0.798, 0.675, 0.123) does.
-    grad = Objective(ce.Focal(2.0))([0], RNG.normal(size=(1, 3)))[0]
-    assert abs(grad.sum()) < 1e-15 < abs(grad).min()
+@pytest.mark.parametrize(
+    ("z", "y", "published"),
+    [(-1.0, 1, 0.0), (2.0, 1, 0.0), (-1.0, 0, 0.06219451), (2.0, 0, 0.0607767)],
+)
+def test_the_hessian_of_focal_loss_is_not_that_of_bokbokbok(z: float, y: int, published: float) -> None:
+    right = float(sigmoid_row(z, y, FOCAL).hessian[0])
+    assert abs(right - published) > 0.01
+    found = Objective(ce.Focal(2.0), link="sigmoid")(np.array([y]), np.array([z]))[1]
+    np.testing.assert_allclose(found, [right], rtol=1e-13)
+
+
+def test_the_gradient_of_multi_class_focal_loss_is_not_that_of_imlightgbm() -> None:
+    z, published = [0.3, 1.2, -0.5], (-0.798, 0.540, 0.004)
+    row = softmax_row(z, 0, FOCAL)
+    right = np.array(row.gradient, float)
+    assert tuple(right.round(3)) == (-0.798, 0.675, 0.123)
+    assert abs(sum(published)) > 0.25 > 1e-15 > abs(right.sum())
+    grad, hess = Objective(ce.Focal(2.0))([0], np.array([z]))
+    np.testing.assert_allclose(grad[0], right, rtol=1e-13)
+    np.testing.assert_allclose(hess[0], np.array(row.hessian, float), rtol=1e-13)
+
+
+def test_class_balanced_weights_are_not_alike_as_those_of_gbdtcbl() -> None:
+    y, beta, z = np.repeat([0, 1, 2], [90, 9, 1]), 0.999, np.zeros((100, 3))
+    with mp.workdps(30):
+        raw = [(1 - mpf(beta)) / (1 - mpf(beta) ** n) for n in (90, 9, 1)]
+        right = np.array([3 * w / sum(raw) for w in raw], float)
+    np.testing.assert_allclose(right, (0.031, 0.298, 2.671), atol=5e-4)
+    grad = Objective(weight=class_weights(y, "effective", beta=beta))(y, z)[0]
+    np.testing.assert_allclose(-grad[np.arange(100), y], right[y] * 2 / 3, rtol=1e-12)
+    # gbdtCBL 0.2.0 returns -0.0609 for the true class of every row, common or rare.
 
 
 def test_soft_targets_and_label_sets() -> None:
@@ -105,25 +172,64 @@ def test_soft_targets_and_label_sets() -> None:
 def test_objectives_and_metrics_survive_pickle() -> None:
     objective = Objective(ce.Focal(1.5) + ce.ZPenalty(0.1), weight=[1.0, 2.0, 3.0], hessian="upper")
     again = pickle.loads(pickle.dumps(objective))
-    z = RNG.normal(size=(600, 3))
-    np.testing.assert_array_equal(again(Y, z), objective(Y, z))
+    z, y = RNG.normal(size=(60, 3)), RNG.integers(0, 3, 60)
+    np.testing.assert_array_equal(again(y, z), objective(y, z))
     assert pickle.loads(pickle.dumps(Metric(name="mine"))).__name__ == "mine"
 
 
-class Array:
-    """What crossent sees of an array on a GPU."""
-
-    __module__ = "cupy.core"
+class OnGPU:
+    """What crossent sees of an array of cupy."""
 
     def __init__(self, array: np.ndarray):
-        self.get = lambda: array
+        self.array = array
+        self.__cuda_array_interface__ = {"shape": array.shape, "typestr": array.dtype.str, "version": 3}
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed")
+
+    def get(self) -> np.ndarray:
+        return self.array
 
 
 def test_arrays_on_a_gpu_are_copied_with_a_warning() -> None:
-    z = np.zeros((2, 3), np.float32)
-    with pytest.warns(UserWarning, match="copies cupy arrays"):
-        grad = Objective()(np.array([0, 1]), Array(z))[0]
-    assert grad.dtype == np.float32
+    z, y = RNG.normal(size=(2, 3)).astype(np.float32), np.array([0, 1])
+    with pytest.warns(UserWarning, match="copies arrays on a GPU"):
+        grad, hess = Objective()(y, OnGPU(z))
+    assert grad.dtype == hess.dtype == np.float32
+    np.testing.assert_array_equal(grad, Objective()(y, z)[0])
+
+
+class Rows:
+    """A DMatrix or a Dataset."""
+
+    def __init__(self, label: Any, weight: Any = None, **more: Any):
+        self.get_label, self.get_weight = lambda: label, lambda: weight
+        vars(self).update(more)
+
+
+def test_weights_count_once() -> None:
+    z, y, w = RNG.normal(size=(6, 3)), RNG.integers(0, 3, 6), RNG.uniform(0.5, 2, 6)
+    once = Objective()(y, z)[0] * w[:, None]
+    for arguments in ((y, z, w), (z, Rows(y, w)), (3, z, Rows(y, w))):
+        np.testing.assert_allclose(Objective()(*arguments)[0], once, rtol=1e-14)
+    losses = ce.cross_entropy(z, y, reduction="none")
+    for found in (Metric()(y, z, sample_weight=w), Metric()(z, Rows(y, w))[1], Metric()(y, z, w, None)[1]):
+        np.testing.assert_allclose(found, (losses * w).sum() / w.sum(), rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("data", "link", "message"),
+    [
+        (Rows(np.array([0, 1])), "softmax", "got 2 rows of probabilities"),
+        (Rows(np.array([0, 1]), params={"objective": "binary"}), "sigmoid", "got a booster with objective='binary'"),
+        (Rows(None), "softmax", "must have labels"),
+    ],
+)
+def test_a_metric_refuses_boosters_of_another_objective(data: Any, link: str, message: str) -> None:
+    z = softmax(RNG.normal(size=(2, 3)))
+    with pytest.raises(ValueError, match=message):
+        Metric(link=link)(z if link == "softmax" else z[:, 0], data)
+    assert Metric()(np.zeros((2, 3)), Rows(np.array([0, 1]), params={"objective": "none"}))[0] == "crossent"
 
 
 @pytest.mark.parametrize(
@@ -137,6 +243,7 @@ def test_arrays_on_a_gpu_are_copied_with_a_warning() -> None:
         ([0, 1, 0], np.zeros((3, 3)), [1, -1, 1], "sample_weight"),
         ([0, 1, 0], np.array([[0.0, np.nan, 0.0]] * 3), None, "raw predictions must be finite; got .* in row 0"),
         ([0, 1, 0], np.zeros(3), None, "needs a prediction for each class"),
+        ([0, 1e30, 0], np.zeros((3, 3)), None, r"in 0\.\.2; got 1e\+30 in row 1"),
     ],
 )
 def test_bad_input_is_refused(label: Any, raw: Any, weight: Any, message: str) -> None:
@@ -154,80 +261,6 @@ def test_bad_options_are_refused(options: Any) -> None:
         Objective(**options)
 
 
-@WEIGHTED
-def test_xgboost_grows_the_trees_of_its_own_objectives(weight: Any) -> None:
-    xgb = pytest.importorskip("xgboost")
-    data = xgb.DMatrix(X, Y, weight=weight)
-    shared = {"max_depth": 3, "nthread": 1}
-    names = {"num_class": 3, "base_score": 0.0, **shared}
-    log: dict[str, Any] = {}
-    objective, metric = Objective(hessian="upper"), Metric()
-    arguments = {"evals": [(data, "train")], "verbose_eval": False, "evals_result": log}
-    ours = xgb.train(names, data, ROUNDS, obj=objective, custom_metric=metric, **arguments)
-    found = log["train"]["crossent"]
-    assert len(found) == ROUNDS
-    theirs = xgb.train(names | {"objective": "multi:softprob"}, data, ROUNDS, **arguments)
-    np.testing.assert_allclose(softmax(ours.predict(data, output_margin=True)), theirs.predict(data), atol=1e-6)
-    np.testing.assert_allclose(found, log["train"]["mlogloss"], atol=2e-5)
-    as_class = type("Tree", (Objective, xgb.objective.TreeObjective), {})(hessian="upper")
-    np.testing.assert_array_equal(
-        xgb.train(names, data, 5, obj=as_class).predict(data), xgb.train(names, data, 5, obj=objective).predict(data)
-    )
-    model = xgb.XGBClassifier(objective=objective, n_estimators=ROUNDS, base_score=0.0, max_depth=3, n_jobs=1)
-    model.fit(X, Y, sample_weight=weight)
-    np.testing.assert_allclose(model.predict(X, output_margin=True), ours.predict(data, output_margin=True), atol=1e-6)
-
-    sets = np.stack([X[:, 0] > 0, X[:, 1] > 0.3], axis=1).astype(float)
-    for label in (sets[:, 0], sets):
-        data = xgb.DMatrix(X, label, weight=weight)
-        names = shared | ({"num_target": 2} if label.ndim == 2 else {})
-        ours = xgb.train(names | {"base_score": 0.0}, data, ROUNDS, obj=Objective(link="sigmoid"))
-        theirs = xgb.train(shared | {"base_score": 0.5, "objective": "binary:logistic"}, data, ROUNDS)
-        probabilities = 1 / (1 + np.exp(-ours.predict(data, output_margin=True)))
-        np.testing.assert_allclose(probabilities, theirs.predict(data), atol=1e-6)
-
-
-@WEIGHTED
-def test_lightgbm_grows_the_trees_of_its_own_objectives(weight: Any) -> None:
-    lgb = pytest.importorskip("lightgbm")
-    shared = {"verbosity": -1, "num_threads": 1, "min_sum_hessian_in_leaf": 0.0, "boost_from_average": False}
-
-    def train(y: np.ndarray, objective: Any, weight: Any = weight, **names: Any) -> np.ndarray:
-        data = lgb.Dataset(X, y, weight=weight, params={"verbosity": -1})
-        return np.asarray(lgb.train(shared | {"objective": objective} | names, data, ROUNDS).predict(X, raw_score=True))
-
-    np.testing.assert_allclose(train(Y > 1, Objective(link="sigmoid")), train(Y > 1, "binary"), atol=1e-6)
-    # Its multiclass has K/(K-1) p (1 - p). Without weights of rows the trees differ from the first one on.
-    of_rows = WEIGHTS if weight is None else weight
-    ours = train(Y, Objective(), of_rows, num_class=3, learning_rate=0.1 * 2 / 3)
-    np.testing.assert_allclose(ours, train(Y, "multiclass", of_rows, num_class=3, learning_rate=0.1), atol=1e-6)
-    model = lgb.LGBMClassifier(objective=Objective(link="sigmoid"), n_estimators=ROUNDS, n_jobs=1, verbosity=-1)
-    held = {"eval_X": X, "eval_y": Y > 1}
-    model.fit(X, Y > 1, sample_weight=weight, eval_metric=Metric(link="sigmoid"), **held)
-    (log,) = model.evals_result_.values()
-    assert log["crossent"][-1] < log["crossent"][0]
-    theirs = lgb.LGBMClassifier(n_estimators=ROUNDS, n_jobs=1, verbosity=-1, boost_from_average=False)
-    theirs.fit(X, Y > 1, sample_weight=weight)
-    np.testing.assert_allclose(model.predict(X, raw_score=True), theirs.predict(X, raw_score=True), atol=1e-6)
-
-
-@WEIGHTED
-def test_catboost_grows_the_trees_of_its_own_objectives(weight: Any) -> None:
-    catboost = pytest.importorskip("catboost")
-    shared = {"verbose": 0, "thread_count": 1, "allow_writing_files": False, "bootstrap_type": "No"}
-    shared |= {"random_strength": 0, "leaf_estimation_iterations": 1, "boost_from_average": False}
-
-    def train(y: np.ndarray, objective: Any, rounds: int, method: str, rows: int, **names: Any) -> np.ndarray:
-        model = catboost.CatBoostClassifier(
-            loss_function=objective, iterations=rounds, leaf_estimation_method=method, **shared, **names
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model.fit(X[:rows], y[:rows], sample_weight=None if weight is None else weight[:rows])
-        return np.asarray(model.predict(X, prediction_type="RawFormulaVal"))
-
-    ours = train(Y > 1, Objective(link="sigmoid"), ROUNDS, "Newton", 600, eval_metric=Metric(link="sigmoid"))
-    np.testing.assert_allclose(ours, train(Y > 1, "Logloss", ROUNDS, "Newton", 600), atol=1e-6)
-    # One call a row, so few of them. CatBoost's own Newton step for classes is another one, so here its gradient step.
-    ours = train(Y, Objective(), 5, "Gradient", 100, classes_count=3, eval_metric=Metric())
-    np.testing.assert_allclose(ours, train(Y, "MultiClass", 5, "Gradient", 100), atol=1e-6)
+def test_a_prior_of_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="prior must be positive; got 0 for class 1"):
+        Objective(prior=[0.5, 0.0, 0.5])(np.array([0]), np.zeros((1, 3)))

@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from crossent.errors import refuse
 from crossent.numpy.dense import value_and_grad
 
 from .objective import RowLosses, labels_of, weights_of
 
 __all__ = ["Metric"]
+
+RAW = "predictions must be raw, as beside a custom objective"
+SUM_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +26,9 @@ class Metric(RowLosses):
     is what the library that calls it wants: ``(name, value)`` for `xgboost.train(custom_metric=)`, a number for
     `XGBClassifier(eval_metric=)`, ``(name, value, False)`` for LightGBM, and CatBoost's three methods.
 
-    The predictions must be raw: the libraries hand out raw ones where the objective is a custom one.
+    The predictions must be raw. XGBoost and LightGBM hand out raw ones beside a custom objective, and probabilities
+    beside one of their own. Where that can be seen it is refused: rows of three and more classes that sum to 1, and a
+    LightGBM `Dataset` that knows its objective.
 
     Parameters
     ----------
@@ -34,7 +40,7 @@ class Metric(RowLosses):
     Raises
     ------
     TypeError, ValueError
-        As :class:`Objective`.
+        As :class:`Objective`; on a call, if predictions are seen to be probabilities.
 
     Examples
     --------
@@ -53,6 +59,10 @@ class Metric(RowLosses):
     def total(self, raw: Any, label: Any, sample_weight: Any = None) -> tuple[float, float]:
         """Return the weighted sum of the losses and of the weights."""
         z, y = self.rows(raw, label)
+        if self.link == "softmax" and z.shape[1] > 2 and len(z) and z.min() >= 0:
+            sums = z.sum(axis=1)
+            if np.abs(sums - 1).max() < SUM_TOLERANCE:
+                raise ValueError(refuse(RAW, f"{len(z)} rows of probabilities", "train with an Objective"))
         weight = None if sample_weight is None or np.size(sample_weight) == 0 else np.asarray(sample_weight)
         value = value_and_grad(z, y, sample_weight=weight, **self.options()).value
         return float(value), float(len(z)) if weight is None else float(weight.sum())
@@ -62,6 +72,9 @@ class Metric(RowLosses):
         if not hasattr(y_pred, "get_label"):
             total, mass = self.total(y_pred, y_true, lightgbm[0] if lightgbm else sample_weight)
             return (self.name, total / mass, False) if lightgbm else total / mass
+        trained_with = (getattr(y_pred, "params", None) or {}).get("objective")
+        if trained_with not in (None, "none", "custom"):
+            raise ValueError(refuse(RAW, f"a booster with objective={trained_with!r}", "train with an Objective"))
         total, mass = self.total(y_true, labels_of(y_pred), weights_of(y_pred))
         is_xgboost = hasattr(y_pred, "get_base_margin")
         return (self.name, total / mass) if is_xgboost else (self.name, total / mass, False)

@@ -80,23 +80,25 @@ class RowLosses:
         return z, self._labels(y, z)
 
     def _labels(self, y: NDArray[Any], z: NDArray[Any]) -> NDArray[Any]:
-        if y.dtype.kind not in "iu" and not (y.dtype.kind == "b" and self.link == "sigmoid"):
-            y = y.astype(np.float64)
-            bad = ~np.isfinite(y).reshape(len(y), -1).all(axis=1)
-            if bad.any():
-                raise ValueError(refuse("labels must be numbers", f"{y[np.argmax(bad)]} in row {int(np.argmax(bad))}"))
+        if y.dtype.kind not in "iub":
+            y = y if y.dtype.kind == "f" else y.astype(np.float64)
+            if not np.isfinite(y).all():
+                row = int(np.argmin(np.isfinite(y).reshape(len(y), -1).all(axis=1)))
+                raise ValueError(refuse("labels must be numbers", f"{y[row]} in row {row}"))
         if self.link == "sigmoid":
             y = y.reshape(z.shape)
-            return y.astype(np.int8) if ((y == 0) | (y == 1)).all() else y
+            return y.astype(np.int8) if ((y == 0) | (y == 1)).all() else y.astype(np.float64)
         if y.ndim == 2 and y.shape[1] > 1:
-            return y
+            return y.astype(np.float64)
         y = y.reshape(-1)
         last = z.shape[1] - 1
-        bad = ~((y >= 0) & (y <= last) & (y == np.floor(y)))
+        with np.errstate(invalid="ignore"):  # of numbers that no integer holds
+            labels = y.astype(np.int64)
+        bad = (labels != y) | (labels < 0) | (labels > last)
         if bad.any():
             row = int(np.argmax(bad))
             raise ValueError(refuse(f"labels must be whole numbers in 0..{last}", f"{y[row]} in row {row}"))
-        return y.astype(np.int64)
+        return labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,11 +138,12 @@ class Objective(RowLosses):
 
     Notes
     -----
-    XGBoost's own `multi:softprob` uses ``2 p (1 - p)``, which is "upper"; LightGBM's `multiclass` uses
-    ``K/(K-1) p (1 - p)``, so "diagonal" takes its steps with the learning rate times (K-1)/K. CatBoost's own Newton
-    step for classes is another one; its gradient step is this. Labels that come from XGBoost are float32.
+    XGBoost's own `multi:softprob` uses ``2 p (1 - p)``, which is "upper" (its releases after 3.2: ``|p - y|``, which is
+    "gradient"); LightGBM's `multiclass` uses ``K/(K-1) p (1 - p)``. CatBoost's own Newton step for classes is another
+    one; its gradient step is this. Labels that come from XGBoost are float32. CatBoost takes label sets from a class
+    that is derived from this one and its `MultiTargetCustomObjective`.
 
-    A cupy array is copied to this machine's memory, with a warning.
+    An array on a GPU (cupy) is copied to this machine's memory, with a warning.
 
     References
     ----------
@@ -175,15 +178,15 @@ class Objective(RowLosses):
             hess = self._variances(grad, y, options)
         else:
             value, grad, hess = value_grad_hess(z, y, **options)
-            if self.hessian == "upper" and not self.loss.is_convex:
-                np.maximum(hess, self._tangent(z, y, grad), out=hess)
+            least = self._tangent(z, y, grad) if self.hessian == "upper" and not self.loss.is_convex else 0
+            np.maximum(hess, least, out=hess)
         if not np.isfinite(value):
             bad = ~np.isfinite(z).reshape(len(z), -1).all(axis=1)
             got = f"{z[np.argmax(bad)]} in row {int(np.argmax(bad))}" if bad.any() else f"a loss of {value}"
             raise ValueError(refuse("raw predictions must be finite", got))
         if self.hessian == "upper" and self.link == "softmax":
             hess *= 2
-        return grad, np.maximum(hess, 0, out=hess)
+        return grad, hess
 
     def _is_plain(self, y: NDArray[Any]) -> bool:
         """Whether the Hessian is a function of the gradient: cross-entropy of labels without maps."""
@@ -198,10 +201,10 @@ class Objective(RowLosses):
             if options["weight"] is not None:
                 factor = factor * np.asarray(options["weight"], np.float64)[y]
             factor = np.asarray(factor, grad.dtype).reshape(-1, *[1] * (grad.ndim - 1))
-        hess = np.abs(grad)
+        hess = np.empty_like(grad)
         step = max(1, BLOCK * len(grad) // max(1, grad.size))
         for start in range(0, len(grad), step):  # in cache
-            part = hess[start : start + step]
+            part = np.abs(grad[start : start + step], out=hess[start : start + step])
             if factor is None:
                 part *= 1 - part
             else:
@@ -264,7 +267,7 @@ def _weights(sample_weight: Any, z: NDArray[Any]) -> Any:
 
 
 def _on_cpu(array: Any) -> NDArray[Any]:
-    if type(array).__module__.partition(".")[0] == "cupy":
-        warnings.warn("crossent copies cupy arrays to this machine's memory and computes there", stacklevel=2)
+    if hasattr(array, "__cuda_array_interface__"):
+        warnings.warn("crossent copies arrays on a GPU to this machine's memory and computes there", stacklevel=2)
         array = array.get()
     return np.asarray(array)
