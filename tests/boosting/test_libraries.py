@@ -31,7 +31,7 @@ def test_xgboost_grows_the_trees_of_its_own_objectives(weight: Any) -> None:
     shared = {"max_depth": 3, "nthread": 1}
     names = {"num_class": 3, "base_score": 0.0, **shared}
     log: dict[str, Any] = {}
-    objective, metric = Objective(hessian="upper"), Metric()
+    objective, metric = Objective(), Metric()
     arguments = {"evals": [(data, "train")], "verbose_eval": False, "evals_result": log}
     ours = xgb.train(names, data, ROUNDS, obj=objective, custom_metric=metric, **arguments)
     found = log["train"]["crossent"]
@@ -39,7 +39,7 @@ def test_xgboost_grows_the_trees_of_its_own_objectives(weight: Any) -> None:
     theirs = xgb.train(names | {"objective": "multi:softprob"}, data, ROUNDS, **arguments)
     np.testing.assert_allclose(softmax(ours.predict(data, output_margin=True)), theirs.predict(data), atol=1e-6)
     np.testing.assert_allclose(found, log["train"]["mlogloss"], atol=2e-5)
-    as_class = type("Tree", (Objective, xgb.objective.TreeObjective), {})(hessian="upper")
+    as_class = type("Tree", (Objective, xgb.objective.TreeObjective), {})()
     np.testing.assert_array_equal(
         xgb.train(names, data, 5, obj=as_class).predict(data), xgb.train(names, data, 5, obj=objective).predict(data)
     )

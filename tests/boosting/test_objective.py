@@ -109,14 +109,14 @@ def test_gradient_hessians_and_metric_are_the_oracles(case: LossCase, problem: s
 def test_the_short_way_of_cross_entropy_is_p_times_one_minus_p(dtype: type) -> None:
     z, y = (RNG.normal(size=(50, 4)) * 3).astype(dtype), RNG.integers(0, 4, 50)
     s, w = RNG.uniform(size=50), np.array([1.0, 0.5, 2.0, 3.0])
-    grad, hess = Objective(weight=w)(y.astype(np.float32), z, s)
+    grad, hess = Objective(weight=w, hessian="diagonal")(y.astype(np.float32), z, s)
     p, t, factor = softmax(z.astype(np.float64)), np.eye(4)[y], (s * w[y])[:, None]
     assert grad.dtype == hess.dtype == dtype
     atol = 3 * np.finfo(dtype).eps * 3
     np.testing.assert_allclose(grad, factor * (p - t), atol=atol)
     np.testing.assert_allclose(hess, factor * p * (1 - p), atol=atol)
     # XGBoost's tutorial has 2 p (1 - p), which is an upper bound of the whole matrix.
-    upper = Objective(hessian="upper")(y, z)[1].astype(np.float64)
+    upper = Objective()(y, z)[1].astype(np.float64)
     for row, h in zip(p, upper, strict=True):
         assert np.linalg.eigvalsh(np.diag(h) - np.diag(row) + np.outer(row, row)).min() >= -atol
 
@@ -132,7 +132,7 @@ FOCAL = Options(terms=(("focal", 1.0, 2.0),))
 def test_the_hessian_of_focal_loss_is_not_that_of_bokbokbok(z: float, y: int, published: float) -> None:
     right = float(sigmoid_row(z, y, FOCAL).hessian[0])
     assert abs(right - published) > 0.01
-    found = Objective(ce.Focal(2.0), link="sigmoid")(np.array([y]), np.array([z]))[1]
+    found = Objective(ce.Focal(2.0), link="sigmoid", hessian="diagonal")(np.array([y]), np.array([z]))[1]
     np.testing.assert_allclose(found, [right], rtol=1e-13)
 
 
@@ -142,7 +142,7 @@ def test_the_gradient_of_multi_class_focal_loss_is_not_that_of_imlightgbm() -> N
     right = np.array(row.gradient, float)
     assert tuple(right.round(3)) == (-0.798, 0.675, 0.123)
     assert abs(sum(published)) > 0.25 > 1e-15 > abs(right.sum())
-    grad, hess = Objective(ce.Focal(2.0))([0], np.array([z]))
+    grad, hess = Objective(ce.Focal(2.0), hessian="diagonal")([0], np.array([z]))
     np.testing.assert_allclose(grad[0], right, rtol=1e-13)
     np.testing.assert_allclose(hess[0], np.array(row.hessian, float), rtol=1e-13)
 
