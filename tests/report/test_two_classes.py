@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from crossent.cli import app
 from crossent.report import Decision, evaluate, render_html
 from crossent.report.charts import LIGHT, draw_precision, draw_roc, draw_scores
+from crossent.report.words import decided
 
 RNG = np.random.default_rng(0)
 N = 400
@@ -72,12 +73,30 @@ def test_costs_are_counted_and_the_best_threshold_is_the_best() -> None:
     assert costs["at_best"] == pytest.approx(min(cost(t) for t in [*np.unique(P), 2.0]))
     assert cost(costs["best_threshold"]) == pytest.approx(costs["at_best"])
     assert costs["at_best"] < costs["at_threshold"] < costs["at_half"]
+    saved = 10 * TRUTH * ((P >= 1 / 11) & (P <= 0.5)) - ~TRUTH * (
+        (P >= 1 / 11) & (P <= 0.5)
+    )  # beside the likelier class
+    value = costs["value"]
+    assert value["saving"] == pytest.approx(saved.mean())
+    assert value["upper"] - value["saving"] == pytest.approx(1.645 * saved.std() / np.sqrt(N), rel=1e-3)
+    assert any(f"{costs['at_threshold']:.4g} instead of" in line for line in decided(STATE))
+    even = evaluate(Y, P, scale="probabilities", decision=Decision("fraud")).to_dict()["two_classes"]
+    assert even["costs"]["value"] is None
+    assert not any("most probable class" in line for line in decided(even))
 
 
 def test_a_miss_that_costs_next_to_nothing_asks_never_to_act() -> None:
     decision = Decision("fraud", 1e-30, 1.0)
     costs = evaluate(Y, P, scale="probabilities", decision=decision).to_dict()["two_classes"]["costs"]
     assert costs["threshold"] == 1.0
+    assert costs["value"]["saving"] == pytest.approx((~TRUTH & (P > 0.5)).mean())
+
+
+def test_costs_of_any_size_have_an_interval() -> None:
+    costs = evaluate(Y, P, scale="probabilities", decision=Decision("fraud", 1e300, 1.0)).to_dict()["two_classes"][
+        "costs"
+    ]
+    assert np.isfinite(list(costs["value"].values())).all()
 
 
 def test_lift_and_scores_count_rows() -> None:

@@ -143,10 +143,10 @@ class Objective(RowLosses):
 
     Notes
     -----
-    XGBoost's own `multi:softprob` uses ``2 p (1 - p)``, which is "upper" (xgboost#12537, merged after 3.2,
-    changes it to ``|p - y|``, which is "gradient"); LightGBM's `multiclass` uses ``K/(K-1) p (1 - p)``. CatBoost's own Newton step for classes is another
-    one; its gradient step is this. Labels that come from XGBoost are float32. CatBoost takes label sets from a class
-    that is derived from this one and its `MultiTargetCustomObjective`.
+    XGBoost's own `multi:softprob` uses ``2 p (1 - p)``, which is "upper" (xgboost#12537, merged after 3.2, changes it
+    to ``|p - y|``, which is "gradient"); LightGBM's `multiclass` uses ``K/(K-1) p (1 - p)``. CatBoost's own Newton step
+    for classes is another one; its gradient step is this. Labels that come from XGBoost are float32. CatBoost takes
+    label sets from a class that is derived from this one and its `MultiTargetCustomObjective`.
 
     An array on a GPU (cupy) is copied to this machine's memory, with a warning.
 

@@ -257,7 +257,9 @@ def decision_value(
     other = matrix[codes, np.asarray(probabilities).argmax(axis=1) if is_of_classes else constant]
     saved = other - paid
     saving = float(share @ saved)
-    error = _Z_90 * math.sqrt(float(share**2 @ (saved - saving) ** 2))
+    apart = saved - saving
+    unit = float(np.abs(apart).max()) or 1.0  # squares of large costs would overflow
+    error = _Z_90 * unit * math.sqrt(float(share**2 @ (apart / unit) ** 2))
     return DecisionValue(
         decided=float(share @ paid),
         most_probable=float(share @ other) if is_of_classes else None,

@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
 from ..errors import refuse
-from ..imbalance import realised_cost, thresholds
+from ..imbalance import decision_value, realised_cost, thresholds
 from ..metrics.binning import class_wise_bins
 from ..metrics.calibration import wilson_interval
 from ..metrics.predictions import check_predictions
@@ -243,4 +243,8 @@ def _costs(truth: NDArray[np.bool_], p: Float64, decision: Decision) -> Summary:
         "always": cost(0.0),
         "best_threshold": float(p[order[k]]) if k < len(p) else None,
         "at_best": float(totals[k] / len(p)),
+        # Beside taking the most probable class; with equal costs that is the decision.
+        "value": None
+        if miss == alarm
+        else decision_value(truth.astype(np.intp), np.stack([1 - p, p], axis=1), matrix)._asdict(),
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..imbalance import DecisionValue
+
 
 def loss(value: Any) -> str:
     """Return a loss with four decimals, or with an exponent where those would say nothing.
@@ -191,14 +193,14 @@ def decided(state: dict[str, Any]) -> list[str]:
             f"The {percent(top['share'])} of the rows with the highest probability of {positive} hold "
             f"{percent(top['recall'])} of its rows, {top['lift']:.1f} times as many as by chance."
         )
-    half = "" if costs["threshold"] == 0.5 else f", acting from 0.5 on {costs['at_half']:.4g}"
     best = costs["best_threshold"]
     hindsight = "never acting" if best is None else f"acting from {probability(best)} on"
     lines += [
         f"If a missed {positive} costs {costs['false_negative']:g} and a false alarm {costs['false_positive']:g}, "
         f"honest probabilities ask to act from {probability(costs['threshold'])} on. On these rows that costs "
         f"{costs['at_threshold']:.4g} a row; never acting costs {costs['never']:.4g}, always acting "
-        f"{costs['always']:.4g}{half}.",
+        f"{costs['always']:.4g}.",
+        *([str(DecisionValue(**costs["value"]))] if costs.get("value") else []),
         f"In hindsight {hindsight} would have been best, at {costs['at_best']:.4g} a row.",
     ]
     return lines
