@@ -320,8 +320,11 @@ BAD_COMMANDS = {
         "the folder 'good' holds no file that ends in .parquet",
     ),
     "tiny test part": (["fit", "good.csv", "--target", "kind", "--test-size", "0.001"], "holding out 0.1% of 60 rows"),
-    "semicolons": (["fit", "semicolons.csv", "--target", "y"], "if ';' separates columns there, save the table with"),
-    "tabs": (["fit", "tabs.csv"], "if a tab separates columns there, save the table with"),
+    "semicolons": (
+        ["fit", "semicolons.csv", "--target", "z"],
+        "no column 'z' in 'semicolons.csv'; its columns are 'x', 'y'",
+    ),
+    "tabs": (["fit", "tabs.csv"], "Pass --target COLUMN; the columns are 'x', 'y'"),
     "no model": (["predict", "none.safetensors", "good.csv"], "no model file 'none.safetensors'"),
     "not a model": (["predict", "good.csv", "good.csv"], "damaged, cut short or not safetensors"),
     "model cut short": (["predict", "cut.safetensors", "good.csv"], "damaged, cut short or not safetensors"),

@@ -146,7 +146,9 @@ def test_no_more_than_a_window_is_read_and_a_block_predicted(
 
     monkeypatch.setattr(ParquetTable, "frame", reading)
     monkeypatch.setattr(Model, "predict_probabilities", predicting_rows)
-    monkeypatch.setattr(crossent.tabular, "read_table", lambda source: pytest.fail(f"{source} was read as a whole"))
+    monkeypatch.setattr(
+        crossent.tabular, "read_tables", lambda sources, **options: pytest.fail(f"{sources} were read as a whole")
+    )
     table().write_parquet("u.parquet")
     predict("[tu].parquet", "-o", f"p{suffix}")
     assert sum(read) == sum(predicted) == 4000
@@ -200,7 +202,7 @@ def test_what_cannot_be_read_or_written_gets_a_sentence() -> None:
         (["none.parquet", "--stream"], "cannot read 'none.parquet' as parquet"),
         (["nothing*.parquet", "-o", "p.csv"], "there is no Parquet file 'nothing*.parquet'"),
         (["[tl]*.parquet", "-o", "p.csv"], "all files must have the same columns"),
-        (["*.parquet"], "a pattern's files need a name: pass --output FILE"),
+        (["*.parquet"], "several files need a name: pass --output FILE"),
         (["t.parquet", "-o", "t.parquet", "--stream"], "cannot be written over 't.parquet'"),
         (["[t].parquet", "-o", "t.parquet"], "cannot be written over 't.parquet'"),
         (["t.parquet", "-o", "t.parquet/p.csv", "--stream"], "cannot write to 't.parquet': "),

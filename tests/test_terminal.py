@@ -129,8 +129,8 @@ def test_hostile_warnings_of_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_hostile_error_that_nobody_foresaw() -> None:
     script = (
         "import sys, crossent.cli, crossent.tabular as t\n"
-        f"def fail(*arguments): raise RuntimeError({EVIL!r})\n"
-        "t.read_table = fail\n"
+        f"def fail(*arguments, **options): raise RuntimeError({EVIL!r})\n"
+        "t.read_tables = fail\n"
         "crossent.cli.main()\n"
     )
     done = subprocess.run([sys.executable, "-c", script, "fit"], capture_output=True, timeout=60, check=False)

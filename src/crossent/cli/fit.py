@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .endings import clean_endings, say
-from .options import AlarmCost, MissCost, Positive, Stream, is_streamed, labels_column
+from .options import AlarmCost, Encoding, MissCost, Positive, Stream, is_streamed, labels_column
 from .showing import print_report, progress
 
 __all__ = ["fit"]
@@ -19,11 +20,13 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 
 def fit(
     data: Annotated[
-        str,
+        list[str] | None,
         typer.Argument(
-            help="CSV, TSV, Parquet, Arrow or NPZ file; folder or pattern of Parquet files; digits, wine, breast_cancer"
+            help="Tables with the same columns: CSV, TSV or TXT (also .gz or .zip), JSON lines, Parquet, Arrow or NPZ "
+            "files; folder or pattern of Parquet files; digits, wine, breast_cancer",
+            show_default="digits",
         ),
-    ] = "digits",
+    ] = None,
     target: Annotated[str | None, typer.Option(help="Column of labels (built-in data and NPZ name their own).")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model and the report.")] = Path("out"),
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
@@ -40,6 +43,7 @@ def fit(
     sweep: Annotated[bool, typer.Option("--sweep", help="Choose C by cross-validation instead.")] = False,
     tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = 1e-4,
     max_iter: Annotated[int, typer.Option(help="Most iterations of the optimiser.")] = 1000,
+    encoding: Encoding = None,
     stream: Stream = None,
     checkpoint: Annotated[
         Path | None,
@@ -57,11 +61,13 @@ def fit(
         from .. import tabular
         from ..tabular import InputError, writing
 
+        data = tabular.table_files(data or ["digits"])
+        source = tabular.source_name(data)
         decision = reports.Decision(positive, cost_false_negative, cost_false_positive)
         decision.check_costs()
         outputs = [output / name for name in (reports.MODEL_FILE, reports.JSON_FILE, reports.HTML_FILE)]
         writing.refuse_outputs(output, outputs)
-        writing.refuse_over(outputs, [data])
+        writing.refuse_over(outputs, data)
         if sweep and strength is not None:
             raise InputError("--sweep chooses C itself: leave out --sweep or --C")
         strength = 1.0 if strength is None else strength
@@ -85,8 +91,9 @@ def fit(
             streamed = is_streamed(data, stream)
             if streamed and sweep:
                 raise InputError("--sweep needs the table in memory: leave it out, or pass --no-stream")
-            frame = None if streamed else tabular.read_table(data)
-            column = labels_column(target, data, None if frame is None else frame.columns)
+            notes: list[str] = []
+            frame = None if streamed else tabular.read_tables(data, encoding=encoding, notes=notes)
+            column = labels_column(target, source, None if frame is None else frame.columns)
             with progress(tol) as callback:
                 options = tabular.FitOptions(
                     drop=drop or (),
@@ -105,7 +112,8 @@ def fit(
                 if frame is None:
                     result = tabular.fit_parquet(data, column, options)
                 else:
-                    result = tabular.fit_table(frame, data, column, options)
+                    result = tabular.fit_table(frame, source, column, options)
+            result = replace(result, notes=[*notes, *result.notes])
             try:
                 summary = reports.summarize_fit(result, decision)
             except InputError as error:  # the model is worth more than the costs

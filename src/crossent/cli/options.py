@@ -7,13 +7,21 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AlarmCost", "MissCost", "Positive", "Stream", "is_streamed", "labels_column"]
+__all__ = ["AlarmCost", "Encoding", "MissCost", "Positive", "Stream", "is_streamed", "labels_column"]
 
 Stream = Annotated[
     bool | None,
     typer.Option(
         "--stream/--no-stream",
         help="Read Parquet in windows, never as a whole. (default: several files, or more than 1/8 of memory)",
+        show_default=False,
+    ),
+]
+
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        help="What text is encoded in, such as cp1252 or latin-1. (default: UTF-8, or UTF-16 with a byte order mark)",
         show_default=False,
     ),
 ]
@@ -25,27 +33,27 @@ MissCost = Annotated[float, typer.Option("--cost-false-negative", help="What it 
 AlarmCost = Annotated[float, typer.Option("--cost-false-positive", help="What a false alarm costs.")]
 
 
-def is_streamed(data: str, stream: bool | None) -> bool:
+def is_streamed(data: list[str], stream: bool | None) -> bool:
     """Return whether to read in windows, as `--stream` says or, without it, the data."""
     from ..tabular import BUILT_IN, InputError, should_stream
-    from ..tabular.reading import SUFFIXES
+    from ..tabular.reading import SUFFIXES, table_suffix
 
     if stream is None:
-        return should_stream(data)
-    path = Path(data)
-    is_other = path.suffix.lower() in SUFFIXES and path.suffix.lower() != ".parquet"
-    if stream and (data in BUILT_IN or (is_other and path.is_file())):
-        raise InputError(f"--stream reads Parquet files only, and {data!r} is none: leave it out")
+        return should_stream(*data)
+    for source in data if stream else ():
+        is_other = table_suffix(source) in SUFFIXES and table_suffix(source) != ".parquet"
+        if source in BUILT_IN or (is_other and Path(source).is_file()):
+            raise InputError(f"--stream reads Parquet files only, and {source!r} is none: leave it out")
     return stream
 
 
 def labels_column(asked: str | None, data: str, columns: list[str] | None) -> str:
     """Return the column of labels: the one asked for, or the one that the data themselves name."""
     from ..tabular import InputError, default_target
-    from ..tabular.reading import columns_list
+    from ..tabular.errors import name_list
 
     column = default_target(data) if asked is None else asked
     if column is None:
-        known = "" if columns is None else f"; the columns are {columns_list(columns)}"
+        known = "" if columns is None else f"; the columns are {name_list(columns)}"
         raise InputError(f"which column holds the labels? Pass --target COLUMN{known}")
     return column

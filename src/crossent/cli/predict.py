@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .endings import clean_endings, print_warnings
-from .options import Stream, is_streamed
+from .endings import clean_endings, print_warnings, say
+from .options import Encoding, Stream, is_streamed
 from .showing import print_files
 
 __all__ = ["predict"]
@@ -18,14 +18,15 @@ __all__ = ["predict"]
 def predict(
     model: Annotated[str, typer.Argument(help="Model file written by fit.")],
     data: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            help="Table with the columns the model was trained on; folder or pattern of Parquet files with them"
+            help="Tables with the columns the model was trained on; folder or pattern of Parquet files with them"
         ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="CSV or Parquet file. (default: DATA.predictions.csv)")
     ] = None,
+    encoding: Encoding = None,
     stream: Stream = None,
     escape_formulas: Annotated[
         bool,
@@ -40,26 +41,34 @@ def predict(
         from .. import tabular
         from ..report import other_run
         from ..tabular import InputError, writing
+        from ..tabular.reading import table_stem
 
-        if output is None and not os.path.lexists(data) and set("*?[") & set(Path(data).stem):
-            raise InputError("predictions of a pattern's files need a name: pass --output FILE")
-        path = Path(f"{Path(os.path.abspath(data)).stem}.predictions.csv") if output is None else output
+        data = tabular.table_files(data)
+        is_pattern = not os.path.lexists(data[0]) and bool(set("*?[") & set(Path(data[0]).stem))
+        if output is None and (len(data) > 1 or is_pattern):
+            raise InputError("predictions of several files need a name: pass --output FILE")
+        path = Path(f"{table_stem(os.path.abspath(data[0]))}.predictions.csv") if output is None else output
         suffix = path.suffix.lower()
         if suffix not in (".csv", ".parquet"):
             raise InputError(f"predictions are written as .csv or .parquet, and {str(path)!r} ends in neither")
         writing.refuse_folders([path])
-        writing.refuse_over([path], [data, model])
+        writing.refuse_over([path], [*data, model])
         writing.refuse_unwritable(path.parent)
         trained = tabular.read_model(model)
         if is_streamed(data, stream):
             predictions = tabular.ParquetPredictions(trained, data)
             writing.refuse_over([path], predictions.paths)
-            writing.refuse_among(path, data)
+            for source in data:
+                writing.refuse_among(path, source)
             writing.write_files({path: lambda beside: predictions.write(beside, suffix, escape=escape_formulas)})
             unseen, num_rows = predictions.unseen, predictions.num_rows
         else:
             unseen = tabular.UnseenCategories()
-            table = tabular.prediction_table(trained, tabular.read_table(data), data, unseen)
+            notes: list[str] = []
+            frame = tabular.read_tables(data, encoding=encoding, notes=notes)
+            table = tabular.prediction_table(trained, frame, tabular.source_name(data), unseen)
+            for note in notes:
+                say(f"note: {note}")
             writing.write_files({path: tabular.prediction_bytes(table, suffix, escape=escape_formulas)})
             num_rows = table.height
         mixed = other_run(trained, model)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from .endings import clean_endings, print_warnings
-from .options import AlarmCost, MissCost, Positive, labels_column
+from .endings import clean_endings, print_warnings, say
+from .options import AlarmCost, Encoding, MissCost, Positive, labels_column
 from .showing import print_report
 
 __all__ = ["report"]
@@ -44,6 +45,7 @@ def report(
     ] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")] = Path("out"),
     drop: Annotated[list[str] | None, typer.Option(help="Column that is no class; may be repeated.")] = None,
+    encoding: Encoding = None,
     positive: Positive = None,
     cost_false_negative: MissCost = 1.0,
     cost_false_positive: AlarmCost = 1.0,
@@ -66,7 +68,8 @@ def report(
         outputs = [output / name for name in (reports.JSON_FILE, reports.HTML_FILE)]
         writing.refuse_outputs(output, outputs)
         writing.refuse_over(outputs, predictions)
-        frames = [tabular.read_table(path) for path in predictions]
+        notes: list[str] = []
+        frames = [tabular.read_table(path, encoding=encoding, notes=notes) for path in predictions]
         judged = []
         for k, (path, frame) in enumerate(zip(predictions, frames, strict=True)):
             column = labels_column(target, path, frame.columns)
@@ -77,8 +80,11 @@ def report(
             judged.append(tabular.read_predictions(frame, path, column, scales[k % len(scales)], drop=here))
         decision = reports.Decision(positive, cost_false_negative, cost_false_positive)
         if len(judged) == 1:
-            summary = reports.summarize_predictions(judged[0], decision)
+            read = replace(judged[0], notes=[*notes, *judged[0].notes])
+            summary = reports.summarize_predictions(read, decision)
         else:
+            for note in notes:
+                say(f"note: {note}")
             summary = reports.compare_predictions(judged[0], judged[1], decision)
         with writing.alone_in(output, reports.JSON_FILE):
             writing.write_files(reports.report_files(summary, output))

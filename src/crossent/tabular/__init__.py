@@ -15,7 +15,7 @@ from .model import Model, read_model
 from .predicting import ParquetPredictions, prediction_bytes, prediction_table
 from .predictions import Predictions, read_predictions
 from .preprocessing import Preprocessing, UnseenCategories
-from .reading import BUILT_IN, default_target, read_table
+from .reading import BUILT_IN, default_target, read_table, read_tables, source_name, table_files
 from .streaming import fit_parquet, should_stream
 from .training import fit_table
 
@@ -37,5 +37,8 @@ __all__ = [
     "read_model",
     "read_predictions",
     "read_table",
+    "read_tables",
     "should_stream",
+    "source_name",
+    "table_files",
 ]

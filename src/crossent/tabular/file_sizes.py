@@ -41,11 +41,17 @@ def check_fits(path: Path, suffix: str) -> None:
     if suffix == ".parquet" and not _has_possible_pages(path):
         raise InputError(f"{str(path)!r} is damaged: a page says that it holds more values than its column has")
     size = table_bytes(path, suffix)
-    if size is not None and not fits(size):
+    if size is not None:
         way = "; fit and predict read it in windows with --stream" if suffix == ".parquet" else ""
+        refuse_too_large(str(path), size, way)
+
+
+def refuse_too_large(name: str, size: int, way: str = "") -> None:
+    """Refuse a table of so many bytes that, twice, does not fit into the memory that is free; say a way out."""
+    if not fits(size):
         raise InputError(
-            f"{str(path)!r} takes about {_gigabytes(size)} in memory and as much again to work with, and "
-            f"{_gigabytes(free_memory())} is free{way}"
+            f"{name!r} takes about {gigabytes(size)} in memory and as much again to work with, and "
+            f"{gigabytes(free_memory())} is free{way}"
         )
 
 
@@ -55,30 +61,34 @@ def fits(size: int) -> bool:
 
 
 def table_bytes(path: Path, suffix: str) -> int | None:
-    """Return about how many bytes a file's table takes in memory; None if it cannot be told, in a damaged file say."""
+    """Return about how many bytes the table of a Parquet, Arrow or NPZ file takes in memory; None of a damaged file."""
     if suffix in (".arrow", ".ipc", ".feather"):
         return arrow_bytes(path)
     try:
         if suffix == ".parquet":
             return sum(chunk.table_bytes for chunk in _chunks(path))
-        if suffix == ".npz":
-            with zipfile.ZipFile(path) as archive:
-                return sum(entry.file_size for entry in archive.infolist())
-        return text_bytes(path, b"\t" if suffix == ".tsv" else b",")
+        with zipfile.ZipFile(path) as archive:  # .npz
+            return sum(entry.file_size for entry in archive.infolist())
     except Exception:  # whoever reads the file says what is wrong
         return None
 
 
-def text_bytes(path: Path, separator: bytes) -> int:
-    """Return about how many bytes a CSV file takes as columns of text: its characters, and 16 bytes of each cell.
+def text_bytes(content: Path | bytes, cells: int | None = None) -> int:
+    """Return about how many bytes text takes as columns of text: its characters, and 16 bytes of each cell.
 
-    Cells are counted in the first MiB, and taken to be as frequent in the rest.
+    Cells are counted in the first MiB, and taken to be as frequent in the rest; what may separate them and occurs most
+    often does so.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(1 << 20)
-    cells = start.count(separator) + start.count(b"\n") + 1
-    return size + round(_TEXT_BYTES * cells * size / max(1, len(start)))
+    if isinstance(content, bytes):
+        size, start = len(content), content[: 1 << 20]
+    else:
+        size = content.stat().st_size
+        with content.open("rb") as file:
+            start = file.read(1 << 20)
+    if cells is None:
+        counted = max(map(start.count, (b",", b";", b"\t", b"|"))) + start.count(b"\n") + 1
+        cells = round(counted * size / max(1, len(start)))
+    return size + _TEXT_BYTES * cells
 
 
 def free_memory() -> int:
@@ -105,7 +115,7 @@ def free_memory() -> int:
     return max(0, min(limits))
 
 
-def _gigabytes(size: int) -> str:
+def gigabytes(size: int) -> str:
     return f"{size / 1e9:,.3g} GB" if size < 1e12 else f"{size / 1e9:,.0f} GB"
 
 

@@ -7,7 +7,7 @@ other rows, and so the last bits must not depend on how many rows are in memory.
 from __future__ import annotations
 
 import io
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from .errors import InputError
 from .model import Model
 from .predictions import PREDICTED_CLASS, PROBABILITY_PREFIX
 from .preprocessing import UnseenCategories
-from .reading import require_columns
+from .reading import require_columns, source_name
 from .spreadsheets import escape_formulas
 from .streaming import BLOCK_LOGITS, as_input_errors, windows
 
@@ -68,8 +68,8 @@ class ParquetPredictions:
     Parameters
     ----------
     model : Model
-    source : str
-        A Parquet file, a folder of them, or a pattern.
+    source : str or sequence of str
+        A Parquet file, a folder of them, a pattern, or several of these.
     window_bytes : int
         About how much of the files' columns, as numbers, to hold at a time.
 
@@ -87,12 +87,13 @@ class ParquetPredictions:
         If the files cannot be read or lack a column.
     """
 
-    def __init__(self, model: Model, source: str, window_bytes: int = WINDOW_BYTES) -> None:
+    def __init__(self, model: Model, source: str | Sequence[str], window_bytes: int = WINDOW_BYTES) -> None:
         with as_input_errors():
             self._table = ParquetTable(source)
         self.paths = self._table.paths
-        self._model, self._source = model, source
-        self._schema = _schema(model, self._table.schema, source)
+        self._model = model
+        self._source = source if isinstance(source, str) else source_name(source)
+        self._schema = _schema(model, self._table.schema, self._source)
         names = {*model.preprocessing.column_names, model.target}
         self._columns = [name for name in self._table.schema if name in names]
         block = _block_rows(model)

@@ -1,15 +1,15 @@
-"""Tables from files: CSV, Parquet, Arrow, NPZ and three data sets that scikit-learn ships.
+"""Tables from files, whatever their format, and data sets that are built in.
 
-CSV files hold text, and are read as text: what a cell says is for `crossent.tabular.columns`, which does not look at
-other cells. The other formats say of what type a column is.
+Delimited text (CSV and its kin) is read as text: what a cell says is for `crossent.tabular.columns`, which does not
+look at other cells. The other formats say of what type a column is.
 """
 
 from __future__ import annotations
 
-import csv
-from collections import Counter
-from collections.abc import Collection, Generator, Iterable
-from contextlib import contextmanager
+import glob
+import os
+import zipfile
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,27 +18,40 @@ import polars as pl
 from crossent.errors import first_line
 
 from .columns import refuse_names
+from .delimited import Content, read_delimited
 from .errors import InputError, name_list
-from .file_sizes import check_fits
+from .file_sizes import check_fits, refuse_too_large, text_bytes
+from .unpacking import text_content, unpack
 
 BUILT_IN = ("digits", "wine", "breast_cancer")
-SUFFIXES = (".csv", ".tsv", ".parquet", ".arrow", ".ipc", ".feather", ".npz")
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"x\x9c", b"x\xda")  # gzip, zstd, zlib
-_TEXT_LIKE_ZLIB = (b"x\x01", b"x^")
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
+SUFFIXES = (*TEXT_SUFFIXES, ".zip", ".parquet", ".arrow", ".ipc", ".feather", ".npz")
 
 
-def read_table(source: str) -> pl.DataFrame:
+def read_table(source: str, *, encoding: str | None = None, notes: list[str] | None = None) -> pl.DataFrame:
     """Return the table that `source` names: a built-in data set, or a file by its suffix.
 
-    The columns of a CSV or TSV file are text, as it is written there; a column without a name is called after its place
-    ("column 1"). An NPZ file holds `X` of shape (N, D) and, where labels are known, `y` of shape (N,); its columns are
-    called "0", "1", …, and "y".
+    The columns of a CSV, TSV or TXT file are text, as it is written there, but for decimal commas, which become points;
+    a column without a name is called after its place ("column 1"). Columns may be separated by commas, semicolons, tabs
+    or '|'. Text may be packed by gzip (``.csv.gz``), or be the one table in a ZIP file.
+
+    An NPZ file holds `X` of shape (N, D) and, where labels are known, `y` of shape (N,); its columns are called "0",
+    "1", …, and "y".
+
+    Parameters
+    ----------
+    source : str
+    encoding : str, optional
+        What CSV and its kin and JSON lines are encoded in, as Python names it ("cp1252"); without it UTF-8, or UTF-16
+        where the file begins with its byte order mark. Other formats have one encoding.
+    notes : list of str, optional
+        Gets a sentence on each thing found that not every reader would have taken so, such as decimal commas.
 
     Raises
     ------
     InputError
-        If there is no such file, its format is unknown, or it is damaged, cut short or empty.
+        If there is no such file, its format is unknown, it is damaged, cut short or empty, or its table, unpacked, does
+        not fit into memory.
 
     Examples
     --------
@@ -52,12 +65,11 @@ def read_table(source: str) -> pl.DataFrame:
         raise InputError(f"there is no file {source!r}, and the built-in data sets are {', '.join(BUILT_IN)}")
     if not path.is_file():
         raise InputError(f"{source!r} is not a regular file: only those are read, no folders, pipes or devices")
-    suffix = path.suffix.lower()
+    suffix = table_suffix(source)
     if suffix not in SUFFIXES:
         raise InputError(f"cannot tell the format of {source!r}: its name should end in {', '.join(SUFFIXES)}")
     try:
-        check_fits(path, suffix)
-        frame = _read(path, suffix)
+        frame = _read(path, suffix, encoding, [] if notes is None else notes)
     except InputError:
         raise
     except PermissionError as error:
@@ -71,6 +83,67 @@ def read_table(source: str) -> pl.DataFrame:
     return frame
 
 
+def read_tables(sources: Sequence[str], *, encoding: str | None = None, notes: list[str] | None = None) -> pl.DataFrame:
+    """Return the rows of one or more tables with the same columns, one table after the other.
+
+    Each is read as by `read_table`; the columns are in the order of the first table.
+
+    Raises
+    ------
+    InputError
+        As `read_table`, and if columns differ or a file is given twice.
+    """
+    places = [source if source in BUILT_IN else os.path.realpath(source) for source in sources]
+    for source, place in zip(sources, places, strict=True):
+        if places.count(place) > 1:
+            raise InputError(f"{source!r} is given twice: its rows would count twice")
+    frames = [read_table(source, encoding=encoding, notes=notes) for source in sources]
+    columns = frames[0].columns
+    for source, frame in zip(sources, frames, strict=True):
+        for others, known, which in ((columns, {*frame.columns}, "lacks"), (frame.columns, {*columns}, "also has")):
+            if different := [name for name in others if name not in known]:
+                raise InputError(
+                    f"all files must have the same columns: {source!r} {which} {name_list(different)}, other than "
+                    f"{sources[0]!r}"
+                )
+    try:
+        return pl.concat([frame[columns] for frame in frames], how="vertical_relaxed")
+    except pl.exceptions.PolarsError as error:  # text in one, numbers in another
+        raise InputError(
+            f"the columns of {source_name(sources)} are of different types: {first_line(error)}"
+        ) from error
+
+
+def table_files(sources: Iterable[str]) -> list[str]:
+    """Return sources with the names of files in the place of a pattern, unless Parquet files alone fit it."""
+    files: list[str] = []
+    for source in sources:
+        found = [] if exists(Path(source)) else sorted(glob.glob(source))
+        suffixes = {table_suffix(name) for name in found} - {".parquet"}
+        files += found if suffixes and suffixes <= {*SUFFIXES} else [source]
+    return files
+
+
+def source_name(sources: Sequence[str]) -> str:
+    """Return what several sources are called in a report: the first few names."""
+    return ", ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else "")
+
+
+def table_suffix(source: str) -> str:
+    """Return the suffix that tells the format: ".csv" of "t.csv" and of "t.csv.gz"."""
+    return _unpacked_name(source).suffix.lower()
+
+
+def table_stem(source: str) -> str:
+    """Return the name of a file without folders and suffixes: "t" of "data/t.csv.gz"."""
+    return _unpacked_name(source).stem
+
+
+def _unpacked_name(source: str) -> Path:
+    path = Path(source)
+    return Path(path.stem) if path.suffix.lower() == ".gz" else path
+
+
 def exists(path: Path) -> bool:
     """Return whether there is such a path; a name that the file system cannot hold is of no file."""
     try:
@@ -79,9 +152,12 @@ def exists(path: Path) -> bool:
         return False
 
 
-def _read(path: Path, suffix: str) -> pl.DataFrame:
-    if suffix in _SEPARATORS:
-        return _read_csv(path, _SEPARATORS[suffix])
+def _read(path: Path, suffix: str, encoding: str | None, notes: list[str]) -> pl.DataFrame:
+    if suffix == ".zip":
+        return _read_zip(path, encoding, notes)
+    if suffix in TEXT_SUFFIXES:
+        return _read_text(str(path), text_content(path, encoding, notes), suffix, notes)
+    check_fits(path, suffix)
     if suffix == ".parquet":
         return pl.read_parquet(path, glob=False)
     if suffix == ".npz":
@@ -91,96 +167,36 @@ def _read(path: Path, suffix: str) -> pl.DataFrame:
     return pl.scan_ipc(path, glob=False).collect() if is_file_format else pl.read_ipc_stream(path)
 
 
-def csv_source(path: Path) -> Path | bytes:
-    """Return what polars is to read as text; it unpacks what looks compressed, however much that becomes.
-
-    Raises
-    ------
-    InputError
-        If the file is compressed.
-    """
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start.startswith(_COMPRESSED):
-        raise InputError(f"{str(path)!r} is compressed: unpack it first")
-    # A header such as "x^2" begins like zlib; a byte order mark before it says that it is text.
-    return b"\xef\xbb\xbf" + path.read_bytes() if start.startswith(_TEXT_LIKE_ZLIB) else path
+def _read_text(name: str, content: Content, suffix: str, notes: list[str]) -> pl.DataFrame:
+    if suffix in (".jsonl", ".ndjson"):
+        return _read_json_lines(name, content)
+    return read_delimited(name, content, "\t" if suffix == ".tsv" else ",", notes)
 
 
-def _read_csv(path: Path, separator: str) -> pl.DataFrame:
-    try:
-        frame = pl.read_csv(csv_source(path), separator=separator, infer_schema=False, glob=False)
-    except pl.exceptions.NoDataError as error:
-        raise InputError(f"{str(path)!r} is empty") from error
-    except pl.exceptions.ComputeError as error:
-        _refuse_other_encodings(path)
-        _refuse_ragged(path, separator)
-        raise error
-    # polars leaves doubled quotes in a quoted header as they are, and puts U+FFFD for bytes there that are not UTF-8.
-    try:
-        with _fields_of_any_length(), path.open(newline="", encoding="utf-8-sig") as file:
-            header = next(filter(None, csv.reader(file, delimiter=separator)), [])
-        header = [name or f"column {place}" for place, name in enumerate(header, 1)]
-    except UnicodeDecodeError:
-        _refuse_other_encodings(path)
-        raise
-    repeated = sorted(name for name, count in Counter(header).items() if count > 1)
-    if repeated:
-        raise InputError(f"{str(path)!r} has more than one column called {name_list(repeated)}: rename all but one")
-    if frame.width and frame[:, -1].null_count():  # polars fills short lines with nulls and does not tell
-        _refuse_ragged(path, separator)
-        if frame.width > 1 and (frame[:, 0].is_null() & frame[:, -1].is_null()).any():
-            blank = _blank_lines(path, separator)
-            frame = frame.filter(~pl.int_range(pl.len()).is_in(blank))
-    return frame.rename(dict(zip(frame.columns, header, strict=True))) if _is_header(header, frame) else frame
+def _read_json_lines(name: str, content: Content) -> pl.DataFrame:
+    text = content if isinstance(content, bytes) else content.read_bytes()
+    if not text.strip():
+        raise InputError(f"{name!r} is empty")
+    columns = pl.scan_ndjson(text, infer_schema_length=None).collect_schema()
+    cells = (text.count(b"\n") + 1) * len(columns)  # each row may have keys of its own
+    refuse_too_large(name, text_bytes(text, cells))
+    return pl.read_ndjson(text, schema=columns)
 
 
-def _refuse_other_encodings(path: Path) -> None:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                if error.reason == "unexpected end of data" and not file.read(1):
-                    return  # a file cut short inside its last character
-                raise InputError(
-                    f"{str(path)!r} is not UTF-8 text (byte 0x{line[error.start]:02x} in line {number}): "
-                    "save it as UTF-8"
-                ) from error
-
-
-@contextmanager
-def _fields_of_any_length() -> Generator[None]:
-    """Let the csv module read fields above 128 KiB; its limit is one for the whole process."""
-    before = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
-def _is_header(names: list[str], frame: pl.DataFrame) -> bool:
-    return len(names) == frame.width and len(set(names)) == len(names)
-
-
-def _blank_lines(path: Path, separator: str) -> list[int]:
-    """Return the places of blank lines among the lines after the header. They are no rows, though polars makes some."""
-    with _fields_of_any_length(), path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, delimiter=separator)
-        next(filter(None, reader), [])
-        return [place for place, fields in enumerate(reader) if not fields]
-
-
-def _refuse_ragged(path: Path, separator: str) -> None:
-    with _fields_of_any_length(), path.open(newline="", encoding="utf-8", errors="replace") as file:
-        reader = csv.reader(file, delimiter=separator)
-        width = len(next(filter(None, reader), []))
-        for fields in reader:
-            if fields and len(fields) != width:
-                raise InputError(
-                    f"line {reader.line_num} of {str(path)!r} has {len(fields)} fields where the header has {width}: "
-                    "the file is damaged or cut short"
-                )
+def _read_zip(path: Path, encoding: str | None, notes: list[str]) -> pl.DataFrame:
+    """Return the one table of text in an archive; files without the name of a table (a licence, say) are no table."""
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if not any(part[:1] in "._" for part in name.split("/") if part)]
+        tables = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
+        if len(tables) != 1:
+            found = f"{len(tables)} tables ({name_list(tables)})" if tables else f"no table ({name_list(names)})"
+            raise InputError(f"{str(path)!r} holds {found}: a .zip file is read if it holds one table")
+        suffix = Path(tables[0]).suffix.lower()
+        if suffix not in TEXT_SUFFIXES:
+            raise InputError(f"{str(path)!r} holds {name_list(tables)}, which is no text: unpack it first")
+        with archive.open(tables[0]) as file:
+            content = unpack(str(path), file, encoding, notes)
+    return _read_text(str(path), content, suffix, notes)
 
 
 def _read_npz(path: Path) -> pl.DataFrame:
@@ -234,29 +250,12 @@ def default_target(source: str) -> str | None:
     return "y" if Path(source).suffix.lower() == ".npz" else None
 
 
-def columns_list(columns: list[str]) -> str:
-    """Return the names of columns for a sentence; of a single one that looks like several, say what to do.
-
-    Examples
-    --------
-    >>> columns_list(["x", "y"])
-    "'x', 'y'"
-    >>> columns_list(["x;y"])
-    "'x;y': if ';' separates columns there, save the table with commas (.csv) or tabs (.tsv)"
-    """
-    shown = name_list(columns)
-    for separator, called in ((";", "';'"), ("\t", "a tab"), (",", "a comma")):
-        if len(columns) == 1 and separator in columns[0]:
-            return f"{shown}: if {called} separates columns there, save the table with commas (.csv) or tabs (.tsv)"
-    return shown
-
-
 def require_columns(columns: list[str], needed: Iterable[str], source: str) -> None:
     """Refuse a table that lacks one of the columns that are needed, and say which there are."""
     known = set(columns)
     for column in needed:
         if column not in known:
-            raise InputError(f"there is no column {column!r} in {source!r}; its columns are {columns_list(columns)}")
+            raise InputError(f"there is no column {column!r} in {source!r}; its columns are {name_list(columns)}")
 
 
 def remaining_columns(columns: list[str], target: str, drop: Collection[str], source: str) -> list[str]:

@@ -8,7 +8,7 @@ no list of row numbers is shuffled, and neither files nor row groups matter.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +31,7 @@ from .fitting import DEFAULTS, Calibration, FitOptions, TrainedModel, build_mode
 from .labels import check_classes, check_labels, encode_labels, label_notes, no_labels
 from .model import Model
 from .preprocessing import MAX_DISTINCT, Learned, Preprocessing, learn
-from .reading import BUILT_IN, exists
+from .reading import BUILT_IN, exists, source_name, table_suffix
 
 MEMORY_SHARE = 1 / 8
 """A table of a larger share is streamed: in memory it becomes a matrix, of which the training rows are copied."""
@@ -43,11 +43,14 @@ TRAINING, CALIBRATING, TEST = 0, 1, 2
 _TO_TEST, _TO_CALIBRATE, _TO_SAMPLE = 0, 1, 2  # a row has a number in [0, 1) for each of these
 
 
-def should_stream(source: str) -> bool:
-    """Return whether a source is of several Parquet files, or of one that is too large to be held.
+def should_stream(*sources: str) -> bool:
+    """Return whether these are several Parquet files, or one that is too large to be held.
 
     That is one that would fill more than an eighth of memory, or, twice, more than is free.
     """
+    if len(sources) > 1:
+        return all(should_stream(source) or table_suffix(source) == ".parquet" for source in sources)
+    source = sources[0]
     path = Path(source)
     if source in BUILT_IN:
         return False
@@ -63,7 +66,7 @@ def should_stream(source: str) -> bool:
 
 
 def fit_parquet(
-    source: str,
+    source: str | Sequence[str],
     target: str,
     options: FitOptions = DEFAULTS,
     *,
@@ -76,8 +79,8 @@ def fit_parquet(
 
     Parameters
     ----------
-    source : str
-        A Parquet file, a folder of them, or a pattern.
+    source : str or sequence of str
+        A Parquet file, a folder of them, a pattern, or several of these.
     target : str
         The column of labels.
     options : FitOptions
@@ -95,8 +98,10 @@ def fit_parquet(
             f"the calibration part must be a share of the rows from 0 to below 1, and is {options.calibration_size}"
         )
     seed = options.seed
+    sources = [source] if isinstance(source, str) else [*source]
+    source = source_name(sources)
     with as_input_errors():
-        table = _Table(source, target, options, window_bytes)
+        table = _Table(sources, target, options, window_bytes)
         classes, codes = table.labels()
         part = draw_parts(table.num_rows, options.test_size, options.calibration_size, seed)
         counts = [np.bincount(codes[part == which], minlength=len(classes)) for which in (TRAINING, CALIBRATING, TEST)]
@@ -180,10 +185,10 @@ def windows(table: ParquetTable, boundaries: NDArray[Any], columns: list[str]) -
 class _Table:
     """The feature and target columns of Parquet files, in windows."""
 
-    def __init__(self, source: str, target: str, options: FitOptions, window_bytes: int) -> None:
-        self.files = ParquetTable(source)
+    def __init__(self, sources: list[str], target: str, options: FitOptions, window_bytes: int) -> None:
+        self.files = ParquetTable(sources)
         self._target = target
-        self._features = options.features([*self.files.schema], target, source)
+        self._features = options.features([*self.files.schema], target, source_name(sources))
         self.num_rows = self.files.num_rows
         self._boundaries = even_boundaries((self.num_rows, len(self._features)), np.float64, window_bytes)
 

@@ -53,11 +53,11 @@ def refuse_among(output: Path, source: str) -> None:
         raise InputError(f"{str(output)!r} would be among the data {source!r} from then on: write it elsewhere")
 
 
-def refuse_checkpoint(checkpoint: Path, data: str, outputs: Iterable[Path]) -> None:
+def refuse_checkpoint(checkpoint: Path, data: Iterable[str], outputs: Iterable[Path]) -> None:
     """Refuse a checkpoint that is a folder or the data, or that takes the place of an output or of its folder."""
     if checkpoint.is_dir():
         raise InputError(f"the checkpoint {str(checkpoint)!r} is a folder")
-    refuse_over([checkpoint], [data])
+    refuse_over([checkpoint], data)
     for output in outputs:
         for one, other in ((checkpoint, output), (output, checkpoint)):
             place = Path(os.path.realpath(other))
