@@ -66,7 +66,7 @@ LIBRARIES = {
     "estimator": {"sklearn"},
     "regression": {"numpy", "sklearn", "scipy", "threadpoolctl", "dask", "narwhals", "polars"},
     "calibration": {"numpy", "sklearn", "scipy"},
-    "boosting": {"numpy", "sklearn"},
+    "boosting": {"numpy", "sklearn", "xgboost", "lightgbm", "catboost"},
     "sklearn": {"numpy", "sklearn", "scipy", "onnx", "narwhals", "safetensors"},
     "tabular": {"numpy", "sklearn", "scipy", "polars", "narwhals", "pyarrow", "safetensors"},
     "report": {"numpy", "polars", "matplotlib", "jinja2", "rich", "narwhals", "scipy", "sklearn"},
