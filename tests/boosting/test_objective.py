@@ -105,6 +105,17 @@ def test_gradient_hessians_and_metric_are_the_oracles(case: LossCase, problem: s
     assert mass == WEIGHT.sum()
 
 
+@pytest.mark.parametrize("case", LOSSES, ids=str)
+def test_rows_that_are_certain_have_finite_derivatives(case: LossCase) -> None:
+    for dtype in (np.float32, np.float64):
+        z = np.array([[0, 1000, 0], [-60, 0, 60], [90, 0, -50], [0, 0, 1e-30]], dtype)
+        for link, y in (("softmax", np.array([1, 2, 1, 0])), ("sigmoid", np.array([[0, 1, 0]] * 3 + [[1, 0, 1]]))):
+            for hessian in ("upper", "diagonal"):
+                grad, hess = Objective(case.loss, link=link, hessian=hessian)(y, z)
+                assert np.isfinite(grad).all()
+                assert (np.isfinite(hess) & (hess >= 0)).all()
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_short_way_of_cross_entropy_is_p_times_one_minus_p(dtype: type) -> None:
     z, y = (RNG.normal(size=(50, 4)) * 3).astype(dtype), RNG.integers(0, 4, 50)

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossent.core.composition import derivatives
+from crossent.core.statistics import Rows
+from crossent.core.target import Target
 from crossent.errors import check_number, describe, refuse
 from crossent.losses import DEFAULT_LOSS, Loss
-from crossent.numpy.dense import value_and_grad, value_grad_hess
+from crossent.numpy.dense import binary_cross_entropy_with_logits, cross_entropy, value_and_grad, value_grad_hess
 from crossent.numpy.elementwise import sigmoid, softmax
 from crossent.numpy.evaluator import make_map
 from crossent.numpy.options import Options
@@ -19,7 +22,20 @@ from crossent.numpy.options import Options
 __all__ = ["Objective", "RowLosses"]
 
 HESSIANS = ("diagonal", "upper", "gradient")
+NOT_OF_LABELS = frozenset({"lse", "entropy", "brier"})
 BLOCK = 1 << 15
+
+
+class LabelRows(Rows):
+    """What a loss of labels reads of rows: the negative log-likelihoods of their labels, and their weights."""
+
+    def __init__(self, nll: NDArray[np.float64], mass: NDArray[np.float64]):
+        self.xp, self.target = np, Target(1, labels=np.zeros(nll.shape, np.int64))
+        vars(self).update(nll_plain=nll, mass=mass)
+
+    def likelihood_power(self, q: float) -> NDArray[np.float64]:
+        """Return ``p_y^q``."""
+        return np.asarray(np.exp(-q * self.nll_plain))
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,47 +191,73 @@ class Objective(RowLosses):
         """Return the gradient and the Hessian, both of the predictions' shape."""
         z, y = self.rows(raw, label)
         options = self.options() | {"sample_weight": _weights(sample_weight, z)}
-        if self.hessian == "gradient":
+        hess = None
+        is_of_labels = y.dtype.kind in "iu" and not self.label_smoothing and NOT_OF_LABELS.isdisjoint(self.loss.reads)
+        if is_of_labels or self.hessian == "gradient":
             value, grad = value_and_grad(z, y, **options)
-            hess = np.abs(grad)
-        elif self._is_plain(y):
-            value, grad = value_and_grad(z, y, **options)
-            hess = self._variances(grad, y, options)
         else:
             value, grad, hess = value_grad_hess(z, y, **options)
-            least = self._tangent(z, y, grad) if self.hessian == "upper" and not self.loss.is_convex else 0
-            np.maximum(hess, least, out=hess)
         if not np.isfinite(value):
             bad = ~np.isfinite(z).reshape(len(z), -1).all(axis=1)
             got = f"{z[np.argmax(bad)]} in row {int(np.argmax(bad))}" if bad.any() else f"a loss of {value}"
             raise ValueError(refuse("raw predictions must be finite", got))
+        if self.hessian == "gradient":
+            return grad, np.abs(grad)
+        if hess is None:
+            hess = self._of_labels(grad, z, y, options["sample_weight"])
+        else:
+            least = self._tangent(z, y, grad) if self.hessian == "upper" and not self.loss.is_convex else 0
+            np.maximum(hess, least, out=hess)
         if self.hessian == "upper" and self.link == "softmax":
             hess *= 2
         return grad, hess
 
-    def _is_plain(self, y: NDArray[Any]) -> bool:
-        """Whether the Hessian is a function of the gradient: cross-entropy of labels without maps."""
-        is_mapped = self.temperature is not None or self.prior is not None or self.label_smoothing
-        return self.loss.is_cross_entropy and y.dtype.kind in "iu" and not is_mapped and self.pos_weight is None
+    def _of_labels(self, grad: NDArray[Any], z: NDArray[Any], y: NDArray[Any], weight: Any) -> NDArray[Any]:
+        """Return ``f' r (1 - r) + f'' r²``, r = |p - t|, of a loss f of labels' negative log-likelihood.
 
-    def _variances(self, grad: NDArray[Any], y: NDArray[Any], options: dict[str, Any]) -> NDArray[Any]:
-        """Return ``f p (1 - p)`` of labels with factors f from the gradient ``g = f (p - t)``: ``|g| (1 - |g|/f)``."""
-        factor = None
-        if options["sample_weight"] is not None or options["weight"] is not None:
-            factor = np.ones(len(grad)) if options["sample_weight"] is None else options["sample_weight"]
-            if options["weight"] is not None:
-                factor = factor * np.asarray(options["weight"], np.float64)[y]
-            factor = np.asarray(factor, grad.dtype).reshape(-1, *[1] * (grad.ndim - 1))
+        The gradient is f' (p - t), so r is known from it, and only f' and f'' are computed: two numbers a row.
+        """
+        first, second = self._slopes(z, y)
+        second = np.maximum(second, 0) if self.hessian == "upper" else second
+        slope = 1.0 if self.temperature is None else 1 / self.temperature
+        factor = np.asarray(slope if weight is None else slope * np.asarray(weight, np.float64))
+        columns = (1,) if self.link == "softmax" else (1,) * (z.ndim - 1)
+        factor, first, second = (
+            np.reshape(a, (len(z), *columns)) if np.shape(a) == (len(z),) else np.asarray(a)
+            for a in (factor, first, second)
+        )
+        divisor = np.abs(factor * first)
+        known = divisor > np.finfo(grad.dtype).tiny  # where it is not, a row is certain and f' r is 0
+        inverse = np.divide(1, divisor, out=np.zeros(divisor.shape), where=known)
+        along, across = slope * factor * first, slope * factor * (second - first)
+        inverse, along, across = (np.where(known, a, 0).astype(grad.dtype) for a in (inverse, along, across))
         hess = np.empty_like(grad)
         step = max(1, BLOCK * len(grad) // max(1, grad.size))
         for start in range(0, len(grad), step):  # in cache
-            part = np.abs(grad[start : start + step], out=hess[start : start + step])
-            if factor is None:
-                part *= 1 - part
-            else:
-                of_rows = factor[start : start + step]
-                part *= 1 - np.divide(part, of_rows, out=np.zeros_like(part), where=of_rows > 0)
-        return hess
+            part = slice(start, start + step)
+            of_rows, a, d = (x[part] if x.ndim else x for x in (inverse, along, across))
+            r = np.abs(grad[part]) * of_rows
+            np.multiply(r, d, out=hess[part])
+            hess[part] += a
+            hess[part] *= r
+        return np.maximum(hess, 0, out=hess) if second.ndim else hess
+
+    def _slopes(self, z: NDArray[Any], y: NDArray[Any]) -> tuple[Any, Any]:
+        """Return f' and f'': of rows, with the sigmoid link of entries, or as numbers."""
+        mass: Any = 1.0
+        if self.weight is not None:
+            mass = np.asarray(self.weight, np.float64)[y]
+        elif self.pos_weight is not None:
+            mass = np.where(y == 1, self.pos_weight, 1.0)
+        if self.loss.is_cross_entropy:
+            return mass, 0.0
+        losses: Any = cross_entropy if self.link == "softmax" else binary_cross_entropy_with_logits
+        maps = {name: getattr(self, name) for name in ("temperature", "prior", "prior_strength")}
+        nll = losses(z, y, reduction="none", **maps).astype(np.float64)
+        jet = derivatives(self.loss, LabelRows(nll, np.broadcast_to(mass, nll.shape)), order=2)
+        assert jet.second is not None
+        (first,), (second,) = jet.first.values(), jet.second.values() or (0.0,)
+        return first, second
 
     def _tangent(self, z: NDArray[Any], y: NDArray[Any], grad: NDArray[Any]) -> NDArray[Any]:
         """Return f' p (1 - p) of a loss f(nll), from its gradient g = f' (p - t)."""
