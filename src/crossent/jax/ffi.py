@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
+from jax.interpreters import ad, batching, mlir
 
 from crossent.core.target import Target
 from crossent.kernels import reference, registry
@@ -262,6 +262,22 @@ def _in_jax(*operands: Any, pure: Any, form: Any, slopes: bool, names: tuple[str
     return pure(form, slopes, names, *operands)
 
 
+def _differentiated(operands: Any, tangents: Any, **asked: Any) -> Any:
+    """The derivatives are those of JAX's operations."""
+    places = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero)]
+
+    def of_moving(*moving: Any) -> Any:
+        changed = list(operands)
+        for i, operand in zip(places, moving, strict=True):
+            changed[i] = operand
+        return _in_jax(*changed, **asked)
+
+    _, moved = jax.jvp(of_moving, [operands[i] for i in places], [tangents[i] for i in places])
+    return _rows.bind(*operands, **asked), list(moved)
+
+
+ad.primitive_jvps[_rows] = _differentiated
+
 _compiled = jax.jit(_rows.bind, static_argnames=("pure", "form", "slopes", "names"))
 
 
@@ -277,7 +293,8 @@ def _lower_for_cpu(ctx: Any, *operands: Any, **asked: Any) -> Any:
     if context.lowering_parameters.for_export or not _is_whole(context.axis_context) or why_not():
         return _lower(ctx, *operands, **asked)
     listed = np.array([_TARGETS.index(names[0]), form.label_smoothing, *np.ravel(form.loss.table())])
-    return jax.ffi.ffi_lowering(_TARGET)(ctx, *operands, asked=listed)
+    over = {0: 1} if form.in_place and asked["slopes"] else None
+    return jax.ffi.ffi_lowering(_TARGET, operand_output_aliases=over)(ctx, *operands, asked=listed)
 
 
 def _is_whole(axes: Any) -> bool:

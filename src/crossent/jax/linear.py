@@ -27,7 +27,7 @@ from .rows import leaves_like, moves_at_all
 
 __all__ = ["linear_cross_entropy", "linear_statistics"]
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 24 << 20
 """The size of a block of logits. A few blocks are alive at a time; products of much smaller ones are slower."""
 TILE_BYTES = 8 << 20
 """The size of a part of the weight's gradient that is added at a time: the whole product would be as large as it."""
@@ -83,7 +83,8 @@ def _split(problem: Problem, num_rows: int) -> tuple[dict[str, Any], Problem]:
         shape = (num_rows, 1) if problem.form.link == "sigmoid" else (num_rows,)
         of_rows["weight"] = jnp.ones(shape, problem.dtype)
     nothing: dict[str, Any] = dict.fromkeys(_OF_PROBLEM)
-    return of_rows, replace(problem, given=problem.given._replace(**dict.fromkeys(_OF_TARGET)), **nothing)
+    form = replace(problem.form, in_place=True)
+    return of_rows, replace(problem, form=form, given=problem.given._replace(**dict.fromkeys(_OF_TARGET)), **nothing)
 
 
 def _joined(of_rows: dict[str, Any], bare: Problem) -> Problem:

@@ -48,6 +48,8 @@ class Form:
     num_classes: int
     label_smoothing: float = 0.0
     link: Link = "softmax"
+    in_place: bool = False
+    """Whether the kernels may write the gradient over the logits. XLA copies logits that are read again."""
 
     def rows(self, logits: jax.Array, given: Given) -> Rows:
         """Return the statistics of rows (N, K); with the sigmoid link, of N·K rows."""
@@ -142,7 +144,7 @@ def row_losses(form: Form, logits: jax.Array, given: Given, weight: jax.Array) -
 
     The weights are inside, so that the gradient is formed with them and not multiplied afterwards.
     """
-    return guarded_product(weight, _computed(form, logits, given, weight, slopes=False)[0])
+    return guarded_product(weight, _computed(form, False, logits, given, weight)[0])
 
 
 @partial(row_losses.defjvp, symbolic_zeros=True)
@@ -150,55 +152,43 @@ def _(form: Form, primals: Any, tangents: Any) -> tuple[jax.Array, Any]:
     (logits, given, weight), (direction, *moves) = primals, tangents
     of_logits = None
     if moves_at_all(direction):
-        losses, slopes = _losses_and_slopes(form, logits, given, weight)
+        losses, slopes = _computed(form, True, logits, given, weight)
         of_logits = form.along(slopes * direction)
     else:
-        losses = _computed(form, logits, given, weight, slopes=False)[0]
+        losses = _computed(form, False, logits, given, weight)[0]
     of_given = _along(lambda given: guarded_product(weight, _values(form, logits, given)), given, moves[0])
     of_weight = _along(lambda weight: guarded_product(weight, losses), weight, moves[1])
     value = guarded_product(weight, losses)
     return value, _sum(of_logits, of_given, of_weight, jnp.zeros_like(value))
 
 
-# What the losses and their weighted gradient are computed by; derivatives of these two are JAX's operations alone.
+def _computed(form: Form, slopes: bool, logits: jax.Array, given: Given, weight: jax.Array) -> tuple[jax.Array, ...]:
+    """Return the losses and, where `slopes` is true, the weighted gradient, by the kernels if they may serve.
 
-
-def _computed(form: Form, logits: jax.Array, given: Given, weight: jax.Array, slopes: bool) -> Any:
-    """Return the losses and, where `slopes` is true, the weighted gradient, by the kernels if they may serve."""
+    The derivatives of both are those of JAX's operations.
+    """
     name = next((name for name in ("labels", "soft", "teacher") if getattr(given, name) is not None), "")
     may_serve = form.link == "softmax" and is_member(form.loss) and not isinstance(given.teacher, tuple)
     is_large = all(isinstance(n, int) for n in logits.shape) and logits.size >= ffi.LEAST_ELEMENTS
     if not (may_serve and name and is_large):
-        return _plainly(form, logits, given, weight, slopes)
+        return _plainly(form, slopes, logits, given, weight)
     operands: list[jax.Array] = [logits, weight, getattr(given, name)]
     names: tuple[str, ...] = (name,)
     if given.weight is not None:
         operands, names = [*operands, given.weight], (name, "weight")
-    return ffi.losses_and_slopes(_in_jax, form, slopes, operands, names)
+    return tuple(ffi.losses_and_slopes(_in_jax, form, slopes, operands, names))
 
 
 def _in_jax(form: Form, slopes: bool, names: tuple[str, ...], logits: Any, weight: Any, *arrays: Any) -> Any:
-    return _plainly(form, logits, Given(**dict(zip(names, arrays, strict=True))), weight, slopes)
+    return _plainly(form, slopes, logits, Given(**dict(zip(names, arrays, strict=True))), weight)
 
 
-def _plainly(form: Form, logits: jax.Array, given: Given, weight: jax.Array, slopes: bool) -> Any:
+def _plainly(form: Form, slopes: bool, logits: jax.Array, given: Given, weight: jax.Array) -> tuple[jax.Array, ...]:
     losses = _losses(form, logits, given)
     if not slopes:
         return (losses,)
     factor = weight if form.link == "sigmoid" else weight[:, None]
     return losses, factor * _gradients(form, logits, given)
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _losses_and_slopes(form: Form, logits: jax.Array, given: Given, weight: jax.Array) -> Any:
-    return tuple(_computed(form, logits, given, weight, slopes=True))
-
-
-@partial(_losses_and_slopes.defjvp, symbolic_zeros=True)
-def _(form: Form, primals: Any, tangents: Any) -> tuple[Any, Any]:
-    found = _losses_and_slopes(form, *primals)
-    moved = _along(lambda moving: _plainly(form, moving[0], moving[1], moving[2], True), primals, tangents)
-    return found, jax.tree.map(jnp.zeros_like, found) if moved is None else tuple(moved)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
