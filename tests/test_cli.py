@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -80,12 +81,20 @@ def test_sweep_chooses_c_and_says_so(tmp_path: Path) -> None:
     assert read_model("out/model.safetensors").training["C"] in np.geomspace(1e-4, 1e4, 13)
 
 
-def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
-    table().write_csv("t.csv")
+def test_the_same_command_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    written = []
     for name in ("one", "two"):
-        assert run("fit", "t.csv", "--target", "kind", "-o", name).exit_code == 0
-    for name in ("model.safetensors", "report.json", "report.html"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        table().write_csv("t.csv")
+        assert run("fit", "t.csv", "--target", "kind").exit_code == 0
+        written.append({path.name: path.read_bytes() for path in Path("out").iterdir()})
+    assert {"model.safetensors", "report.json", "report.html"} <= written[0].keys()
+    assert written[0] == written[1]
+    card = json.loads(written[0]["report.json"])["card"]
+    assert (card["date"], card["command"]) == ("1970-01-02", ["crossent", "fit", "t.csv", "--target", "kind"])
+    assert card["sha256"] == hashlib.sha256(Path("t.csv").read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

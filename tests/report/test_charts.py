@@ -10,7 +10,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 
 from crossent.report import summarize_fit, summarize_predictions
-from crossent.report.charts import DARK, LIGHT, draw_learning, draw_reliability
+from crossent.report.charts import DARK, LIGHT, draw_convergence, draw_reliability
 from crossent.tabular import FitOptions, fit_table
 
 from .test_sections import predictions, table
@@ -53,7 +53,7 @@ def test_the_reliability_chart_shows_every_bin_that_has_rows(reliability: dict[s
 def test_the_learning_chart_shows_the_optimisers_history() -> None:
     state = summarize_fit(fit_table(table(200), "t", "y"))["optimiser"]
     figure = Figure()
-    draw_learning(figure, DARK, state)
+    draw_convergence(figure, DARK, state)
     upper, lower = figure.axes
     (objective,) = upper.lines
     history = state["history"]

@@ -292,7 +292,7 @@ def test_cells_of_the_matrix_are_shaded_by_their_share(rendered: dict[str, str])
 
 def test_dark_pages_have_dark_pictures_and_print_has_not(rendered: dict[str, str]) -> None:
     sources = re.findall(r'<source srcset="([^"]*)" media="([^"]*)"><img src="([^"]*)"', rendered["fit"])
-    assert len(sources) == 3
+    assert len(sources) == rendered["fit"].count("<img")
     for dark, media, light in sources:
         assert media == "screen and (prefers-color-scheme: dark)"
         drawn = [base64.b64decode(uri.partition(",")[2]).decode() for uri in (light, dark)]

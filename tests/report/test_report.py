@@ -63,6 +63,7 @@ def test_schema_of_fit() -> None:
         "accuracy", "brier_score", "per_class", "costliest_classes",
         "confusion", "reliability", "surprising", "training_loss", "optimiser",
         "notes", "warnings", "advice", "calibration", "honesty", "two_classes",
+        "slices", "drivers", "coefficients", "learning_curve", "card",
     }  # fmt: skip
     assert report["schema"] == "crossent.report/1"
     assert plain_types(report)
@@ -213,7 +214,7 @@ def test_the_page_needs_no_network_and_runs_nothing() -> None:
     parsed = Tags()
     parsed.feed(page)
     pictures = [link for link in parsed.links if not link.startswith("#")]
-    assert len(pictures) == 4
+    assert len(pictures) >= 4
     assert all(link.startswith("data:image/svg+xml;base64,") for link in pictures)
     assert not re.search(r"url\(|@import|<link|\son\w+=", page)
     assert "default-src 'none'" in page

@@ -31,6 +31,8 @@ class _OneSentence(typer.core.TyperGroup):
     """Commands whose usage errors are one sentence on stderr, as all others are, and not a box of several lines."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
+        given = args[0] if args else extra.get("args")
+        extra.setdefault("obj", ["crossent", *(sys.argv[1:] if given is None else given)])  # for the model card
         is_program = extra.pop("standalone_mode", True)
         extra["standalone_mode"] = False
         if not is_program:

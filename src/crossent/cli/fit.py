@@ -41,6 +41,9 @@ def fit(
     ] = None,
     link: Annotated[str, typer.Option(help="softmax, or sigmoid: each class against the rest.")] = "softmax",
     sweep: Annotated[bool, typer.Option("--sweep", help="Choose C by cross-validation instead.")] = False,
+    learning_curve: Annotated[
+        bool, typer.Option("--learning-curve", help="Also fit to a quarter and half of the rows: would more help?")
+    ] = False,
     tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = 1e-4,
     max_iter: Annotated[int, typer.Option(help="Most iterations of the optimiser.")] = 1000,
     encoding: Encoding = None,
@@ -54,6 +57,8 @@ def fit(
     positive: Positive = None,
     cost_false_negative: MissCost = 1.0,
     cost_false_positive: AlarmCost = 1.0,
+    *,
+    context: typer.Context,
 ) -> None:
     """Train a softmax regression on a table; write a model file and a report."""
     with clean_endings():
@@ -91,6 +96,8 @@ def fit(
             streamed = is_streamed(data, stream)
             if streamed and sweep:
                 raise InputError("--sweep needs the table in memory: leave it out, or pass --no-stream")
+            if streamed and learning_curve:
+                raise InputError("--learning-curve needs the table in memory: leave it out, or pass --no-stream")
             notes: list[str] = []
             frame = None if streamed else tabular.read_tables(data, encoding=encoding, notes=notes)
             column = labels_column(target, source, None if frame is None else frame.columns)
@@ -105,6 +112,7 @@ def fit(
                     tolerance=tol,
                     max_iter=max_iter,
                     sweep=sweep,
+                    learning_curve=learning_curve,
                     callback=callback,
                     checkpoint=None if sweep else kept,
                     checkpoint_interval=checkpoint_interval,
@@ -115,10 +123,10 @@ def fit(
                     result = tabular.fit_table(frame, source, column, options)
             result = replace(result, notes=[*notes, *result.notes])
             try:
-                summary = reports.summarize_fit(result, decision)
+                summary = reports.summarize_fit(result, decision, context.obj or ())
             except InputError as error:  # the model is worth more than the costs
                 say(f"warning: {error}: the report takes the default costs")
-                summary = reports.summarize_fit(result)
+                summary = reports.summarize_fit(result, command=context.obj or ())
             writing.write_files(reports.fit_files(summary, result.model, output))
             if not sweep:
                 writing.remove_checkpoint(kept)

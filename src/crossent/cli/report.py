@@ -81,7 +81,7 @@ def report(
         decision = reports.Decision(positive, cost_false_negative, cost_false_positive)
         if len(judged) == 1:
             read = replace(judged[0], notes=[*notes, *judged[0].notes])
-            summary = reports.summarize_predictions(read, decision)
+            summary = reports.summarize_predictions(read, decision, context.obj or ())
         else:
             for note in notes:
                 say(f"note: {note}")

@@ -41,9 +41,19 @@ def reliability_chart(reliability: dict[str, Any]) -> Chart:
     return _both(lambda figure, theme: draw_reliability(figure, theme, reliability), (4.3, 3.9))
 
 
-def learning_chart(optimiser: dict[str, Any]) -> Chart:
+def convergence_chart(optimiser: dict[str, Any]) -> Chart:
     """Draw the objective and, on a logarithmic scale, the duality gap against the iteration."""
-    return _both(lambda figure, theme: draw_learning(figure, theme, optimiser), (4.3, 3.9))
+    return _both(lambda figure, theme: draw_convergence(figure, theme, optimiser), (4.3, 3.9))
+
+
+def learning_chart(points: list[dict[str, Any]]) -> Chart:
+    """Draw losses against the number of training rows."""
+    return _both(lambda figure, theme: draw_learning(figure, theme, points), (4.3, 2.9))
+
+
+def dependence_chart(dependence: dict[str, Any]) -> Chart:
+    """Draw mean probabilities against the values of a column of numbers."""
+    return _both(lambda figure, theme: draw_dependence(figure, theme, dependence), (4.3, 2.6))
 
 
 def roc_chart(two_classes: dict[str, Any]) -> Chart:
@@ -103,7 +113,16 @@ def draw_scores(figure: Figure, theme: Theme, two_classes: dict[str, Any]) -> No
     # Rare positives would not be seen beside common negatives. A scale that is linear near 0 has a place for none.
     lower.set(ylabel="rows", xlabel="probability of the positive class", yscale="symlog")
     lower.set_ylim(bottom=0)
-    lower.legend(frameon=False, fontsize=8, labelcolor=theme.text, loc="upper center", ncols=2)
+    # Above its axes, where no step of the histogram can hide it.
+    lower.legend(
+        frameon=False,
+        fontsize=8,
+        labelcolor=theme.text,
+        loc="lower right",
+        bbox_to_anchor=(1, 0.94),
+        ncols=2,
+        borderpad=0,
+    )
     for axes in (upper, lower):
         _style(axes, theme)
 
@@ -136,7 +155,7 @@ def draw_reliability(figure: Figure, theme: Theme, reliability: dict[str, Any]) 
         _style(axes, theme)
 
 
-def draw_learning(figure: Figure, theme: Theme, optimiser: dict[str, Any]) -> None:
+def draw_convergence(figure: Figure, theme: Theme, optimiser: dict[str, Any]) -> None:
     """Draw the report's "optimiser" entry on an empty figure."""
     history = optimiser["history"]
     gaps = [entry for entry in history if entry["duality_gap"]]
@@ -161,6 +180,42 @@ def draw_learning(figure: Figure, theme: Theme, optimiser: dict[str, Any]) -> No
     lower.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     for axes in (upper, lower):
         _style(axes, theme)
+
+
+def draw_learning(figure: Figure, theme: Theme, points: list[dict[str, Any]]) -> None:
+    """Draw the report's "learning_curve" on an empty figure."""
+    axes = figure.add_subplot()
+    rows = [point["rows"] for point in points]
+    for name, colour in (("training", theme.second), ("test", theme.main)):
+        losses = [_finite(point[name]["nats"]) for point in points]
+        axes.plot(rows, losses, color=colour, linewidth=1.5, marker="o", markersize=4, label=f"{name} rows")
+    axes.set(
+        xlabel="rows trained on", ylabel="loss, nats", xscale="log", xticks=rows, xticklabels=[f"{n:,}" for n in rows]
+    )
+    axes.minorticks_off()
+    losses = [_finite(point[name]["nats"]) for point in points for name in ("training", "test")]
+    axes.set_ylim(0, 1.1 * max((loss for loss in losses if loss > 0), default=1.0))
+    axes.legend(frameon=False, fontsize=8, labelcolor=theme.text)
+    _style(axes, theme)
+
+
+def draw_dependence(figure: Figure, theme: Theme, dependence: dict[str, Any]) -> None:
+    """Draw an entry of the report's "dependence" on an empty figure; of several curves, each bears its number."""
+    axes = figure.add_subplot()
+    values, curves = dependence["values"], dependence["curves"]
+    for i, curve in enumerate(curves):
+        colour = (theme.main, theme.second)[i % 2]
+        axes.plot(values, curve["probabilities"], color=colour, linewidth=1.5, marker="o", markersize=3)
+        if len(curves) > 1:
+            end = (values[-1], curve["probabilities"][-1])
+            axes.annotate(str(i + 1), end, (5, 0), textcoords="offset points", color=colour, fontsize=9, va="center")
+    axes.set(ylim=(-0.02, 1.02), ylabel="mean probability")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    _style(axes, theme)
+
+
+def _finite(value: float | str) -> float:
+    return float("nan") if value == "inf" else float(value)
 
 
 def _style(axes: Axes, theme: Theme) -> None:

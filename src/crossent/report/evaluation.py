@@ -20,8 +20,10 @@ SURPRISING_ROWS = 10
 MOST_CONFUSED = 10
 # A page lists at most so many classes: those of highest loss.
 COSTLIEST_CLASSES = 100
-# Nobody reads a matrix of more classes than this. The pairs most often confused are listed instead.
+# Larger matrices are not kept whole.
 MATRIX_CLASSES = 40
+# Of more classes, a matrix shows those of most mistakes and takes the others as one.
+FULL_MATRIX, FOLDED_MATRIX = 12, 10
 # A cell may hold a document.
 CELL_WIDTH = 200
 
@@ -97,6 +99,7 @@ def evaluation(
             "rows_are": "labels",
             "columns_are": "predictions",
             "matrix": _matrix(codes, predicted, len(classes)) if len(classes) <= MATRIX_CLASSES else None,
+            "shown": _folded(classes, codes, predicted),
             "most_confused": _most_confused(classes, codes, predicted),
         },
         "reliability": reliability(codes, probabilities),
@@ -174,9 +177,12 @@ def class_shares(classes: tuple[str, ...], counts: NDArray[np.int64]) -> Summary
 
 
 def shown_classes(report: Summary, most: int) -> list[dict[str, Any]]:
-    """Return all entries of "per_class" or, of more than `most`, those of highest loss."""
+    """Return at most so many entries of "per_class": of more than two classes, those of highest loss first."""
     entries: list[dict[str, Any]] = report["per_class"]
-    return entries if len(entries) <= most else [entries[k] for k in report["costliest_classes"][:most]]
+    if len(entries) <= 2:
+        return entries
+    without_rows = [entry for entry in entries if not entry["rows"]]
+    return [*(entries[k] for k in report["costliest_classes"]), *without_rows][:most]
 
 
 def _per_class(
@@ -200,6 +206,22 @@ def _per_class(
 def _matrix(codes: Codes, predicted: Codes, num_classes: int) -> Any:
     pairs = np.bincount(codes * num_classes + predicted, minlength=num_classes**2)
     return pairs.reshape(num_classes, num_classes).tolist()
+
+
+def _folded(classes: tuple[str, ...], codes: Codes, predicted: Codes) -> dict[str, Any]:
+    """Return the matrix that is shown: of many classes, those of most mistakes, and all others as the last one."""
+    size = len(classes)
+    kept = np.arange(size)
+    if size > FULL_MATRIX:
+        wrong = codes != predicted
+        mistakes = np.bincount(codes[wrong], minlength=size) + np.bincount(predicted[wrong], minlength=size)
+        kept = np.argsort(-mistakes, kind="stable")[:FOLDED_MATRIX]
+    place = np.full(size, len(kept))
+    place[kept] = np.arange(len(kept))
+    folded = size - len(kept)
+    width = len(kept) + (folded > 0)
+    matrix = _matrix(place[codes], place[predicted], width)
+    return {"labels": [classes[k] for k in kept], "folded": folded, "matrix": matrix}
 
 
 def _most_confused(classes: tuple[str, ...], codes: Codes, predicted: Codes) -> list[dict[str, Any]]:

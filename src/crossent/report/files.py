@@ -25,12 +25,12 @@ Summary = dict[str, Any]
 
 def report_files(report: Summary, folder: Path) -> dict[Path, bytes]:
     """Return the files of a report, in the order in which they are to be replaced."""
-    return _pages({**report, "run": _run_id(_to_json(report))}, folder)
+    return _pages({**report, "run": _run_id(_without_card(report))}, folder)
 
 
 def fit_files(report: Summary, model: Model, folder: Path) -> dict[Path, bytes]:
     """Return the files of a report on a model and of the model, in the order in which they are to be replaced."""
-    run = _run_id(_to_json(report), model.to_bytes())
+    run = _run_id(_without_card(report), model.to_bytes())
     marked = replace(model, training={**model.training, "run": run})
     return {**_pages({**report, "run": run}, folder), folder / MODEL_FILE: marked.to_bytes()}
 
@@ -52,6 +52,11 @@ def other_run(model: Model, path: str) -> str | None:
 
 def _pages(report: Summary, folder: Path) -> dict[Path, bytes]:
     return {folder / JSON_FILE: _to_json(report), folder / HTML_FILE: render_html(report).encode("utf-8", "replace")}
+
+
+def _without_card(report: Summary) -> bytes:
+    """Return what the id of a run is made of: the same results have the same id, on whatever day and in any folder."""
+    return _to_json({**report, "card": None})
 
 
 def _to_json(report: Summary) -> bytes:

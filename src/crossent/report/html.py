@@ -15,12 +15,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from . import charts, words
 from .compare import verdict
+from .drivers import LEVEL as COEFFICIENT_LEVEL
 from .evaluation import COSTLIEST_CLASSES, shown_classes
 
 Summary = dict[str, Any]
 
 # On a page of two models, the id of a row begins with one of these.
 PREFIXES = ("first-", "second-")
+SHOWN_DRIVERS = 15
 
 
 def render_html(report: Summary) -> str:
@@ -33,7 +35,7 @@ def render_html(report: Summary) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(loss=words.loss, percent=words.percent, probability=words.probability, short=words.short)
-    environment.filters.update(shade=_shade)
+    environment.filters.update(shade=_shade, of=_share_of)
     style, script = _template("report.css"), _template("sort.js")
     environment.globals.update(style=style, script=script, policy=_policy(style, script))
     if report["kind"] == "comparison":
@@ -66,13 +68,18 @@ def _shade(share: float) -> str:
     return f"s{max(round(20 * share), int(share > 0))}"
 
 
+def _share_of(cell: int, line: list[int]) -> float:
+    """Return how much of its line of the matrix a cell has."""
+    return cell / sum(line) if cell else 0.0
+
+
 def _single(report: Summary) -> dict[str, Any]:
     calibration = report["calibration"]
     changed = calibration is not None and calibration["temperature"] != 1
     states = [("Before", calibration["before"]), ("After", calibration["after"])] if changed else []
     diagrams = [(f"{title} calibration", state["reliability"]) for title, state in states]
     diagrams = diagrams or [("Reliability", report["reliability"])]
-    two_classes = report["two_classes"]
+    two_classes, drivers = report["two_classes"], report["drivers"]
     return {
         "report": report,
         "decided": words.decided(two_classes) if two_classes else [],
@@ -88,8 +95,25 @@ def _single(report: Summary) -> dict[str, Any]:
         "reliability_charts": [(title, state, charts.reliability_chart(state)) for title, state in diagrams],
         "data_title": "Data and training" if report["kind"] == "fit" else "About the data",
         "optimiser": words.optimiser(report),
-        "learning_chart": charts.learning_chart(report["optimiser"]) if report["optimiser"] else None,
+        "convergence_chart": charts.convergence_chart(report["optimiser"]) if report["optimiser"] else None,
+        "learning_chart": charts.learning_chart(report["learning_curve"]) if report["learning_curve"] else None,
+        "learned": words.learned(report["learning_curve"]) if report["learning_curve"] else None,
+        "where": words.where(report["slices"]),
+        "slice_lines": words.slice_lines(report["slices"]),
+        "driver_lines": words.driver_lines(drivers, SHOWN_DRIVERS) if drivers else [],
+        "dependence": _dependence(drivers) if drivers else [],
+        "coefficient_level": COEFFICIENT_LEVEL,
+        "coefficient_tables": [
+            {"label": one["label"], "lines": words.coefficient_lines(one)}
+            for one in (report["coefficients"] or [])[:COSTLIEST_CLASSES]
+        ],
+        "card": words.card_lines(report["card"]),
     }
+
+
+def _dependence(drivers: Summary) -> list[tuple[Summary, charts.Chart | None]]:
+    """Return the partial dependences, those on numbers with a chart."""
+    return [(d, charts.dependence_chart(d) if d["kind"] == "numbers" else None) for d in drivers["dependence"]]
 
 
 def _comparison(report: Summary) -> dict[str, Any]:

@@ -7,6 +7,7 @@ same dict.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,10 @@ from .._version import __version__
 from ..metrics import brier_score
 from ..tabular import Predictions, TrainedModel
 from .advice import advice
-from .evaluation import class_shares, evaluation, loss_entry, number, reliability
+from .card import fit_card, run_card
+from .drivers import coefficients, drivers
+from .evaluation import class_shares, evaluation, floored, loss_entry, number, reliability
+from .slices import slices
 from .two_classes import EVEN, Decision
 
 SCHEMA = "crossent.report/1"
@@ -29,12 +33,23 @@ SHOWN_COLUMNS = 12
 Summary = dict[str, Any]
 
 
-def summarize_fit(result: TrainedModel, decision: Decision = EVEN) -> Summary:
-    """Return the report on a model just trained: test rows beside the training prior, the optimiser, the data."""
+def summarize_fit(result: TrainedModel, decision: Decision = EVEN, command: Sequence[str] = ()) -> Summary:
+    """Return the report on a model just trained: test rows beside the training prior, the optimiser, the data.
+
+    `command` is the command line, where there was one.
+    """
     model, codes = result.model, result.test_codes
     columns = model.preprocessing
     used = columns.column_names
     log_prior = np.log(result.training_counts / result.training_counts.sum())
+    losses = np.asarray(ce.cross_entropy(result.test_logits, codes, reduction="none"))
+    probabilities = np.asarray(ce.softmax(result.test_logits))
+    cells = columns.read(result.cells)
+
+    def predict(rows: pl.DataFrame) -> NDArray[np.float64]:
+        return np.asarray(ce.softmax(model.logits_of(columns.encode(rows))))
+
+    temperature = 1.0 if result.calibration is None else result.calibration.temperature
     return _report(
         kind="fit",
         source=result.source,
@@ -58,8 +73,8 @@ def summarize_fit(result: TrainedModel, decision: Decision = EVEN) -> Summary:
         **evaluation(
             model.classes,
             codes,
-            np.asarray(ce.cross_entropy(result.test_logits, codes, reduction="none")),
-            np.asarray(ce.softmax(result.test_logits)),
+            losses,
+            probabilities,
             result.test_logits,
             float(np.mean(-log_prior[codes])),
             "the training part's class shares",
@@ -67,16 +82,33 @@ def summarize_fit(result: TrainedModel, decision: Decision = EVEN) -> Summary:
             cells=_shown_cells(result.cells, used),
             decision=decision,
         ),
+        slices=_slices(result.cells, losses, probabilities),
+        drivers=drivers(predict, cells, cells, codes, model.classes, result.options.seed),
+        coefficients=coefficients(model, result.coefficients, temperature),
+        learning_curve=[
+            {"rows": point.rows, "training": loss_entry(point.training_loss), "test": loss_entry(point.test_loss)}
+            for point in result.learning_curve
+        ],
         training_loss=loss_entry(result.training_loss),
         calibration=_calibration(result),
         optimiser=_optimiser(result),
+        card=fit_card(result, command),
         notes=result.notes,
         warnings=[],
     )
 
 
-def summarize_predictions(predictions: Predictions, decision: Decision = EVEN) -> Summary:
-    """Return the report on anyone's predictions: every row is judged, beside the rows' own class shares."""
+def summarize_predictions(
+    predictions: Predictions,
+    decision: Decision = EVEN,
+    command: Sequence[str] = (),
+    found_drivers: Summary | None = None,
+) -> Summary:
+    """Return the report on anyone's predictions: every row is judged, beside the rows' own class shares.
+
+    `command` is the command line, where there was one, and `found_drivers` what `drivers` found of the model, where
+    that is known.
+    """
     counts = np.bincount(predictions.codes, minlength=len(predictions.classes))
     shares = counts[counts > 0] / counts.sum()
     return _report(
@@ -99,9 +131,14 @@ def summarize_predictions(predictions: Predictions, decision: Decision = EVEN) -
             cells=shown_columns(predictions),
             decision=decision,
         ),
+        slices=_slices(predictions.others, predictions.losses, predictions.probabilities),
+        drivers=found_drivers,
+        coefficients=None,
+        learning_curve=[],
         training_loss=None,
         calibration=None,
         optimiser=None,
+        card=run_card(predictions.source, command),
         notes=predictions.notes,
         warnings=predictions.warnings,
     )
@@ -110,6 +147,12 @@ def summarize_predictions(predictions: Predictions, decision: Decision = EVEN) -
 def _report(**entries: Any) -> Summary:
     report = {"schema": SCHEMA, "crossent_version": __version__, **entries}
     return {**report, "advice": advice(report)}
+
+
+def _slices(
+    cells: pl.DataFrame | None, losses: NDArray[np.float64], probabilities: NDArray[np.float64]
+) -> Summary | None:
+    return slices(cells, floored(losses)[0], np.asarray(ce.entropy(probabilities)))
 
 
 def _shown_cells(features: pl.DataFrame, used: list[str]) -> pl.DataFrame | None:

@@ -17,13 +17,26 @@ from rich.text import Text
 from ..text import plain_values
 from .compare import verdict
 from .evaluation import shown_classes
-from .words import beside_baseline, decided, found, honest, loss, optimiser, percent, probability
+from .words import (
+    beside_baseline,
+    decided,
+    driver_lines,
+    found,
+    honest,
+    learned,
+    loss,
+    optimiser,
+    percent,
+    probability,
+    slice_lines,
+    where,
+)
 
 Summary = dict[str, Any]
 
 # What fits a screen; report.json and report.html hold the rest.
 _CLASS_LINES = 20
-_MATRIX_COLUMNS = 12
+_DRIVER_LINES = 8
 _LABEL_WIDTH = 18
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -48,9 +61,13 @@ def render_terminal(report: Summary, console: Console) -> None:
     for sentence in honest(report)[1:]:
         console.print(Text(sentence))
     _decision(report, console)
+    _slices(report, console)
     _surprising(report, console)
+    _drivers(report, console)
+    _convergence(report, console)
+    if report["learning_curve"]:
+        console.print(Text(learned(report["learning_curve"])))
     _advice(report, console)
-    _learning_curve(report, console)
 
 
 def _comparison(report: Summary, console: Console) -> None:
@@ -158,14 +175,14 @@ def _per_class(report: Summary, console: Console) -> None:
 
 
 def _confusion(report: Summary, console: Console) -> None:
-    labels = [entry["label"] for entry in report["per_class"]]
-    matrix = report["confusion"]["matrix"]
-    if not matrix or len(labels) > _MATRIX_COLUMNS:
+    shown = report["confusion"]["shown"]
+    matrix, labels = shown["matrix"], list(shown["labels"])
+    if shown["folded"]:
         _title(console, "Most often confused")
         pairs = report["confusion"]["most_confused"]
         rows = [(_label(pair["label"]), _label(pair["prediction"]), f"{pair['rows']:,}") for pair in pairs]
         _table(console, ("label", "taken for", ">rows"), rows)
-        return
+        labels.append(f"{shown['folded']} others")
     _title(console, "Confusion (lines: labels, columns: predictions)")
 
     def cell(rows: int, is_right: bool) -> Text:
@@ -217,6 +234,25 @@ def _decision(report: Summary, console: Console) -> None:
     _table(console, (">threshold", ">rows", ">hits", ">precision", ">recall", ">net benefit"), rows)
 
 
+def _slices(report: Summary, console: Console) -> None:
+    sentences = where(report["slices"])
+    if not sentences:
+        return
+    _title(console, "Slices")
+    for sentence in sentences:
+        console.print(Text(sentence))
+    lines = slice_lines(report["slices"])
+    if lines:
+        _table(console, ("slice", ">rows", ">nats", ">others", ">expected", ">p"), lines)
+
+
+def _drivers(report: Summary, console: Console) -> None:
+    state = report["drivers"]
+    if state and state["columns"]:
+        _title(console, "What drives it: nats that the loss rises by where a column is shuffled")
+        _table(console, ("column", ">nats", ">interval"), driver_lines(state, _DRIVER_LINES))
+
+
 def _surprising(report: Summary, console: Console) -> None:
     _title(console, "Most surprising rows (counted from 0): wrong labels are often among them")
     rows = [
@@ -242,7 +278,7 @@ def _advice(report: Summary, console: Console) -> None:
         console.print(Text.assemble((f"{item['title']}: ", "bold"), f"{item['reason']}.{rows}"))
 
 
-def _learning_curve(report: Summary, console: Console) -> None:
+def _convergence(report: Summary, console: Console) -> None:
     if not report["optimiser"]:
         return
     history = report["optimiser"]["history"]
@@ -250,7 +286,7 @@ def _learning_curve(report: Summary, console: Console) -> None:
     gap = [math.log(entry["duality_gap"]) for entry in history if entry["duality_gap"]]
     if len(objective) < 2:
         return
-    _title(console, "Learning curve of the optimiser")
+    _title(console, "Convergence of the optimiser")
     console.print(
         Text.assemble(
             f"objective    {objective[0]:>9.4g} ", _sparkline(objective, console.width - 36), f" {objective[-1]:.5g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import Any
 
 from ..imbalance import DecisionValue
@@ -210,6 +211,83 @@ def _reach(area: dict[str, Any]) -> str:
     if area["lower"] is None:
         return ""
     return f", {100 * area['level']:.0f} % interval {percent(area['lower'])} to {percent(area['upper'])}"
+
+
+def where(state: dict[str, Any] | None) -> list[str]:
+    """Return which slices cost more than others, in a sentence; `state` is "slices"."""
+    if state is None or not state["tested"]:
+        return []
+    test = f"Welch's t-test, Holm's correction, {100 * state['level']:.0f} %"
+    tested = count(state["tested"], "slice")
+    if not state["worse"]:
+        return [f"None of {tested} of the rows costs more than the other rows beyond what chance explains ({test})."]
+    return [
+        f"These of {tested} of the rows cost more than the other rows by more than chance explains ({test}). Where the "
+        "predictions expected about this loss, the rows are hard; where they expected less, the predictions are wrong "
+        "about them."
+    ]
+
+
+def slice_lines(state: dict[str, Any] | None) -> list[tuple[str, ...]]:
+    """Return slice, rows, loss there, of the others and expected, and p-value, as a table has them."""
+    lines = [] if state is None else state["worse"]
+    return [
+        (
+            short(entry["slice"]),
+            f"{entry['rows']:,}",
+            loss(entry["loss"]),
+            loss(entry["others"]),
+            loss(entry["expected"]),
+            f"{entry['p_value']:.2g}",
+        )
+        for entry in lines
+    ]
+
+
+def driver_lines(state: dict[str, Any], most: int) -> list[tuple[str, ...]]:
+    """Return column, nats gained and their interval, of the strongest columns."""
+    return [
+        (short(entry["column"]), f"{entry['gain']:+.4f}", f"{entry['lower']:+.4f} to {entry['upper']:+.4f}")
+        for entry in state["columns"][:most]
+    ]
+
+
+def coefficient_lines(one: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return input, coefficient and interval; `one` is an entry of "coefficients"."""
+    return [
+        (
+            short(entry["input"]),
+            f"{entry['value']:+.3f}",
+            "–" if entry["lower"] is None else f"{entry['lower']:+.3f} to {entry['upper']:+.3f}",
+        )
+        for entry in one["inputs"]
+    ]
+
+
+def learned(points: list[dict[str, Any]]) -> str:
+    """Return what more rows brought, in a sentence; `points` is "learning_curve"."""
+    half, whole = (point["test"]["nats"] for point in points[-2:])
+    rows = f"From {points[-2]['rows']:,} to {count(points[-1]['rows'], 'row')} the test loss"
+    if "inf" in (half, whole) or not half:
+        return f"{rows} went from {loss(half)} to {loss(whole)} nats."
+    verb = "fell" if whole < half else "rose"
+    hope = "more rows would likely help" if whole < 0.98 * half else "more rows alone promise little"
+    return f"{rows} {verb} from {loss(half)} to {loss(whole)} nats ({100 * (whole / half - 1):+.1f} %): {hope}."
+
+
+def card_lines(card: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the model card without its columns, as names and values."""
+    lines = [("date", card["date"])]
+    if card["command"]:
+        lines.append(("command", shlex.join(card["command"])))
+    if "C" in card:
+        chosen = " (chosen by cross-validation)" if card["C_chosen"] else ""
+        lines += [("C", f"{card['C']:.4g}{chosen}"), ("link", card["link"]), ("seed", str(card["seed"]))]
+        lines.append(("tolerance", f"{card['tolerance']:g}"))
+    if card["sha256"]:
+        lines.append(("SHA-256 of the data", card["sha256"]))
+    lines.append(("versions", ", ".join(f"{name} {text}" for name, text in card["versions"].items())))
+    return lines
 
 
 def calibrated(state: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from crossent.regression.data.parquet import ParquetRows
 
 from .decisions import PriorCorrectedClassifier, TunedDecision
 from .export import to_onnx
+from .inference import CoefficientSummary
 from .path import RegressionPath, SoftmaxRegressionCV, softmax_regression_path
 from .softmax_regression import SoftmaxRegression
 
@@ -32,6 +33,7 @@ __all__ = [
     "BetaCalibration",
     "BiasCorrectedTemperatureScaling",
     "CalibratedClassifier",
+    "CoefficientSummary",
     "DirichletCalibration",
     "HistogramBinning",
     "IsotonicCalibration",

@@ -6,13 +6,13 @@ import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..sklearn import SoftmaxRegression
+from ..sklearn import CoefficientSummary, SoftmaxRegression
 from .errors import InputError
 from .model import LINKS, Model
 from .preprocessing import Preprocessing
@@ -41,6 +41,8 @@ class FitOptions:
         The estimator's link; "sigmoid" is one class against the rest, and goes without calibration.
     sweep : bool
         Choose C by cross-validation on the training part, from a range of values; `strength` is then not used.
+    learning_curve : bool
+        Also fit to a quarter and to half of the training rows, and judge these models on the same test rows.
     callback : callable, optional
         Called with every entry of the optimiser's history; in a sweep the entry also says which fit it is of, from 1
         ("fit"), and of how many ("fits").
@@ -57,6 +59,7 @@ class FitOptions:
     max_iter: int = 1000
     link: str = "softmax"
     sweep: bool = False
+    learning_curve: bool = False
     callback: Callable[[dict[str, Any]], None] | None = None
     checkpoint: Path | None = None
     checkpoint_interval: float = 60.0
@@ -127,6 +130,16 @@ class TrainedModel:
     cells: pl.DataFrame  # their features
     notes: list[str]
     calibration: Calibration | None = None
+    coefficients: CoefficientSummary | None = None  # where their standard errors are known
+    learning_curve: tuple[CurvePoint, ...] = ()
+
+
+class CurvePoint(NamedTuple):
+    """A model of so many training rows, and its mean losses in nats, before any calibration."""
+
+    rows: int
+    training_loss: float
+    test_loss: float
 
 
 def require_parts(classes: list[str], training: NDArray[np.intp], test: int, test_size: float) -> None:

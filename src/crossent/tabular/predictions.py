@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 import numpy as np
 import polars as pl
@@ -91,35 +91,61 @@ def read_predictions(
         rest = "1 minus it" if scale == "probabilities" else "logit 0"
         notes.append(f"column {column!r} holds the {scale} of label {label!r}; {classes[1 - place]!r} has {rest}")
     warnings: list[str] = []
-    logits = None
     if scale == "probabilities":
         _refuse_outside(values, list(columns.values()))
-        with np.errstate(divide="ignore"):  # a label called impossible costs infinitely much
-            if is_single:
-                probabilities = _beside(values, 1 - values, place)
-                logarithms = _beside(np.log(values), np.log1p(-values), place)
-            else:
-                probabilities = _check_sums(values, list(columns.values()), notes)
-                logarithms = np.log(probabilities)
-        losses = np.abs(logarithms[np.arange(len(codes)), codes])
+        if not is_single:
+            values = _check_sums(values, list(columns.values()), notes)
     else:
         if is_single:
             suspect = "one lies between 0 and 1" if _is_between_0_and_1(values) else ""
-            logits = _beside(values, np.zeros_like(values), place)
         else:
             suspect = "row lies between 0 and 1 and sums to 1" if _is_simplex(values, _SUM_TOLERANCE) else ""
-            logits = values
         if suspect:
             warnings.append(
                 f"these are declared logits, but every {suspect}, as probabilities do: if that is what they are, use "
                 "--probabilities"
             )
-        dead = np.flatnonzero(np.isneginf(logits).all(axis=1))
+        dead = np.flatnonzero(np.isneginf(values).all(axis=1) & (not is_single))
         if dead.size:
             raise InputError(f"row {dead[0]} (counted from 0) has -infinity for every class")
-        probabilities = np.asarray(ce.softmax(logits))
+    scores = score(values, codes, scale, place if is_single else 0)
+    return Predictions(source, target, scale, classes, codes, *scores[:2], notes, warnings, scores.logits, others)
+
+
+class Scores(NamedTuple):
+    """Losses (N,) in nats, probabilities (N, K), and logits (N, K) where logits were given."""
+
+    losses: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+    logits: NDArray[np.float64] | None
+
+
+def score(values: NDArray[np.float64], codes: NDArray[np.intp], scale: Scale, place: int) -> Scores:
+    """Return what checked predictions cost.
+
+    Parameters
+    ----------
+    values : array (N, K), or (N, 1) for two classes
+        One column is of the class `place`; the other one has the rest of the probability, or the logit 0.
+    codes : array (N,)
+        Class indices.
+    scale : {"probabilities", "logits"}
+    place : int
+
+    Examples
+    --------
+    >>> score(np.array([[0.25], [0.5]]), np.array([0, 1]), "probabilities", 1).losses.round(4).tolist()
+    [0.2877, 0.6931]
+    """
+    is_single = values.shape[1] == 1
+    if scale == "logits":
+        logits = _beside(values, np.zeros_like(values), place) if is_single else values
         losses = np.asarray(ce.cross_entropy(logits, codes, reduction="none"))
-    return Predictions(source, target, scale, classes, codes, losses, probabilities, notes, warnings, logits, others)
+        return Scores(losses, np.asarray(ce.softmax(logits)), logits)
+    probabilities = _beside(values, 1 - values, place) if is_single else values
+    with np.errstate(divide="ignore"):  # a label called impossible costs infinitely much
+        logs = _beside(np.log(values), np.log1p(-values), place) if is_single else np.log(values)
+    return Scores(np.abs(logs[np.arange(len(codes)), codes]), probabilities, None)
 
 
 def _beside(column: NDArray[np.float64], rest: NDArray[np.float64], place: int) -> NDArray[np.float64]:

@@ -16,13 +16,28 @@ from sklearn.model_selection import train_test_split
 
 import crossent as ce
 
-from ..sklearn import SoftmaxRegressionCV
+from ..sklearn import CoefficientSummary, SoftmaxRegression, SoftmaxRegressionCV
 from ..sklearn.path import DEFAULT_CS
 from .calibrating import cross_fit
 from .errors import InputError
-from .fitting import DEFAULTS, Calibration, FitOptions, TrainedModel, build_model, require_inputs, require_parts, run
+from .fitting import (
+    DEFAULTS,
+    Calibration,
+    CurvePoint,
+    FitOptions,
+    TrainedModel,
+    build_model,
+    require_inputs,
+    require_parts,
+    run,
+)
 from .labels import check_classes, encode_labels, label_notes
 from .preprocessing import learn_table
+
+# Standard errors cost as much as the Hessian of so many parameters, and its inverse.
+MOST_PARAMETERS = 1000
+MOST_WORK = 4e10
+CURVE_SHARES = (0.25, 0.5, 1.0)
 
 
 def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions = DEFAULTS) -> TrainedModel:
@@ -72,6 +87,7 @@ def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions
         learned.preprocessing, estimator, calibration, classes, target, source, training_counts, options
     )
     logits = model.logits_of(matrix)
+    parts = (training, test)
     used = set(cells.columns)
     others = frame.drop(target)
     return TrainedModel(
@@ -93,7 +109,58 @@ def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions
         cells=others[test],
         notes=[*chosen, *label_notes(classes, target), *learned.notes, *warned, *calibration_notes],
         calibration=calibration,
+        coefficients=_coefficients(estimator, matrix[training], codes[training]),
+        learning_curve=_learning_curve(matrix, codes, parts, options) if options.learning_curve else (),
     )
+
+
+def _coefficients(
+    estimator: SoftmaxRegression, matrix: NDArray[np.float64], codes: NDArray[np.intp]
+) -> CoefficientSummary | None:
+    """Return the coefficients with standard errors, where the Hessian is small enough and can be inverted."""
+    parameters = estimator.coef_.size + estimator.intercept_.size
+    if parameters > MOST_PARAMETERS or parameters**2 * len(matrix) > MOST_WORK:
+        return None
+    try:
+        return estimator.summary(matrix, codes)
+    except ValueError:
+        return None
+
+
+def _learning_curve(
+    matrix: NDArray[np.float64],
+    codes: NDArray[np.intp],
+    parts: tuple[NDArray[np.intp], NDArray[np.intp]],
+    options: FitOptions,
+) -> tuple[CurvePoint, ...]:
+    """Return the losses of models of a quarter, half and all of the training rows, judged on the same test rows.
+
+    Each larger part holds the smaller ones, and each class its share of them.
+
+    Raises
+    ------
+    InputError
+        If a part lacks a class.
+    """
+    training, test = parts
+    drawn = np.random.default_rng(options.seed).permutation(training)
+    by_class = np.argsort(codes[drawn], kind="stable")
+    counts = np.bincount(codes[drawn])
+    place = np.concatenate([(np.arange(n) + 0.5) / n for n in counts])  # of a row within its class, from 0 to 1
+    spread = drawn[by_class[np.argsort(place, kind="stable")]]
+    points = []
+    for share in CURVE_SHARES:
+        rows = spread[: math.ceil(share * len(spread))]
+        if len(np.unique(codes[rows])) < len(counts):
+            raise InputError(f"a learning curve needs each class in {share:.0%} of the training rows: one is too rare")
+        estimator = replace(options, callback=None, checkpoint=None).estimator()
+        run(estimator, matrix[rows], codes[rows])
+        losses = [
+            float(np.mean(-estimator.predict_log_proba(matrix[part])[np.arange(len(part)), codes[part]]))
+            for part in (rows, test)
+        ]
+        points.append(CurvePoint(len(rows), *losses))
+    return tuple(points)
 
 
 def _sweep(codes: NDArray[np.intp], options: FitOptions) -> SoftmaxRegressionCV:
