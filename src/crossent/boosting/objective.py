@@ -226,20 +226,23 @@ class Objective(RowLosses):
             np.reshape(a, (len(z), *columns)) if np.shape(a) == (len(z),) else np.asarray(a)
             for a in (factor, first, second)
         )
-        divisor = np.abs(factor * first)
-        known = divisor > np.finfo(grad.dtype).tiny  # where it is not, a row is certain and f' r is 0
-        inverse = np.divide(1, divisor, out=np.zeros(divisor.shape), where=known)
-        along, across = slope * factor * first, slope * factor * (second - first)
-        inverse, along, across = (np.where(known, a, 0).astype(grad.dtype) for a in (inverse, along, across))
+        divisor = factor * first
+        known = np.abs(divisor) > np.finfo(grad.dtype).tiny  # where it is not, a row is certain and r is 0
+        divisor = np.where(known, divisor, np.inf).astype(grad.dtype)
+        bend = np.where(known, slope * factor * second, 0).astype(grad.dtype)
         hess = np.empty_like(grad)
         step = max(1, BLOCK * len(grad) // max(1, grad.size))
         for start in range(0, len(grad), step):  # in cache
             part = slice(start, start + step)
-            of_rows, a, d = (x[part] if x.ndim else x for x in (inverse, along, across))
-            r = np.abs(grad[part]) * of_rows
-            np.multiply(r, d, out=hess[part])
-            hess[part] += a
-            hess[part] *= r
+            of_rows, c = (x[part] if x.ndim else x for x in (divisor, bend))
+            r = np.abs(grad[part], out=hess[part])
+            if divisor.ndim or divisor != 1:
+                r = r / of_rows  # negative where f' is
+            hess[part] *= np.copysign(1 - np.abs(r), r) if second.ndim else 1 - r
+            if slope != 1:
+                hess[part] *= slope
+            if second.ndim:
+                hess[part] += c * r**2
         return np.maximum(hess, 0, out=hess) if second.ndim else hess
 
     def _slopes(self, z: NDArray[Any], y: NDArray[Any]) -> tuple[Any, Any]:
