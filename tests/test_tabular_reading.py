@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from crossent.tabular import InputError, read_table
+from crossent.tabular import InputError, default_target, read_table
+
+ROOT = Path(__file__).resolve().parents[1]
 
 FRAME = pl.DataFrame({"size": [1.5, 2.0, None], "colour": ["red", None, "blue"], "label": ["a", "b", "a"]})
 
@@ -137,7 +141,7 @@ def test_csv_that_is_not_utf8_is_refused(tmp_path: Path, content: bytes, message
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no file 'nowhere.csv'.*digits, wine, breast_cancer"):
+    with pytest.raises(InputError, match=r"no file 'nowhere.csv'.*customers, digits, wine, breast_cancer"):
         read_table("nowhere.csv")
     with pytest.raises(InputError, match="not a regular file"):
         read_table(str(tmp_path))
@@ -145,6 +149,19 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x")
         with pytest.raises(InputError, match="cannot tell the format"):
             read_table(str(tmp_path / name))
+
+
+def test_the_customers_are_what_their_script_makes() -> None:
+    made = subprocess.run([sys.executable, ROOT / "examples/make_customers.py"], capture_output=True, check=True).stdout
+    shipped = (ROOT / "src/crossent/tabular/data/customers.csv").read_bytes()
+    assert made == shipped
+    assert len(made) < 60_000
+    table = read_table("customers")
+    assert table.shape == (600, 9)
+    assert default_target("customers") == "churned"
+    assert 0.18 < (table["churned"] == "yes").mean() < 0.22
+    assert table["customer"].n_unique() == 600
+    assert [name for name in table.columns if table[name].null_count()] == ["monthly_fee", "satisfaction", "region"]
 
 
 def test_built_in_data() -> None:

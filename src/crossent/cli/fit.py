@@ -23,7 +23,7 @@ def fit(
         list[str] | None,
         typer.Argument(
             help="Tables with the same columns: CSV, TSV or TXT (also .gz or .zip), JSON lines, Parquet, Arrow or NPZ "
-            "files; folder or pattern of Parquet files; digits, wine, breast_cancer",
+            "files; folder or pattern of Parquet files; customers, digits, wine, breast_cancer",
             show_default="digits",
         ),
     ] = None,

@@ -23,7 +23,8 @@ from .errors import InputError, name_list
 from .file_sizes import check_fits, refuse_too_large, text_bytes
 from .unpacking import text_content, unpack
 
-BUILT_IN = ("digits", "wine", "breast_cancer")
+BUILT_IN = ("customers", "digits", "wine", "breast_cancer")
+"""A table of ours with numbers, words and dates (examples/make_customers.py), and three that scikit-learn ships."""
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
 SUFFIXES = (*TEXT_SUFFIXES, ".zip", ".parquet", ".arrow", ".ipc", ".feather", ".npz")
 
@@ -233,6 +234,8 @@ def _read_npz(path: Path) -> pl.DataFrame:
 
 
 def _built_in(name: str) -> pl.DataFrame:
+    if name == "customers":
+        return read_delimited(name, Path(__file__).parent / "data/customers.csv", ",", [])
     from sklearn import datasets
 
     bunch = getattr(datasets, f"load_{name}")()
@@ -246,7 +249,7 @@ def _built_in(name: str) -> pl.DataFrame:
 def default_target(source: str) -> str | None:
     """Return the target column that `source` itself names: built-in data sets and NPZ files have one."""
     if source in BUILT_IN:
-        return "target"
+        return "churned" if source == "customers" else "target"
     return "y" if Path(source).suffix.lower() == ".npz" else None
 
 
