@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import openpyxl
 import polars as pl
 import pytest
 from damage import damaged, damages, wrong_with_sentence
@@ -52,6 +53,13 @@ def zipped(files: dict[str, str]) -> bytes:
     return written(pack)
 
 
+def workbook() -> bytes:
+    book = openpyxl.Workbook()
+    for row in (FRAME.columns, *FRAME.rows()):
+        book.active.append(row)
+    return written(book.save)
+
+
 FORMATS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "csv": (".csv", lambda: written(FRAME.write_csv)),
     "tsv": (".tsv", lambda: written(lambda file: FRAME.write_csv(file, separator="\t"))),
@@ -59,6 +67,7 @@ FORMATS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "gzip": (".csv.gz", lambda: gzip.compress(written(FRAME.write_csv), mtime=0)),
     "utf-16": (".csv", lambda: FRAME.write_csv().encode("utf-16")),
     "zip": (".zip", lambda: zipped({"t.csv": FRAME.write_csv()})),
+    "workbook": (".xlsx", workbook),
     "json lines": (".jsonl", lambda: written(FRAME.write_ndjson)),
     "parquet": (".parquet", lambda: written(FRAME.write_parquet)),
     "plain parquet": (".parquet", lambda: written(lambda file: FRAME.write_parquet(file, compression="uncompressed"))),
@@ -142,7 +151,7 @@ def test_what_a_table_takes_is_known_before_it_is_read(tmp_path: Path, format_: 
     path = tmp_path / f"t{suffix}"
     path.write_bytes(content())
     is_text = format_ in TEXT
-    size = file_sizes.text_bytes(path) if is_text else file_sizes.table_bytes(path, suffix)
+    size = file_sizes.delimited_bytes(path) if is_text else file_sizes.table_bytes(path, suffix)
     assert size is not None
     assert read_table(str(path)).estimated_size() <= size <= 2000
 
@@ -268,7 +277,7 @@ def test_cells_of_text_count_with_what_they_take(tmp_path: Path, cell: str) -> N
     path = tmp_path / "t.csv"
     path.write_text(",".join("abcdefgh") + "\n" + (",".join([cell] * 8) + "\n") * 300_000)
     cells = 8 * 300_000
-    assert file_sizes.text_bytes(path) == pytest.approx(path.stat().st_size + 16 * cells, rel=0.01)
+    assert file_sizes.delimited_bytes(path) == pytest.approx(path.stat().st_size + 16 * cells, rel=0.01)
 
 
 def test_a_parquet_file_that_does_not_fit_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ LIBRARIES = {
     "calibration": {"numpy", "sklearn", "scipy"},
     "boosting": {"numpy", "sklearn", "xgboost", "lightgbm", "catboost"},
     "sklearn": {"numpy", "sklearn", "scipy", "onnx", "narwhals", "safetensors"},
-    "tabular": {"numpy", "sklearn", "scipy", "polars", "narwhals", "pyarrow", "safetensors"},
+    "tabular": {"numpy", "sklearn", "scipy", "polars", "narwhals", "pyarrow", "safetensors", "openpyxl"},
     "report": {"numpy", "polars", "matplotlib", "jinja2", "rich", "narwhals", "scipy", "sklearn"},
     "doctor": {"typer", "rich", "numpy", "scipy", "torch", "keras"},
     "about": {"typer"},

@@ -22,7 +22,7 @@ def fit(
     data: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Tables with the same columns: CSV, TSV or TXT (also .gz or .zip), JSON lines, Parquet, Arrow or NPZ "
+            help="Tables with the same columns: CSV, TSV or TXT (also .gz or .zip), JSON lines, XLSX, Parquet, Arrow or NPZ "
             "files; folder or pattern of Parquet files; customers, digits, wine, breast_cancer",
             show_default="digits",
         ),

@@ -103,14 +103,10 @@ def _read(name: str, content: Content, separator: str) -> pl.DataFrame:
     # polars leaves doubled quotes in a quoted header as they are, and puts U+FFFD for bytes there that are not UTF-8.
     try:
         with _fields_of_any_length(), _open(content) as file:
-            header = next(filter(None, csv.reader(file, delimiter=separator)), [])
-        header = [column or f"column {place}" for place, column in enumerate(header, 1)]
+            header = column_names(name, next(filter(None, csv.reader(file, delimiter=separator)), []))
     except UnicodeDecodeError:
         _refuse_other_encodings(name, content)
         raise
-    repeated = sorted(column for column, count in Counter(header).items() if count > 1)
-    if repeated:
-        raise InputError(f"{name!r} has more than one column called {name_list(repeated)}: rename all but one")
     if frame.width and frame[:, -1].null_count():  # polars fills short lines with nulls and does not tell
         _refuse_ragged(name, content, separator)
         if frame.width > 1 and (frame[:, 0].is_null() & frame[:, -1].is_null()).any():
@@ -118,6 +114,15 @@ def _read(name: str, content: Content, separator: str) -> pl.DataFrame:
             frame = frame.filter(~pl.int_range(pl.len()).is_in(blank))
     is_header = len(header) == frame.width and len(set(header)) == len(header)
     return frame.rename(dict(zip(frame.columns, header, strict=True))) if is_header else frame
+
+
+def column_names(name: str, header: list[str]) -> list[str]:
+    """Return the names of columns, after its place of one without; refuse a name that comes twice."""
+    names = [column or f"column {place}" for place, column in enumerate(header, 1)]
+    repeated = sorted(column for column, count in Counter(names).items() if count > 1)
+    if repeated:
+        raise InputError(f"{name!r} has more than one column called {name_list(repeated)}: rename all but one")
+    return names
 
 
 def _with_points(frame: pl.DataFrame, separator: str) -> tuple[pl.DataFrame, tuple[str, str] | None]:

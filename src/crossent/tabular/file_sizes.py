@@ -2,7 +2,7 @@
 
 A few bytes can say "a billion rows", and polars ends the process when it asks for more memory than there is. So what a
 file would take is read from its own headers first: the footer of Parquet (Thrift's compact protocol), the messages of
-Arrow (FlatBuffers), the directory of an NPZ file.
+Arrow (FlatBuffers), the directory of an NPZ file or a workbook.
 """
 
 from __future__ import annotations
@@ -61,20 +61,25 @@ def fits(size: int) -> bool:
 
 
 def table_bytes(path: Path, suffix: str) -> int | None:
-    """Return about how many bytes the table of a Parquet, Arrow or NPZ file takes in memory; None of a damaged file."""
+    """Return about how many bytes the table of a file that is no text takes; None of a damaged file."""
     if suffix in (".arrow", ".ipc", ".feather"):
         return arrow_bytes(path)
     try:
         if suffix == ".parquet":
             return sum(chunk.table_bytes for chunk in _chunks(path))
-        with zipfile.ZipFile(path) as archive:  # .npz
+        with zipfile.ZipFile(path) as archive:  # .npz, .xlsx
             return sum(entry.file_size for entry in archive.infolist())
     except Exception:  # whoever reads the file says what is wrong
         return None
 
 
-def text_bytes(content: Path | bytes, cells: int | None = None) -> int:
-    """Return about how many bytes text takes as columns of text: its characters, and 16 bytes of each cell.
+def text_bytes(characters: int, cells: int) -> int:
+    """Return about how many bytes columns of text take: their characters, and 16 bytes of each cell."""
+    return characters + _TEXT_BYTES * cells
+
+
+def delimited_bytes(content: Path | bytes) -> int:
+    """Return about how many bytes delimited text takes as columns of text.
 
     Cells are counted in the first MiB, and taken to be as frequent in the rest; what may separate them and occurs most
     often does so.
@@ -85,10 +90,8 @@ def text_bytes(content: Path | bytes, cells: int | None = None) -> int:
         size = content.stat().st_size
         with content.open("rb") as file:
             start = file.read(1 << 20)
-    if cells is None:
-        counted = max(map(start.count, (b",", b";", b"\t", b"|"))) + start.count(b"\n") + 1
-        cells = round(counted * size / max(1, len(start)))
-    return size + _TEXT_BYTES * cells
+    cells = max(map(start.count, (b",", b";", b"\t", b"|"))) + start.count(b"\n") + 1
+    return text_bytes(size, round(cells * size / max(1, len(start))))
 
 
 def free_memory() -> int:

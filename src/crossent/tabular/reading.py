@@ -22,11 +22,12 @@ from .delimited import Content, read_delimited
 from .errors import InputError, name_list
 from .file_sizes import check_fits, refuse_too_large, text_bytes
 from .unpacking import text_content, unpack
+from .workbooks import read_workbook
 
 BUILT_IN = ("customers", "digits", "wine", "breast_cancer")
 """A table of ours with numbers, words and dates (examples/make_customers.py), and three that scikit-learn ships."""
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
-SUFFIXES = (*TEXT_SUFFIXES, ".zip", ".parquet", ".arrow", ".ipc", ".feather", ".npz")
+SUFFIXES = (*TEXT_SUFFIXES, ".zip", ".xlsx", ".parquet", ".arrow", ".ipc", ".feather", ".npz")
 
 
 def read_table(source: str, *, encoding: str | None = None, notes: list[str] | None = None) -> pl.DataFrame:
@@ -163,6 +164,8 @@ def _read(path: Path, suffix: str, encoding: str | None, notes: list[str]) -> pl
         return pl.read_parquet(path, glob=False)
     if suffix == ".npz":
         return _read_npz(path)
+    if suffix == ".xlsx":
+        return read_workbook(path)
     with path.open("rb") as file:
         is_file_format = file.read(6) == b"ARROW1"
     return pl.scan_ipc(path, glob=False).collect() if is_file_format else pl.read_ipc_stream(path)
@@ -179,8 +182,8 @@ def _read_json_lines(name: str, content: Content) -> pl.DataFrame:
     if not text.strip():
         raise InputError(f"{name!r} is empty")
     columns = pl.scan_ndjson(text, infer_schema_length=None).collect_schema()
-    cells = (text.count(b"\n") + 1) * len(columns)  # each row may have keys of its own
-    refuse_too_large(name, text_bytes(text, cells))
+    rows = text.count(b"\n") + 1  # each may have keys of its own
+    refuse_too_large(name, text_bytes(len(text), rows * len(columns)))
     return pl.read_ndjson(text, schema=columns)
 
 

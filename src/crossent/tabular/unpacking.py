@@ -10,7 +10,7 @@ from typing import IO
 
 from .delimited import Content
 from .errors import InputError
-from .file_sizes import free_memory, gigabytes, refuse_too_large, text_bytes
+from .file_sizes import delimited_bytes, free_memory, gigabytes, refuse_too_large
 
 _GZIP = b"\x1f\x8b"
 _COMPRESSED = (_GZIP, b"\x28\xb5\x2f\xfd", b"x\x9c", b"x\xda")  # zstd, zlib
@@ -38,7 +38,7 @@ def text_content(path: Path, encoding: str | None, notes: list[str]) -> Content:
             raise InputError(f"{str(path)!r} is compressed, and not by gzip: unpack it first")
         if _encoding(start, encoding) != "utf-8":
             return unpack(str(path), file, encoding, notes)
-    refuse_too_large(str(path), text_bytes(path))
+    refuse_too_large(str(path), delimited_bytes(path))
     return _as_text(path.read_bytes()) if start.startswith(_TEXT_LIKE_ZLIB) else path
 
 
@@ -69,7 +69,7 @@ def unpack(name: str, file: IO[bytes] | io.BufferedIOBase, encoding: str | None,
             f"{name!r} is not {codec} text (it holds byte 0x{error.object[error.start]:02x}): pass another --encoding"
         ) from error
     content = text.getvalue()
-    refuse_too_large(name, text_bytes(content))
+    refuse_too_large(name, delimited_bytes(content))
     return _as_text(content)
 
 
