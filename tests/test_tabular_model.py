@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 import crossent as ce
+from crossent.errors import check_number
 from crossent.tabular import (
     FitOptions,
     InputError,
@@ -20,6 +21,7 @@ from crossent.tabular import (
     read_predictions,
     read_table,
 )
+from crossent.tabular.columns import read_column
 from crossent.tabular.labels import encode_labels, label_notes
 
 
@@ -187,6 +189,58 @@ def test_targets_that_cannot_be_learned(labels: list, message: str) -> None:
     frame = pl.DataFrame({"x": np.arange(8.0), "y": labels}, strict=False)
     with pytest.raises(InputError, match=message):
         fit_table(frame, "t", "y")
+
+
+STEPS = np.arange(400) % 40
+QUANTITIES = {
+    "decimals": pl.Series(STEPS / 4),
+    "decimals, float32": pl.Series((STEPS / 4).astype(np.float32)),
+    "decimals, Decimal": pl.Series(STEPS / 4).cast(pl.Decimal(10, 2)),
+    "decimals, text": pl.Series([f"{k / 4}" for k in STEPS]),
+    "decimals, categories": pl.Series([f"{k / 4}" for k in STEPS], dtype=pl.Categorical),
+    "counts, one of them once": pl.Series([*(STEPS[:-1] ** 2), 10_000]),
+    "counts as text, one of them once": pl.Series([*map(str, STEPS[:-1] ** 2), "10000"]),
+    "days": pl.Series([*(STEPS[:-1] * 7), 3]).cast(pl.Date),
+    "moments": pl.Series(STEPS * 7).cast(pl.Datetime("ms")),
+}
+
+
+@pytest.mark.parametrize("kind", QUANTITIES)
+def test_a_quantity_is_no_target_whatever_its_type(kind: str) -> None:
+    frame = pl.DataFrame({"x": np.arange(400.0), "y": QUANTITIES[kind]})
+    with pytest.raises(InputError, match=r"different (numbers|times) in 400 rows: it looks like a quantity"):
+        fit_table(frame, "t", "y")
+
+
+@pytest.mark.parametrize(
+    ("classes", "is_noted"),
+    [(range(40), False), (range(1, 41), False), (range(17, 57), True), (range(0, 80, 2), True), (range(2, 22), False)],
+)
+def test_many_whole_numbers_are_noted_unless_they_count(classes: range, is_noted: bool) -> None:
+    notes = label_notes(map(str, classes), "y")
+    assert (
+        notes
+        == [
+            "column 'y' has 40 different numbers, each a class of its own: if it is a quantity, a regression "
+            "predicts it"
+        ]
+        * is_noted
+    )
+
+
+def test_a_number_of_many_digits_is_not_echoed_whole() -> None:
+    digits = "9" * 400
+    frame = pl.DataFrame({"x": np.arange(8.0), "y": ["1", "2"] * 3 + ["1", digits]})
+    for attempt in (
+        lambda: fit_table(frame, "t", "y"),
+        lambda: fit_table(frame.rename({"x": digits}), "t", digits[:-1]),
+        lambda: check_number("temperature", int(digits)),
+        lambda: check_number("temperature", 10**5000),
+        lambda: read_column(pl.Series("x", ["a" * 10**6]), "numbers"),
+    ):
+        with pytest.raises(ValueError, match=r"9999…|a longer integer|aaa…'") as caught:
+            attempt()
+        assert len(str(caught.value)) < 300
 
 
 def test_other_refusals_of_training() -> None:

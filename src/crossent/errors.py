@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .text import plain
+from .text import plain, shorten
 
 
 def refuse(asked: str, got: object, works: str = "") -> str:
@@ -17,7 +17,7 @@ def refuse(asked: str, got: object, works: str = "") -> str:
     'temperature must be a positive number; got -1'
     """
     text = f"{asked}; got {got}"
-    return f"{text}; {works}" if works else text
+    return shorten(f"{text}; {works}" if works else text)
 
 
 def check_number(
@@ -38,14 +38,21 @@ def check_number(
         except OverflowError:
             number = math.inf
     if not math.isfinite(number):
-        raise ValueError(refuse(f"{name} must be a finite number", repr(value)))
+        raise ValueError(refuse(f"{name} must be a finite number", _written(value)))
     if number < minimum:
-        raise ValueError(refuse(f"{name} must be at least {minimum:g}", repr(value)))
+        raise ValueError(refuse(f"{name} must be at least {minimum:g}", _written(value)))
     if number > maximum:
-        raise ValueError(refuse(f"{name} must be at most {maximum:g}", repr(value)))
+        raise ValueError(refuse(f"{name} must be at most {maximum:g}", _written(value)))
     if number <= above:
-        raise ValueError(refuse(f"{name} must be greater than {above:g}", repr(value)))
+        raise ValueError(refuse(f"{name} must be greater than {above:g}", _written(value)))
     return number
+
+
+def _written(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "a longer integer"
 
 
 def first_line(error: BaseException, most: int = 160) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-__all__ = ["plain", "plain_values"]
+__all__ = ["plain", "plain_values", "shorten"]
+
+_LONG_NUMBER, _LONG_QUOTE = re.compile(r"(\d{20})\d{20,}"), re.compile(r"('[^']{60})[^']{240,}'")
 
 
 def plain(text: str) -> str:
@@ -36,3 +39,14 @@ def plain_values(value: Any) -> Any:
     if isinstance(value, dict):
         return {plain(key): plain_values(entry) for key, entry in value.items()}
     return value
+
+
+def shorten(sentence: str) -> str:
+    """Return a sentence in which numbers of 40 digits or more and quotes of 300 characters or more are cut.
+
+    Examples
+    --------
+    >>> shorten("temperature must be at most 2; got " + "9" * 400)
+    'temperature must be at most 2; got 99999999999999999999…'
+    """
+    return _LONG_QUOTE.sub(r"\1…'", _LONG_NUMBER.sub(r"\1…", sentence))

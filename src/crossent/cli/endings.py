@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import typer
 
-from ..text import plain
+from ..text import plain, shorten
 
 __all__ = ["clean_endings", "print_warnings", "say"]
 
@@ -43,7 +43,7 @@ def clean_endings() -> Iterator[None]:
 
 def say(text: str) -> None:
     if sys.stderr is not None:  # it may be closed
-        sys.stderr.write(f"crossent: {plain(text)}\n")
+        sys.stderr.write(f"crossent: {plain(shorten(text))}\n")
 
 
 def _print_warning(message: Warning | str, *_: object) -> None:

@@ -22,8 +22,8 @@ def fit(
     data: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Tables with the same columns: CSV, TSV or TXT (also .gz or .zip), JSON lines, XLSX, Parquet, Arrow or NPZ "
-            "files; folder or pattern of Parquet files; customers, digits, wine, breast_cancer",
+            help="Tables with the same columns: CSV, TSV or TXT (or these as .gz or .zip), JSON lines, XLSX, Parquet, "
+            "Arrow or NPZ files; folder or pattern of Parquet files; customers, digits, wine, breast_cancer",
             show_default="digits",
         ),
     ] = None,
@@ -45,7 +45,7 @@ def fit(
         bool, typer.Option("--learning-curve", help="Also fit to a quarter and half of the rows: would more help?")
     ] = False,
     tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = 1e-4,
-    max_iter: Annotated[int, typer.Option(help="Most iterations of the optimiser.")] = 1000,
+    max_iter: Annotated[int, typer.Option(max=2**31 - 1, help="Most iterations of the optimiser.")] = 1000,
     encoding: Encoding = None,
     stream: Stream = None,
     checkpoint: Annotated[

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from ..text import shorten
+
 LONGEST_NAME = 60
 """In characters: a longer name is cut in sentences; in damaged files a name can be megabytes."""
 
 
 class InputError(ValueError):
     """One clear sentence about the input; the command line prints it and exits with status 2."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(shorten(sentence))
 
 
 def name_list(names: list[str], most: int = 8) -> str:

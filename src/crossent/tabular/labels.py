@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from .columns import EXACT_INTEGERS, TRUTH_VALUES, as_numbers, as_text
 from .errors import InputError, name_list
 
+MANY_CLASSES = 20
+"""More different numbers than this may be those of a quantity."""
 _WHOLE_NUMBER = re.compile(r"(-?)(0|[1-9][0-9]*)(\.0*)?")
 
 
@@ -87,22 +89,38 @@ def no_labels(labels: pl.Series) -> list[str]:
 
 
 def label_notes(classes: Iterable[str], target: str) -> list[str]:
-    """Return a note on each group of classes that look the same: white space around them, Unicode forms NFC and NFD.
+    """Return notes on classes that may be none: groups that look the same, and many whole numbers that are no codes.
+
+    Some look the same but for white space around them, or Unicode forms NFC and NFD. Codes count from 0 or 1 on.
 
     Examples
     --------
     >>> label_notes(["no", "yes", "yes "], "answer")
     ["classes 'yes', 'yes ' of column 'answer' differ in white space or Unicode form alone: if they are one, mend them"]
     """
+    classes = [*classes]
     alike: dict[str, list[str]] = {}
     for name in classes:
         alike.setdefault(unicodedata.normalize("NFC", name).strip(), []).append(name)
-    return [
+    many = (
+        f"column {target!r} has {len(classes)} different numbers, each a class of its own: if it is a quantity, a "
+        "regression predicts it"
+    )
+    return [many] * _are_many(classes) + [
         f"classes {_told_apart(group)} of column {target!r} differ in white space or Unicode form alone: if they are "
         "one, mend them"
         for group in alike.values()
         if len(group) > 1
     ]
+
+
+def _are_many(classes: list[str]) -> bool:
+    """Return whether many classes are numbers, and not those from 0 or 1 on, as codes are."""
+    if len(classes) <= MANY_CLASSES:
+        return False
+    numbers = as_numbers(pl.Series(classes))
+    first = int("0" not in classes)
+    return numbers is not None and sorted(numbers.to_list()) != [*range(first, first + len(classes))]
 
 
 def _told_apart(names: list[str]) -> str:
@@ -148,13 +166,18 @@ def check_classes(classes: list[str], counts: NDArray[np.intp], labels: pl.Serie
             f"the target column {labels.name!r} is constant ({classes[0]!r}): there is nothing to tell apart"
         )
     single = [name for name, count in zip(classes, counts, strict=True) if count == 1]
+    numbers = as_numbers(pl.Series(classes))
+    if numbers is None:
+        what, are_many = "times", len(classes) > MANY_CLASSES
+    else:
+        what, are_many = "numbers", _are_many(classes) and (bool(single) or (numbers != numbers.round()).any())
+    if (numbers is not None or labels.dtype.is_temporal()) and (are_many or 2 * len(single) > len(classes)):
+        raise InputError(
+            f"the target column {labels.name!r} has {len(classes)} different {what} in {int(counts.sum())} rows: it "
+            "looks like a quantity, which a regression predicts, and crossent predicts classes"
+        )
     if not single:
         return
-    if 2 * len(single) > len(classes) and as_numbers(labels) is not None:
-        raise InputError(
-            f"the target column {labels.name!r} has {len(classes)} different numbers in {int(counts.sum())} rows, most "
-            "of them once: it looks like a quantity, and crossent predicts classes"
-        )
     others = f" (and {len(single) - 1} more such classes)" if len(single) > 1 else ""
     raise InputError(
         f"class {single[0]!r} of column {labels.name!r} has one row{others}: each class needs at least 2, to train "
