@@ -18,6 +18,7 @@ RANK = {
     "text": 0,
     "files": 0,
     "errors": 1,
+    "shown": 1,
     "sealed": 1,
     "masked": 2,
     "core": 2,
@@ -48,6 +49,7 @@ RANK = {
 LIBRARIES = {
     "_version": set(),
     "errors": set(),
+    "shown": {"pandas"},
     "text": set(),
     "files": set(),
     "masked": {"numpy"},

@@ -167,8 +167,13 @@ with warnings.catch_warnings():
 TABLES = {"numpy": NUMPY, "information": INFORMATION, "metrics": METRICS, "sklearn": SKLEARN}
 TAKES_NO_ARRAYS = {
     ce: set(vars(ce.losses)) | {"get_num_threads", "set_num_threads"},
-    cm: {"CalibrationInterval", "ReliabilityCurve", "ScoreDecomposition"},  # results
-    cs: {"ParquetRows", "RegressionPath", "to_onnx"},
+    cm: {
+        "CalibrationInterval",
+        "ReliabilityCurve",
+        "ScoreDecomposition",
+        "reliability_diagram_from_estimator",
+    },  # results
+    cs: {"CoefficientSummary", "ParquetRows", "RegressionPath", "to_onnx"},
 }
 
 
@@ -237,7 +242,7 @@ def test_the_table_names_every_array_of_a_signature() -> None:
     options = (
         "axis alpha base clip gamma link loss label_smoothing ignore_index reduction normalizer on_empty temperature "
         "prior_strength softcap tokens byte_count dimensions binning norm kind method score level draws seed "
-        "squared_error debiased ax name color validate unit"
+        "squared_error debiased ax name color validate unit pos_label scale"
     )
     for table, module in ((NUMPY, ce), (INFORMATION, ce.information), (METRICS, cm)):
         for name in set(table) & set(module.__all__) - {"TopK"}:

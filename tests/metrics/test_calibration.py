@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.calibration import calibration_curve
 
 from crossent.metrics import calibration_error, reliability_curve
 
@@ -76,3 +77,49 @@ def test_labels_may_be_words() -> None:
     curve = reliability_curve(["cat", "dog"], [[0.9, 0.1], [0.8, 0.2]], bins=10)
     assert curve.counts.tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 1, 0]
     assert curve.accuracy[7:9].tolist() == [0, 1]
+
+
+def test_the_curve_of_a_class_is_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.random(500)
+    y = np.where(rng.random(500) < p, "yes", "no")
+    curve = reliability_curve(y, p, pos_label="yes")
+    share, mean = calibration_curve(y == "yes", p, n_bins=10)
+    np.testing.assert_allclose(curve.accuracy, share, rtol=1e-12)
+    np.testing.assert_allclose(curve.confidence, mean, rtol=1e-12)
+    other = reliability_curve(y, p, pos_label="no", sample_weight=np.ones(500))
+    np.testing.assert_allclose(other.accuracy[::-1], 1 - share, rtol=1e-12)
+    three = np.column_stack([p / 2, 1 - p, p / 2])
+    of_three = reliability_curve(np.where(y == "yes", "c", "b"), three, labels=["a", "b", "c"], pos_label="b")
+    np.testing.assert_allclose(of_three.accuracy, other.accuracy, rtol=1e-12)
+    np.testing.assert_array_equal(of_three.counts, other.counts)
+    with pytest.raises(ValueError, match=r"pos_label must be one of the labels \['no', 'yes'\]; got 'maybe'"):
+        reliability_curve(y, p, pos_label="maybe")
+
+
+def test_a_curve_is_a_table_too() -> None:
+    curve = reliability_curve([0, 1, 1, 0], [0.1, 0.9, 0.8, 0.8], bins=2)
+    frame = curve.to_frame()
+    assert frame.columns.tolist() == ["from", "to", "rows", "confidence", "accuracy", "lower", "upper"]
+    assert frame["accuracy"].tolist()[1] == 0.75
+    assert curve._repr_html_().count("<tr>") == 3
+
+
+def test_the_diagram_of_an_estimator_is_that_of_its_probabilities() -> None:
+    import matplotlib as mpl
+    from sklearn.linear_model import LinearRegression, LogisticRegression
+
+    mpl.use("agg")
+    from crossent.metrics import reliability_diagram, reliability_diagram_from_estimator
+
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    y = np.where(X[:, 0] + 0.5 * X[:, 1] ** 3 > 0, "$a$", "b")
+    model = LogisticRegression().fit(X, y)
+    drawn = reliability_diagram_from_estimator(model, X, y, pos_label="$a$")
+    wanted = reliability_diagram(y, model.predict_proba(X), pos_label="$a$")
+    for one, other in zip(drawn.lines, wanted.lines, strict=True):
+        np.testing.assert_array_equal(one.get_xydata(), other.get_xydata())
+    assert drawn.get_ylabel() == "share of $a$"
+    assert drawn.get_legend_handles_labels()[1] == ["LogisticRegression"]
+    with pytest.raises(TypeError, match="predict_proba; got LinearRegression"):
+        reliability_diagram_from_estimator(LinearRegression(), X, y)

@@ -130,3 +130,21 @@ def test_a_frame_whose_columns_are_the_labels_in_another_order_is_refused(make: 
     with pytest.raises(ValueError, match=r"^the columns of y_prob must be in the order of the labels, a, b, c"):
         log_loss(["a", "c"], other, labels=["a", "b", "c"])
     assert log_loss(["a", "c"], other, labels=["c", "b", "a"]) == expected
+
+
+def test_half_the_brier_score_is_scikit_learns() -> None:
+    y, p = np.array([0, 1, 1, 0]), np.array([0.2, 0.7, 0.4, 0.1])
+    assert brier_score(y, p, scale="half") == pytest.approx(sklearn.metrics.brier_score_loss(y, p), rel=1e-15)
+    with pytest.raises(ValueError, match="'double'"):
+        brier_score(y, p, scale="double")
+
+
+@pytest.mark.parametrize(
+    ("missing", "shown"), [(np.nan, "nan"), (None, "None"), (pd.NA, "<NA>"), (np.datetime64("NaT"), "NaT")]
+)
+def test_a_row_without_a_label_is_named(missing: Any, shown: str) -> None:
+    asked = f"y_true must hold a label in every row; got {shown} in row 1"
+    with pytest.raises(ValueError, match=asked):
+        log_loss(np.array(["a", missing, "b"], dtype=object), np.full((3, 2), 0.5))
+    with pytest.raises(ValueError, match="got nan in row 0"):
+        log_loss(np.array([np.nan, 1.0]), [0.5, 0.5])

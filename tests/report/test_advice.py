@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+import shlex
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 
-from crossent.report import render_html, summarize_fit, summarize_predictions
+from crossent.report import evaluate, render_html, summarize_fit, summarize_predictions
+from crossent.report.advice import advice
 from crossent.tabular import FitOptions, Predictions, fit_table
 
 from .test_sections import predictions, rules, table
@@ -91,6 +98,64 @@ def test_what_no_temperature_mends() -> None:
     assert "recalibrate-further" not in rules(kept)
 
 
+def test_rare_positives_that_are_missed_are_no_suspect_labels() -> None:
+    # Ten of 25 frauds get less than 2 %, the others are found; then one of 25.
+    for missed in (10, 1):
+        p = np.concatenate([np.full(missed, 0.005), np.full(25 - missed, 0.9), np.full(975, 0.004)])
+        report = made([1] * 25 + [0] * 975, np.column_stack([1 - p, p]), ("no", "fraud"))
+        assert ("suspect-labels" in rules(report)) == (missed == 1)
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    """The report that a command writes."""
+    from typer.testing import CliRunner
+
+    from crossent.cli import app
+
+    done = CliRunner().invoke(app, [*arguments])
+    assert done.exit_code == 0, done.output
+    found: dict[str, Any] = json.loads(Path("out/report.json").read_text())
+    return found
+
+
+def test_commands_can_be_pasted_and_are_not_given_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(80).write_csv("a table.csv")
+    first = run("fit", "a table.csv", "--target", "y", "--C", "1000")
+    command = item(first, "overfitting")["command"]
+    assert command == "crossent fit 'a table.csv' --target y --sweep"
+    followed = {**first, "card": {**first["card"], "C_chosen": True, "command": shlex.split(command)}}
+    (again,) = [entry for entry in advice(followed) if entry["rule"] == "overfitting"]
+    assert again["command"] == f"{command} --learning-curve"
+    assert "--sweep" not in again["reason"]
+
+
+def test_the_rows_of_an_advice_are_printed_by_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    port, y = rng.choice(["Q", "S"], 400, p=[0.2, 0.8]), rng.integers(2, size=400)
+    p = np.where((port == "Q") == (y == 1), 0.2, 0.8)
+    pl.DataFrame({"port": port, "y": y, "p_1": p}).write_csv("it's.csv")
+    report = run("report", "it's.csv", "--target", "y", "--probabilities")
+    found = item(report, "slice")
+    assert (found["title"], len(found["rows"])) == ("Look at the rows where port = Q", 10)
+    program, flag, code = shlex.split(found["command"])
+    assert (program, flag) == ("python", "-c")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code, {})
+    assert printed.getvalue().count("Q") == 10
+
+
+def test_advice_from_python_is_python() -> None:
+    rng = np.random.default_rng(0)
+    z = 4 * rng.normal(size=(800, 2))
+    y = (z + 4 * rng.gumbel(size=z.shape)).argmax(axis=1)
+    command = item(evaluate(y, z, scale="logits").to_dict(), "recalibrate")["command"]
+    calibrated = eval(command, {"crossent": __import__("crossent.sklearn"), "logits": z, "y": y})
+    np.testing.assert_allclose(calibrated.sum(axis=1), 1)
+
+
 def test_reasons_are_escaped_and_cut() -> None:
     common = {(0, 0): 90, (0, 1): 5, (0, 2): 5, (1, 1): 90, (1, 0): 5, (1, 2): 5, (2, 0): 15, (2, 1): 15}
     name = "<b>" + 500 * "x"
@@ -101,14 +166,13 @@ def test_reasons_are_escaped_and_cut() -> None:
 
 def test_every_rule_is_fired_by_some_test() -> None:
     import re
-    from pathlib import Path
 
     import crossent.report.advice as module
 
     written = set(re.findall(r'_rule\(\s*"([\w-]+)"', Path(module.__file__).read_text())) | {"nothing"}
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     assert {rule for rule in written if f'"{rule}"' not in tests} == set()
-    assert len(written) == 11
+    assert len(written) == 12
 
 
 def test_a_frame_without_mistakes_has_no_advice_on_classes() -> None:

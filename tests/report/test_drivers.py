@@ -22,7 +22,7 @@ from .test_sections import table
 
 
 def cut(cells: dict[str, Any], losses: Any) -> dict[str, Any]:
-    found = slices(pl.DataFrame(cells, strict=False), np.asarray(losses), np.zeros(len(losses)))
+    found = slices(pl.DataFrame(cells, strict=False), np.asarray(losses), np.zeros(len(losses)), np.arange(len(losses)))
     assert found is not None
     return found
 

@@ -79,3 +79,16 @@ def test_it_prints() -> None:
     text = str(SoftmaxRegression().fit(X, y).summary(X, y))
     assert text.count("intercept") == 2
     assert "95% interval" in text
+
+
+def test_a_summary_is_a_table_too() -> None:
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    y = np.array(["a", "b", "<c>"])[np.arange(60) % 3]
+    summary = SoftmaxRegression().fit(X, y).summary(X, y)
+    frame = summary.to_frame()
+    assert frame.columns.tolist() == ["contrast", "name", "coefficient", "standard_error", "z", "p", "lower", "upper"]
+    assert frame["name"].tolist() == ["x0", "x1", "intercept"] * 2
+    np.testing.assert_array_equal(frame["upper"].to_numpy().reshape(2, 3), summary.upper)
+    shown = summary._repr_html_()
+    assert shown.count("<tr>") == 7
+    assert "b against &lt;c&gt;" in shown

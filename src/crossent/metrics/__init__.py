@@ -2,7 +2,7 @@
 
 from .calibration import ReliabilityCurve, calibration_error, reliability_curve, wilson_interval
 from .decomposition import ScoreDecomposition, score_decomposition
-from .diagram import reliability_diagram
+from .diagram import reliability_diagram, reliability_diagram_from_estimator
 from .inference import CalibrationInterval, calibration_interval, calibration_test
 from .scoring import (
     accuracy,
@@ -28,6 +28,7 @@ __all__ = [
     "ranked_probability_score",
     "reliability_curve",
     "reliability_diagram",
+    "reliability_diagram_from_estimator",
     "score_decomposition",
     "skill_score",
     "spherical_score",

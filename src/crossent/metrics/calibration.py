@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import refuse
 from ..masked import refuse_masked
+from ..shown import data_frame, html_table
 from .binning import Bins, class_wise_bins, top_label_bins
 from .predictions import Predictions, check_predictions
 from .simplex import simplex_bins
@@ -22,7 +23,9 @@ Float64 = NDArray[np.float64]
 
 
 class ReliabilityCurve(NamedTuple):
-    """Rows grouped by confidence, the probability of their predicted class.
+    """Rows grouped by confidence, the probability of their predicted class, or of the one that was asked for.
+
+    In a notebook it shows itself as a table.
 
     Attributes
     ----------
@@ -31,7 +34,7 @@ class ReliabilityCurve(NamedTuple):
     counts : array of shape (bins,)
         Rows in each bin.
     confidence, accuracy : arrays of shape (bins,)
-        Weighted mean confidence and share of right predictions; NaN where the bin is empty.
+        Weighted mean confidence and share of right predictions (or of the class asked for); NaN where the bin is empty.
     lower, upper : arrays of shape (bins,)
         Wilson interval of each bin's accuracy; NaN where the bin is empty.
     """
@@ -43,6 +46,24 @@ class ReliabilityCurve(NamedTuple):
     lower: Float64
     upper: Float64
 
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with a line for each bin.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If pandas is not installed.
+        """
+        return data_frame(self._columns())
+
+    def _repr_html_(self) -> str:
+        return html_table(self._columns())
+
+    def _columns(self) -> dict[str, list[Any]]:
+        arrays = {"from": self.edges[:-1], "to": self.edges[1:], "rows": self.counts}
+        arrays |= {name: getattr(self, name) for name in ("confidence", "accuracy", "lower", "upper")}
+        return {name: array.tolist() for name, array in arrays.items()}
+
 
 def reliability_curve(
     y_true: ArrayLike,
@@ -53,8 +74,9 @@ def reliability_curve(
     bins: int | ArrayLike = 10,
     binning: str = "equal-width",
     level: float = 0.9,
+    pos_label: Any = None,
 ) -> ReliabilityCurve:
-    """Accuracy against confidence of the predicted class, in bins.
+    """Accuracy against confidence of the predicted class, in bins; or the share of one class against its probability.
 
     A bin is open on the left and closed on the right, ``(lower, upper]``: a confidence of exactly 0.8 counts in
     (0.7, 0.8] when `bins` is 10, and 1 in the last bin. Edges of equal width are ``numpy.linspace(0, 1, bins + 1)``,
@@ -78,6 +100,9 @@ def reliability_curve(
         share a bin, so there can be fewer bins than asked for.
     level : float
         Of the Wilson interval of each accuracy, between 0 and 1; weighted rows count as ``(Σw)² / Σw²`` rows.
+    pos_label : label, optional
+        Bin the probability of this class, over the whole of 0 to 1, beside the share of the rows that it labels. None:
+        the probability of the predicted class, beside the share of right predictions.
 
     Returns
     -------
@@ -97,7 +122,8 @@ def reliability_curve(
     """
     if binning == "smooth":
         raise ValueError(refuse("a reliability curve needs bins: 'equal-width' or 'equal-mass'", repr(binning)))
-    table = top_label_bins(check_predictions(y_true, y_prob, labels, sample_weight), bins, binning)
+    checked = check_predictions(y_true, y_prob, labels, sample_weight)
+    table = top_label_bins(checked, bins, binning) if pos_label is None else _bins_of(checked, pos_label, bins, binning)
     with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 = NaN marks an empty bin
         confidence, accuracy = table.value[0] / table.weight[0], table.event[0] / table.weight[0]
         effective = table.weight[0] ** 2 / table.weight_squares[0]
@@ -105,6 +131,18 @@ def reliability_curve(
     lower, upper = wilson_interval(accuracy, effective, level)
     edges = np.asarray(table.edges[0])
     return ReliabilityCurve(edges, table.rows[0].astype(np.int64), confidence, accuracy, lower, upper)
+
+
+def _bins_of(checked: Predictions, label: Any, bins: int | ArrayLike, binning: str) -> Bins:
+    """Return the bins of one class's probability."""
+    places = np.flatnonzero(checked.labels == label)
+    if len(places) != 1:
+        raise ValueError(refuse(f"pos_label must be one of the labels {checked.labels.tolist()}", repr(label)))
+    column = checked.probabilities[:, places[0]]
+    pair = np.stack([1 - column, column], axis=1)
+    event = (checked.codes == places[0]).astype(np.intp)
+    tables = class_wise_bins(checked._replace(codes=event, probabilities=pair), bins, binning)
+    return tables[-1]._replace(**{name: array[-1:] for name, array in tables[-1]._asdict().items()})
 
 
 def wilson_interval(share: Float64, rows: Float64, level: float) -> tuple[Float64, Float64]:

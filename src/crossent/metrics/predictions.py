@@ -115,8 +115,8 @@ def check_predictions(
     TypeError
         If an argument is a masked array or holds one.
     ValueError
-        If shapes disagree, a label has no column, a frame's columns are named after the labels in another order,
-        `labels` names one twice, a probability is NaN or outside [0, 1], a row does not sum to 1, or a weight is
+        If shapes disagree, a label is missing or has no column, a frame's columns are named after the labels in another
+        order, `labels` names one twice, a probability is NaN or outside [0, 1], a row does not sum to 1, or a weight is
         negative, NaN or infinite.
     """
     for name, given in (("y_true", y_true), ("y_prob", y_prob), ("labels", labels)):
@@ -124,6 +124,7 @@ def check_predictions(
     truth = np.asarray(y_true)
     if truth.ndim != 1 or truth.size == 0:
         raise ValueError(refuse("y_true must be a one-dimensional, non-empty array of labels", describe(truth)))
+    _refuse_missing(truth)
     raw = np.asarray(y_prob)
     if raw.dtype.kind not in "fiub":
         raise ValueError(refuse("y_prob must hold real numbers", describe(raw)))
@@ -142,6 +143,27 @@ def check_predictions(
     if not validate:
         return checked
     return _with_summary(checked)
+
+
+def _refuse_missing(truth: NDArray[Any]) -> None:
+    """Refuse labels of which one is NaN, NaT, None or pandas' NA: what is not equal to itself, or None."""
+    if truth.dtype.kind in "fcmM":
+        missing = truth != truth
+    elif truth.dtype.kind == "O":
+        missing = np.array([label is None or not _is_itself(label) for label in truth.tolist()], dtype=np.bool_)
+    else:
+        return
+    if missing.any():
+        row = int(np.argmax(missing))
+        works = "leave out the rows without a label"
+        raise ValueError(refuse("y_true must hold a label in every row", f"{truth[row]!s} in row {row}", works))
+
+
+def _is_itself(label: Any) -> bool:
+    try:
+        return bool(label == label)
+    except TypeError:  # pandas' NA has no truth value
+        return False
 
 
 def check_distributions(probabilities: ArrayLike) -> NDArray[Any]:

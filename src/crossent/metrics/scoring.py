@@ -127,12 +127,28 @@ def brier_score(
     *,
     labels: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
+    scale: str = "full",
 ) -> float:
     r"""Mean squared distance to the label, :math:`\frac{1}{\sum w_i} \sum_i w_i \sum_k (p_{ik} - [y_i = k])^2`.
 
-    Brier's own definition [1]_, summed over all classes, for two as for more: between 0 (perfect) and 2. scikit-learn's
-    ``brier_score_loss`` halves it for two classes (its ``scale_by_half="auto"``). Parameters and errors as in
-    `log_loss`.
+    Brier's own definition [1]_, summed over all classes, for two as for more: between 0 (perfect) and 2.
+
+    Parameters
+    ----------
+    y_true, y_prob, labels, sample_weight
+        As in `log_loss`.
+    scale : {"full", "half"}
+        "half": half of it, between 0 and 1. For two classes that is the mean of ``(p - y)^2``, and what scikit-learn's
+        ``brier_score_loss`` returns (its ``scale_by_half="auto"``); for more, scikit-learn returns the full one.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        As `log_loss`, and if `scale` is another word.
 
     References
     ----------
@@ -140,10 +156,13 @@ def brier_score(
 
     Examples
     --------
-    >>> brier_score([0, 1], [[1.0, 0.0], [0.5, 0.5]])
-    0.25
+    >>> brier_score([0, 1], [[1.0, 0.0], [0.5, 0.5]]), brier_score([0, 1], [0.0, 0.5], scale="half")
+    (0.25, 0.125)
     """
-    return _brier(check_predictions(y_true, y_prob, labels, sample_weight))
+    if scale not in ("full", "half"):
+        raise ValueError(refuse('scale must be "full" or "half"', repr(scale)))
+    score = _brier(check_predictions(y_true, y_prob, labels, sample_weight))
+    return score / 2 if scale == "half" else score
 
 
 def _brier(checked: Predictions) -> float:

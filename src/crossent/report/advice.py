@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from .commands import Commands
 from .words import count, percent, short
 
 Summary = dict[str, Any]
@@ -12,23 +14,27 @@ Summary = dict[str, Any]
 SUSPICIOUS_LABEL = 0.02
 SUSPICIOUS_PREDICTION = 0.9
 LEARNED = 0.5
+MISLABELLED = 0.1
 RARE = 0.5
 COSTLY = 1.5
 OVERFITTED = 1.5
+MISJUDGED = 1.2
 
 
 def advice(report: Summary) -> list[dict[str, Any]]:
-    """Return what a person could do, most urgent first: ``{"rule", "title", "reason", "rows"}``."""
+    """Return what a person could do, most urgent first: ``{"rule", "title", "reason", "rows", "command"}``."""
     found = [*_useless(report), *_impossible(report), *_scale(report), *_calibration(report), *_labels(report)]
-    found += [*_threshold(report), *_classes(report), *_confusion(report), *_overfitting(report)]
+    found += [*_threshold(report), *_slices(report), *_classes(report), *_confusion(report), *_overfitting(report)]
     if found:
         return found
     reason = "the loss beats the prior, confidences are as good as these rows can tell, and no class stands out"
-    return [{"rule": "nothing", "title": "Nothing stands out", "reason": reason, "rows": []}]
+    return [{"rule": "nothing", "title": "Nothing stands out", "reason": reason, "rows": [], "command": None}]
 
 
-def _rule(rule: str, title: str, reason: str, rows: list[int] | None = None) -> dict[str, Any]:
-    return {"rule": rule, "title": title, "reason": reason, "rows": rows or []}
+def _rule(
+    rule: str, title: str, reason: str, rows: list[int] | None = None, command: str | None = None
+) -> dict[str, Any]:
+    return {"rule": rule, "title": title, "reason": reason, "rows": rows or [], "command": command}
 
 
 def _useless(report: Summary) -> Iterator[dict[str, Any]]:
@@ -37,6 +43,7 @@ def _useless(report: Summary) -> Iterator[dict[str, Any]]:
             "worse-than-prior",
             "Do not use these probabilities yet",
             "always predicting the class shares would have a lower loss; check that columns and labels belong together",
+            command=Commands(report).choose_strength(),
         )
 
 
@@ -59,6 +66,7 @@ def _scale(report: Summary) -> Iterator[dict[str, Any]]:
             "Check whether these are logits",
             "every row lies between 0 and 1 and sums to 1, as probabilities do, and a softmax of them is far too "
             "cautious; read them with --probabilities",
+            command=Commands(report).again("--probabilities", without="--logits"),
         )
 
 
@@ -72,6 +80,7 @@ def _calibration(report: Summary) -> Iterator[dict[str, Any]]:
             f"Divide the logits by {temperature['value']:.2f}",
             f"the predictions are {kind}confident; this one number takes {temperature['gain']:.3g} nats off the loss "
             "and changes no prediction",
+            command=Commands(report).calibrate(),
         )
     elif state["p_value"] is not None and state["p_value"] < 0.01:
         yield _rule(
@@ -79,6 +88,7 @@ def _calibration(report: Summary) -> Iterator[dict[str, Any]]:
             "Calibrate with more than a temperature",
             f"confidences differ from frequencies by more than chance (p = {state['p_value']:.2g}), and no single "
             "temperature repairs that; try vector scaling or beta calibration on held-out rows",
+            command=Commands(report).calibrate(),
         )
 
 
@@ -93,19 +103,24 @@ def _threshold(report: Summary) -> Iterator[dict[str, Any]]:
             f"Say what a missed {short(state['positive'])} costs",
             f"{percent(entry['recall'])} of its rows have a probability above 0.5; where a missed one costs more than "
             "a false alarm, act below that: --cost-false-negative and --cost-false-positive give the threshold",
+            command=Commands(report).price(state["positive"]),
         )
 
 
 def _labels(report: Summary) -> Iterator[dict[str, Any]]:
     # Of a class that the model seldom predicts, a surprising row is one that it missed.
-    learned = {entry["label"] for entry in report["per_class"] if (entry["recall"] or 0) >= LEARNED}
-    rows = [
-        entry["row"]
+    # Nor are so many of a class's rows labelled wrong: ten of 25 rare positives are rows that the model cannot find.
+    learned = {entry["label"]: entry["rows"] for entry in report["per_class"] if (entry["recall"] or 0) >= LEARNED}
+    suspects = [
+        entry
         for entry in report["surprising"]
         if entry["label"] in learned
         and entry["label_probability"] < SUSPICIOUS_LABEL
         and entry["prediction_probability"] > SUSPICIOUS_PREDICTION
     ]
+    of_class = Counter(entry["label"] for entry in suspects)
+    few = {label for label, number in of_class.items() if number <= max(1, MISLABELLED * learned[label])}
+    rows = [entry["row"] for entry in suspects if entry["label"] in few]
     if rows:
         yield _rule(
             "suspect-labels",
@@ -113,7 +128,23 @@ def _labels(report: Summary) -> Iterator[dict[str, Any]]:
             f"the model is more than {100 * SUSPICIOUS_PREDICTION:.0f} % sure of another class there; wrong labels "
             "look like this, and so do the model's worst mistakes",
             rows,
+            Commands(report).show(rows),
         )
+
+
+def _slices(report: Summary) -> Iterator[dict[str, Any]]:
+    for entry in report["slices"]["worse"] if report["slices"] else []:
+        # Rows that the predictions know to be hard are no fault of theirs.
+        if entry["loss"] > MISJUDGED * entry["expected"]:
+            yield _rule(
+                "slice",
+                f"Look at the rows where {short(entry['slice'])}",
+                f"they cost {entry['loss']:.2f} nats, where the predictions expect {entry['expected']:.2f} and the "
+                f"other rows cost {entry['others']:.2f}: something there differs from what was learned",
+                entry["worst"],
+                Commands(report).show(entry["worst"]),
+            )
+            return
 
 
 def _classes(report: Summary) -> Iterator[dict[str, Any]]:
@@ -132,6 +163,7 @@ def _classes(report: Summary) -> Iterator[dict[str, Any]]:
                 f"Collect more rows of {short(entry['label'])}",
                 f"it is rare ({count(rows[entry['label']], 'row')}, half of the classes have {middle:,} or more) and "
                 f"costs {value:.2f} nats a row, where the mean is {shown:.2f}",
+                command=Commands(report).learning_curve(),
             )
 
 
@@ -153,8 +185,12 @@ def _overfitting(report: Summary) -> Iterator[dict[str, Any]]:
     if training and report["loss"]["nats"] != "inf" and training["nats"] != "inf":
         gap = report["loss"]["nats"] - training["nats"]
         if report["loss"]["nats"] > OVERFITTED * training["nats"] and gap > 0.02:
+            commands = Commands(report)
+            chosen = report["card"]["C_chosen"]
             yield _rule(
                 "overfitting",
-                "Penalise more, or train on more rows",
-                f"the loss on rows trained on is {gap:.3g} nats lower; lower --C, or let --sweep choose it",
+                "Train on more rows, or fewer columns" if chosen else "Penalise more, or train on more rows",
+                f"the loss on rows trained on is {gap:.3g} nats lower"
+                + ("" if chosen else "; lower --C, or let --sweep choose it"),
+                command=commands.choose_strength() or commands.learning_curve(),
             )

@@ -18,6 +18,7 @@ Float64 = NDArray[np.float64]
 LEVEL = 0.05
 FEWEST_ROWS = 20
 SHOWN = 10
+WORST_ROWS = 10
 # A column of numbers with more different values than this is cut into bins of about as many rows each.
 MOST_VALUES = 8
 BINS = 5
@@ -71,7 +72,9 @@ def grouped(column: pl.Series) -> Groups:
     return Groups([*names, f"{column.name} is missing"], code.astype(np.intp))
 
 
-def slices(cells: pl.DataFrame | None, losses: Float64, entropies: Float64) -> dict[str, Any] | None:
+def slices(
+    cells: pl.DataFrame | None, losses: Float64, entropies: Float64, row_numbers: NDArray[np.intp]
+) -> dict[str, Any] | None:
     """Return the slices of at least 20 rows whose mean loss is above that of the other rows.
 
     Each slice is tested against the rows outside it by Welch's t-test (1947), one-sided; Holm's correction (1979) makes
@@ -85,6 +88,8 @@ def slices(cells: pl.DataFrame | None, losses: Float64, entropies: Float64) -> d
         Finite, in nats.
     entropies : array (N,)
         Of the predictions: the loss that they expect themselves.
+    row_numbers : array (N,)
+        The rows' numbers in the table as it was read.
     """
     if cells is None or not cells.width:
         return None
@@ -104,7 +109,12 @@ def slices(cells: pl.DataFrame | None, losses: Float64, entropies: Float64) -> d
     worse = [entry for entry in found if entry["p_value"] < LEVEL]
     # First the slices that cost most, by all of their rows together.
     worse.sort(key=lambda entry: -entry["rows"] * (entry["loss"] - entry["others"]))
-    return {"tested": len(found), "level": LEVEL, "worse": worse[:SHOWN]}
+    del worse[SHOWN:]
+    for entry in worse:
+        names, code = grouped(cells[entry["column"]])
+        rows = np.flatnonzero(code == names.index(entry["slice"]))
+        entry["worst"] = row_numbers[rows[np.argsort(-losses[rows], kind="stable")[:WORST_ROWS]]].tolist()
+    return {"tested": len(found), "level": LEVEL, "worse": worse}
 
 
 def _can_cut(column: pl.Series) -> bool:

@@ -82,7 +82,7 @@ def summarize_fit(result: TrainedModel, decision: Decision = EVEN, command: Sequ
             cells=_shown_cells(result.cells, used),
             decision=decision,
         ),
-        slices=_slices(result.cells, losses, probabilities),
+        slices=_slices(result.cells, losses, probabilities, result.test),
         drivers=drivers(predict, cells, cells, codes, model.classes, result.options.seed),
         coefficients=coefficients(model, result.coefficients, temperature),
         learning_curve=[
@@ -111,6 +111,7 @@ def summarize_predictions(
     """
     counts = np.bincount(predictions.codes, minlength=len(predictions.classes))
     shares = counts[counts > 0] / counts.sum()
+    rows = np.arange(len(predictions.codes))
     return _report(
         kind="predictions",
         source=predictions.source,
@@ -127,11 +128,11 @@ def summarize_predictions(
             _logits(predictions),
             abs(float(np.sum(shares * np.log(shares)))),  # abs: never -0.0
             "these rows' own class shares",
-            row_numbers=np.arange(len(predictions.codes)),
+            row_numbers=rows,
             cells=shown_columns(predictions),
             decision=decision,
         ),
-        slices=_slices(predictions.others, predictions.losses, predictions.probabilities),
+        slices=_slices(predictions.others, predictions.losses, predictions.probabilities, rows),
         drivers=found_drivers,
         coefficients=None,
         learning_curve=[],
@@ -150,9 +151,12 @@ def _report(**entries: Any) -> Summary:
 
 
 def _slices(
-    cells: pl.DataFrame | None, losses: NDArray[np.float64], probabilities: NDArray[np.float64]
+    cells: pl.DataFrame | None,
+    losses: NDArray[np.float64],
+    probabilities: NDArray[np.float64],
+    row_numbers: NDArray[np.intp],
 ) -> Summary | None:
-    return slices(cells, floored(losses)[0], np.asarray(ce.entropy(probabilities)))
+    return slices(cells, floored(losses)[0], np.asarray(ce.entropy(probabilities)), row_numbers)
 
 
 def _shown_cells(features: pl.DataFrame, used: list[str]) -> pl.DataFrame | None:

@@ -276,6 +276,8 @@ def _advice(report: Summary, console: Console) -> None:
         numbers = ", ".join(map(str, item["rows"]))
         rows = f" {'Row' if len(item['rows']) == 1 else 'Rows'} {numbers}." if item["rows"] else ""
         console.print(Text.assemble((f"{item['title']}: ", "bold"), f"{item['reason']}.{rows}"))
+        if item["command"]:
+            console.print(Text(f"  {item['command']}", style="green"), soft_wrap=True)
 
 
 def _convergence(report: Summary, console: Console) -> None:

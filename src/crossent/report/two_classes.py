@@ -16,9 +16,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from ..errors import refuse
 from ..imbalance import decision_value, realised_cost, thresholds
-from ..metrics.binning import class_wise_bins
-from ..metrics.calibration import wilson_interval
-from ..metrics.predictions import check_predictions
+from ..metrics import reliability_curve
 from ..tabular.errors import InputError, name_list
 
 __all__ = ["EVEN", "Decision", "two_classes"]
@@ -163,22 +161,19 @@ def _thinned(x: Float64, y: Float64) -> list[list[float]]:
 
 def _reliability(codes: NDArray[np.intp], probabilities: Float64, place: int) -> list[Summary]:
     """Return the share of positives beside their mean probability, bin by bin over the whole of 0 to 1."""
-    (bins,) = class_wise_bins(check_predictions(codes, probabilities, np.arange(2)), BINS)
-    edges, rows, total, hits = (part[place] for part in (bins.edges, bins.rows, bins.value, bins.event))
-    filled = np.flatnonzero(rows)
-    shares = hits[filled] / rows[filled]
-    lower, upper = wilson_interval(shares, rows[filled], SHARE_LEVEL)
+    options: dict[str, Any] = {"labels": np.arange(2), "bins": BINS, "level": SHARE_LEVEL, "pos_label": place}
+    curve = reliability_curve(codes, probabilities, **options)
     return [
         {
-            "lower": float(edges[b]),
-            "upper": float(edges[b + 1]),
-            "rows": int(rows[b]),
-            "probability": float(total[b] / rows[b]),
-            "share": float(shares[i]),
-            "share_lower": float(lower[i]),
-            "share_upper": float(upper[i]),
+            "lower": float(curve.edges[b]),
+            "upper": float(curve.edges[b + 1]),
+            "rows": int(curve.counts[b]),
+            "probability": float(curve.confidence[b]),
+            "share": float(curve.accuracy[b]),
+            "share_lower": float(curve.lower[b]),
+            "share_upper": float(curve.upper[b]),
         }
-        for i, b in enumerate(filled)
+        for b in np.flatnonzero(curve.counts)
     ]
 
 

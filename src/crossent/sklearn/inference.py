@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from scipy.special import ndtr, ndtri
 from crossent.errors import refuse
 from crossent.regression.arrays import Array
 from crossent.regression.targets import EncodedTarget
+from crossent.shown import data_frame, html_table
 
 MOST_PARAMETERS = 4096
 
@@ -45,6 +47,27 @@ class CoefficientSummary:
     upper: Array
     confidence: float
     covariance: Array
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with a line for each contrast and column.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If pandas is not installed.
+        """
+        return data_frame(self._columns())
+
+    def _repr_html_(self) -> str:
+        return html_table(self._columns())
+
+    def _columns(self) -> dict[str, list[Any]]:
+        arrays = ("coefficients", "standard_errors", "z", "p", "lower", "upper")
+        return {
+            "contrast": [contrast for contrast in self.contrasts for _ in self.names],
+            "name": self.names * len(self.contrasts),
+            **{name.removesuffix("s"): getattr(self, name).ravel().tolist() for name in arrays},
+        }
 
     def __str__(self) -> str:
         width = max(len(name) for name in [*self.names, "coefficient"])

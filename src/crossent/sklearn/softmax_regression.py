@@ -28,6 +28,10 @@ __all__ = ["SoftmaxRegression"]
 class SoftmaxRegression(Fitting):
     """Softmax regression that says how far from the optimum it can be.
 
+    Of two classes it is scikit-learn's ``LogisticRegression`` at twice its C: ``SoftmaxRegression(C)`` has a row of
+    weights for each class, and predicts what ``LogisticRegression(2 * C)`` does with one row. At the same C,
+    ``SoftmaxRegression(C, link="sigmoid")`` is ``LogisticRegression(C)``. Of more classes, both are the same at one C.
+
     Minimises scikit-learn's objective
 
         f(W, b) = C · Σ_i s_i ℓ(W x_i + b, y_i) + ½ ‖W‖²
@@ -107,9 +111,8 @@ class SoftmaxRegression(Fitting):
     Notes
     -----
     For two classes `decision_function` returns one column, the difference of the two logits, as scikit-learn's
-    classifiers do; `logits` always has a column per class. ``SoftmaxRegression(C)`` with two classes predicts what
-    scikit-learn's ``LogisticRegression(2 * C)`` and ``link="sigmoid"`` at ``2 * C`` predict: the difference of two rows
-    of W costs half of what a single row would.
+    classifiers do; `logits` always has a column per class. The factor 2 of two classes comes from the penalty: the
+    difference of two rows of W costs half of what a single row would.
 
     Examples
     --------
@@ -201,7 +204,7 @@ class SoftmaxRegression(Fitting):
                 return
 
     def summary(self, X: Any, y: Any, sample_weight: Any = None, *, confidence: float = 0.95) -> CoefficientSummary:
-        """Return coefficients with standard errors, z, p and Wald intervals.
+        """Return coefficients with standard errors, z, p and Wald intervals; a notebook shows them as a table.
 
         The covariance is the inverse of the objective's Hessian at the fit: of maximum likelihood for ``C=inf``, else
         of Laplace's approximation with the penalty as a normal prior. Softmax coefficients are contrasts with the
@@ -213,6 +216,11 @@ class SoftmaxRegression(Fitting):
             What the model was fitted to.
         confidence : float, default 0.95
             Of the intervals.
+
+        Returns
+        -------
+        CoefficientSummary
+            With ``to_frame()``, a pandas DataFrame of one line for each contrast and column; ``print`` shows text.
 
         Raises
         ------
