@@ -54,25 +54,31 @@ def test_separators_and_decimal_commas_are_found(tmp_path: Path, suffix: str, se
     ("text", "rows"),
     [
         ("x;y\n1.234,50;a\n1.200;b\n", [("1234.50", "a"), ("1200", "b")]),
-        ("x;y\n1,234;a\n2.5;b\n", [("1.234", "a"), ("2.5", "b")]),
+        ("x;y\n1,234;a\n2.5;b\n", [("1,234", "a"), ("2.5", "b")]),
+        ("x;y\n1,234;a\n2;b\n", [("1.234", "a"), ("2", "b")]),
+        ("x;y\n1,23;a\n2.5;b\n", [("1.23", "a"), ("2.5", "b")]),
         ("x;y\n -,5 ;1,5e3\n+1,0;1,2,3\n", [(" -.5 ", "1.5e3"), ("+1.0", "1,2,3")]),
         ("x\ty\n1,234\ta\n2,345\tb\n", [("1,234", "a"), ("2,345", "b")]),  # thousands, perhaps
         ("x\ty\n1,234\ta\n0,345\tb\n", [("1.234", "a"), ("0.345", "b")]),
         ("x\ty\n0,234\t1.5\n2,345\t2\n", [("0,234", "1.5"), ("2,345", "2")]),
         ("a,b;c\n1,2;3\n4,5;6\n7,8;9\n", [("1", "2;3"), ("4", "5;6"), ("7", "8;9")]),
         ("text; free\nred\nblue\n", [("red",), ("blue",)]),
+        ("x;y\r1,5;a\r2;b\r", [("1.5", "a"), ("2", "b")]),  # lines of an old Mac
         ("x;y\n", "no rows"),
         ("x;y\n1;2\n3;4\n5;6\n7\n", "line 5 .* has 1 fields where the header has 2"),
     ],
 )
 def test_what_a_comma_is(tmp_path: Path, text: str, rows: list[tuple[str, ...]] | str) -> None:
     path = tmp_path / "t.csv"
-    path.write_text(text)
+    path.write_text(text, newline="")
     if isinstance(rows, str):
         with pytest.raises(InputError, match=rows):
             read_table(str(path))
     else:
-        assert read_table(str(path)).rows() == rows
+        notes: list[str] = []
+        assert read_table(str(path), notes=notes).rows() == rows
+        left = [cell for row in rows for cell in row if cell in ("1,234", "0,234")]
+        assert ("are left as text" in " ".join(notes)) == bool(left)
 
 
 def test_many_columns_and_rows_do_not_hide_the_separator(tmp_path: Path) -> None:
@@ -181,6 +187,8 @@ def test_several_files_are_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ]
     assert should_stream("c.parquet", "d.parquet")
     assert not should_stream("c.parquet", "a.csv")
+    assert not should_stream("z*.csv")
+    assert should_stream("z*")
     assert source_name([*"abcde"]) == "a, b, c and 2 more"
     TEXT.drop("y").write_csv("e.csv")
     TEXT.with_columns(y=pl.Series([[1]] * 4)).write_parquet("lists.parquet")

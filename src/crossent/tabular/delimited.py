@@ -55,19 +55,28 @@ def read_delimited(name: str, content: Content, usual: str, notes: list[str]) ->
     >>> read_delimited("t.csv", b"x;y\\n1,5;a\\n", ",", notes).rows(), notes
     ([('1.5', 'a')], ["'t.csv': ';' separates the columns; numbers have decimal commas ('1,5' is 1.5)"])
     """
+    content = _with_line_feeds(content)
     separator = _separator(content, usual)
     frame = _read(name, content, separator)
-    frame, example = _with_points(frame, separator)
+    frame, commas = _with_points(frame, separator)
     found = [] if separator == usual else [f"{SEPARATORS[separator]} the columns"]
-    found += [f"numbers have decimal commas ({example[0]!r} is {example[1]})"] if example else []
-    if found:
-        notes.append(f"{name!r}: {'; '.join(found)}")
+    if said := "; ".join([*found, *commas]):
+        notes.append(f"{name!r}: {said}")
     return frame
 
 
 def _open(content: Content, errors: str = "strict") -> TextIO:
     file = io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
     return io.TextIOWrapper(file, encoding="utf-8-sig", errors=errors, newline="")
+
+
+def _with_line_feeds(content: Content) -> Content:
+    """Return text whose lines end as polars wants it, where they end with carriage returns alone, as on old Macs."""
+    with _open(content, "replace") as file:
+        start = file.read(_SAMPLE_CHARACTERS)
+    if "\r" not in start or "\n" in start:
+        return content
+    return (content if isinstance(content, bytes) else content.read_bytes()).replace(b"\r", b"\n")
 
 
 def _separator(content: Content, usual: str) -> str:
@@ -81,7 +90,9 @@ def _separator(content: Content, usual: str) -> str:
     ranks = {}
     for separator in SEPARATORS:
         with _fields_of_any_length():
-            rows = list(islice(filter(None, csv.reader(io.StringIO(sample), delimiter=separator)), _SAMPLE_ROWS))
+            rows = list(
+                islice(filter(None, csv.reader(io.StringIO(sample, newline=""), delimiter=separator)), _SAMPLE_ROWS)
+            )
         if not (is_whole or len(rows) in (1, _SAMPLE_ROWS)):
             rows.pop()  # it may be cut
         widths = [len(row) for row in rows]
@@ -125,31 +136,34 @@ def column_names(name: str, header: list[str]) -> list[str]:
     return names
 
 
-def _with_points(frame: pl.DataFrame, separator: str) -> tuple[pl.DataFrame, tuple[str, str] | None]:
-    """Return a table whose numbers have decimal points, and a number as it was and is where they had commas.
+def _with_points(frame: pl.DataFrame, separator: str) -> tuple[pl.DataFrame, list[str]]:
+    """Return a table whose numbers have decimal points, and what to say of numbers with commas, if there are any.
 
-    Every number with a comma is taken for one with a decimal comma where ';' separates the columns. Where tabs or '|'
-    do, "1,234" may be a thousand and more: then a number that is none of thousands has to show what commas are, and
-    none may have a decimal point. In a column that has both signs ("1.234,50"), points part thousands.
+    "1,234" may be a thousand and more. A number that is none of thousands, such as "1,5", shows that commas are
+    decimal, and a number such as "1.5" that they are not. Where ';' separates the columns, they are unless the latter
+    alone is there; where tabs or '|' do, only if the former alone is. In a column that has both signs ("1.234,50"),
+    points part thousands.
     """
     if separator == ",":
-        return frame, None
+        return frame, []
     with_comma = {column.name: column.str.contains(_WITH_COMMA).fill_null(False) for column in frame}
     with_comma = {name: found for name, found in with_comma.items() if found.any()}
-    if separator != ";":
-        shows = any((found & ~frame[name].str.contains(_THOUSANDS)).any() for name, found in with_comma.items())
-        if not shows or any(column.str.contains(_POINTED).any() for column in frame):
-            return frame, None
-    example, changed = None, []
+    if not with_comma:
+        return frame, []
+    first = next(iter(with_comma))
+    place = int(with_comma[first].arg_max() or 0)
+    shown = frame[first][place].strip()
+    is_shown = any((found & ~frame[name].str.contains(_THOUSANDS)).any() for name, found in with_comma.items())
+    has_points = any(column.str.contains(_POINTED).any() for column in frame)
+    if not ((is_shown or not has_points) if separator == ";" else (is_shown and not has_points)):
+        return frame, [f"numbers such as {shown!r} are left as text: their commas may part thousands"]
+    changed = []
     for name, found in with_comma.items():
         column = frame[name]
         if (found & column.str.contains(".", literal=True)).any():
             column = column.str.replace_all(".", "", literal=True).zip_with(column.str.contains(_GROUPED), column)
-        column = column.str.replace(",", ".", literal=True).zip_with(found, column)
-        place = int(found.arg_max() or 0)
-        example = example or (frame[name][place].strip(), column[place].strip())
-        changed.append(column)
-    return frame.with_columns(changed), example
+        changed.append(column.str.replace(",", ".", literal=True).zip_with(found, column))
+    return frame.with_columns(changed), [f"numbers have decimal commas ({shown!r} is {changed[0][place].strip()})"]
 
 
 def _refuse_other_encodings(name: str, content: Content) -> None:

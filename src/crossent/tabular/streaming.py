@@ -31,7 +31,7 @@ from .fitting import DEFAULTS, Calibration, FitOptions, TrainedModel, build_mode
 from .labels import check_classes, check_labels, encode_labels, label_notes, no_labels
 from .model import Model
 from .preprocessing import MAX_DISTINCT, Learned, Preprocessing, learn
-from .reading import BUILT_IN, exists, source_name, table_suffix
+from .reading import BUILT_IN, SUFFIXES, exists, source_name, table_suffix
 
 MEMORY_SHARE = 1 / 8
 """A table of a larger share is streamed: in memory it becomes a matrix, of which the training rows are copied."""
@@ -55,7 +55,8 @@ def should_stream(*sources: str) -> bool:
     if source in BUILT_IN:
         return False
     if not exists(path):
-        return any(character in source for character in "*?[")
+        is_parquet = table_suffix(source) == ".parquet" or table_suffix(source) not in SUFFIXES
+        return is_parquet and any(character in source for character in "*?[")
     if path.is_file():
         if path.suffix.lower() != ".parquet" or not hasattr(os, "sysconf"):
             return False
