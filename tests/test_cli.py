@@ -62,7 +62,7 @@ def test_fit_writes_a_model_and_a_report(tmp_path: Path) -> None:
     table().write_csv("t.csv")
     result = run("fit", "t.csv", "--target", "kind")
     assert result.exit_code == 0
-    assert files(tmp_path) == {"t.csv", "out", "out/model.safetensors", "out/report.json", "out/report.html"}
+    assert files(tmp_path) == {"t.csv", "out", *(f"out/{name}" for name in OUTPUTS)}
     assert result.stderr == ""
     for words in ("60 rows, 2 columns (1 of numbers, 1 of categories), 3 classes", "Duality gap", "Most surprising"):
         assert words in result.stdout
@@ -404,7 +404,7 @@ def test_a_full_disk_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "deep").exists() != is_new
 
 
-OUTPUTS = ("model.safetensors", "report.json", "report.html")
+OUTPUTS = ("model.safetensors", "report.json", "report.html", "test.predictions.parquet")
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
@@ -479,7 +479,7 @@ def test_columns_of_dates_are_named() -> None:
     frame.write_csv("t.csv")
     frame.write_parquet("t.parquet")
     for arguments in (["t.csv"], ["t.parquet"], ["t.parquet", "--stream", "--seed", "1"]):
-        assert run("fit", *arguments, "--target", "kind").exit_code == 0
+        assert run("fit", *arguments, "--target", "kind", "--overwrite").exit_code == 0
         notes = json.loads(Path("out/report.json").read_text())["notes"]
         found = [note for note in notes if "dates" in note]
         assert [note.split(":")[0] for note in found] == [
@@ -498,11 +498,11 @@ def test_an_interruption_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     table().write_csv("t.csv")
     whole = crossent.tabular.fit_table
 
-    def interrupted(frame: pl.DataFrame, source: str, target: str, options: FitOptions) -> object:
+    def interrupted(frame: pl.DataFrame, source: str, target: str, options: FitOptions, **more: object) -> object:
         def callback(entry: dict) -> None:
             raise KeyboardInterrupt
 
-        return whole(frame, source, target, replace(options, callback=callback))
+        return whole(frame, source, target, replace(options, callback=callback), **more)
 
     monkeypatch.setattr(crossent.tabular, "fit_table", interrupted)
     result = run("fit", "t.csv", "--target", "kind")

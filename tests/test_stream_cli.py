@@ -122,7 +122,7 @@ def test_the_command_writes_the_same_files_and_says_how_it_read() -> None:
     table().write_parquet("t.parquet", row_group_size=321)
     result = run("fit", "t.parquet", "--target", "kind", "--stream", "--drop", "width")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert files(Path("out")) == {"model.safetensors", "report.json", "report.html"}
+    assert files(Path("out")) == {"model.safetensors", "report.json", "report.html", "test.predictions.parquet"}
     report = json.loads(Path("out/report.json").read_text())
     assert report["data"]["rows"] == 2000
     parts = [report["data"][f"{part}_rows"] for part in ("training", "calibration", "test")]
@@ -289,7 +289,7 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_answer(monkeypatch: pytest.Mo
     monkeypatch.setitem(fit_parquet.__kwdefaults__, "window_bytes", 1 << 15)
     resumed = run(*fit, "--resume")
     assert (resumed.exit_code, resumed.stderr) == (0, "")
-    assert files(Path("out")) == {"model.safetensors", "report.json", "report.html"}
+    assert files(Path("out")) == {"model.safetensors", "report.json", "report.html", "test.predictions.parquet"}
     assert run(*fit, "-o", "whole").exit_code == 0
     report = json.loads(Path("out/report.json").read_text())
     assert report["optimiser"]["duality_gap"] <= 1e-9
@@ -298,7 +298,8 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_answer(monkeypatch: pytest.Mo
         assert "fit" in summary["card"].pop("command")
         summary["advice"] = [{**advice, "command": None} for advice in summary["advice"]]
     assert report == whole
-    assert Path("out/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+    for name in ("model.safetensors", "test.predictions.parquet"):
+        assert Path("out", name).read_bytes() == Path("whole", name).read_bytes()
 
 
 def test_damaged_checkpoints_are_refused_and_missing_ones_are_not() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from .endings import clean_endings, say
-from .options import AlarmCost, Encoding, MissCost, Positive, Stream, is_streamed, labels_column
+from .options import AlarmCost, Encoding, MissCost, Overwrite, Positive, Stream, is_streamed, labels_column
 from .showing import print_report, progress
 
 __all__ = ["fit"]
@@ -31,6 +31,18 @@ def fit(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model and the report.")] = Path("out"),
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
     test_size: Annotated[float, typer.Option(help="Share of the rows to hold out.")] = 0.25,
+    test: Annotated[str | None, typer.Option(help="Table of test rows, instead of a share of the rows.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="Column of groups, none of which is split between training and test; no feature."),
+    ] = None,
+    time: Annotated[str | None, typer.Option(help="Column of times, whose latest rows are the test rows.")] = None,
+    id: Annotated[str | None, typer.Option(help="Column that names a row: no feature, and in predictions.")] = None,
+    drop_unlabelled: Annotated[bool, typer.Option("--drop-unlabelled", help="Leave rows without a label out.")] = False,
+    min_class_rows: Annotated[int, typer.Option(min=0, help="Classes of fewer rows become one, 'other'.")] = 0,
+    rare: Annotated[
+        Literal["merge", "drop"], typer.Option(help="What to do with such classes: merge them, or drop their rows.")
+    ] = "merge",
     calibration_size: Annotated[
         float | None,
         typer.Option(help="Share of the rest in a fold that finds a temperature; 0: none. (default: 0.2; sigmoid: 0)"),
@@ -57,6 +69,7 @@ def fit(
     positive: Positive = None,
     cost_false_negative: MissCost = 1.0,
     cost_false_positive: AlarmCost = 1.0,
+    overwrite: Overwrite = False,
     *,
     context: typer.Context,
 ) -> None:
@@ -70,9 +83,9 @@ def fit(
         source = tabular.source_name(data)
         decision = reports.Decision(positive, cost_false_negative, cost_false_positive)
         decision.check_costs()
-        outputs = [output / name for name in (reports.MODEL_FILE, reports.JSON_FILE, reports.HTML_FILE)]
+        outputs = [output / name for name in reports.FIT_FILES]
         writing.refuse_outputs(output, outputs)
-        writing.refuse_over(outputs, data)
+        writing.refuse_over(outputs, data if test is None else [*data, test])
         if sweep and strength is not None:
             raise InputError("--sweep chooses C itself: leave out --sweep or --C")
         strength = 1.0 if strength is None else strength
@@ -85,6 +98,8 @@ def fit(
         if not sweep:
             writing.refuse_checkpoint(kept, data, outputs)
         with writing.alone_in(output, reports.JSON_FILE):
+            if not overwrite:
+                reports.refuse_other_report(outputs, "fit", [source])
             if not checkpoint_interval >= 0:
                 raise InputError(f"--checkpoint-interval must be 0 or more seconds, and is {checkpoint_interval}")
             if sweep and resume:
@@ -94,12 +109,16 @@ def fit(
             if not sweep:
                 writing.refuse_to_lose(kept, resume)
             streamed = is_streamed(data, stream)
-            if streamed and sweep:
-                raise InputError("--sweep needs the table in memory: leave it out, or pass --no-stream")
-            if streamed and learning_curve:
-                raise InputError("--learning-curve needs the table in memory: leave it out, or pass --no-stream")
+            for name, is_asked in (
+                ("--sweep", sweep),
+                ("--test", test is not None),
+                ("--learning-curve", learning_curve),
+            ):
+                if streamed and is_asked:
+                    raise InputError(f"{name} needs the table in memory: leave it out, or pass --no-stream")
             notes: list[str] = []
             frame = None if streamed else tabular.read_tables(data, encoding=encoding, notes=notes)
+            test_rows = None if test is None else tabular.read_tables([test], encoding=encoding, notes=notes)
             column = labels_column(target, source, None if frame is None else frame.columns)
             with progress(tol) as callback:
                 options = tabular.FitOptions(
@@ -108,6 +127,12 @@ def fit(
                     calibration_size=calibration_size,
                     link=link,
                     seed=seed,
+                    group=group,
+                    time=time,
+                    id=id,
+                    drop_unlabelled=drop_unlabelled,
+                    min_class_rows=min_class_rows,
+                    rare=rare,
                     strength=strength,
                     tolerance=tol,
                     max_iter=max_iter,
@@ -120,14 +145,14 @@ def fit(
                 if frame is None:
                     result = tabular.fit_parquet(data, column, options)
                 else:
-                    result = tabular.fit_table(frame, source, column, options)
+                    result = tabular.fit_table(frame, source, column, options, test=test_rows)
             result = replace(result, notes=[*notes, *result.notes])
             try:
                 summary = reports.summarize_fit(result, decision, context.obj or ())
             except InputError as error:  # the model is worth more than the costs
                 say(f"warning: {error}: the report takes the default costs")
                 summary = reports.summarize_fit(result, command=context.obj or ())
-            writing.write_files(reports.fit_files(summary, result.model, output))
+            writing.write_files(reports.fit_files(summary, result, output))
             if not sweep:
                 writing.remove_checkpoint(kept)
         print_report(summary, outputs)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AlarmCost", "Encoding", "MissCost", "Positive", "Stream", "is_streamed", "labels_column"]
+__all__ = ["AlarmCost", "Encoding", "MissCost", "Overwrite", "Positive", "Stream", "is_streamed", "labels_column"]
 
 Stream = Annotated[
     bool | None,
@@ -16,6 +16,10 @@ Stream = Annotated[
         help="Read Parquet in windows, never as a whole. (default: several files, or more than 1/8 of memory)",
         show_default=False,
     ),
+]
+
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the report of another command or of other data in the folder.")
 ]
 
 Encoding = Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from .endings import clean_endings, print_warnings, say
-from .options import AlarmCost, Encoding, MissCost, Positive, labels_column
+from .options import AlarmCost, Encoding, MissCost, Overwrite, Positive, labels_column
 from .showing import print_report
 
 __all__ = ["report"]
@@ -49,6 +49,7 @@ def report(
     positive: Positive = None,
     cost_false_negative: MissCost = 1.0,
     cost_false_positive: AlarmCost = 1.0,
+    overwrite: Overwrite = False,
     *,
     context: typer.Context,
 ) -> None:
@@ -65,7 +66,7 @@ def report(
         scales: list[Scale] = context.meta.get(_DECLARED, [])
         if len(scales) not in (1, len(predictions)):
             raise InputError("say what the numbers are: pass one of --probabilities and --logits")
-        outputs = [output / name for name in (reports.JSON_FILE, reports.HTML_FILE)]
+        outputs = [output / name for name in reports.REPORT_FILES]
         writing.refuse_outputs(output, outputs)
         writing.refuse_over(outputs, predictions)
         notes: list[str] = []
@@ -87,6 +88,8 @@ def report(
                 say(f"note: {note}")
             summary = reports.compare_predictions(judged[0], judged[1], decision)
         with writing.alone_in(output, reports.JSON_FILE):
+            if not overwrite:
+                reports.refuse_other_report(outputs, summary["kind"], predictions)
             writing.write_files(reports.report_files(summary, output))
         print_warnings(summary["warnings"])
         print_report(summary, outputs)

@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
 
 from .compare import compare_predictions
 from .document import Report, evaluate, from_estimator
-from .files import HTML_FILE, JSON_FILE, MODEL_FILE, fit_files, other_run, report_files
+from .files import FIT_FILES, JSON_FILE, REPORT_FILES, fit_files, other_run, refuse_other_report, report_files
 from .html import render_html
 from .summarize import SCHEMA, summarize_fit, summarize_predictions
 from .terminal import render_terminal
@@ -26,9 +26,9 @@ from .two_classes import EVEN, Decision
 
 __all__ = [
     "EVEN",
-    "HTML_FILE",
+    "FIT_FILES",
     "JSON_FILE",
-    "MODEL_FILE",
+    "REPORT_FILES",
     "SCHEMA",
     "Decision",
     "Report",
@@ -37,6 +37,7 @@ __all__ = [
     "fit_files",
     "from_estimator",
     "other_run",
+    "refuse_other_report",
     "render_html",
     "render_terminal",
     "report_files",

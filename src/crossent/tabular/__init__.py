@@ -12,7 +12,7 @@ except ModuleNotFoundError as error:
 from .errors import InputError
 from .fitting import FitOptions, TrainedModel
 from .model import Model, read_model
-from .predicting import ParquetPredictions, prediction_bytes, prediction_table
+from .predicting import ParquetPredictions, held_out_predictions, prediction_bytes, prediction_table
 from .predictions import Predictions, read_predictions
 from .preprocessing import Preprocessing, UnseenCategories
 from .reading import BUILT_IN, default_target, read_table, read_tables, source_name, table_files
@@ -32,6 +32,7 @@ __all__ = [
     "default_target",
     "fit_parquet",
     "fit_table",
+    "held_out_predictions",
     "prediction_bytes",
     "prediction_table",
     "read_model",

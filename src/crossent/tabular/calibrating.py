@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from sklearn.model_selection import StratifiedKFold
 
 import crossent as ce
 
 from ..sklearn import TemperatureScaling
 from .errors import InputError
 from .fitting import Calibration
+from .splitting import deal_folds
 
 # The 95 % point of chi-squared with one degree of freedom, for twice the gain in log-likelihood.
 _LIKELIHOOD_RATIO = 3.84
@@ -34,6 +34,7 @@ def cross_fit(
     training: NDArray[np.intp],
     share: float,
     seed: int,
+    groups: NDArray[np.intp] | None = None,
 ) -> tuple[Calibration | None, list[str]]:
     """Find a temperature from logits that no model gave to rows it was trained on.
 
@@ -53,11 +54,13 @@ def cross_fit(
         Share of the training rows in a fold, at most one half; 0 calibrates nothing.
     seed : int
         Deals the folds.
+    groups : array (N,), optional
+        Rows of the same number stay in one fold.
 
     Returns
     -------
     Calibration or None, list of str
-        None with a note where a class has a single row, which no fold could be without.
+        None with a note where a class has a single row, or all its rows in one group, which no fold could be without.
 
     Raises
     ------
@@ -68,20 +71,24 @@ def cross_fit(
         raise InputError(f"the calibration part must be a share of the rows from 0 to 0.5, and is {share}")
     if share == 0:
         return None, []
-    counts = np.bincount(codes[training])
+    codes = codes[training]
+    groups = None if groups is None else groups[training]
+    counts = np.bincount(codes)
     fewest = int(counts[counts > 0].min())
     if fewest < 2:
         return None, ["not calibrated: a class has 1 training row, and calibration needs at least 2 of each"]
-    folds = min(round(1 / share), fewest)
+    folds = min(round(1 / share), fewest, len(training if groups is None else np.unique(groups)))
+    parts = list(deal_folds(codes, folds, seed, groups)) if folds > 1 else []
+    if not parts or any((np.bincount(codes[kept], minlength=len(counts))[counts > 0] == 0).any() for kept, _ in parts):
+        return None, ["not calibrated: without one fold of the groups, a class has no row to train on"]
     logits = np.empty((len(training), len(counts)))
     seen = np.zeros(len(training), dtype=bool)
-    for kept, held_out in StratifiedKFold(folds, shuffle=True, random_state=seed).split(training, codes[training]):
-        rows = training[kept]
-        logits[held_out] = make().fit(matrix[rows], codes[rows]).logits(matrix[training[held_out]])
+    for kept, held_out in parts:
+        logits[held_out] = make().fit(matrix[training[kept]], codes[kept]).logits(matrix[training[held_out]])
         seen[held_out] = True
         if seen.sum() >= _ENOUGH_ROWS:
             break
-    best, temperature = cautious_temperature(logits[seen], codes[training[seen]])
+    best, temperature = cautious_temperature(logits[seen], codes[seen])
     return Calibration(training[seen], folds, best, temperature), []
 
 

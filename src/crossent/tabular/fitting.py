@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -37,6 +37,18 @@ class FitOptions:
         The estimator's C: the weight of the losses beside ½‖W‖².
     tolerance, max_iter : float, int
         When the optimiser stops: relative duality gap, iterations.
+    group : str, optional
+        Column whose equal values stay together: all to train, or all to test, or all in one fold. It is no feature.
+    time : str, optional
+        Column whose latest rows are the test part.
+    id : str, optional
+        Column that tells a person which row it is. It is no feature, and predictions hold it.
+    drop_unlabelled : bool
+        Leave rows without a label out, instead of refusing them.
+    min_class_rows : int
+        Classes of fewer rows are made one class "other", or are left out.
+    rare : {"merge", "drop"}
+        Which of the two.
     link : {"softmax", "sigmoid"}
         The estimator's link; "sigmoid" is one class against the rest, and goes without calibration.
     sweep : bool
@@ -57,6 +69,12 @@ class FitOptions:
     strength: float = 1.0
     tolerance: float = 1e-4
     max_iter: int = 1000
+    group: str | None = None
+    time: str | None = None
+    id: str | None = None
+    drop_unlabelled: bool = False
+    min_class_rows: int = 0
+    rare: Literal["merge", "drop"] = "merge"
     link: str = "softmax"
     sweep: bool = False
     learning_curve: bool = False
@@ -84,7 +102,8 @@ class FitOptions:
             raise InputError(f"the link must be one of {', '.join(LINKS)}, and is {self.link!r}")
         if self.link != "softmax" and self.calibration_size:
             raise InputError("a temperature is fitted to the softmax link only: leave out the calibration or the link")
-        features = remaining_columns(columns, target, self.drop, source)
+        no_features = [name for name in (self.group, self.id) if name is not None]
+        features = remaining_columns(columns, target, {*self.drop, *no_features}, source)
         if not features:
             raise InputError(f"{source!r} has no column beside {target!r} to learn from")
         return features
@@ -200,6 +219,7 @@ def build_model(
         "tolerance": options.tolerance,
         "seed": options.seed,
         "test_size": options.test_size,
+        "id": options.id,
     }
     temperature = 1.0
     if calibration is not None:

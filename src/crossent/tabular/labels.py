@@ -88,6 +88,19 @@ def no_labels(labels: pl.Series) -> list[str]:
     return [] if numbers is None else values.filter(~numbers.is_finite().fill_null(False)).drop_nulls().to_list()
 
 
+def unlabelled(labels: pl.Series) -> pl.Series:
+    """Return which rows have no label: those that are empty, NaN or, among numbers, no number.
+
+    Examples
+    --------
+    >>> unlabelled(pl.Series(["1", "NA", None, "2"])).to_list()
+    [False, True, True, False]
+    """
+    text = as_text(labels)
+    without = text.is_null() | text.is_in(no_labels(labels)).fill_null(True)
+    return without | labels.is_nan().fill_null(True) if labels.dtype.is_float() else without
+
+
 def label_notes(classes: Iterable[str], target: str) -> list[str]:
     """Return notes on classes that may be none: groups that look the same, and many whole numbers that are no codes.
 

@@ -15,13 +15,17 @@ from threading import Lock
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from polars.io.plugins import register_io_source
+
+import crossent as ce
 
 from ..kernels.threads import OneThread
 from ..regression.data.parquet import ParquetTable
 from ..regression.data.sources import WINDOW_BYTES, even_boundaries
 from .columns import as_text
 from .errors import InputError
+from .fitting import TrainedModel
 from .model import Model
 from .predictions import PREDICTED_CLASS, PROBABILITY_PREFIX
 from .preprocessing import UnseenCategories
@@ -39,20 +43,45 @@ def prediction_table(
 ) -> pl.DataFrame:
     """Return the probabilities of every row, one column per class called after it, beside the predicted class.
 
-    Where the table holds the target column, it comes along, so that the result can be judged by `read_predictions`.
-    Rows with a category that was not there in training are added to `unseen`.
+    Where the table holds the model's column of ids or the target column, they come along, so that the result can be
+    judged by `read_predictions`. Rows with a category that was not there in training are added to `unseen`.
     """
     schema = _schema(model, frame.schema, source)
     return pl.concat([pl.DataFrame(schema=schema), *_blocks(model, frame, source, unseen=unseen)])
 
 
-def prediction_bytes(table: pl.DataFrame, suffix: str, *, escape: bool = True) -> bytes:
-    """Return a table as the content of a ".csv" or ".parquet" file; `escape_formulas` of the former, if `escape`."""
+def held_out_predictions(result: TrainedModel) -> pl.DataFrame:
+    """Return the probabilities of the test rows that are judged, beside their labels and their ids or row numbers.
+
+    Without a column of ids, the column "row" counts from 0 in the table that the rows come from.
+    """
+    model, id_column = result.model, result.options.id
+    columns = _predictions(model, np.asarray(ce.softmax(result.test_logits)))
+    target = "label" if model.target in columns else model.target
+    labels = pl.Series([model.classes[code] for code in result.test_codes], dtype=pl.String)
+    ids = pl.Series(result.test) if id_column is None else result.cells[id_column]
+    name = id_column if id_column and id_column not in columns else "row" if target != "row" else "number"
+    return pl.DataFrame({name: ids, target: labels, **columns})
+
+
+def _predictions(model: Model, probabilities: NDArray[np.float64]) -> dict[str, pl.Series]:
+    classes = pl.Series([model.classes[k] for k in np.argmax(probabilities, axis=1)], dtype=pl.String)
+    columns = {PROBABILITY_PREFIX + name: pl.Series(probabilities[:, k]) for k, name in enumerate(model.classes)}
+    return {PREDICTED_CLASS: classes, **columns}
+
+
+def prediction_bytes(
+    table: pl.DataFrame, suffix: str, *, escape: bool = True, metadata: dict[str, str] | None = None
+) -> bytes:
+    """Return a table as the content of a ".csv" or ".parquet" file.
+
+    A ".csv" file is one in which no formula starts (`escape_formulas`), if `escape`; a ".parquet" file has `metadata`.
+    """
     file = io.BytesIO()
     if suffix == ".csv":
         _as_text_file(table, escape).write_csv(file)
     else:
-        table.write_parquet(file, row_group_size=_group_rows(table.width))
+        table.write_parquet(file, row_group_size=_group_rows(table.width), metadata=metadata)
     return file.getvalue()
 
 
@@ -94,7 +123,7 @@ class ParquetPredictions:
         self._model = model
         self._source = source if isinstance(source, str) else source_name(source)
         self._schema = _schema(model, self._table.schema, self._source)
-        names = {*model.preprocessing.column_names, model.target}
+        names = {*model.preprocessing.column_names, *_carried(model)}
         self._columns = [name for name in self._table.schema if name in names]
         block = _block_rows(model)
         self.num_rows = rows = self._table.num_rows
@@ -166,14 +195,22 @@ def _schema(model: Model, columns: pl.Schema | dict[str, pl.DataType], source: s
     require_columns([*columns], model.preprocessing.column_names, source)
     names = [PROBABILITY_PREFIX + name for name in model.classes]
     schema: dict[str, pl.DataType] = {}
-    if model.target in columns:
-        if model.target in (PREDICTED_CLASS, *names):
+    for carried in _carried(model):
+        if carried not in columns:
+            continue
+        if carried in (PREDICTED_CLASS, *names):
             raise InputError(
-                f"the target column {model.target!r} has the name of a column that predict writes: "
-                f"drop or rename it in {source!r}"
+                f"the {'target ' * (carried == model.target)}column {carried!r} has the name of a column that predict "
+                f"writes: drop or rename it in {source!r}"
             )
-        schema[model.target] = columns[model.target]
+        schema[carried] = columns[carried]
     return {**schema, PREDICTED_CLASS: pl.String(), **dict.fromkeys(names, pl.Float64())}
+
+
+def _carried(model: Model) -> list[str]:
+    """Return the columns that predictions take over, where a table has them: the ids and the labels."""
+    id_column = model.training.get("id")
+    return [*([id_column] if isinstance(id_column, str) else []), model.target]
 
 
 def _group_rows(num_columns: int) -> int:
@@ -192,9 +229,5 @@ def _blocks(
     for first in range(0, frame.height, size):
         rows = frame[first : first + size]
         probabilities = model.predict_probabilities(rows, source, first_row + first, unseen)
-        columns = {model.target: rows[model.target]} if model.target in rows.columns else {}
-        columns[PREDICTED_CLASS] = pl.Series([model.classes[k] for k in np.argmax(probabilities, axis=1)])
-        columns.update(
-            {PROBABILITY_PREFIX + name: pl.Series(probabilities[:, k]) for k, name in enumerate(model.classes)}
-        )
-        yield pl.DataFrame(columns)
+        carried = {name: rows[name] for name in _carried(model) if name in rows.columns}
+        yield pl.DataFrame({**carried, **_predictions(model, probabilities)})

@@ -32,6 +32,7 @@ from .labels import check_classes, check_labels, encode_labels, label_notes, no_
 from .model import Model
 from .preprocessing import MAX_DISTINCT, Learned, Preprocessing, learn
 from .reading import BUILT_IN, SUFFIXES, exists, source_name, table_suffix
+from .splitting import refuse_streamed
 
 MEMORY_SHARE = 1 / 8
 """A table of a larger share is streamed: in memory it becomes a matrix, of which the training rows are copied."""
@@ -98,6 +99,7 @@ def fit_parquet(
         raise InputError(
             f"the calibration part must be a share of the rows from 0 to below 1, and is {options.calibration_size}"
         )
+    refuse_streamed(options)
     seed = options.seed
     sources = [source] if isinstance(source, str) else [*source]
     source = source_name(sources)
@@ -188,13 +190,17 @@ class _Table:
 
     def __init__(self, sources: list[str], target: str, options: FitOptions, window_bytes: int) -> None:
         self.files = ParquetTable(sources)
-        self._target = target
+        self._target, self._id = target, options.id
         self._features = options.features([*self.files.schema], target, source_name(sources))
         self.num_rows = self.files.num_rows
         self._boundaries = even_boundaries((self.num_rows, len(self._features)), np.float64, window_bytes)
 
     def _windows(self, columns: list[str]) -> Generator[tuple[int, pl.DataFrame]]:
         return windows(self.files, self._boundaries, columns)
+
+    def with_id(self, names: list[str]) -> list[str]:
+        """Return the names of columns, and that of the column of ids, if there is one."""
+        return names if self._id is None else [*names, self._id]
 
     def labels(self) -> tuple[list[str], NDArray[Any]]:
         """Return the classes and every row's class index, in the least type."""
@@ -243,7 +249,7 @@ class _PreprocessedRows(RowSource):
     def cells_and_matrix(self, index: int) -> tuple[pl.DataFrame, NDArray[np.float64]]:
         """Return the cells of a window, and its rows."""
         start, stop = self.boundaries[index : index + 2].tolist()
-        cells = self._table.files.frame(start, stop, self._preprocessing.column_names)
+        cells = self._table.files.frame(start, stop, self._table.with_id(self._preprocessing.column_names))
         return cells, self._preprocessing.transform(cells, first_row=start)
 
     def read_window(self, index: int) -> NDArray[np.float64]:

@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import train_test_split
 
 import crossent as ce
 
@@ -28,11 +27,11 @@ from .fitting import (
     TrainedModel,
     build_model,
     require_inputs,
-    require_parts,
     run,
 )
-from .labels import check_classes, encode_labels, label_notes
+from .labels import label_notes
 from .preprocessing import learn_table
+from .splitting import Split, deal_folds, split_table
 
 # Standard errors cost as much as the Hessian of so many parameters, and its inverse.
 MOST_PARAMETERS = 1000
@@ -40,11 +39,19 @@ MOST_WORK = 4e10
 CURVE_SHARES = (0.25, 0.5, 1.0)
 
 
-def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions = DEFAULTS) -> TrainedModel:
+def fit_table(
+    frame: pl.DataFrame,
+    source: str,
+    target: str,
+    options: FitOptions = DEFAULTS,
+    *,
+    test: pl.DataFrame | None = None,
+) -> TrainedModel:
     """Train a softmax regression on a table.
 
-    The rows held out have each class in proportion. A temperature comes from a cross-fit (`cross_fit`), each of whose
-    folds has the share `calibration_size` of the training rows; the model itself is trained on all of them.
+    The rows held out have each class in proportion, unless the options or `test` choose others. A temperature comes
+    from a cross-fit (`cross_fit`), each of whose folds has the share `calibration_size` of the training rows; the model
+    itself is trained on all of them.
 
     Parameters
     ----------
@@ -55,25 +62,25 @@ def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions
     target : str
         The column of labels.
     options : FitOptions
+    test : polars.DataFrame, optional
+        The rows to test on; `options.test_size` is then not used.
 
     Raises
     ------
     InputError
         If the table cannot be learned from, with the reason in one sentence.
     """
-    features = frame.select(options.features(frame.columns, target, source))
-    classes, codes = encode_labels(frame[target])
-    counts = np.bincount(codes, minlength=len(classes))
-    check_classes(classes, counts, frame[target])
-    training, test = _split(codes, len(classes), options)
+    names = options.features(frame.columns, target, source)
+    split = split_table(frame, source, target, options, test)
+    frame, classes, codes, training = split.frame, split.classes, split.codes, split.training
+    features = frame.select(names)
     training_counts = np.bincount(codes[training], minlength=len(classes))
-    require_parts(classes, training_counts, len(test), options.test_size)
     learned, cells = learn_table(features, training)
     require_inputs(learned.preprocessing, source)
     matrix = learned.preprocessing.encode(cells)
     chosen: list[str] = []
     if options.sweep:
-        estimator = _sweep(codes[training], options)
+        estimator = _sweep(split, options)
         warned = run(estimator, matrix[training], codes[training])
         options = replace(options, strength=float(estimator.C_))
         tried = f"{len(estimator.Cs_)} values from {estimator.Cs_[0]:g} to {estimator.Cs_[-1]:g}"
@@ -82,12 +89,12 @@ def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions
     else:
         estimator = options.estimator()
         warned = run(estimator, matrix[training], codes[training])
-    calibration, calibration_notes = _calibrate(matrix, codes, training, options)
+    calibration, calibration_notes = _calibrate(matrix, split, options)
     model = build_model(
         learned.preprocessing, estimator, calibration, classes, target, source, training_counts, options
     )
     logits = model.logits_of(matrix)
-    parts = (training, test)
+    parts = (training, split.test)
     used = set(cells.columns)
     others = frame.drop(target)
     return TrainedModel(
@@ -98,16 +105,16 @@ def fit_table(frame: pl.DataFrame, source: str, target: str, options: FitOptions
         rows=frame.height,
         unused_columns=[name for name in others.columns if name not in used],
         missing_cells=learned.missing_cells,
-        class_counts=counts,
+        class_counts=np.bincount(codes, minlength=len(classes)),
         training_counts=training_counts,
         training_loss=float(np.mean(ce.cross_entropy(logits[training], codes[training], reduction="none"))),
-        test_rows=len(test),
-        stratified=True,
-        test=test,
-        test_codes=codes[test],
-        test_logits=logits[test],
-        cells=others[test],
-        notes=[*chosen, *label_notes(classes, target), *learned.notes, *warned, *calibration_notes],
+        test_rows=len(split.test),
+        stratified=split.stratified,
+        test=split.numbers[split.test],
+        test_codes=codes[split.test],
+        test_logits=logits[split.test],
+        cells=others[split.test],
+        notes=[*split.notes, *chosen, *label_notes(classes, target), *learned.notes, *warned, *calibration_notes],
         calibration=calibration,
         coefficients=_coefficients(estimator, matrix[training], codes[training]),
         learning_curve=_learning_curve(matrix, codes, parts, options) if options.learning_curve else (),
@@ -163,41 +170,32 @@ def _learning_curve(
     return tuple(points)
 
 
-def _sweep(codes: NDArray[np.intp], options: FitOptions) -> SoftmaxRegressionCV:
-    """Return an estimator that chooses C, for rows of these classes."""
-    folds, callback = _folds(codes), options.callback
+def _sweep(split: Split, options: FitOptions) -> SoftmaxRegressionCV:
+    """Return an estimator that chooses C on the training rows."""
+    codes, callback = split.codes[split.training], options.callback
+    folds = _folds(codes)
+    cv: Any = folds
+    if split.groups is not None:
+        cv = list(deal_folds(codes, folds, options.seed, split.groups[split.training]))
     if callback is not None:
         callback = _count_fits(callback, folds * DEFAULT_CS + 1)  # the last fit is to all training rows
     return SoftmaxRegressionCV(
-        DEFAULT_CS, link=options.link, cv=folds, tol=options.tolerance, max_iter=options.max_iter, callback=callback
+        DEFAULT_CS, link=options.link, cv=cv, tol=options.tolerance, max_iter=options.max_iter, callback=callback
     )
 
 
-def _calibrate(
-    matrix: NDArray[np.float64], codes: NDArray[np.intp], training: NDArray[np.intp], options: FitOptions
-) -> tuple[Calibration | None, list[str]]:
+def _calibrate(matrix: NDArray[np.float64], split: Split, options: FitOptions) -> tuple[Calibration | None, list[str]]:
     """Return what `cross_fit` does; an interruption of one of its models ends the program as usual."""
     make = replace(options, callback=None, checkpoint=None).estimator
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the fold models only lend their logits
         warnings.filterwarnings("error", ".*interrupted after", ConvergenceWarning)
         try:
-            return cross_fit(make, matrix, codes, training, options.calibration_size, options.seed)
+            return cross_fit(
+                make, matrix, split.codes, split.training, options.calibration_size, options.seed, split.groups
+            )
         except ConvergenceWarning as error:
             raise KeyboardInterrupt from error
-
-
-def _split(codes: NDArray[np.intp], num_classes: int, options: FitOptions) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    held_out = math.ceil(len(codes) * options.test_size)
-    if min(held_out, len(codes) - held_out) < num_classes:
-        raise InputError(
-            f"holding out {100 * options.test_size:g}% of {len(codes)} rows leaves {len(codes) - held_out} to train "
-            f"and {held_out} to test, which is too few for {num_classes} classes"
-        )
-    training, test = train_test_split(
-        np.arange(len(codes)), test_size=held_out, stratify=codes, random_state=options.seed
-    )
-    return np.sort(training), np.sort(test)
 
 
 def _count_fits(callback: Callable[[dict[str, Any]], None], fits: int) -> Callable[[dict[str, Any]], None]:
