@@ -10,8 +10,8 @@ from the left to the right:
 - `monthly_fee` follows the product, with noise; `calls` to the help desk are Poisson, more of them for fibre.
 - `satisfaction`, from 1 to 5, falls with the calls; a third of the customers did not answer.
 - `region` says nothing about who leaves, and 3 % of the fees and regions are missing.
-- `churned` is yes with probability p: its logit rises with the calls (0.6 each), the fee (0.03 per unit above 40) and a
-  monthly contract (1.6), and falls with satisfaction (0.5 per step above 3) and with years as a customer (0.35 each).
+- `churned` is yes with probability p: its logit rises with the calls (1 each), the fee (0.05 per unit above 40) and a
+  monthly contract (2.2), and falls with satisfaction (0.5 per step above 3) and with years as a customer (0.5 each).
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def customers() -> list[list[object]]:
         calls = poisson(random, 1.4 if product == "fibre" else 0.8)
         satisfaction = min(5, max(1, 5 - calls + int(3 * random.random()) - 1))
         region = draw(random, {"north": 0.3, "south": 0.3, "east": 0.25, "west": 0.15})
-        logit = -1.7 + 0.6 * calls + 0.03 * (fee - 40) + 1.6 * (contract == "monthly")
-        logit -= 0.5 * (satisfaction - 3) + 0.35 * days / 365
+        logit = -2.2 + calls + 0.05 * (fee - 40) + 2.2 * (contract == "monthly")
+        logit -= 0.5 * (satisfaction - 3) + 0.5 * days / 365
         churned = random.random() < 1 / (1 + math.exp(-logit))
         row = [f"C{10007 + 37 * number}", TODAY - timedelta(days=days + 1), contract, product]
         row += [f"{fee:.2f}" if random.random() > 0.03 else ""]

@@ -231,3 +231,10 @@ def test_commands_take_what_people_have(
     assert any("UTF-16" in note for note in json.loads(Path("one/report.json").read_text())["notes"])
     assert run("report", "all.csv", "all.txt", "--target", "y", "--probabilities", "--output", "both") == 0
     assert "note: 'all.txt': '|' separates the columns" in capsys.readouterr().err
+
+
+def test_the_customers_need_no_other_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("fit", "customers") == 0
+    loss = json.loads(Path("out/report.json").read_text())["loss"]
+    assert loss["model"] < 0.8 * loss["baseline"]
