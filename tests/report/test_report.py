@@ -62,7 +62,7 @@ def test_schema_of_fit() -> None:
         "schema", "crossent_version", "kind", "source", "target", "rows_judged", "data", "classes", "imbalance", "loss",
         "accuracy", "brier_score", "per_class", "costliest_classes",
         "confusion", "reliability", "surprising", "training_loss", "optimiser",
-        "notes", "warnings", "advice", "calibration", "honesty", "two_classes",
+        "notes", "warnings", "advice", "calibration", "honesty", "two_classes", "model",
         "slices", "drivers", "coefficients", "learning_curve", "card",
     }  # fmt: skip
     assert report["schema"] == "crossent.report/1"

@@ -21,14 +21,14 @@ from sklearn.utils.validation import (
 )
 
 from crossent.calibration import CalibratedClassifier
-from crossent.errors import check_number, describe, refuse
+from crossent.errors import check_number, describe, first_line, refuse
 from crossent.estimator import Classifier, all_or_nothing
 from crossent.losses import DEFAULT_LOSS, Loss
 from crossent.masked import refuse_masked
 from crossent.numpy.elementwise import log_sigmoid, log_softmax, sigmoid, softmax
 from crossent.regression.targets import EncodedTarget, class_weights, encode_target
 
-from .libraries import Library, Rows, Training, library_of
+from .libraries import Library, Rows, Training, library_of, per_class
 from .metric import Metric
 from .objective import Objective
 from .saving import load_model, save_model
@@ -177,9 +177,13 @@ class BoostedClassifier(Classifier, BaseEstimator):
             objective = Objective(loss, link=link, label_smoothing=label_smoothing, hessian=self.hessian)
             metric = Metric(loss, link=link, label_smoothing=label_smoothing)
             self.estimator_ = library.untrained(self.estimator)
-            library.fit(
-                self.estimator_, Training(objective, metric, rows, self.start_, held, self.early_stopping_rounds or 0)
-            )
+            training = Training(objective, metric, rows, self.start_, held, self.early_stopping_rounds or 0)
+            try:
+                library.fit(self.estimator_, training)
+            except Exception as error:
+                if type(error).__name__ != library.error:
+                    raise
+                raise ValueError(f"{library.classifier} refuses the rows: {first_line(error)}") from error
             self.n_iter_ = library.rounds(self.estimator_)
             self.calibrator_ = None
         return self
@@ -263,6 +267,10 @@ class BoostedClassifier(Classifier, BaseEstimator):
         check_is_fitted(self)
         X = self._read(X, reset=False)
         return np.asarray(self._library().raw(self.estimator_, X, self.start_), np.float64)
+
+    def logits(self, X: Any) -> Float64:
+        """Return raw predictions with a column for each class, (N, K): of two classes -z/2 and z/2."""
+        return per_class(self.decision_function(X), len(self.classes_))
 
     def _library(self) -> Library:
         return library_of(self.estimator)

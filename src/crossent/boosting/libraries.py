@@ -21,7 +21,7 @@ from crossent.errors import describe, refuse
 from .metric import Metric
 from .objective import Objective
 
-__all__ = ["LIBRARIES", "Library", "Rows", "Training", "library_of"]
+__all__ = ["LIBRARIES", "Library", "Rows", "Training", "library_of", "per_class", "repeat"]
 
 
 class Rows(NamedTuple):
@@ -57,12 +57,18 @@ def repeat(start: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
     return np.tile(start, (rows, *[1] * start.ndim)) if start.ndim else np.full(rows, float(start))
 
 
+def per_class(raw: NDArray[np.float64], num_classes: int) -> NDArray[np.float64]:
+    """Return raw predictions with a column for each class: those of two classes, (...), as -z/2 and z/2."""
+    return raw if num_classes > 2 else np.stack([-raw / 2, raw / 2], axis=-1)
+
+
 class Library:
     """A library that boosts trees, through its scikit-learn classifier."""
 
     package: ClassVar[str]
     classifier: ClassVar[str]
     suffix: ClassVar[str]  # of the library's own files
+    error: ClassVar[str]  # the name of the exception by which it refuses
     taken: ClassVar[Mapping[str, str]]  # parameters that a BoostedClassifier sets, and its own name for each
     defaults: ClassVar[tuple[Any, ...]] = (None,)  # what they may be
 
@@ -125,6 +131,7 @@ class XGBoost(Library):
     """XGBClassifier. Its margins are float32, and one that is given takes the place of base_score."""
 
     package, classifier, suffix = "xgboost", "XGBClassifier", ".ubj"
+    error = "XGBoostError"
     taken: ClassVar = {
         "objective": "loss=",
         "eval_metric": "loss=",
@@ -170,6 +177,7 @@ class LightGBM(Library):
     """LGBMClassifier. It adds no init_score when it predicts; read from a file it is a `lightgbm.Booster`."""
 
     package, classifier, suffix = "lightgbm", "LGBMClassifier", ".txt"
+    error = "LightGBMError"
     taken: ClassVar = {
         "objective": "loss=",
         "metric": "loss=",
@@ -228,6 +236,7 @@ class CatBoost(Library):
     """
 
     package, classifier, suffix = "catboost", "CatBoostClassifier", ".cbm"
+    error = "CatBoostError"
     taken: ClassVar = {
         "loss_function": "loss=",
         "objective": "loss=",
@@ -280,6 +289,9 @@ class CatBoost(Library):
         return int(estimator.tree_count_)
 
     def to_bytes(self, estimator: Any) -> bytes:
+        metadata = estimator.get_metadata()
+        for name in ("train_finish_time", "model_guid"):  # equal trees have equal bytes
+            metadata[name] = ""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.cbm"
             estimator.save_model(str(path))

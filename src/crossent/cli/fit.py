@@ -16,6 +16,7 @@ from .showing import print_report, progress
 __all__ = ["fit"]
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
+TOLERANCE = 1e-4
 
 
 def fit(
@@ -48,6 +49,10 @@ def fit(
         typer.Option(help="Share of the rest in a fold that finds a temperature; 0: none. (default: 0.2; sigmoid: 0)"),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the splits.")] = 0,
+    model: Annotated[
+        Literal["softmax", "xgboost", "lightgbm", "catboost"],
+        typer.Option(help="Softmax regression, or trees that a library boosts."),
+    ] = "softmax",
     strength: Annotated[
         float | None, typer.Option("--C", help="Weight of the losses beside the penalty ½‖W‖². (default: 1.0)")
     ] = None,
@@ -56,8 +61,10 @@ def fit(
     learning_curve: Annotated[
         bool, typer.Option("--learning-curve", help="Also fit to a quarter and half of the rows: would more help?")
     ] = False,
-    tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = 1e-4,
-    max_iter: Annotated[int, typer.Option(max=2**31 - 1, help="Most iterations of the optimiser.")] = 1000,
+    tol: Annotated[float, typer.Option(help="Relative duality gap to stop at.")] = TOLERANCE,
+    max_iter: Annotated[
+        int, typer.Option(max=2**31 - 1, help="Most iterations of the optimiser, or rounds of boosting.")
+    ] = 1000,
     encoding: Encoding = None,
     stream: Stream = None,
     checkpoint: Annotated[
@@ -73,19 +80,27 @@ def fit(
     *,
     context: typer.Context,
 ) -> None:
-    """Train a softmax regression on a table; write a model file and a report."""
+    """Train a softmax regression, or boosted trees, on a table; write a model file and a report."""
     with clean_endings():
         from .. import report as reports
         from .. import tabular
         from ..tabular import InputError, writing
+        from ..tabular.boosted import require_model, trees_file
 
         data = tabular.table_files(data or ["digits"])
         source = tabular.source_name(data)
         decision = reports.Decision(positive, cost_false_negative, cost_false_positive)
         decision.check_costs()
-        outputs = [output / name for name in reports.FIT_FILES]
+        require_model(model)
+        outputs = [output / name for name in (*reports.FIT_FILES, *trees_file(model))]
         writing.refuse_outputs(output, outputs)
         writing.refuse_over(outputs, data if test is None else [*data, test])
+        own = {"--C": strength is not None, "--link": link != "softmax", "--sweep": sweep, "--resume": resume}
+        own |= {"--tol": tol != TOLERANCE, "--checkpoint": checkpoint is not None}
+        given = [name for name, is_given in own.items() if is_given]
+        if model != "softmax" and given:
+            raise InputError(f"{given[0]} is of the softmax regression: leave it out, or leave out --model {model}")
+        keeps = model == "softmax" and not sweep
         if sweep and strength is not None:
             raise InputError("--sweep chooses C itself: leave out --sweep or --C")
         strength = 1.0 if strength is None else strength
@@ -95,7 +110,7 @@ def fit(
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be a positive number, and is {value}")
         kept = output / CHECKPOINT_FILE if checkpoint is None else checkpoint
-        if not sweep:
+        if keeps:
             writing.refuse_checkpoint(kept, data, outputs)
         with writing.alone_in(output, reports.JSON_FILE):
             if not overwrite:
@@ -106,7 +121,7 @@ def fit(
                 raise InputError("a sweep keeps no checkpoint to resume: leave out --sweep or --resume")
             if resume and not kept.exists():
                 say(f"there is no checkpoint {str(kept)!r}: starting from the beginning")
-            if not sweep:
+            if keeps:
                 writing.refuse_to_lose(kept, resume)
             streamed = is_streamed(data, stream)
             for name, is_asked in (
@@ -136,10 +151,11 @@ def fit(
                     strength=strength,
                     tolerance=tol,
                     max_iter=max_iter,
+                    model=model,
                     sweep=sweep,
                     learning_curve=learning_curve,
                     callback=callback,
-                    checkpoint=None if sweep else kept,
+                    checkpoint=kept if keeps else None,
                     checkpoint_interval=checkpoint_interval,
                 )
                 if frame is None:
@@ -153,6 +169,6 @@ def fit(
                 say(f"warning: {error}: the report takes the default costs")
                 summary = reports.summarize_fit(result, command=context.obj or ())
             writing.write_files(reports.fit_files(summary, result, output))
-            if not sweep:
+            if keeps:
                 writing.remove_checkpoint(kept)
         print_report(summary, outputs)

@@ -12,6 +12,15 @@ from ..text import plain
 
 __all__ = ["print_files", "print_report", "progress"]
 
+NAMES = {
+    ".html": "report",
+    ".json": "numbers",
+    ".safetensors": "model",
+    ".ubj": "trees",
+    ".txt": "trees",
+    ".cbm": "trees",
+}
+
 
 @contextmanager
 def progress(tolerance: float) -> Iterator[Callable[[dict[str, Any]], None]]:
@@ -60,5 +69,5 @@ def print_files(paths: list[Path]) -> None:
     console = Console()
     console.print()
     for path in paths:
-        name = {".html": "report", ".json": "numbers", ".safetensors": "model"}.get(path.suffix, "predictions")
+        name = NAMES.get(path.suffix, "predictions")
         console.print(Text(f"{name:<12}{plain(str(path.resolve()))}"), soft_wrap=True)

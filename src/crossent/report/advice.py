@@ -181,7 +181,7 @@ def _confusion(report: Summary) -> Iterator[dict[str, Any]]:
 
 
 def _overfitting(report: Summary) -> Iterator[dict[str, Any]]:
-    training = report["training_loss"]
+    training = report["training_loss"] if report["optimiser"] else None  # trees always fit their own rows closely
     if training and report["loss"]["nats"] != "inf" and training["nats"] != "inf":
         gap = report["loss"]["nats"] - training["nats"]
         if report["loss"]["nats"] > OVERFITTED * training["nats"] and gap > 0.02:

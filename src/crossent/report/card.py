@@ -37,12 +37,12 @@ def run_card(source: str, command: Sequence[str]) -> dict[str, Any]:
 def fit_card(result: TrainedModel, command: Sequence[str]) -> dict[str, Any]:
     """Return the card of a model just trained."""
     options = result.options
+    own: dict[str, Any] = {"rounds": result.estimator.n_iter_}
+    if result.model.trees is None:
+        own = {"C": options.strength, "C_chosen": options.sweep, "link": options.link, "tolerance": options.tolerance}
     return {
         **run_card(result.source, command),
-        "C": options.strength,
-        "C_chosen": options.sweep,
-        "link": options.link,
-        "tolerance": options.tolerance,
+        **own,
         "seed": options.seed,
         "columns": columns(result.model.preprocessing, result.unused_columns),
     }

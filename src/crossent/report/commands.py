@@ -31,8 +31,12 @@ class Commands:
         return shlex.join([*(word for word in self._line if word != without), *options])
 
     def choose_strength(self) -> str | None:
-        """Return the command that lets a sweep choose C; None where it did, or the table is never held whole."""
-        if self.report["kind"] != "fit" or self.report["card"]["C_chosen"] or not self.report["data"]["stratified"]:
+        """Return the command that lets a sweep choose C; None where it did, there is none, or rows are not all held."""
+        if (
+            self.report["kind"] != "fit"
+            or self.report["card"].get("C_chosen", True)
+            or not self.report["data"]["stratified"]
+        ):
             return None
         line = self._line
         if "--C" in line:

@@ -4,7 +4,8 @@ A run writes ``report.json``, ``report.html`` and, where it trained a model, its
 model. All of them carry the same run id: "run" of the JSON object, ``<meta name="crossent-run">`` and the last line of
 the page, ``crossent-run`` of the predictions' metadata, "run" of what the model says of its training. It is a digest of
 all that the run wrote, so equal runs have equal ids. The model is put in its place last: whoever finds a new model
-finds its report. If the run is killed between two files, their ids differ, and `crossent predict` says so.
+finds its report and, of a boosted one, the trees that it names by digest. If the run is killed between two files, their
+ids differ, and `crossent predict` says so.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ def fit_files(report: Summary, result: TrainedModel, folder: Path) -> dict[Path,
     run = _run_id(_without_card(report), model.to_bytes())
     marked = replace(model, training={**model.training, "run": run})
     table = prediction_bytes(held_out_predictions(result), ".parquet", metadata={"crossent-run": run})
+    trees = {} if model.trees is None else {folder / model.trees.file: model.trees.content}
     return {
         folder / TEST_FILE: table,
         **_pages({**report, "run": run}, folder),
+        **trees,
         folder / MODEL_FILE: marked.to_bytes(),
     }
 

@@ -19,6 +19,7 @@ import crossent as ce
 from .._version import __version__
 from ..metrics import brier_score
 from ..tabular import Predictions, TrainedModel
+from ..tabular.boosted import MODELS
 from .advice import advice
 from .card import fit_card, run_card
 from .drivers import coefficients, drivers
@@ -52,6 +53,7 @@ def summarize_fit(result: TrainedModel, decision: Decision = EVEN, command: Sequ
     temperature = 1.0 if result.calibration is None else result.calibration.temperature
     return _report(
         kind="fit",
+        model=MODELS[result.options.model],
         source=result.source,
         target=model.target,
         rows_judged="test rows, held out of training",
@@ -84,7 +86,7 @@ def summarize_fit(result: TrainedModel, decision: Decision = EVEN, command: Sequ
         ),
         slices=_slices(result.cells, losses, probabilities, result.test),
         drivers=drivers(predict, cells, cells, codes, model.classes, result.options.seed),
-        coefficients=coefficients(model, result.coefficients, temperature),
+        coefficients=None if model.trees is not None else coefficients(model, result.coefficients, temperature),
         learning_curve=[
             {"rows": point.rows, "training": loss_entry(point.training_loss), "test": loss_entry(point.test_loss)}
             for point in result.learning_curve
@@ -114,6 +116,7 @@ def summarize_predictions(
     rows = np.arange(len(predictions.codes))
     return _report(
         kind="predictions",
+        model=None,
         source=predictions.source,
         target=predictions.target,
         declared=predictions.scale,
@@ -204,7 +207,9 @@ def _calibration(result: TrainedModel) -> dict[str, Any] | None:
     }
 
 
-def _optimiser(result: TrainedModel) -> dict[str, Any]:
+def _optimiser(result: TrainedModel) -> dict[str, Any] | None:
+    if result.model.trees is not None:
+        return None
     estimator, tolerance = result.estimator, result.options.tolerance
     gap = number(estimator.duality_gap_)
     return {

@@ -284,6 +284,8 @@ def card_lines(card: dict[str, Any]) -> list[tuple[str, str]]:
         chosen = " (chosen by cross-validation)" if card["C_chosen"] else ""
         lines += [("C", f"{card['C']:.4g}{chosen}"), ("link", card["link"]), ("seed", str(card["seed"]))]
         lines.append(("tolerance", f"{card['tolerance']:g}"))
+    if "rounds" in card:
+        lines += [("rounds of boosting", f"{card['rounds']:,}"), ("seed", str(card["seed"]))]
     if card["sha256"]:
         lines.append(("SHA-256 of the data", card["sha256"]))
     lines.append(("versions", ", ".join(f"{name} {text}" for name, text in card["versions"].items())))

@@ -12,7 +12,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ..boosting.libraries import per_class
 from ..sklearn import CoefficientSummary, SoftmaxRegression
+from .boosted import SOFTMAX, TableBooster, Trees, require_model
 from .errors import InputError
 from .model import LINKS, Model
 from .preprocessing import Preprocessing
@@ -36,7 +38,9 @@ class FitOptions:
     strength : float
         The estimator's C: the weight of the losses beside ½‖W‖².
     tolerance, max_iter : float, int
-        When the optimiser stops: relative duality gap, iterations.
+        When the optimiser stops: relative duality gap, iterations. Of boosted trees the most rounds.
+    model : {"softmax", "xgboost", "lightgbm", "catboost"}
+        Softmax regression, or trees that one of the libraries boosts; C, tolerance, link and checkpoint are not theirs.
     group : str, optional
         Column whose equal values stay together: all to train, or all to test, or all in one fold. It is no feature.
     time : str, optional
@@ -69,6 +73,7 @@ class FitOptions:
     strength: float = 1.0
     tolerance: float = 1e-4
     max_iter: int = 1000
+    model: str = SOFTMAX
     group: str | None = None
     time: str | None = None
     id: str | None = None
@@ -82,8 +87,10 @@ class FitOptions:
     checkpoint: Path | None = None
     checkpoint_interval: float = 60.0
 
-    def estimator(self) -> SoftmaxRegression:
+    def estimator(self) -> Any:
         """Return the estimator that is asked for where nothing is swept."""
+        if self.model != SOFTMAX:
+            return TableBooster.of(self.model, self.max_iter, self.seed)
         return SoftmaxRegression(
             self.strength,
             link=self.link,
@@ -98,6 +105,9 @@ class FitOptions:
         """Return the columns to learn from, if the shares of the rows are such and there is a column to learn from."""
         if not 0 < self.test_size < 1:
             raise InputError(f"the test part must be a share of the rows between 0 and 1, and is {self.test_size}")
+        require_model(self.model)
+        if self.model != SOFTMAX and (self.link != "softmax" or self.sweep):
+            raise InputError(f"a link and a sweep of C are of the softmax regression, and the model is {self.model!r}")
         if self.link not in LINKS:
             raise InputError(f"the link must be one of {', '.join(LINKS)}, and is {self.link!r}")
         if self.link != "softmax" and self.calibration_size:
@@ -179,7 +189,7 @@ def require_inputs(preprocessing: Preprocessing, source: str) -> None:
         raise InputError(f"no column of {source!r} holds a value in the training part")
 
 
-def run(estimator: SoftmaxRegression, X: Any, codes: NDArray[Any]) -> list[str]:
+def run(estimator: Any, X: Any, codes: NDArray[Any]) -> list[str]:
     """Fit, and return the first lines of what the estimator warns of.
 
     Raises
@@ -202,7 +212,7 @@ def run(estimator: SoftmaxRegression, X: Any, codes: NDArray[Any]) -> list[str]:
 
 def build_model(
     preprocessing: Preprocessing,
-    estimator: SoftmaxRegression,
+    estimator: Any,
     calibration: Calibration | None,
     classes: list[str],
     target: str,
@@ -225,6 +235,14 @@ def build_model(
     if calibration is not None:
         temperature = calibration.temperature
         account |= {"temperature": temperature, "calibration_rows": len(calibration.rows)}
+    if isinstance(estimator, TableBooster):
+        for name in ("C", "tolerance"):
+            del account[name]
+        account |= {"model": options.model, "rounds": estimator.n_iter_}
+        trees = Trees.of(estimator, temperature)
+        start = per_class(estimator.start_, len(classes)) / temperature
+        nothing = np.zeros((len(classes), 0))
+        return Model(preprocessing, nothing, start, tuple(classes), target, account, trees=trees)
     coef, intercept = (np.asarray(a, np.float64) / temperature for a in (estimator.coef_, estimator.intercept_))
     link = estimator.link
     if len(coef) == 1:  # the yes or no of two classes, as the softmax of two logits

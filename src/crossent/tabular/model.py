@@ -10,6 +10,9 @@ column of numbers). The header's ``crossent.model`` entry is a JSON object:
 - ``categories``: of every other column its ``name``, its ``kind`` ("booleans" or "categories", as in
   `crossent.tabular.columns`), its ``categories``, whether others share an input (``other``), and ``fill``, which a
   missing cell counts as;
+- ``trees``, of a boosted model alone: the ``library``, the ``file`` of its own format beside this one and that file's
+  ``sha256``, and the ``temperature`` that the trees are divided by. ``coef`` then has no columns, and ``intercept`` is
+  the log prior that the trees began at;
 - ``training``: how the model came about, for people;
 - ``crossent_version``, ``format_version``, which grows when an older crossent could misread the file, and ``digest``.
 
@@ -34,6 +37,7 @@ import crossent as ce
 from .._version import __version__
 from ..errors import first_line
 from ..sealed import SealError, require, seal, unseal
+from .boosted import Trees
 from .columns import TRUTH_VALUES, is_pattern
 from .errors import InputError, name_list
 from .preprocessing import CategoryColumn, NumberColumn, Preprocessing, UnseenCategories
@@ -50,7 +54,8 @@ TENSORS = {"coef", "intercept", *(f"number.{name}" for name in LEARNED)}
 class Model:
     """A trained softmax regression on a table: ``p = softmax(coef · x + intercept)``, x the preprocessed row.
 
-    With the sigmoid link, one class against the rest, ``p ∝ σ(coef · x + intercept)``.
+    With the sigmoid link, one class against the rest, ``p ∝ σ(coef · x + intercept)``. A boosted model has trees in the
+    place of ``coef · x``.
     """
 
     preprocessing: Preprocessing
@@ -60,6 +65,7 @@ class Model:
     target: str
     training: dict[str, Any]  # plain JSON values on how it came about; people read them, the model does not
     link: str = "softmax"
+    trees: Trees | None = None
 
     def logits_of(self, matrix: NDArray[np.float64], first_row: int = 0) -> NDArray[np.float64]:
         """Return logits (N, K), whose softmax are the probabilities, of rows that are preprocessed already.
@@ -67,7 +73,8 @@ class Model:
         Messages count rows from `first_row`.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            logits = matrix @ self.coef.T + self.intercept
+            scores = matrix @ self.coef.T if self.trees is None else self.trees.logits(matrix)
+            logits = scores + self.intercept
         overflowed = ~np.isfinite(logits).all(axis=1)
         if overflowed.any():
             row = first_row + int(np.argmax(overflowed))
@@ -100,6 +107,7 @@ class Model:
             "missing": list(columns.missing),
             "categories": [{**asdict(column), "categories": list(column.categories)} for column in columns.categories],
             "training": self.training,
+            **({} if self.trees is None else {"trees": self.trees.header()}),
         }
 
     def to_bytes(self) -> bytes:
@@ -127,12 +135,12 @@ def read_model(path: str) -> Model:
     except SealError as error:
         raise InputError(f"cannot read {path!r} as a model file: {error}") from error
     try:
-        return _model(content, tensors)
+        return _model(content, tensors, Path(path).parent)
     except SealError as error:
         raise InputError(f"the model file {path!r} is damaged: its parts do not fit together ({error})") from error
 
 
-def _model(content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Model:
+def _model(content: dict[str, Any], tensors: dict[str, NDArray[Any]], folder: Path) -> Model:
     """Return the model of a file whose header is the one that this model would have, and makes sense."""
     del content["format_version"]
     require({*tensors} == TENSORS, f"its tensors are {name_list(sorted(tensors))}")
@@ -142,7 +150,8 @@ def _model(content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Model:
         preprocessing = Preprocessing(tuple(numbers), tuple(categories), tuple(content["missing"]))
         classes, target = tuple(content["classes"]), content["target"]
         account, link = content["training"], content["link"]
-        model = Model(preprocessing, tensors["coef"], tensors["intercept"], classes, target, account, link)
+        trees = Trees.read(content["trees"], folder, len(classes)) if "trees" in content else None
+        model = Model(preprocessing, tensors["coef"], tensors["intercept"], classes, target, account, link, trees)
     except (KeyError, TypeError) as error:
         raise SealError(f"a part of its header: {first_line(error)}") from error
     written = {**model.header(), "crossent_version": content.get("crossent_version")}
@@ -162,7 +171,8 @@ def _model(content: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Model:
     require(not any(map(is_pattern, preprocessing.column_names)), "the name of a column is a pattern of names")
     require(type(model.training) is dict, "its account of the training is no JSON object")
     require(bool(preprocessing.input_names), "it has no input")
-    shapes = {"coef": (len(classes), len(preprocessing.input_names)), "intercept": (len(classes),)}
+    inputs = len(preprocessing.input_names) if trees is None else 0
+    shapes = {"coef": (len(classes), inputs), "intercept": (len(classes),)}
     for name, tensor in tensors.items():
         shape = shapes.get(name, (len(number_names),))
         require(

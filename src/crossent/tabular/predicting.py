@@ -218,7 +218,7 @@ def _group_rows(num_columns: int) -> int:
 
 
 def _block_rows(model: Model) -> int:
-    return max(1, BLOCK_LOGITS // max(model.coef.shape))
+    return max(1, BLOCK_LOGITS // max(len(model.classes), len(model.preprocessing.input_names)))
 
 
 def _blocks(

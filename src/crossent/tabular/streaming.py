@@ -23,6 +23,7 @@ import crossent as ce
 
 from ..regression.data.parquet import ParquetTable
 from ..regression.data.sources import WINDOW_BYTES, RowSource, even_boundaries, read_ahead
+from .boosted import SOFTMAX
 from .calibrating import cautious_temperature
 from .columns import as_text, kinds_in_windows, read_columns
 from .errors import InputError
@@ -95,6 +96,10 @@ def fit_parquet(
     InputError
         If the table cannot be learned from, with the reason in one sentence.
     """
+    if options.model != SOFTMAX:
+        raise InputError(
+            f"--model {options.model} needs the table in memory: pass --no-stream, or train the softmax regression"
+        )
     if not 0 <= options.calibration_size < 1:
         raise InputError(
             f"the calibration part must be a share of the rows from 0 to below 1, and is {options.calibration_size}"

@@ -17,6 +17,7 @@ import crossent as ce
 
 from ..sklearn import CoefficientSummary, SoftmaxRegression, SoftmaxRegressionCV
 from ..sklearn.path import DEFAULT_CS
+from .boosted import TableBooster
 from .calibrating import cross_fit
 from .errors import InputError
 from .fitting import (
@@ -47,7 +48,7 @@ def fit_table(
     *,
     test: pl.DataFrame | None = None,
 ) -> TrainedModel:
-    """Train a softmax regression on a table.
+    """Train a softmax regression, or boosted trees, on a table.
 
     The rows held out have each class in proportion, unless the options or `test` choose others. A temperature comes
     from a cross-fit (`cross_fit`), each of whose folds has the share `calibration_size` of the training rows; the model
@@ -89,6 +90,8 @@ def fit_table(
     else:
         estimator = options.estimator()
         warned = run(estimator, matrix[training], codes[training])
+        if isinstance(estimator, TableBooster):
+            chosen = [estimator.account()]
     calibration, calibration_notes = _calibrate(matrix, split, options)
     model = build_model(
         learned.preprocessing, estimator, calibration, classes, target, source, training_counts, options
@@ -121,10 +124,10 @@ def fit_table(
     )
 
 
-def _coefficients(
-    estimator: SoftmaxRegression, matrix: NDArray[np.float64], codes: NDArray[np.intp]
-) -> CoefficientSummary | None:
+def _coefficients(estimator: Any, matrix: NDArray[np.float64], codes: NDArray[np.intp]) -> CoefficientSummary | None:
     """Return the coefficients with standard errors, where the Hessian is small enough and can be inverted."""
+    if not isinstance(estimator, SoftmaxRegression):
+        return None
     parameters = estimator.coef_.size + estimator.intercept_.size
     if parameters > MOST_PARAMETERS or parameters**2 * len(matrix) > MOST_WORK:
         return None
