@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zipfile
 from collections.abc import Callable
 from datetime import date, datetime, time
 from pathlib import Path
@@ -13,6 +14,8 @@ import polars as pl
 import pytest
 
 from crossent.tabular import InputError, file_sizes, read_table
+
+MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 
 
 def workbook(path: Path, **sheets: list[list[Any]]) -> str:
@@ -77,8 +80,20 @@ def wide(path: Path) -> None:
 
 
 def shared(path: Path) -> None:
-    """Many cells of one long text, which the file holds once."""
-    workbook(path, a=[["x"], *(["long " * 6000] for _ in range(300))])
+    """Many cells of one long text, which the file holds once, as Excel does and openpyxl does not."""
+    workbook(path, a=[[0]] * 300)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name).decode() for name in archive.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    parts[sheet] = parts[sheet].replace('t="n"', 't="s"')
+    parts["xl/sharedStrings.xml"] = f'<sst xmlns="{MAIN}"><si><t>{"long " * 6000}</t></si></sst>'
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
+    part = f'<Override PartName="/xl/sharedStrings.xml" ContentType="{kind}"/></Types>'
+    parts["[Content_Types].xml"] = parts["[Content_Types].xml"].replace("</Types>", part)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in parts.items():
+            archive.writestr(name, text)
+    assert sum(map(len, parts.values())) < 10**5
 
 
 def packed(path: Path) -> None:
@@ -101,6 +116,15 @@ def test_a_workbook_that_would_not_fit_is_refused(
 def test_a_cell_far_away_costs_what_two_rows_do(tmp_path: Path) -> None:
     far(tmp_path / "t.xlsx")
     assert read_table(str(tmp_path / "t.xlsx")).shape == (1, 16_384)
+
+
+def test_a_cell_below_the_last_row_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row may say that it is the two billionth: openpyxl would make all those above it."""
+    path = workbook(tmp_path / "t.xlsx", a=[["x"], [1], *([[]] * 8), [2]])
+    assert read_table(path).height == 2
+    monkeypatch.setattr("crossent.tabular.workbooks.MOST_ROWS", 10)
+    with pytest.raises(InputError, match="a sheet has at most 10 rows, and a cell lies below them"):
+        read_table(path)
 
 
 def test_without_openpyxl_a_sentence_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

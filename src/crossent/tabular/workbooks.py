@@ -17,6 +17,9 @@ from .delimited import column_names
 from .errors import InputError, name_list
 from .file_sizes import refuse_too_large, text_bytes
 
+MOST_ROWS = 1 << 20
+"""A sheet of Excel has no more."""
+
 Row = tuple[Any, ...]
 
 
@@ -56,7 +59,9 @@ def _rows(sheet: Any, name: str) -> list[Row]:
     sheet.reset_dimensions()  # many files say that a sheet is larger than it is
     rows: list[Row] = []
     width = characters = 0
-    for row in sheet.iter_rows(values_only=True):
+    for number, row in enumerate(sheet.iter_rows(values_only=True)):
+        if number >= MOST_ROWS:  # openpyxl makes every row above one that says so of itself
+            raise InputError(f"{name!r} is damaged: a sheet has at most {MOST_ROWS:,} rows, and a cell lies below them")
         last = max((place for place, value in enumerate(row, 1) if value is not None), default=0)
         if last:
             rows.append(row[:last])
