@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from documents import blocks, run_document
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# Their commands run as well, once: with or without the compiled kernels, processes of their own do the same.
+WITH_COMMANDS = {ROOT / "README.md", *(ROOT / "docs" / "tutorials").glob("*.md")}
 
 
 # PyTorch's own, when it first differentiates forwards:
@@ -22,7 +25,7 @@ def test_document(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     with np.printoptions():  # a page may set its own, for itself
-        run_document(path)
+        run_document(path, commands=path in WITH_COMMANDS and "CROSSENT_DISABLE_NUMBA" not in os.environ)
 
 
 def test_every_test_that_the_promises_name_is_there() -> None:
@@ -72,6 +75,13 @@ def test_a_right_document_is_not(text: str, tmp_path: Path) -> None:
     path = tmp_path / "right.md"
     path.write_text(text)
     run_document(path)
+
+
+def test_a_wrong_command_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.md"
+    path.write_text("```bash\ncrossent fit no-such-table.csv\n```\n")
+    with pytest.raises(AssertionError, match=r"wrong\.md:2 ended with 2"):
+        run_document(path, commands=True)
 
 
 def test_an_open_fence_is_an_error(tmp_path: Path) -> None:
