@@ -4,6 +4,9 @@
 >>> value, grad = ce.value_and_grad([[1.0, 2.0, 3.0]], [2], loss=ce.Focal(2.0))
 """
 
+import importlib
+import typing
+
 from crossent import information
 from crossent._version import __version__
 from crossent.core.target import TopK
@@ -74,3 +77,9 @@ __all__ = [
     "value_and_grad",
     "value_grad_hess",
 ]
+
+
+def __getattr__(name: str) -> typing.Any:
+    if name == "load_model":  # needs polars and scikit-learn, as nothing else here does
+        return importlib.import_module("crossent.tabular").load_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

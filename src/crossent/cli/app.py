@@ -16,6 +16,7 @@ except ModuleNotFoundError as error:  # pragma: no cover
 from ..about import add_version_to, say_once_when_compiling
 from ..doctor.commands import register
 from ..text import plain
+from .calibrate import calibrate
 from .endings import say
 from .fit import fit
 from .predict import predict
@@ -60,7 +61,7 @@ app = typer.Typer(
     help="Train, apply and judge classifiers by cross-entropy.",
 )
 add_version_to(app)
-for _command in (fit, predict, report):
+for _command in (fit, predict, report, calibrate):
     app.command()(_command)
 register(app)
 

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AlarmCost", "Encoding", "MissCost", "Overwrite", "Positive", "Stream", "is_streamed", "labels_column"]
+__all__ = [
+    "AlarmCost",
+    "Encoding",
+    "EscapeFormulas",
+    "MissCost",
+    "Overwrite",
+    "Positive",
+    "Stream",
+    "is_streamed",
+    "labels_column",
+]
 
 Stream = Annotated[
     bool | None,
@@ -27,6 +37,14 @@ Encoding = Annotated[
     typer.Option(
         help="What text is encoded in, such as cp1252 or latin-1. (default: UTF-8, or UTF-16 with a byte order mark)",
         show_default=False,
+    ),
+]
+
+EscapeFormulas = Annotated[
+    bool,
+    typer.Option(
+        help="Put an apostrophe before text of a CSV file that a spreadsheet would run as a formula; "
+        "crossent report reads it without."
     ),
 ]
 

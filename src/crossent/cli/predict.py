@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .endings import clean_endings, print_warnings, say
-from .options import Encoding, Stream, is_streamed
+from .options import Encoding, EscapeFormulas, Stream, is_streamed
 from .showing import print_files
 
 __all__ = ["predict"]
@@ -28,13 +28,7 @@ def predict(
     ] = None,
     encoding: Encoding = None,
     stream: Stream = None,
-    escape_formulas: Annotated[
-        bool,
-        typer.Option(
-            help="Put an apostrophe before text of a CSV file that a spreadsheet would run as a formula; "
-            "crossent report reads it without."
-        ),
-    ] = True,
+    escape_formulas: EscapeFormulas = True,
 ) -> None:
     """Write one probability per row and class."""
     with clean_endings():

@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..text import plain
 
-__all__ = ["print_files", "print_report", "progress"]
+if TYPE_CHECKING:
+    from ..tabular import Recalibrated
+
+__all__ = ["print_calibrated", "print_files", "print_report", "progress"]
 
 NAMES = {
     ".html": "report",
@@ -60,6 +63,36 @@ def print_report(summary: dict[str, Any], outputs: list[Path]) -> None:
 
     render_terminal(summary, Console())
     print_files(outputs)
+
+
+def print_calibrated(notes: list[str], before: Any, result: Recalibrated) -> None:
+    """Show what calibration did to the loss of rows that the map was not fitted to."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from ..report.compare import mean_difference
+
+    lines = [f"note: {note}" for note in notes]
+    for name, value in sorted(result.losses.items(), key=lambda entry: entry[1]):
+        lines.append(f"{name:<28}{_nats(value)} nats a row")
+    lines.append("")
+    if result.method == "none":
+        lines.append("no method has less loss on rows held out of its map: the predictions stay as they are")
+    else:
+        change = result.row_losses - before
+        text = f"calibrated by {result.method}: loss {_nats(float(before.mean()))} before, "
+        text += f"{_nats(result.losses[result.method])} after, on rows held out of the map"
+        if math.isfinite(change.sum()):
+            mean = mean_difference(change)
+            text += f"; change {mean['difference']:+.4f} ({mean['lower']:+.4f} to {mean['upper']:+.4f}, 95 % interval)"
+        lines.append(text)
+    console = Console()
+    for line in lines:
+        console.print(Text(plain(line)), soft_wrap=True)
+
+
+def _nats(value: float) -> str:
+    return "∞" if value == math.inf else f"{value:.4f}"
 
 
 def print_files(paths: list[Path]) -> None:

@@ -87,10 +87,10 @@ def _paired(first: Predictions, second: Predictions, labels: NDArray[np.str_]) -
     shown = np.argsort(-np.abs(difference), kind="stable")[:DIFFERENT_ROWS]
     return {
         "rows": len(labels),
-        **_mean(difference),
+        **mean_difference(difference),
         "level": LEVEL,
-        "brier_score": _mean(scores[1] - scores[0]),
-        "errors": _mean(errors[1] - errors[0]),
+        "brier_score": mean_difference(scores[1] - scores[0]),
+        "errors": mean_difference(errors[1] - errors[0]),
         "zeros": [int(np.sum(np.isinf(p.losses))) for p in (first, second)],
         "floor": floor,
         "only_first_right": int(np.sum((predicted[0] == labels) & (predicted[1] != labels))),
@@ -176,7 +176,7 @@ def _points(value: Summary) -> str:
     return f"{100 * value['difference']:+.1f} ({100 * value['lower']:+.1f} to {100 * value['upper']:+.1f})"
 
 
-def _mean(differences: NDArray[np.float64]) -> Summary:
+def mean_difference(differences: NDArray[np.float64]) -> Summary:
     """Return the mean of a row's differences, and its normal interval."""
     mean, error = float(np.mean(differences)), float(np.std(differences) / math.sqrt(len(differences)))
     return {"difference": mean, "lower": mean - _Z * error, "upper": mean + _Z * error}

@@ -11,11 +11,13 @@ except ModuleNotFoundError as error:
 
 from .errors import InputError
 from .fitting import FitOptions, TrainedModel
+from .loading import TableModel, load_model
 from .model import Model, read_model
 from .predicting import ParquetPredictions, held_out_predictions, prediction_bytes, prediction_table
 from .predictions import Predictions, read_predictions
 from .preprocessing import Preprocessing, UnseenCategories
 from .reading import BUILT_IN, default_target, read_table, read_tables, source_name, table_files
+from .recalibrating import Recalibrated, recalibrate, replace_predictions
 from .streaming import fit_parquet, should_stream
 from .training import fit_table
 
@@ -27,18 +29,23 @@ __all__ = [
     "ParquetPredictions",
     "Predictions",
     "Preprocessing",
+    "Recalibrated",
+    "TableModel",
     "TrainedModel",
     "UnseenCategories",
     "default_target",
     "fit_parquet",
     "fit_table",
     "held_out_predictions",
+    "load_model",
     "prediction_bytes",
     "prediction_table",
     "read_model",
     "read_predictions",
     "read_table",
     "read_tables",
+    "recalibrate",
+    "replace_predictions",
     "should_stream",
     "source_name",
     "table_files",

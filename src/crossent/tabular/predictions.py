@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, NoReturn
 
 import numpy as np
@@ -45,6 +45,7 @@ class Predictions:
     warnings: list[str]
     logits: NDArray[np.float64] | None = None  # where logits were given
     others: pl.DataFrame | None = None  # the columns that are neither labels nor predictions
+    columns: dict[str, str] = field(default_factory=dict)  # class -> column; of two classes perhaps one
 
 
 def read_predictions(
@@ -109,7 +110,9 @@ def read_predictions(
         if dead.size:
             raise InputError(f"row {dead[0]} (counted from 0) has -infinity for every class")
     scores = score(values, codes, scale, place if is_single else 0)
-    return Predictions(source, target, scale, classes, codes, *scores[:2], notes, warnings, scores.logits, others)
+    return Predictions(
+        source, target, scale, classes, codes, *scores[:2], notes, warnings, scores.logits, others, columns
+    )
 
 
 class Scores(NamedTuple):
