@@ -33,7 +33,7 @@ from .metric import Metric
 from .objective import Objective
 from .saving import load_model, save_model
 
-__all__ = ["BoostedClassifier"]
+__all__ = ["BoostedClassifier", "can_hold_out"]
 
 Float64 = NDArray[np.float64]
 
@@ -231,6 +231,11 @@ class BoostedClassifier(Classifier, BaseEstimator):
         if self.early_stopping_rounds is None:
             return rows, None
         if eval_set is None:
+            counts = np.bincount(rows.codes)
+            if not can_hold_out(counts, self.validation_fraction):
+                asked = "early stopping holds rows of each class out"
+                got = f"{len(rows.codes)} rows, {counts.min()} of class {self.classes_.tolist()[np.argmin(counts)]!r}"
+                raise ValueError(refuse(asked, got, "pass an eval_set, or early_stopping_rounds=None"))
             parts = train_test_split(
                 np.arange(len(rows.codes)),
                 test_size=self.validation_fraction,
@@ -339,6 +344,11 @@ class BoostedClassifier(Classifier, BaseEstimator):
             If the library is not installed.
         """
         return load_model(cls, Path(path))
+
+
+def can_hold_out(counts: NDArray[np.intp], share: float) -> bool:
+    """Return whether each class, of so many rows, has some to train on and to hold out."""
+    return bool(counts.min() > 1 and counts.sum() * share >= len(counts))
 
 
 def _read_labels(y: Any, X: Any) -> NDArray[Any]:

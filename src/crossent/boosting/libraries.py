@@ -16,7 +16,7 @@ from sklearn.base import clone
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import has_fit_parameter
 
-from crossent.errors import describe, refuse
+from crossent.errors import refuse
 
 from .metric import Metric
 from .objective import Objective
@@ -323,5 +323,5 @@ def library_of(estimator: Any) -> Library:
         if library is not None and kind.__name__ == library.classifier:
             return library
     names = " or ".join(library.classifier for library in LIBRARIES.values())
-    got = "None" if estimator is None else describe(estimator)
+    got = "None" if estimator is None else f"a {type(estimator).__name__}"
     raise ValueError(refuse(f"estimator must be an {names}", got))

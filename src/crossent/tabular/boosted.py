@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..boosting import BoostedClassifier
+from ..boosting.classifier import can_hold_out
 from ..boosting.libraries import LIBRARIES, library_of, per_class
 from ..boosting.saving import booster_content, named_booster
 from ..kernels.threads import get_num_threads
@@ -70,7 +71,7 @@ class TableBooster(BoostedClassifier):
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, eval_set: Any = None) -> Self:
         counts = np.unique(y, return_counts=True)[1]
-        if counts.min() < 2 or len(y) * self.validation_fraction < len(counts):
+        if not can_hold_out(counts, self.validation_fraction):
             most = min(self.estimator.get_params()["n_estimators"], ROUNDS_OF_FEW_ROWS)
             self.estimator.set_params(n_estimators=most)
             self.early_stopping_rounds = None
