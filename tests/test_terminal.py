@@ -79,12 +79,12 @@ def test_hostile_names_everywhere_from_fit_to_report() -> None:
     for suffix, stream in (("csv", "--no-stream"), ("parquet", "--no-stream"), ("parquet", "--stream")):
         data = f"{NAME}.{suffix}"
         table().write_csv(data) if suffix == "csv" else table().write_parquet(data)
-        checked("fit", data, "--target", target, "-o", NAME, stream, "--drop", f"id{EVIL}")
+        checked("fit", data, "--target", target, "-o", NAME, stream, "--drop", f"id{EVIL}", "--overwrite")
         checked("predict", model, data, stream, "-o", f"{NAME}2.csv")
         unknown = table().with_columns(pl.lit(f"new{EVIL}").alias(f"colour{EVIL}"))
         unknown.write_csv(data) if suffix == "csv" else unknown.write_parquet(data)
         assert "hold a category that was not there" in checked("predict", model, data, stream, "-o", f"{NAME}1.csv")
-        judge = ("--target", target, "--probabilities", "-o", f"{NAME}report")
+        judge = ("--target", target, "--probabilities", "-o", f"{NAME}report", "--overwrite")
         checked("report", f"{NAME}1.csv", *judge)
         checked("report", f"{NAME}1.csv", f"{NAME}2.csv", *judge)
 
