@@ -343,10 +343,6 @@ BAD_COMMANDS = {
     "over its data": (["predict", MODEL, "good.csv", "-o", "good.csv"], "cannot be written over 'good.csv'"),
     "not declared": (["report", "sums.csv", "--target", "y"], "pass one of --probabilities and --logits"),
     "both declared": (["report", "sums.csv", "--target", "y", "--logits", "--probabilities"], "pass one of"),
-    "three files": (
-        ["report", "sums.csv", "sums.csv", "sums.csv", "--target", "y", "--logits"],
-        "takes one file of predictions or two to compare",
-    ),
     "a number that is no class": (
         ["report", "id.csv", "--target", "y", "--logits"],
         "column 'id' of 'id.csv'",

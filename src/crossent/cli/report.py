@@ -28,7 +28,10 @@ def _declare(context: typer.Context, parameter: typer.CallbackParam, value: bool
 def report(
     predictions: Annotated[
         list[str],
-        typer.Argument(help="Table with the labels and one column of numbers per class, called after it; one for two."),
+        typer.Argument(
+            help="Table with the labels and one column of numbers per class, called after it; one for two. Several "
+            "tables are compared."
+        ),
     ],
     target: Annotated[str | None, typer.Option(help="Column of true labels.")] = None,
     probabilities: Annotated[
@@ -39,12 +42,15 @@ def report(
         typer.Option(
             "--logits",
             callback=_declare,
-            help="The numbers are logits (scores before softmax). Of two files, one may be the one and one the other: "
-            "pass both options in the order of the files.",
+            help="The numbers are logits (scores before softmax). Of several files, each may be either: "
+            "pass the options in the order of the files.",
         ),
     ] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")] = Path("out"),
     drop: Annotated[list[str] | None, typer.Option(help="Column that is no class; may be repeated.")] = None,
+    id: Annotated[
+        str | None, typer.Option(help="Column of ids by which rows of several files are joined, whatever their order.")
+    ] = None,
     encoding: Encoding = None,
     positive: Positive = None,
     cost_false_negative: MissCost = 1.0,
@@ -53,16 +59,12 @@ def report(
     *,
     context: typer.Context,
 ) -> None:
-    """Judge anyone's predictions, or compare two files of them: the report that fit writes, without the training."""
+    """Judge anyone's predictions, or compare files of them: the report that fit writes, without the training."""
     with clean_endings():
         from .. import report as reports
         from .. import tabular
         from ..tabular import InputError, spreadsheets, writing
 
-        if len(predictions) > 2:
-            raise InputError(
-                f"report takes one file of predictions or two to compare, and was given {len(predictions)}"
-            )
         scales: list[Scale] = context.meta.get(_DECLARED, [])
         if len(scales) not in (1, len(predictions)):
             raise InputError("say what the numbers are: pass one of --probabilities and --logits")
@@ -71,12 +73,15 @@ def report(
         writing.refuse_over(outputs, predictions)
         notes: list[str] = []
         frames = [tabular.read_table(path, encoding=encoding, notes=notes) for path in predictions]
+        if id is not None:
+            frames, left_out = tabular.join_by(frames, predictions, id)
+            notes += left_out
         judged = []
         for k, (path, frame) in enumerate(zip(predictions, frames, strict=True)):
             column = labels_column(target, path, frame.columns)
             # A column to leave out may be in one of two files only.
             elsewhere = {name for other in frames if other is not frame for name in other.columns} - {*frame.columns}
-            here = [name for name in drop or [] if name not in elsewhere]
+            here = [name for name in [*(drop or []), *([] if id is None else [id])] if name not in elsewhere]
             frame = spreadsheets.name_target(frame, column)
             judged.append(tabular.read_predictions(frame, path, column, scales[k % len(scales)], drop=here))
         decision = reports.Decision(positive, cost_false_negative, cost_false_positive)
@@ -86,7 +91,10 @@ def report(
         else:
             for note in notes:
                 say(f"note: {note}")
-            summary = reports.compare_predictions(judged[0], judged[1], decision)
+            two = len(judged) == 2
+            summary = (
+                reports.compare_predictions(judged[0], judged[1], decision) if two else reports.rank_predictions(judged)
+            )
         with writing.alone_in(output, reports.JSON_FILE):
             if not overwrite:
                 reports.refuse_other_report(outputs, summary["kind"], predictions)

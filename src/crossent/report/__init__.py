@@ -20,6 +20,7 @@ from .compare import compare_predictions
 from .document import Report, evaluate, from_estimator
 from .files import FIT_FILES, JSON_FILE, REPORT_FILES, fit_files, other_run, refuse_other_report, report_files
 from .html import render_html
+from .ranking import rank_predictions
 from .summarize import SCHEMA, summarize_fit, summarize_predictions
 from .terminal import render_terminal
 from .two_classes import EVEN, Decision
@@ -37,6 +38,7 @@ __all__ = [
     "fit_files",
     "from_estimator",
     "other_run",
+    "rank_predictions",
     "refuse_other_report",
     "render_html",
     "render_terminal",

@@ -32,11 +32,7 @@ def compare_predictions(first: Predictions, second: Predictions, decision: Decis
     InputError
         If the two files have different classes.
     """
-    if set(first.classes) != set(second.classes):
-        others = sorted(set(first.classes) ^ set(second.classes))
-        raise InputError(
-            f"{first.source!r} and {second.source!r} have different classes: {others[0]!r} is in one of them only"
-        )
+    require_same_classes(first, second)
     reports = [summarize_predictions(predictions, decision) for predictions in (first, second)]
     return {
         "schema": SCHEMA,
@@ -51,6 +47,27 @@ def compare_predictions(first: Predictions, second: Predictions, decision: Decis
     }
 
 
+def require_same_classes(first: Predictions, second: Predictions) -> None:
+    """Refuse two models of different classes."""
+    if set(first.classes) != set(second.classes):
+        others = sorted(set(first.classes) ^ set(second.classes))
+        raise InputError(
+            f"{first.source!r} and {second.source!r} have different classes: {others[0]!r} is in one of them only"
+        )
+
+
+def labels_of(predictions: Predictions) -> NDArray[np.str_]:
+    """Return the label of each row."""
+    return np.array(predictions.classes)[predictions.codes]
+
+
+def paired_difference(first: Predictions, second: Predictions) -> Summary:
+    """Return the second's "loss", "brier_score" and "errors" less the first's, each with its interval."""
+    paired = _paired(first, second, labels_of(first))
+    loss = {name: paired[name] for name in ("difference", "lower", "upper")}
+    return {"loss": loss, "brier_score": paired["brier_score"], "errors": paired["errors"]}
+
+
 def _classes_shown(reports: list[Summary]) -> list[str]:
     """Return the classes in the first's order; of more than a page lists, those of highest loss in either."""
     labels = [entry["label"] for entry in reports[0]["per_class"]]
@@ -63,7 +80,7 @@ def _classes_shown(reports: list[Summary]) -> list[str]:
 
 def _matched(first: Predictions, second: Predictions) -> Summary:
     """Return "paired", or the "first_different" row of two files of as many rows whose labels differ."""
-    one, other = (np.array(predictions.classes)[predictions.codes] for predictions in (first, second))
+    one, other = labels_of(first), labels_of(second)
     if len(one) != len(other):
         return {"paired": None, "first_different": None}
     different = np.flatnonzero(one != other)
@@ -80,7 +97,7 @@ def _paired(first: Predictions, second: Predictions, labels: NDArray[np.str_]) -
     """
     predicted = [np.array(p.classes)[np.argmax(p.probabilities, axis=1)] for p in (first, second)]
     losses, (floor, _) = zip(*(floored(p.losses) for p in (first, second)), strict=True)
-    scores = [_brier_scores(p) for p in (first, second)]
+    scores = [brier_scores(p) for p in (first, second)]
     errors = [(p != labels).astype(np.float64) for p in predicted]
     difference = losses[1] - losses[0]
     cells = shown_columns(first) if first.others is not None and first.others.width else shown_columns(second)
@@ -182,7 +199,7 @@ def mean_difference(differences: NDArray[np.float64]) -> Summary:
     return {"difference": mean, "lower": mean - _Z * error, "upper": mean + _Z * error}
 
 
-def _brier_scores(predictions: Predictions) -> NDArray[np.float64]:
+def brier_scores(predictions: Predictions) -> NDArray[np.float64]:
     """Return each row's Brier score, without a matrix of its labels."""
     p = predictions.probabilities
     of_label = p[np.arange(len(p)), predictions.codes]

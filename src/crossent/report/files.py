@@ -27,7 +27,7 @@ FIT_FILES = (MODEL_FILE, TEST_FILE, JSON_FILE, HTML_FILE)
 REPORT_FILES = (JSON_FILE, HTML_FILE)
 
 Summary = dict[str, Any]
-_COMMANDS = {"fit": "crossent fit", "predictions": "crossent report", "comparison": "crossent report"}
+_COMMANDS = {"fit": "crossent fit", **dict.fromkeys(("predictions", "comparison", "ranking"), "crossent report")}
 
 
 def report_files(report: Summary, folder: Path) -> dict[Path, bytes]:

@@ -17,6 +17,7 @@ from . import charts, words
 from .compare import verdict
 from .drivers import LEVEL as COEFFICIENT_LEVEL
 from .evaluation import COSTLIEST_CLASSES, shown_classes
+from .ranking import interval, told_apart
 
 Summary = dict[str, Any]
 
@@ -26,7 +27,7 @@ SHOWN_DRIVERS = 15
 
 
 def render_html(report: Summary) -> str:
-    """Return the page of a report or of a comparison. Everything that came from the data is escaped."""
+    """Return the page of a report, of a comparison or of a ranking. Everything that came from the data is escaped."""
     environment = Environment(
         loader=PackageLoader("crossent.report"),
         autoescape=True,
@@ -40,6 +41,10 @@ def render_html(report: Summary) -> str:
     environment.globals.update(style=style, script=script, policy=_policy(style, script))
     if report["kind"] == "comparison":
         return environment.get_template("compare.html.j2").render(_comparison(report))
+    if report["kind"] == "ranking":
+        return environment.get_template("ranking.html.j2").render(
+            report=report, interval=interval, told_apart=told_apart
+        )
     return environment.get_template("report.html.j2").render(_single(report))
 
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from ..text import plain_values
 from .compare import verdict
 from .evaluation import shown_classes
+from .ranking import interval, told_apart
 from .words import (
     beside_baseline,
     decided,
@@ -46,6 +47,9 @@ def render_terminal(report: Summary, console: Console) -> None:
     report = plain_values(report)
     if report["kind"] == "comparison":
         _comparison(report, console)
+        return
+    if report["kind"] == "ranking":
+        _ranking(report, console)
         return
     console.print(Rule(Text(f" {report['source']} → {report['target']} ", style="bold"), style="dim"))
     for warning in report["warnings"]:
@@ -105,6 +109,26 @@ def _comparison(report: Summary, console: Console) -> None:
         for sentence in honest(one):
             console.print(Text(sentence))
         _advice(one, console)
+
+
+def _ranking(report: Summary, console: Console) -> None:
+    for warning in report["warnings"]:
+        console.print(Text(f"Warning: {warning}", style="bold red"))
+    rows = []
+    for model in report["models"]:
+        more = model["more_than_best"]
+        rows.append(
+            (
+                _label(model["source"]),
+                loss(model["loss"]["nats"]),
+                f"{model['brier_score']:.4f}",
+                percent(model["accuracy"]),
+                "" if more is None else interval(more["loss"]),
+                told_apart(model),
+            )
+        )
+    columns = ("model", ">loss, nats", ">Brier", ">accuracy", ">loss, more than the first", "")
+    _table(console, columns, rows)
 
 
 def _title(console: Console, text: str) -> None:

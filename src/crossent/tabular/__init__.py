@@ -14,7 +14,7 @@ from .fitting import FitOptions, TrainedModel
 from .loading import TableModel, load_model
 from .model import Model, read_model
 from .predicting import ParquetPredictions, held_out_predictions, prediction_bytes, prediction_table
-from .predictions import Predictions, read_predictions
+from .predictions import Predictions, join_by, read_predictions
 from .preprocessing import Preprocessing, UnseenCategories
 from .reading import BUILT_IN, default_target, read_table, read_tables, source_name, table_files
 from .recalibrating import Recalibrated, recalibrate, replace_predictions
@@ -37,6 +37,7 @@ __all__ = [
     "fit_parquet",
     "fit_table",
     "held_out_predictions",
+    "join_by",
     "load_model",
     "prediction_bytes",
     "prediction_table",

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 import crossent as ce
 
-from .columns import as_numbers
+from .columns import as_numbers, as_text
 from .errors import InputError, name_list
 from .labels import encode_labels, truth_value, whole_number
-from .reading import remaining_columns
+from .reading import remaining_columns, require_columns
 from .spreadsheets import read_labels
 
 Scale = Literal["probabilities", "logits"]
@@ -149,6 +149,36 @@ def score(values: NDArray[np.float64], codes: NDArray[np.intp], scale: Scale, pl
     with np.errstate(divide="ignore"):  # a label called impossible costs infinitely much
         logs = _beside(np.log(values), np.log1p(-values), place) if is_single else np.log(values)
     return Scores(np.abs(logs[np.arange(len(codes)), codes]), probabilities, None)
+
+
+def join_by(frames: list[pl.DataFrame], sources: list[str], column: str) -> tuple[list[pl.DataFrame], list[str]]:
+    """Return the rows whose ids are in every table, in the order of the first one, and a note on those left out.
+
+    Raises
+    ------
+    InputError
+        If a table lacks the column, an id is missing or not unique, or no id is in every table.
+    """
+    places = []
+    for frame, source in zip(frames, sources, strict=True):
+        require_columns(frame.columns, [column], source)
+        ids = as_text(frame[column])
+        if ids.null_count():
+            raise InputError(f"column {column!r} of {source!r} has no id in row {ids.is_null().arg_max()} (from 0)")
+        if (repeated := ids.is_duplicated()).any():
+            raise InputError(
+                f"id {ids[int(repeated.arg_max() or 0)]!r} of column {column!r} is in several rows of {source!r}"
+            )
+        places.append({name: row for row, name in enumerate(ids)})
+    common = [name for name in places[0] if all(name in place for place in places)]
+    if not common:
+        raise InputError(f"no id of column {column!r} is in {' and '.join(map(repr, sources))} alike")
+    notes = [
+        f"{frame.height - len(common):,} of {frame.height:,} rows of {source!r} have ids that are not in every file"
+        for frame, source in zip(frames, sources, strict=True)
+        if frame.height > len(common)
+    ]
+    return [frame[[place[name] for name in common]] for frame, place in zip(frames, places, strict=True)], notes
 
 
 def _beside(column: NDArray[np.float64], rest: NDArray[np.float64], place: int) -> NDArray[np.float64]:
