@@ -83,12 +83,12 @@ def test_model_files_that_cannot_be_read(path: Path) -> None:
     path.write_bytes(save({"coef": np.ones(2)}))
     assert "it is a safetensors file of another kind" in refusal(path)
     path.write_bytes(seal(HEADER_ENTRY, FORMAT_VERSION + 1, content, tensors))
-    assert "a newer crossent wrote it (format 3, and this one reads 2): upgrade" in refusal(path)
-    path.write_bytes(save(tensors, {HEADER_ENTRY: json.dumps({"format_version": 1, **content})}))
+    assert "a newer crossent wrote it (format 4, and this one reads 3): upgrade" in refusal(path)
+    path.write_bytes(save(tensors, {HEADER_ENTRY: json.dumps({"format_version": 2, **content})}))
     assert refusal(path) == (
-        "cannot read 'm' as a model file: an older crossent wrote it (format 1, and this one reads 2): train again"
+        "cannot read 'm' as a model file: an older crossent wrote it (format 2, and this one reads 3): train again"
     )
-    for text in ("", "{}", "[]", '{"format_version": 2}', "[" * 100_000):
+    for text in ("", "{}", "[]", '{"format_version": 3}', "[" * 100_000):
         path.write_bytes(save(tensors, {HEADER_ENTRY: text}))
         assert "damaged" in refusal(path)
     path.unlink()
@@ -124,6 +124,10 @@ Change = Callable[[dict[str, Any], dict[str, np.ndarray]], object]
 
 def entry(name: str, value: object) -> Change:
     return lambda content, tensors: content.update({name: value})
+
+
+def converted(**parts: object) -> dict[str, object]:
+    return {"missing": [], "numbers": [], "dates": [], "texts": [], **parts}
 
 
 def without(name: str) -> Change:
@@ -178,8 +182,11 @@ MUTATIONS: dict[str, tuple[Change, str]] = {
         "its entry 'numbers' is not as crossent writes it",
     ),
     "a pattern as a name": (entry("numbers", ["size", "*"]), "the name of a column is a pattern of names"),
-    "missing words twice": (entry("missing", ["NA", "NA"]), "its words for no value are not different texts"),
-    "a number as a missing word": (entry("missing", [-999]), "its words for no value are not different texts"),
+    "missing words twice": (entry("conversions", converted(missing=["na", "na"])), "conversions are not of different"),
+    "a number as a missing word": (entry("conversions", converted(missing=[-9])), "conversions are not of different"),
+    "a column converted twice": (entry("conversions", converted(numbers=["a"], texts=["a"])), "is converted twice"),
+    "dates of no order": (entry("conversions", converted(dates=[["a", "ydm"]])), "the order of a date is none"),
+    "dates without an order": (entry("conversions", converted(dates=[["a"]])), "has not a name and an order"),
     "no list of categories": (entry("categories", None), "a part of its header: 'NoneType' object is not iterable"),
     "a column that is no object": (entry("categories", [3]), "a part of its header: 'int' object is not"),
     "a column without a fill": (

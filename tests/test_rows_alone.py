@@ -259,7 +259,7 @@ def test_numbers_in_the_place_of_words_are_told() -> None:
 def test_the_words_for_no_value_are_those_of_the_model() -> None:
     frame = pl.DataFrame({"x": ["1", "NA", "3"], "y": ["a", "b", "a"]})
     preprocessing = Preprocessing.fit(frame.select("x"), np.arange(3))
-    other = replace(preprocessing, missing=("none",))
-    assert other.read(pl.DataFrame({"x": ["none", "", "2"]}))["x"].to_list() == [None, None, 2.0]
-    with pytest.raises(InputError, match="holds 'NA' in row 0"):
-        other.read(pl.DataFrame({"x": ["NA"]}))
+    other = replace(preprocessing, conversions=replace(preprocessing.conversions, missing=("absent",)))
+    assert other.read(pl.DataFrame({"x": ["Absent ", "", "2"]}))["x"].to_list() == [None, None, 2.0]
+    with pytest.raises(InputError, match="holds 'unknown' in row 0"):
+        other.read(pl.DataFrame({"x": ["unknown"]}))

@@ -20,6 +20,7 @@ from crossent.cli import app
 from crossent.regression import plan
 from crossent.tabular import FitOptions, Preprocessing, read_model, should_stream, streaming
 from crossent.tabular.columns import kinds_in_windows, read_columns
+from crossent.tabular.conversions import learn_conversions
 from crossent.tabular.preprocessing import Learned, learn
 from crossent.tabular.streaming import fit_parquet
 
@@ -68,10 +69,12 @@ def files(folder: Path) -> set[str]:
 
 
 def learn_in_windows(features: pl.DataFrame, training: np.ndarray, window: int) -> Learned:
+    conversions, left_out, _ = learn_conversions(features)
+    features = conversions.apply(features.drop(left_out))
     parts = [(start, features[start : start + window]) for start in range(0, features.height, window)]
     kinds = kinds_in_windows(features.schema, lambda names: (part.select(names) for _, part in parts))
     read = [(start, read_columns(part, [*kinds.values()], start)) for start, part in parts]
-    return learn(lambda: read, kinds, training, training)
+    return learn(lambda: read, kinds, training, training, conversions=conversions)
 
 
 @pytest.mark.parametrize("window", [97, 5000])

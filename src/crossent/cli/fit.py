@@ -31,6 +31,16 @@ def fit(
     target: Annotated[str | None, typer.Option(help="Column of labels (built-in data and NPZ name their own).")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the model and the report.")] = Path("out"),
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; may be repeated.")] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Column to keep though it looks like an id; may be repeated.")
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="Column of prose to make inputs of, by its words; may be repeated.")
+    ] = None,
+    na: Annotated[
+        list[str] | None, typer.Option("--na", help='Word for "no value" beside NA, null, ? and such; may be repeated.')
+    ] = None,
+    no_na: Annotated[bool, typer.Option("--no-na", help='Take no words for "no value" but those of --na.')] = False,
     test_size: Annotated[float, typer.Option(help="Share of the rows to hold out.")] = 0.25,
     test: Annotated[str | None, typer.Option(help="Table of test rows, instead of a share of the rows.")] = None,
     group: Annotated[
@@ -136,7 +146,9 @@ def fit(
             test_rows = None if test is None else tabular.read_tables([test], encoding=encoding, notes=notes)
             column = labels_column(target, source, None if frame is None else frame.columns)
             with progress(tol) as callback:
+                words = (*(() if no_na else tabular.MISSING_WORDS), *(na or ()))
                 options = tabular.FitOptions(
+                    columns=tabular.ColumnOptions(words, keep or (), text or ()),
                     drop=drop or (),
                     test_size=test_size,
                     calibration_size=calibration_size,

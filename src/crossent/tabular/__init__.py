@@ -9,6 +9,7 @@ except ModuleNotFoundError as error:
         "crossent.tabular needs polars, safetensors and scikit-learn: pip install 'crossent[tabular]'", name=error.name
     ) from error
 
+from .conversions import MISSING_WORDS, ColumnOptions
 from .errors import InputError
 from .fitting import FitOptions, TrainedModel
 from .loading import TableModel, load_model
@@ -23,6 +24,8 @@ from .training import fit_table
 
 __all__ = [
     "BUILT_IN",
+    "MISSING_WORDS",
+    "ColumnOptions",
     "FitOptions",
     "InputError",
     "Model",

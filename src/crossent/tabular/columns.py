@@ -32,11 +32,11 @@ Kind = Literal["numbers", "booleans", "categories"]
 KINDS: tuple[Kind, ...] = ("numbers", "booleans", "categories")
 """A column is of the first kind that all of its cells allow."""
 TRUTH_VALUES = ("false", "true")
-# These words mean "no value" in a column of numbers. In a column of text they are categories.
+# These words mean "no value" among numbers wherever numbers are read; `conversions` knows those of whole tables.
 MISSING_NUMBERS = ("NA", "N/A", "n/a", "null", "NULL", "None", "?", "-")
 # Above this number not every integer is a float, so a float there is written as it is.
 EXACT_INTEGERS = 2.0**53
-_CODE = "^0[0-9]+$"
+CODE = "^0[0-9]+$"
 
 
 def possible_kinds(frame: pl.DataFrame) -> list[set[Kind]]:
@@ -50,7 +50,7 @@ def possible_kinds(frame: pl.DataFrame) -> list[set[Kind]]:
     """
     text = frame.select(pl.selectors.string())
     cells = text.select(pl.all().str.strip_chars())
-    are_codes = cells.select(pl.all().str.contains(_CODE).any())
+    are_codes = cells.select(pl.all().str.contains(CODE).any())
     are_booleans = cells.select(pl.all().str.to_lowercase().is_in(["", *TRUTH_VALUES]).all())
     of_text: dict[str, set[Kind]] = {}
     for name, is_number in zip(text.columns, _parsed(text, MISSING_NUMBERS)[1], strict=True):
@@ -91,7 +91,7 @@ def code_among_numbers(words: pl.Series) -> str | None:
     """
     if as_numbers(words) is None:
         return None
-    codes = words.filter(words.str.strip_chars().str.contains(_CODE)).to_list()
+    codes = words.filter(words.str.strip_chars().str.contains(CODE)).to_list()
     return min(codes, default=None)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..boosting.libraries import per_class
 from ..sklearn import CoefficientSummary, SoftmaxRegression
 from .boosted import SOFTMAX, TableBooster, Trees, require_model
+from .conversions import DEFAULT_COLUMNS, ColumnOptions
 from .errors import InputError
 from .model import LINKS, Model
 from .preprocessing import Preprocessing
@@ -62,6 +63,8 @@ class FitOptions:
     callback : callable, optional
         Called with every entry of the optimiser's history; in a sweep the entry also says which fit it is of, from 1
         ("fit"), and of how many ("fits").
+    columns : ColumnOptions
+        What is said of the columns: words for "no value", columns that are no ids, columns of prose.
     checkpoint, checkpoint_interval : path, float
         As the estimator takes them; a sweep has none.
     """
@@ -83,6 +86,7 @@ class FitOptions:
     link: str = "softmax"
     sweep: bool = False
     learning_curve: bool = False
+    columns: ColumnOptions = DEFAULT_COLUMNS
     callback: Callable[[dict[str, Any]], None] | None = None
     checkpoint: Path | None = None
     checkpoint_interval: float = 60.0

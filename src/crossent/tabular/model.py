@@ -6,7 +6,8 @@ Tensors (float64): ``coef`` (K, D), ``intercept`` (K,), ``number.median``, ``num
 column of numbers). The header's ``crossent.model`` entry is a JSON object:
 
 - ``classes``, ``target``, ``link``: what is predicted, and how ("softmax", or "sigmoid": one class against the rest);
-- ``numbers``: the names of the columns of numbers, and ``missing``: the words that are no value among them;
+- ``numbers``: the names of the columns of numbers;
+- ``conversions``: what columns are converted to first, as `crossent.tabular.conversions.Conversions` has it;
 - ``categories``: of every other column its ``name``, its ``kind`` ("booleans" or "categories", as in
   `crossent.tabular.columns`), its ``categories``, whether others share an input (``other``), and ``fill``, which a
   missing cell counts as;
@@ -39,12 +40,13 @@ from ..errors import first_line
 from ..sealed import SealError, require, seal, unseal
 from .boosted import Trees
 from .columns import TRUTH_VALUES, is_pattern
+from .conversions import Conversions
 from .errors import InputError, name_list
 from .preprocessing import CategoryColumn, NumberColumn, Preprocessing, UnseenCategories
 from .reading import exists
 
 HEADER_ENTRY = "crossent.model"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 LINKS = ("softmax", "sigmoid")
 LEARNED = ("median", "mean", "scale")
 TENSORS = {"coef", "intercept", *(f"number.{name}" for name in LEARNED)}
@@ -104,7 +106,7 @@ class Model:
             "target": self.target,
             "link": self.link,
             "numbers": [column.name for column in columns.numbers],
-            "missing": list(columns.missing),
+            "conversions": columns.conversions.as_json(),
             "categories": [{**asdict(column), "categories": list(column.categories)} for column in columns.categories],
             "training": self.training,
             **({} if self.trees is None else {"trees": self.trees.header()}),
@@ -147,7 +149,7 @@ def _model(content: dict[str, Any], tensors: dict[str, NDArray[Any]], folder: Pa
     try:
         numbers = map(NumberColumn, content["numbers"], *(tensors[f"number.{name}"].tolist() for name in LEARNED))
         categories = [CategoryColumn(**{**c, "categories": tuple(c["categories"])}) for c in content["categories"]]
-        preprocessing = Preprocessing(tuple(numbers), tuple(categories), tuple(content["missing"]))
+        preprocessing = Preprocessing(tuple(numbers), tuple(categories), Conversions.of_json(content["conversions"]))
         classes, target = tuple(content["classes"]), content["target"]
         account, link = content["training"], content["link"]
         trees = Trees.read(content["trees"], folder, len(classes)) if "trees" in content else None
@@ -163,7 +165,6 @@ def _model(content: dict[str, Any], tensors: dict[str, NDArray[Any]], folder: Pa
     number_names = [column.name for column in preprocessing.numbers]
     _require_texts(classes, "its classes")
     _require_texts([*number_names, *(column.name for column in categories), target], "its columns and its target")
-    _require_texts(preprocessing.missing, "its words for no value")
     for column in categories:
         _check_categories(column)
     require(link == "softmax" or (link == "sigmoid" and len(classes) > 2), f"its link is {link!r}")

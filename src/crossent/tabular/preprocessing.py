@@ -1,6 +1,7 @@
 """From columns to a matrix: fill in what is missing, standardise numbers, one-hot encode the rest.
 
-`columns.read_columns` says what a cell means, by the kind that training found for its column. `learn` learns from the
+`conversions` makes columns of numbers and words of what people have, and `columns.read_columns` says what a cell of
+these means, by the kind that training found for its column. `learn` learns from the
 training rows of a table, which may come in windows. It learns what scikit-learn's `SimpleImputer`, `StandardScaler` and
 `OneHotEncoder` would learn. This is kept as plain numbers and words, so that a model file runs no code when it is read,
 and `Preprocessing.transform` does exactly what those transformers do.
@@ -11,14 +12,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 
-from .columns import MISSING_NUMBERS, Kind, code_among_numbers, count_words, first_kind, possible_kinds, read_columns
+from .columns import Kind, code_among_numbers, count_words, first_kind, possible_kinds, read_columns
+from .conversions import DEFAULT_COLUMNS, NO_CONVERSIONS, ColumnOptions, Conversions, OddCells, learn_conversions
 from .errors import InputError
 from .reading import require_columns
 
@@ -84,10 +86,14 @@ class CategoryColumn:
 
 @dataclass
 class UnseenCategories:
-    """The rows whose category was not there in training, by column, with the first such category of each."""
+    """The rows whose category was not there in training, by column, with the first such category of each.
+
+    `odd` are the cells that were taken for empty.
+    """
 
     rows: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    odd: OddCells = field(default_factory=OddCells)
 
     def add(self, column: str, categories: pl.Series) -> None:
         """Count categories of a column, one per row."""
@@ -101,19 +107,16 @@ class UnseenCategories:
             f"column {name!r}: {rows:,} of {num_rows:,} rows hold a category that was not there in training "
             f"({self.examples[name]!r}): they count as none"
             for name, rows in self.rows.items()
-        ]
+        ] + self.odd.sentences(num_rows)
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The columns that are read and what is done to them. Number columns come first in the matrix.
-
-    `missing` are the words that are no value in a column of numbers.
-    """
+    """The columns that are read and what is done to them. Number columns come first in the matrix."""
 
     numbers: tuple[NumberColumn, ...]
     categories: tuple[CategoryColumn, ...]
-    missing: tuple[str, ...] = MISSING_NUMBERS
+    conversions: Conversions = NO_CONVERSIONS
 
     @property
     def input_names(self) -> list[str]:
@@ -128,18 +131,29 @@ class Preprocessing:
     def fit(cls, frame: pl.DataFrame, training: NDArray[np.intp]) -> Preprocessing:
         """Learn from the training rows of `frame`, all of whose columns are features.
 
-        The kind of a column (`columns.possible_kinds`) is read off the whole table; everything else, off the training
-        rows alone.
+        What a column is converted to and its kind (`columns.possible_kinds`) are read off the whole table; everything
+        else, off the training rows alone.
         """
         return learn_table(frame, training)[0].preprocessing
 
     @property
-    def column_names(self) -> list[str]:
-        """The columns of the table that are read."""
+    def cell_names(self) -> list[str]:
+        """The columns of numbers and of words that the matrix is made of."""
         return [number.name for number in self.numbers] + [column.name for column in self.categories]
 
-    def read(self, frame: pl.DataFrame, source: str = "the table", first_row: int = 0) -> pl.DataFrame:
-        """Return the columns that are read, each as its kind has it (`columns.read_columns`).
+    @property
+    def column_names(self) -> list[str]:
+        """The columns of the table that are read."""
+        return self.conversions.sources(self.cell_names)
+
+    def read(
+        self,
+        frame: pl.DataFrame,
+        source: str = "the table",
+        first_row: int = 0,
+        unseen: UnseenCategories | None = None,
+    ) -> pl.DataFrame:
+        """Return the columns of numbers and of words, each as its kind has it (`columns.read_columns`).
 
         Raises
         ------
@@ -150,7 +164,8 @@ class Preprocessing:
         require_columns(frame.columns, self.column_names, source)
         kinds: list[Kind] = ["numbers" for _ in self.numbers]
         kinds += [column.kind for column in self.categories]
-        return read_columns(frame[self.column_names], kinds, first_row, self.missing)
+        converted = self.conversions.apply(frame[self.column_names], None if unseen is None else unseen.odd)
+        return read_columns(converted[self.cell_names], kinds, first_row)
 
     def transform(
         self,
@@ -169,7 +184,7 @@ class Preprocessing:
         InputError
             As `read`, and if a number is too large to standardise.
         """
-        return self.encode(self.read(frame, source, first_row), first_row, unseen)
+        return self.encode(self.read(frame, source, first_row, unseen), first_row, unseen)
 
     def encode(
         self, cells: pl.DataFrame, first_row: int = 0, unseen: UnseenCategories | None = None
@@ -201,18 +216,28 @@ class Learned:
     notes: list[str]
 
 
-def learn_table(frame: pl.DataFrame, training: NDArray[np.intp]) -> tuple[Learned, pl.DataFrame]:
+def learn_table(
+    frame: pl.DataFrame, training: NDArray[np.intp], columns: ColumnOptions = DEFAULT_COLUMNS
+) -> tuple[Learned, pl.DataFrame]:
     """Return what the training rows of a table in memory teach, and the cells of all rows, to be encoded."""
-    kinds = {name: first_kind(kinds) for name, kinds in zip(frame.columns, possible_kinds(frame), strict=True)}
-    cells = read_columns(frame, [*kinds.values()])
+    conversions, left_out, notes = learn_conversions(frame, columns)
+    converted = conversions.apply(frame.drop(left_out))
+    kinds = {name: first_kind(kinds) for name, kinds in zip(converted.columns, possible_kinds(converted), strict=True)}
+    cells = read_columns(converted, [*kinds.values()])
     mask = np.zeros(frame.height, bool)
     mask[training] = True
-    learned = learn(lambda: [(0, cells)], kinds, mask, mask)
-    return learned, cells[learned.preprocessing.column_names]
+    learned = learn(lambda: [(0, cells)], kinds, mask, mask, conversions=conversions)
+    learned = replace(learned, notes=[*notes, *learned.notes])
+    return learned, cells[learned.preprocessing.cell_names]
 
 
 def learn(
-    windows: Windows, kinds: Mapping[str, Kind], training: Mask, sampled: Mask, most_words: int | None = None
+    windows: Windows,
+    kinds: Mapping[str, Kind],
+    training: Mask,
+    sampled: Mask,
+    most_words: int | None = None,
+    conversions: Conversions = NO_CONVERSIONS,
 ) -> Learned:
     """Return what the training rows of a table teach; its windows are read twice.
 
@@ -227,6 +252,8 @@ def learn(
         The rows to learn from, and those of them that medians are taken of.
     most_words : int, optional
         How many different words a column may have.
+    conversions : Conversions
+        What the columns were converted by.
 
     Raises
     ------
@@ -259,6 +286,7 @@ def learn(
     preprocessing = Preprocessing(
         _standardised(windows, numbers, medians, training),
         tuple(CategoryColumn.learned(name, counted, kinds[name]) for name, counted in counts.items()),
+        conversions,
     )
     rows, of_median = int(np.count_nonzero(training)), int(np.count_nonzero(training & sampled))
     notes = [

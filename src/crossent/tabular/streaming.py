@@ -26,6 +26,7 @@ from ..regression.data.sources import WINDOW_BYTES, RowSource, even_boundaries, 
 from .boosted import SOFTMAX
 from .calibrating import cautious_temperature
 from .columns import as_text, kinds_in_windows, read_columns
+from .conversions import blank_missing, typed_conversions
 from .errors import InputError
 from .file_sizes import fits, table_bytes
 from .fitting import DEFAULTS, Calibration, FitOptions, TrainedModel, build_model, require_inputs, require_parts, run
@@ -196,6 +197,7 @@ class _Table:
     def __init__(self, sources: list[str], target: str, options: FitOptions, window_bytes: int) -> None:
         self.files = ParquetTable(sources)
         self._target, self._id = target, options.id
+        self._columns = options.columns
         self._features = options.features([*self.files.schema], target, source_name(sources))
         self.num_rows = self.files.num_rows
         self._boundaries = even_boundaries((self.num_rows, len(self._features)), np.float64, window_bytes)
@@ -207,11 +209,14 @@ class _Table:
         """Return the names of columns, and that of the column of ids, if there is one."""
         return names if self._id is None else [*names, self._id]
 
+    def _without_missing(self, frame: pl.DataFrame) -> pl.Series:
+        return blank_missing(frame.select(self._target), self._columns.missing)[self._target]
+
     def labels(self) -> tuple[list[str], NDArray[Any]]:
         """Return the classes and every row's class index, in the least type."""
         values = pl.Series(self._target, [], self.files.schema[self._target])
         for start, frame in self._windows([self._target]):
-            series = frame[self._target]
+            series = self._without_missing(frame)
             check_labels(series, start)
             values = pl.concat([values, series.unique()]).unique()
             if len(values) > MAX_DISTINCT:
@@ -222,7 +227,7 @@ class _Table:
         codes = np.empty(self.num_rows, np.min_scalar_type(len(classes) - 1))
         code_of = pl.DataFrame({"text": as_text(values), "code": order.astype(np.int64)}).unique("text")
         for start, frame in self._windows([self._target]):
-            text = check_labels(frame[self._target], start, missing)
+            text = check_labels(self._without_missing(frame), start, missing)
             found = text.replace_strict(code_of["text"], code_of["code"], return_dtype=pl.Int64)
             codes[start : start + len(found)] = found.to_numpy()
         check_classes(classes, np.bincount(codes, minlength=len(classes)), values)
@@ -231,15 +236,20 @@ class _Table:
     def learn(self, training: NDArray[np.bool_], seed: int) -> Learned:
         """Return what the training rows teach."""
         schema = {name: self.files.schema[name] for name in self._features}
-        kinds = kinds_in_windows(schema, lambda names: (frame for _, frame in self._windows(names)))
+        conversions = typed_conversions(schema, self._columns)
+        converted = conversions.apply(pl.DataFrame(schema=schema)).schema
+        text = [*conversions.sources(name for name, type_ in converted.items() if type_ == pl.String)]
+        kinds = kinds_in_windows(
+            converted, lambda names: (conversions.apply(frame).select(names) for _, frame in self._windows(text))
+        )
 
         def read() -> Generator[tuple[int, pl.DataFrame]]:
             for start, frame in self._windows(self._features):
-                yield start, read_columns(frame, [*kinds.values()], start)
+                yield start, read_columns(conversions.apply(frame), [*kinds.values()], start)
 
         share = max(1, MEDIAN_CELLS // len(self._features)) / max(1, int(training.sum()))
         sampled = hashed_shares(0, self.num_rows, seed, _TO_SAMPLE) < share
-        return learn(read, kinds, training, sampled, MAX_DISTINCT)
+        return learn(read, kinds, training, sampled, MAX_DISTINCT, conversions)
 
 
 class _PreprocessedRows(RowSource):

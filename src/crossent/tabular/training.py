@@ -19,6 +19,7 @@ from ..sklearn import CoefficientSummary, SoftmaxRegression, SoftmaxRegressionCV
 from ..sklearn.path import DEFAULT_CS
 from .boosted import TableBooster
 from .calibrating import cross_fit
+from .conversions import blank_missing, counts_rows
 from .errors import InputError
 from .fitting import (
     DEFAULTS,
@@ -31,6 +32,7 @@ from .fitting import (
     run,
 )
 from .labels import label_notes
+from .leaks import leak_notes
 from .preprocessing import learn_table
 from .splitting import Split, deal_folds, split_table
 
@@ -71,12 +73,14 @@ def fit_table(
     InputError
         If the table cannot be learned from, with the reason in one sentence.
     """
+    options, index_notes = _without_index(frame, options)
     names = options.features(frame.columns, target, source)
+    frame, test = _with_labels(frame, target, options), None if test is None else _with_labels(test, target, options)
     split = split_table(frame, source, target, options, test)
     frame, classes, codes, training = split.frame, split.classes, split.codes, split.training
     features = frame.select(names)
     training_counts = np.bincount(codes[training], minlength=len(classes))
-    learned, cells = learn_table(features, training)
+    learned, cells = learn_table(features, training, options.columns)
     require_inputs(learned.preprocessing, source)
     matrix = learned.preprocessing.encode(cells)
     chosen: list[str] = []
@@ -98,7 +102,8 @@ def fit_table(
     )
     logits = model.logits_of(matrix)
     parts = (training, split.test)
-    used = set(cells.columns)
+    test_loss = float(np.mean(ce.cross_entropy(logits[split.test], codes[split.test], reduction="none")))
+    used = set(learned.preprocessing.column_names)
     others = frame.drop(target)
     return TrainedModel(
         model=model,
@@ -117,7 +122,16 @@ def fit_table(
         test_codes=codes[split.test],
         test_logits=logits[split.test],
         cells=others[split.test],
-        notes=[*split.notes, *chosen, *label_notes(classes, target), *learned.notes, *warned, *calibration_notes],
+        notes=[
+            *leak_notes(cells, codes, training, split.test, test_loss),
+            *index_notes,
+            *split.notes,
+            *chosen,
+            *label_notes(classes, target),
+            *learned.notes,
+            *warned,
+            *calibration_notes,
+        ],
         calibration=calibration,
         coefficients=_coefficients(estimator, matrix[training], codes[training]),
         learning_curve=_learning_curve(matrix, codes, parts, options) if options.learning_curve else (),
@@ -171,6 +185,38 @@ def _learning_curve(
         ]
         points.append(CurvePoint(len(rows), *losses))
     return tuple(points)
+
+
+def _without_index(frame: pl.DataFrame, options: FitOptions) -> tuple[FitOptions, list[str]]:
+    """Return options that leave out a first column without a name that counts the rows, and a note if there is one."""
+    first = frame.columns[0]
+    if first != "" or first in options.drop or not counts_rows(frame[first]):
+        return options, []
+    note = "the first column has no name and counts the rows: it is left out"
+    return replace(options, drop=(*options.drop, first)), [note]
+
+
+def _with_labels(frame: pl.DataFrame, target: str, options: FitOptions) -> pl.DataFrame:
+    """Return a table whose labels hold no words for "no value".
+
+    Raises
+    ------
+    InputError
+        If there are such words, and their rows are not to be left out.
+    """
+    if target not in frame.columns:
+        return frame
+    labels = frame[target]
+    blank = blank_missing(labels.to_frame(), options.columns.missing).to_series()
+    wordless = blank.is_null() & labels.is_not_null()
+    if wordless.any() and not options.drop_unlabelled:
+        row, others = int(wordless.arg_max() or 0), int(wordless.sum()) - 1
+        raise InputError(
+            f"the target column {target!r} has no label in row {row} (counted from 0): it holds {labels[row]!r}"
+            f"{f', and {others:,} other rows have none' if others else ''}: pass --drop-unlabelled to leave such rows "
+            "out, or --no-na if such words are classes"
+        )
+    return frame.with_columns(blank)
 
 
 def _sweep(split: Split, options: FitOptions) -> SoftmaxRegressionCV:
