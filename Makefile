@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-keras check format kernels wheel smoke bench bench-calibration bench-regression bench-imbalance bench-boosting accuracy fuzz attack docs-plots lock clean
+.PHONY: help run test test-slow test-keras check format kernels wheel smoke bench bench-calibration bench-regression bench-imbalance bench-boosting accuracy fuzz attack docs test-docs docs-plots lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,6 +116,19 @@ fuzz: $(VENV)/.test  ## call every public function with drawn arguments (ARGS="-
 attack: $(VENV)/.test  ## draw as many cases of the attacked laws as fit into an hour (ARGS="--minutes 10"; log in tests/attack/log.json)
 	cd tests && $(abspath $(BIN))/python -m attack.run $(ARGS)
 
+# The site has an environment of its own, so that that of the tests does not grow.
+DOCS_VENV ?= $(VENV)-docs
+$(DOCS_VENV)/.docs: requirements/docs.txt
+	$(PYTHON) -m venv --clear $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/docs.txt
+	@touch $@
+
+docs: $(DOCS_VENV)/.docs  ## build the site of docs/ into build/site (show it: python -m http.server -d build/site)
+	NO_MKDOCS_2_WARNING=1 PATH="$(abspath $(DOCS_VENV))/bin:$$PATH" $(DOCS_VENV)/bin/mkdocs build --strict --quiet
+
+test-docs: docs $(VENV)/.test  ## test that site in Chromium: links, anchors, console, widths, search
+	CROSSENT_SITE=build/site $(BIN)/python -m pytest -q tests/pages $(ARGS)
+
 docs-plots: $(VENV)/.run  ## draw the figures of docs/ again
 	$(BIN)/python docs/make_figures.py
 
@@ -127,6 +140,7 @@ lock: $(VENV)/.test  ## resolve the pins again (ARGS=--upgrade for newer version
 	$(LOCK) pyproject.toml requirements/build.in requirements/torch.in --extra dev --constraint requirements/run.txt \
 		--output-file requirements/test.txt $(ARGS)
 	$(LOCK) requirements/tensorflow.in --constraint requirements/run.txt --output-file requirements/tensorflow.txt $(ARGS)
+	$(LOCK) requirements/docs.in --constraint requirements/test.txt --output-file requirements/docs.txt $(ARGS)
 
 clean:  ## remove the environment, outputs and caches
-	rm -rf $(VENV) $(KERAS_VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(KERAS_VENV) $(DOCS_VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

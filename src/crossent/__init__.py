@@ -1,5 +1,7 @@
 """crossent: the cross-entropy family of losses done right, on NumPy arrays.
 
+Examples
+--------
 >>> import crossent as ce
 >>> value, grad = ce.value_and_grad([[1.0, 2.0, 3.0]], [2], loss=ce.Focal(2.0))
 """

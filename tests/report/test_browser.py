@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import NEEDS_CHROMIUM, chromium
 
 from .test_page import pages
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next((found for name in NAMES if (found := shutil.which(name))), None)
 PDFTOTEXT = shutil.which("pdftotext")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
+pytestmark = NEEDS_CHROMIUM
 
 # Reports to the window around it: a browser's own window is never narrower than 500 pixels, a frame may be.
 PROBE = """
@@ -63,12 +62,6 @@ FRAME = """
 </body>
 """
 DARK = "--blink-settings=preferredColorScheme=0"
-
-
-def chromium(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    command += [f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
 def with_script(page: str, script: str) -> str:
