@@ -204,13 +204,15 @@ class Objective(RowLosses):
         if self.hessian == "gradient":
             return grad, np.abs(grad)
         if hess is None:
-            hess = self._of_labels(grad, z, y, options["sample_weight"])
-        else:
-            least = self._tangent(z, y, grad) if self.hessian == "upper" and not self.loss.is_convex else 0
-            np.maximum(hess, least, out=hess)
-        if self.hessian == "upper" and self.link == "softmax":
-            hess *= 2
-        return grad, hess
+            return grad, self._of_labels(grad, z, y, options["sample_weight"])
+        least = self._tangent(z, y, grad) if self.hessian == "upper" and not self.loss.is_convex else 0
+        np.maximum(hess, least, out=hess)
+        return grad, 2 * hess if self._is_doubled else hess
+
+    @property
+    def _is_doubled(self) -> bool:
+        """Whether the bound is one of the whole Hessian of a row, whose classes' trees are grown at once."""
+        return self.hessian == "upper" and self.link == "softmax"
 
     def _of_labels(self, grad: NDArray[Any], z: NDArray[Any], y: NDArray[Any], weight: Any) -> NDArray[Any]:
         """Return ``f' r (1 - r) + f'' r²``, r = |p - t|, of a loss f of labels' negative log-likelihood.
@@ -243,6 +245,8 @@ class Objective(RowLosses):
                 hess[part] *= slope
             if second.ndim:
                 hess[part] += c * r**2
+            if self._is_doubled:
+                hess[part] *= 2
         return np.maximum(hess, 0, out=hess) if second.ndim else hess
 
     def _slopes(self, z: NDArray[Any], y: NDArray[Any]) -> tuple[Any, Any]:
