@@ -93,7 +93,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pl.DataFrame:
 
 
 def rows_by_label(predictions: str) -> dict[str, int]:
-    result = run("report", predictions, "--target", "=1+1", "--probabilities", "-o", "judged")
+    result = run("report", predictions, "--target", "=1+1", "--probabilities", "-o", "judged", "--overwrite")
     assert (result.exit_code, result.stderr) == (0, "")
     return {one["label"]: one["rows"] for one in json.loads(Path("judged/report.json").read_text())["classes"]}
 

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from crossent.report import compare_predictions, render_html, summarize_fit, summarize_predictions
+from crossent.report import compare_predictions, rank_predictions, render_html, summarize_fit, summarize_predictions
 from crossent.report.charts import DARK, LIGHT, Theme
 from crossent.tabular import FitOptions, Predictions, fit_table, read_predictions
 
@@ -202,6 +202,7 @@ def pages() -> dict[str, str]:
         "fit": render_html(fitted),
         "predictions": render_html(summarize_predictions(predictions(300))),
         "comparison": render_html(compare_predictions(predictions(300), predictions(300, sharpness=2.0))),
+        "ranking": render_html(rank_predictions([predictions(300, sharpness=s) for s in (1.0, 2.0, 4.0)])),
     }
 
 
@@ -257,7 +258,7 @@ def policy_of(page: str) -> dict[str, list[str]]:
     return {name: sources for name, *sources in (directive.split() for directive in found.split(";"))}
 
 
-@pytest.mark.parametrize("kind", ["fit", "predictions", "comparison"])
+@pytest.mark.parametrize("kind", ["fit", "predictions", "comparison", "ranking"])
 def test_the_policy_knows_the_style_and_the_script_by_their_digests(kind: str, rendered: dict[str, str]) -> None:
     policy = policy_of(rendered[kind])
     for tag in ("style", "script"):
@@ -269,7 +270,7 @@ def test_the_policy_knows_the_style_and_the_script_by_their_digests(kind: str, r
     assert policy == {"default-src": nothing, "base-uri": nothing, "form-action": nothing, "img-src": ["data:"]}
 
 
-@pytest.mark.parametrize("kind", ["fit", "predictions", "comparison"])
+@pytest.mark.parametrize("kind", ["fit", "predictions", "comparison", "ranking"])
 def test_no_tag_has_a_style_or_a_script_of_its_own(kind: str, rendered: dict[str, str]) -> None:
     for tag, attributes, _ in Outline(rendered[kind]).found:
         assert not [name for name in attributes if name == "style" or name.startswith("on")], tag

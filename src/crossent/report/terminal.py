@@ -29,6 +29,7 @@ from .words import (
     optimiser,
     percent,
     probability,
+    short,
     slice_lines,
     where,
 )
@@ -119,7 +120,7 @@ def _ranking(report: Summary, console: Console) -> None:
         more = model["more_than_best"]
         rows.append(
             (
-                _label(model["source"]),
+                short(model["source"], 40),
                 loss(model["loss"]["nats"]),
                 f"{model['brier_score']:.4f}",
                 percent(model["accuracy"]),
