@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from crossent.report import evaluate, from_estimator, summarize_predictions
+from crossent.report import Decision, evaluate, from_estimator, summarize_predictions
 from crossent.tabular import read_predictions
 
 LABELS = ["cat", "dog", "cat", "eel", "dog", "eel"]
@@ -136,3 +136,59 @@ def test_bad_input_is_one_sentence(call: Any, text: str) -> None:
 def test_a_regressor_is_refused() -> None:
     with pytest.raises(TypeError, match="predict_proba; got LinearRegression"):
         from_estimator(LinearRegression(), P, LABELS)
+
+
+def test_weights_count_as_repeated_rows() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.05, 0.95, 300)
+    y = np.where(rng.random(300) < p**2, "yes", "no")
+    weight = rng.integers(0, 4, 300)
+    weighted = evaluate(y, np.column_stack([1 - p, p]), sample_weight=weight, decision=Decision("yes", 5, 1)).to_dict()
+    again = np.repeat(np.arange(300), weight)
+    P = np.column_stack([1 - p, p])[again]
+    repeated = evaluate(y[again], P, decision=Decision("yes", 5, 1)).to_dict()
+
+    def numbers(report: dict[str, Any]) -> list[float]:
+        two, loss = report["two_classes"], report["loss"]
+        found = [loss["nats"], loss["baseline"]["nats"], report["accuracy"]["value"], report["brier_score"]]
+        found += [report["accuracy"]["most_common_class"], report["reliability"]["calibration_error"]]
+        found += [b["accuracy"] for b in report["reliability"]["bins"] if b["rows"]]
+        found += [e[key] for e in report["per_class"] for key in ("recall", "precision")]
+        found += [e["loss"]["nats"] for e in report["per_class"]]
+        found += [two["share"], two["roc"]["area"], two["precision_recall"]["area"]]
+        found += [t[key] or 0 for t in two["thresholds"] for key in ("precision", "recall", "net_benefit")]
+        found += [v for key, v in two["costs"].items() if isinstance(v, float)]
+        return found
+
+    np.testing.assert_allclose(numbers(weighted), numbers(repeated), rtol=1e-9)
+    assert weighted["two_classes"]["roc"]["lower"] is None
+    assert any("by their weights" in note for note in weighted["notes"])
+
+
+def test_a_row_of_weight_0_does_not_count() -> None:
+    report = evaluate([0, 1, 1], [[0.5, 0.5], [0.25, 0.75], [1.0, 0.0]], sample_weight=[1, 1, 0])
+    assert report.to_dict()["loss"]["impossible_rows"] == 0
+    assert report.to_dict()["loss"]["nats"] == pytest.approx(-np.log([0.5, 0.75]).mean())
+    with pytest.raises(ValueError, match="rows that count alike; got sample_weight"):
+        report.compare(evaluate([0, 1, 1], [[0.5, 0.5], [0.25, 0.75], [1.0, 0.0]]))
+    with pytest.raises(ValueError, match="sample_weight must hold 3 finite weights"):
+        evaluate([0, 1, 1], P[:3, :2] / P[:3, :2].sum(1, keepdims=True), sample_weight=[1, 1])
+
+
+def test_every_plot_is_drawn_or_says_what_it_needs() -> None:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(60, 2)), columns=["$a$", "b"])
+    y = np.where(X["$a$"] + rng.normal(size=60) > 0, "yes", "no")
+    report = from_estimator(LogisticRegression().fit(X, y), X, y)
+    assert report.plot("precision_recall").axes[0].get_ylabel() == "precision"
+    assert len(report.plot("scores").axes) == 2
+    axes = report.plot("importance").axes[0]
+    strongest = report.to_dict()["drivers"]["columns"][0]
+    assert axes.get_yticklabels()[-1].get_text() == strongest["column"] == "$a$"
+    assert axes.patches[-1].get_width() == strongest["gain"]
+    with pytest.raises(ValueError, match="needs a report of two classes"):
+        evaluate(LABELS, P).plot("roc")
+    with pytest.raises(ValueError, match="needs a report of from_estimator"):
+        evaluate(LABELS, P).plot("importance")
+    with pytest.raises(ValueError, match="kind must be one of reliability, roc"):
+        report.plot("pie")

@@ -14,6 +14,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .words import short
+
 
 class Theme(NamedTuple):
     """Colours that stand on the page's background."""
@@ -25,6 +27,7 @@ class Theme(NamedTuple):
     interval: str
 
 
+MOST_BARS = 15
 LIGHT = Theme(text="#3d4858", grid="#d8dee7", main="#2563c9", second="#c2570c", interval="#6c92d8")
 DARK = Theme(text="#b6c0ce", grid="#343c49", main="#74a9ff", second="#ffa262", interval="#4f77b5")
 
@@ -211,6 +214,24 @@ def draw_dependence(figure: Figure, theme: Theme, dependence: dict[str, Any]) ->
             axes.annotate(str(i + 1), end, (5, 0), textcoords="offset points", color=colour, fontsize=9, va="center")
     axes.set(ylim=(-0.02, 1.02), ylabel="mean probability")
     axes.xaxis.set_major_locator(MaxNLocator(5))
+    _style(axes, theme)
+
+
+def draw_importance(figure: Figure, theme: Theme, drivers: dict[str, Any]) -> None:
+    """Draw the report's "drivers" on an empty figure: what the strongest columns are worth, with intervals."""
+    axes = figure.add_subplot()
+    shown = drivers["columns"][:MOST_BARS][::-1]
+    places = range(len(shown))
+    axes.barh(places, [entry["gain"] for entry in shown], color=theme.main, height=0.6)
+    axes.hlines(
+        places,
+        [entry["lower"] for entry in shown],
+        [entry["upper"] for entry in shown],
+        color=theme.text,
+        linewidth=1.2,
+    )
+    axes.set_yticks(places, [short(entry["column"], 30) for entry in shown], parse_math=False)
+    axes.set(xlabel="nats that the loss rises by where the column is shuffled")
     _style(axes, theme)
 
 

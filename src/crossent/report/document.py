@@ -24,7 +24,8 @@ from ..files import write_together
 from ..metrics.predictions import check_predictions
 from ..tabular import Predictions
 from ..tabular.predictions import Scale, score
-from .charts import LIGHT, draw_reliability
+from . import charts
+from .charts import LIGHT
 from .compare import compare_predictions, verdict
 from .drivers import drivers
 from .files import report_files
@@ -37,6 +38,16 @@ from .words import loss, percent
 __all__ = ["Report", "evaluate", "from_estimator"]
 
 _SIMPLEX_TOLERANCE = 1e-2
+
+
+# What each plot reads of the report, and what draws it.
+_PLOTS = {
+    "reliability": ("reliability", charts.draw_reliability),
+    "roc": ("two_classes", charts.draw_roc),
+    "precision_recall": ("two_classes", charts.draw_precision),
+    "scores": ("two_classes", charts.draw_scores),
+    "importance": ("drivers", charts.draw_importance),
+}
 
 
 class Report:
@@ -79,17 +90,37 @@ class Report:
         write_together(files)
         return list(files)
 
-    def plot(self) -> Figure:
-        """Return a matplotlib figure: accuracy against confidence with intervals, above the rows of each bin.
+    def plot(self, kind: str = "reliability") -> Figure:
+        """Return a matplotlib figure.
+
+        Parameters
+        ----------
+        kind : {"reliability", "roc", "precision_recall", "scores", "importance"}
+            "reliability": accuracy against confidence with intervals, above the rows of each bin. Of two classes: the
+            ROC and precision-recall curves, and the shares and distribution of P(positive). "importance": the nats that
+            each of the strongest columns is worth, of a report made from an estimator.
 
         Raises
         ------
         ValueError
-            For a comparison, which has two: plot each report.
+            For a comparison, which has two: plot each report. Also for another word, and for what this report lacks.
+
+        Examples
+        --------
+        >>> from crossent.report import evaluate
+        >>> report = evaluate([0, 1, 1, 0], [0.2, 0.7, 0.4, 0.1], scale="probabilities")
+        >>> report.plot("roc").axes[0].get_ylabel()
+        'recall'
         """
         self._refuse_comparison("plot draws one report", "plot each of the two")
+        if kind not in _PLOTS:
+            raise ValueError(refuse(f"kind must be one of {', '.join(_PLOTS)}", repr(kind)))
+        part, draw = _PLOTS[kind]
+        if self._summary[part] is None:
+            needs = {"two_classes": "two classes", "drivers": "from_estimator, with at most 200 columns"}[part]
+            raise ValueError(refuse(f"plot({kind!r}) needs a report of {needs}", repr(self)))
         figure = Figure(figsize=(5.2, 4.6), layout="constrained")
-        draw_reliability(figure, LIGHT, self._summary["reliability"])
+        draw(figure, LIGHT, self._summary[part])
         return figure
 
     def compare(self, other: Self) -> Report:
@@ -98,10 +129,12 @@ class Report:
         Raises
         ------
         ValueError
-            If one of the two is a comparison, or their classes differ.
+                If one of the two is a comparison or has weights, or their classes differ.
         """
         for report in (self, other):
             report._refuse_comparison("compare takes reports on predictions", "the reports it was made of")
+            if report._judged is not None and report._judged.weights is not None:
+                raise ValueError(refuse("compare takes reports on rows that count alike", "sample_weight"))
         return Report(compare_predictions(self._judged, other._judged, self._decision))  # type: ignore[arg-type]
 
     def _refuse_comparison(self, asked: str, works: str) -> None:
@@ -132,6 +165,7 @@ def evaluate(
     *,
     classes: ArrayLike | None = None,
     X: Any = None,
+    sample_weight: ArrayLike | None = None,
     scale: Scale | None = None,
     decision: Decision = EVEN,
     name: str = "predictions",
@@ -150,7 +184,9 @@ def evaluate(
     classes : array (K,), optional
         The label of each column. By default the sorted labels of `y`.
     X : array (N, D) or data frame, optional
-        What to show beside a row that surprises; the first twelve columns are shown.
+        What to show beside a row that surprises (the first twelve columns), and to cut the rows into slices by.
+    sample_weight : array (N,), optional
+        How much each row counts in means and shares. Areas then have no intervals, and no temperature is tried.
     scale : {"probabilities", "logits"}, optional
         By default "probabilities" where every row lies in [0, 1] and sums to 1.
     decision : Decision(positive, false_negative, false_positive)
@@ -174,12 +210,19 @@ def evaluate(
     >>> evaluate([0, 1, 1], [[2.0, 0.0], [0.0, 1.5], [0.5, 0.0]])  # logits
     <Report of 3 rows: loss 0.4341 nats, accuracy 66.7 %>
     """
-    judged = _judged(y, predictions, classes, X, scale, name, target)
+    judged = _judged(y, predictions, classes, X, sample_weight, scale, name, target)
     return Report(summarize_predictions(judged, decision), judged, decision)
 
 
 def _judged(
-    y: ArrayLike, predictions: ArrayLike, classes: ArrayLike | None, X: Any, scale: Scale | None, name: str, target: str
+    y: ArrayLike,
+    predictions: ArrayLike,
+    classes: ArrayLike | None,
+    X: Any,
+    sample_weight: ArrayLike | None,
+    scale: Scale | None,
+    name: str,
+    target: str,
 ) -> Predictions:
     """Return what `evaluate` was given, checked."""
     values = np.asarray(predictions)
@@ -190,17 +233,25 @@ def _judged(
     probabilities = values
     if scale == "logits":
         probabilities = sigmoid(values) if values.ndim == 1 else softmax(values, axis=-1)
-    checked = check_predictions(y, probabilities, labels=classes)
+    checked = check_predictions(y, probabilities, classes, sample_weight)
     columns = values[:, None] if values.ndim == 1 else values
     scores = score(columns.astype(np.float64, copy=False), checked.codes, scale, 1)
     labels = tuple(map(str, checked.labels.tolist()))
+    cells = _cells(X, len(values))
     return Predictions(
-        name, target, scale, labels, checked.codes, *scores[:2], [], [], scores.logits, _cells(X, len(values))
+        name, target, scale, labels, checked.codes, *scores[:2], [], [], scores.logits, cells, checked.weights
     )
 
 
 def from_estimator(
-    model: Any, X: Any, y: ArrayLike, *, decision: Decision = EVEN, name: str | None = None, target: str = "y"
+    model: Any,
+    X: Any,
+    y: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    decision: Decision = EVEN,
+    name: str | None = None,
+    target: str = "y",
 ) -> Report:
     """Return the report on a fitted classifier: :func:`evaluate` of its ``predict_proba(X)``, and what drives it.
 
@@ -214,7 +265,7 @@ def from_estimator(
         With `predict_proba` and `classes_`, as scikit-learn's have.
     X : array (N, D) or data frame
     y : array (N,)
-    decision : Decision
+    sample_weight, decision
         As of :func:`evaluate`.
     name, target : str
         What the page calls the model (by default its class) and the labels.
@@ -244,7 +295,7 @@ def from_estimator(
         raise TypeError(refuse("from_estimator needs a classifier with predict_proba", type(model).__name__, works))
     name = type(model).__name__ if name is None else name
     shown = None if issparse(X) else X
-    judged = _judged(y, model.predict_proba(X), model.classes_, shown, "probabilities", name, target)
+    judged = _judged(y, model.predict_proba(X), model.classes_, shown, sample_weight, "probabilities", name, target)
     cells = judged.others
     found = None if cells is None else drivers(model.predict_proba, X, cells, judged.codes, judged.classes)
     return Report(summarize_predictions(judged, decision, found_drivers=found), judged, decision)

@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..metrics import accuracy, brier_score, calibration_error, reliability_curve
+from ..metrics.predictions import weighted_mean
 from .honesty import honesty
 from .two_classes import Decision, two_classes
 from .words import short
@@ -38,12 +39,12 @@ def evaluation(
     losses: Float64,
     probabilities: Float64,
     logits: Float64,
-    baseline: float,
-    baseline_is: str,
+    baseline: tuple[float, str],
     *,
     row_numbers: Codes,
     cells: pl.DataFrame | None,
     decision: Decision,
+    weights: Float64 | None = None,
 ) -> Summary:
     """Return the part of the report that only needs labels and predictions.
 
@@ -55,44 +56,46 @@ def evaluation(
         Class indices, and -log p of the label in nats.
     probabilities, logits : array (N, K)
         The same predictions twice: a probability may be 0 where a logit is finite.
-    baseline : float
-        The loss to compare with, in nats.
-    baseline_is : str
-        What it is.
+    baseline : (float, str)
+        The loss to compare with, in nats, and what it is.
     row_numbers : array (N,)
         The rows' numbers in the table as it was read.
     cells : polars.DataFrame, optional
         What to show beside a surprising row; its rows are those of the table as it was read.
     decision : Decision
         What is decided, where there are two classes.
+    weights : array (N,), optional
+        How much each row counts in means and shares; numbers of rows are numbers of rows.
     """
-    indices = np.arange(len(classes))
-    mean = float(np.mean(losses))
+    options: dict[str, Any] = {"labels": np.arange(len(classes)), "sample_weight": weights}
+    mean = weighted_mean(losses, weights)
     predicted = np.argmax(probabilities, axis=1)
-    rows = np.bincount(codes, minlength=len(classes))
     right = int(np.sum(codes == predicted))
-    sums: Float64 = np.bincount(codes, weights=losses, minlength=len(classes)).astype(np.float64)
-    present = np.flatnonzero(rows)
-    costliest = present[np.argsort(-sums[present] / rows[present], kind="stable")]
+    counted = losses if weights is None else np.where(weights > 0, losses, 0.0)
+    per_class = _per_class(classes, codes, predicted, losses, np.ones(len(codes)) if weights is None else weights)
+    means = [math.nan if entry["loss"] is None else float(entry["loss"]["nats"]) for entry in per_class]
+    present = np.flatnonzero(~np.isnan(means))
+    costliest = present[np.argsort(-np.array(means)[present], kind="stable")]
+    most_common = np.bincount(codes, weights=weights).max() / (len(codes) if weights is None else weights.sum())
     return {
         "loss": {
             **loss_entry(mean),
-            "baseline": {**loss_entry(baseline), "is": baseline_is},
+            "baseline": {**loss_entry(baseline[0]), "is": baseline[1]},
             "perfect": loss_entry(0.0),
             # The share of the baseline's surprise that the predictions take away; below 0 they are worse than it.
-            "explained": 1 - mean / baseline if baseline > 0 and math.isfinite(mean) else None,
-            "impossible_rows": int(np.sum(np.isinf(losses))),
+            "explained": 1 - mean / baseline[0] if baseline[0] > 0 and math.isfinite(mean) else None,
+            "impossible_rows": int(np.sum(np.isinf(counted))),
             # A few labels that were called impossible make the mean infinite: the same with half a row in their place.
-            "floored": _floored(losses),
+            "floored": _floored(losses, weights),
         },
         "accuracy": {
-            "value": accuracy(codes, probabilities, labels=indices),
+            "value": accuracy(codes, probabilities, **options),
             "right": right,
             "rows": len(codes),
-            "most_common_class": float(rows.max() / len(codes)),
+            "most_common_class": float(most_common),
         },
-        "brier_score": brier_score(codes, probabilities, labels=indices),
-        "per_class": _per_class(classes, codes, predicted, rows, sums),
+        "brier_score": brier_score(codes, probabilities, **options),
+        "per_class": per_class,
         # Positions in "per_class", of the highest mean loss first.
         "costliest_classes": costliest[:COSTLIEST_CLASSES].tolist(),
         "confusion": {
@@ -102,10 +105,10 @@ def evaluation(
             "shown": _folded(classes, codes, predicted),
             "most_confused": _most_confused(classes, codes, predicted),
         },
-        "reliability": reliability(codes, probabilities),
-        "two_classes": two_classes(classes, codes, probabilities, decision),
-        "honesty": honesty(codes, probabilities, logits, losses, RELIABILITY_BINS),
-        "surprising": _surprising(classes, codes, losses, probabilities, row_numbers, cells),
+        "reliability": reliability(codes, probabilities, weights),
+        "two_classes": two_classes(classes, codes, probabilities, decision, weights),
+        "honesty": honesty(codes, probabilities, logits, losses, RELIABILITY_BINS, weights),
+        "surprising": _surprising(classes, codes, counted, probabilities, row_numbers, cells),
     }
 
 
@@ -115,17 +118,18 @@ def floored(losses: Float64) -> tuple[Float64, float]:
     return np.where(np.isinf(losses), -math.log(floor), losses), floor
 
 
-def _floored(losses: Float64) -> Summary | None:
+def _floored(losses: Float64, weights: Float64 | None) -> Summary | None:
     if not np.isinf(losses).any():
         return None
     values, floor = floored(losses)
-    return {**loss_entry(float(np.mean(values))), "floor": floor}
+    return {**loss_entry(weighted_mean(values, weights)), "floor": floor}
 
 
-def reliability(codes: Codes, probabilities: Float64) -> Summary:
+def reliability(codes: Codes, probabilities: Float64, weights: Float64 | None = None) -> Summary:
     """Return accuracy against confidence, bin by bin, and the calibration error that sums it up."""
-    indices = np.arange(probabilities.shape[1])
-    curve = reliability_curve(codes, probabilities, labels=indices, bins=RELIABILITY_BINS, level=RELIABILITY_LEVEL)
+    options: dict[str, Any] = {"labels": np.arange(probabilities.shape[1]), "sample_weight": weights}
+    options["bins"] = RELIABILITY_BINS
+    curve = reliability_curve(codes, probabilities, level=RELIABILITY_LEVEL, **options)
     return {
         "bins": [
             {
@@ -139,9 +143,9 @@ def reliability(codes: Codes, probabilities: Float64) -> Summary:
             }
             for b in range(RELIABILITY_BINS)
         ],
-        "calibration_error": calibration_error(codes, probabilities, labels=indices, bins=RELIABILITY_BINS),
+        "calibration_error": calibration_error(codes, probabilities, **options),
         "level": RELIABILITY_LEVEL,
-        "mean_confidence": float(probabilities.max(axis=1).mean()),
+        "mean_confidence": weighted_mean(probabilities.max(axis=1), weights),
     }
 
 
@@ -186,18 +190,26 @@ def shown_classes(report: Summary, most: int) -> list[dict[str, Any]]:
 
 
 def _per_class(
-    classes: tuple[str, ...], codes: Codes, predicted: Codes, rows: Codes, sums: Float64
+    classes: tuple[str, ...], codes: Codes, predicted: Codes, losses: Float64, weights: Float64
 ) -> list[dict[str, Any]]:
-    calls = np.bincount(predicted, minlength=len(classes))
-    right = np.bincount(codes[codes == predicted], minlength=len(classes))
+    hit, counted = codes == predicted, weights > 0
+    rows = np.bincount(codes, minlength=len(classes))
+    right = np.bincount(codes[hit], minlength=len(classes))
+
+    def weigh(of: Codes, values: Float64) -> Float64:
+        return np.bincount(of, weights=values, minlength=len(classes)).astype(np.float64)
+
+    mass, calls = weigh(codes, weights), weigh(predicted, weights)
+    hits = weigh(codes[hit], weights[hit])
+    sums = weigh(codes[counted], weights[counted] * losses[counted])
     return [
         {
             "label": label,
             "rows": int(rows[k]),
-            "loss": loss_entry(float(sums[k] / rows[k])) if rows[k] else None,
+            "loss": loss_entry(float(sums[k] / mass[k])) if mass[k] else None,
             "right": int(right[k]),
-            "recall": float(right[k] / rows[k]) if rows[k] else None,
-            "precision": float(right[k] / calls[k]) if calls[k] else None,
+            "recall": float(hits[k] / mass[k]) if mass[k] else None,
+            "precision": float(hits[k] / calls[k]) if calls[k] else None,
         }
         for k, label in enumerate(classes)
     ]

@@ -24,20 +24,24 @@ def honesty(
     logits: NDArray[np.float64],
     losses: NDArray[np.float64],
     bins: int,
+    weights: NDArray[np.float64] | None = None,
 ) -> dict[str, Any]:
-    """Return the smooth error, an interval of the squared error's root, a p-value, and the gain of a temperature."""
-    labels = np.arange(probabilities.shape[1])
+    """Return the smooth error, an interval of the squared error's root, a p-value, and the gain of a temperature.
+
+    The gain of a temperature is left out where rows have weights.
+    """
+    options: dict[str, Any] = {"labels": np.arange(probabilities.shape[1]), "sample_weight": weights}
     try:
-        found = calibration_interval(codes, probabilities, labels=labels, bins=bins, level=LEVEL)
+        found = calibration_interval(codes, probabilities, bins=bins, level=LEVEL, **options)
         ends = {"level": LEVEL, "lower": math.sqrt(found.lower), "upper": math.sqrt(found.upper)}
-        p_value = calibration_test(codes, probabilities, labels=labels, bins=bins)
+        p_value = calibration_test(codes, probabilities, bins=bins, **options)
     except ValueError:  # no bin holds two rows
         ends, p_value = None, None
     return {
-        "smooth_error": calibration_error(codes, probabilities, labels=labels, binning="smooth"),
+        "smooth_error": calibration_error(codes, probabilities, binning="smooth", **options),
         "interval": ends,
         "p_value": p_value,
-        "temperature": temperature_gain(codes, logits, losses),
+        "temperature": temperature_gain(codes, logits, losses) if weights is None else None,
     }
 
 

@@ -78,8 +78,7 @@ def summarize_fit(result: TrainedModel, decision: Decision = EVEN, command: Sequ
             losses,
             probabilities,
             result.test_logits,
-            float(np.mean(-log_prior[codes])),
-            "the training part's class shares",
+            (float(np.mean(-log_prior[codes])), "the training part's class shares"),
             row_numbers=result.test,
             cells=_shown_cells(result.cells, used),
             decision=decision,
@@ -112,7 +111,10 @@ def summarize_predictions(
     that is known.
     """
     counts = np.bincount(predictions.codes, minlength=len(predictions.classes))
-    shares = counts[counts > 0] / counts.sum()
+    weights = predictions.weights
+    mass = np.bincount(predictions.codes, weights=weights)
+    shares = mass[mass > 0] / mass.sum()
+    weighted = [] if weights is None else ["rows count by their weights, but in slices and in what columns are worth"]
     rows = np.arange(len(predictions.codes))
     return _report(
         kind="predictions",
@@ -129,11 +131,11 @@ def summarize_predictions(
             predictions.losses,
             predictions.probabilities,
             _logits(predictions),
-            abs(float(np.sum(shares * np.log(shares)))),  # abs: never -0.0
-            "these rows' own class shares",
+            (abs(float(np.sum(shares * np.log(shares)))), "these rows' own class shares"),  # abs: never -0.0
             row_numbers=rows,
             cells=shown_columns(predictions),
             decision=decision,
+            weights=weights,
         ),
         slices=_slices(predictions.others, predictions.losses, predictions.probabilities, rows),
         drivers=found_drivers,
@@ -143,7 +145,7 @@ def summarize_predictions(
         calibration=None,
         optimiser=None,
         card=run_card(predictions.source, command),
-        notes=predictions.notes,
+        notes=[*predictions.notes, *weighted],
         warnings=predictions.warnings,
     )
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
 from ..errors import refuse
 from ..imbalance import decision_value, realised_cost, thresholds
@@ -31,6 +31,7 @@ THRESHOLDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 LIFTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 # A curve is drawn through so many points at most.
 CURVE_POINTS = 200
+NO_INTERVAL: Summary = {"lower": None, "upper": None, "level": AREA_LEVEL}
 
 
 class Decision(NamedTuple):
@@ -84,7 +85,11 @@ EVEN = Decision()
 
 
 def two_classes(
-    classes: tuple[str, ...], codes: NDArray[np.intp], probabilities: Float64, decision: Decision
+    classes: tuple[str, ...],
+    codes: NDArray[np.intp],
+    probabilities: Float64,
+    decision: Decision,
+    weights: Float64 | None = None,
 ) -> Summary | None:
     """Return the part of the report on two classes; None where there are more, or the rows have one label only.
 
@@ -95,6 +100,8 @@ def two_classes(
         Class indices.
     probabilities : array (N, K)
     decision : Decision
+    weights : array (N,), optional
+        How much each row counts in shares and costs. The areas then have no intervals.
     """
     if len(classes) != 2:
         if decision != EVEN:
@@ -103,26 +110,48 @@ def two_classes(
     decision = decision.checked(classes)
     place = classes.index(str(decision.positive))
     truth, p = codes == place, probabilities[:, place]
+    if weights is not None:  # what does not count must not draw a curve
+        counted = weights > 0
+        truth, p, weights = truth[counted], p[counted], weights[counted]
+        codes, probabilities = codes[counted], probabilities[counted]
     if truth.all() or not truth.any():
         return None
+    rows = Rows(truth, p, weights)
     return {
         "positive": classes[place],
         "negative": classes[1 - place],
         "rows": int(truth.sum()),
-        "share": float(truth.mean()),
-        "roc": _roc(truth, p),
-        "precision_recall": _precision_recall(truth, p),
-        "reliability": _reliability(codes, probabilities, place),
+        "share": rows.share(truth),
+        "roc": _roc(rows),
+        "precision_recall": _precision_recall(rows),
+        "reliability": _reliability(codes, probabilities, place, weights),
         "scores": _scores(truth, p),
-        "thresholds": [_at(truth, p, t) for t in THRESHOLDS],
-        "lift": _lift(truth, p),
-        "costs": _costs(truth, p, decision),
+        "thresholds": [_at(rows, t) for t in THRESHOLDS],
+        "lift": _lift(rows),
+        "costs": _costs(rows, decision),
     }
 
 
-def _roc(truth: NDArray[np.bool_], p: Float64) -> Summary:
+class Rows(NamedTuple):
+    """Whether each row is positive, its probability of that, and how much it counts (None: all alike)."""
+
+    truth: NDArray[np.bool_]
+    p: Float64
+    weights: Float64 | None
+
+    def share(self, chosen: NDArray[np.bool_], of: NDArray[np.bool_] | None = None) -> float | None:
+        """Return the share of chosen rows among those of `of`, by weight; None where these are none."""
+        of = np.ones(len(chosen), dtype=np.bool_) if of is None else of
+        mass = [np.sum(part) if self.weights is None else self.weights[part].sum() for part in (chosen & of, of)]
+        return float(mass[0] / mass[1]) if mass[1] else None
+
+
+def _roc(rows: Rows) -> Summary:
     """Return the curve, and its area with DeLong's interval (1988) on the logit scale."""
-    false, true, _ = roc_curve(truth, p)
+    truth, p, weights = rows
+    false, true, _ = roc_curve(truth, p, sample_weight=weights)
+    if weights is not None:
+        return {"area": float(auc(false, true)), **NO_INTERVAL, "points": _thinned(false, true)}
     positives, negatives = int(truth.sum()), int((~truth).sum())
     ranks = rankdata(p)
     # The share of negatives below each positive, and of positives above each negative; a tie counts half.
@@ -133,18 +162,20 @@ def _roc(truth: NDArray[np.bool_], p: Float64) -> Summary:
     return {"area": area, **_logit_interval(area, math.sqrt(variance)), "points": _thinned(false, true)}
 
 
-def _precision_recall(truth: NDArray[np.bool_], p: Float64) -> Summary:
+def _precision_recall(rows: Rows) -> Summary:
     """Return the curve, and the average precision with the logit interval of Boyd, Eng and Page (2013)."""
-    precision, recall, _ = precision_recall_curve(truth, p)
-    area = float(average_precision_score(truth, p))
+    truth, p, weights = rows
+    precision, recall, _ = precision_recall_curve(truth, p, sample_weight=weights)
+    area = float(average_precision_score(truth, p, sample_weight=weights))
     error = math.sqrt(area * (1 - area) / truth.sum())
-    return {"area": area, **_logit_interval(area, error), "points": _thinned(recall[::-1], precision[::-1])}
+    ends = _logit_interval(area, error) if weights is None else NO_INTERVAL
+    return {"area": area, **ends, "points": _thinned(recall[::-1], precision[::-1])}
 
 
 def _logit_interval(value: float, error: float) -> Summary:
     """Return the interval of a number in (0, 1) with this standard error; None at the ends, where it has no width."""
     if not 0 < value < 1 or error == 0:
-        return {"lower": None, "upper": None, "level": AREA_LEVEL}
+        return NO_INTERVAL
     logit, reach = math.log(value / (1 - value)), NormalDist().inv_cdf(0.5 + AREA_LEVEL / 2) * error
     reach /= value * (1 - value)
     lower, upper = (1 / (1 + math.exp(-x)) for x in (logit - reach, logit + reach))
@@ -159,10 +190,10 @@ def _thinned(x: Float64, y: Float64) -> list[list[float]]:
     return [[float(a), float(b)] for a, b in zip(x[chosen], y[chosen], strict=True)]
 
 
-def _reliability(codes: NDArray[np.intp], probabilities: Float64, place: int) -> list[Summary]:
+def _reliability(codes: NDArray[np.intp], probabilities: Float64, place: int, weights: Float64 | None) -> list[Summary]:
     """Return the share of positives beside their mean probability, bin by bin over the whole of 0 to 1."""
     options: dict[str, Any] = {"labels": np.arange(2), "bins": BINS, "level": SHARE_LEVEL, "pos_label": place}
-    curve = reliability_curve(codes, probabilities, **options)
+    curve = reliability_curve(codes, probabilities, sample_weight=weights, **options)
     return [
         {
             "lower": float(curve.edges[b]),
@@ -184,47 +215,52 @@ def _scores(truth: NDArray[np.bool_], p: Float64) -> Summary:
     return {"edges": edges.tolist(), **{name: count.tolist() for name, count in counts.items()}}
 
 
-def _at(truth: NDArray[np.bool_], p: Float64, threshold: float) -> Summary:
+def _at(rows: Rows, threshold: float) -> Summary:
     """Return what calling rows positive from a threshold on does; the net benefit is Vickers and Elkin's (2006)."""
-    called = p >= threshold
-    hits, alarms = int((called & truth).sum()), int((called & ~truth).sum())
-    rows = len(truth)
+    truth, called = rows.truth, rows.p >= threshold
+    hits, alarms = called & truth, called & ~truth
+    benefit = float(rows.share(hits) or 0) - float(rows.share(alarms) or 0) * threshold / (1 - threshold)
     return {
         "threshold": threshold,
-        "called": hits + alarms,
-        "hits": hits,
-        "false_alarms": alarms,
-        "precision": hits / (hits + alarms) if hits + alarms else None,
-        "recall": hits / int(truth.sum()),
-        "net_benefit": hits / rows - alarms / rows * threshold / (1 - threshold),
+        "called": int(called.sum()),
+        "hits": int(hits.sum()),
+        "false_alarms": int(alarms.sum()),
+        "precision": rows.share(truth, called),
+        "recall": rows.share(called, truth),
+        "net_benefit": benefit,
     }
 
 
-def _lift(truth: NDArray[np.bool_], p: Float64) -> list[Summary]:
+def _lift(judged: Rows) -> list[Summary]:
     """Return how many of the positives are among the rows of highest probability."""
-    order = np.argsort(-p, kind="stable")
+    order = np.argsort(-judged.p, kind="stable")
     found = []
     for share in LIFTS:
-        rows = round(share * len(p))
+        rows = round(share * len(order))
         if rows:
-            precision = float(truth[order[:rows]].mean())
-            recall = float(truth[order[:rows]].sum() / truth.sum())
-            found.append({"share": share, "rows": rows, "recall": recall, "lift": precision / float(truth.mean())})
+            top = np.zeros(len(order), dtype=np.bool_)
+            top[order[:rows]] = True
+            recall = float(judged.share(top, judged.truth) or 0)
+            lift = recall / float(judged.share(top) or 1)
+            found.append({"share": share, "rows": rows, "recall": recall, "lift": lift})
     return found
 
 
-def _costs(truth: NDArray[np.bool_], p: Float64, decision: Decision) -> Summary:
+def _costs(rows: Rows, decision: Decision) -> Summary:
     """Return the cost a row at the threshold that costs ask of honest probabilities, and at others."""
+    truth, p, weights = rows
+    mass = np.ones(len(p)) if weights is None else weights
     miss, alarm = decision.false_negative, decision.false_positive
     matrix = np.array([[0.0, alarm], [miss, 0.0]])
     asked = float(min(thresholds(matrix).probabilities, default=1.0))  # none if a miss costs next to nothing
 
     def cost(threshold: float) -> float:
-        return realised_cost(truth, p >= threshold, matrix)
+        return realised_cost(truth, p >= threshold, matrix, weights)
 
     order = np.argsort(p, kind="stable")
-    missed = np.concatenate([[0], np.cumsum(truth[order])])  # at a threshold above the first k rows
-    alarms = (~truth).sum() - np.concatenate([[0], np.cumsum(~truth[order])])
+    missed = np.concatenate([[0], np.cumsum((truth * mass)[order])])  # at a threshold above the first k rows
+    right = np.concatenate([[0], np.cumsum((~truth * mass)[order])])
+    alarms = right[-1] - right
     between = np.concatenate([[True], np.diff(p[order]) > 0, [True]])  # equal probabilities stay together
     totals = np.where(between, miss * missed + alarm * alarms, math.inf)
     k = int(np.argmin(totals))
@@ -237,9 +273,9 @@ def _costs(truth: NDArray[np.bool_], p: Float64, decision: Decision) -> Summary:
         "never": cost(math.inf),
         "always": cost(0.0),
         "best_threshold": float(p[order[k]]) if k < len(p) else None,
-        "at_best": float(totals[k] / len(p)),
+        "at_best": float(totals[k] / mass.sum()),
         # Beside taking the most probable class; with equal costs that is the decision.
         "value": None
         if miss == alarm
-        else decision_value(truth.astype(np.intp), np.stack([1 - p, p], axis=1), matrix)._asdict(),
+        else decision_value(truth.astype(np.intp), np.stack([1 - p, p], axis=1), matrix, weights)._asdict(),
     }

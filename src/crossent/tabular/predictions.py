@@ -46,6 +46,7 @@ class Predictions:
     logits: NDArray[np.float64] | None = None  # where logits were given
     others: pl.DataFrame | None = None  # the columns that are neither labels nor predictions
     columns: dict[str, str] = field(default_factory=dict)  # class -> column; of two classes perhaps one
+    weights: NDArray[np.float64] | None = None  # how much each row counts; None: all alike
 
 
 def read_predictions(
