@@ -133,7 +133,9 @@ def test_coefficients_of_a_fit_have_the_intervals_of_its_hessian() -> None:
     assert result.calibration is not None
     temperature = result.calibration.temperature
     assert temperature > 1
-    found = coefficients(result.model, result.coefficients, temperature)
+    found = coefficients(
+        result.model, result.coefficients, temperature, result.model.preprocessing.transform(result.cells)
+    )
     assert [one["label"] for one in found] == list(result.model.classes)
     # Each class less the mean of all, from contrasts with the first class, one by one.
     contrasts = result.coefficients

@@ -239,7 +239,7 @@ def _judged(
     labels = tuple(map(str, checked.labels.tolist()))
     cells = _cells(X, len(values))
     return Predictions(
-        name, target, scale, labels, checked.codes, *scores[:2], [], [], scores.logits, cells, checked.weights
+        name, target, scale, labels, checked.codes, *scores[:2], [], [], scores.logits, cells, weights=checked.weights
     )
 
 

@@ -147,8 +147,12 @@ def _dependence(predict: Predict, X: Any, cells: pl.DataFrame, classes: tuple[st
     }
 
 
-def coefficients(model: Model, fitted: CoefficientSummary | None, temperature: float) -> list[dict[str, Any]]:
+def coefficients(
+    model: Model, fitted: CoefficientSummary | None, temperature: float, matrix: Float64
+) -> list[dict[str, Any]]:
     """Return each class's strongest inputs with their coefficients: signed, standardised, with intervals where known.
+
+    Strong is what moves the logits of the rows of `matrix`, (N, D): coefficient times standard deviation there.
 
     A column of numbers counts in standard deviations, a category as present or not. Of two classes these are the
     log-odds of the second, of more classes each one's distance to the mean of all, and with the sigmoid link each
@@ -171,10 +175,11 @@ def coefficients(model: Model, fitted: CoefficientSummary | None, temperature: f
             errors = np.sqrt(np.einsum("ki,kj,idjd->kd", back, back, covariance))[:, :-1] / temperature
     elif fitted is not None:
         errors = fitted.standard_errors[:, :-1]
+    spread = matrix.std(axis=0)
     reach = np.where(np.isnan(errors), np.nan, _Z * errors)
     found = []
     for k, label in enumerate(classes):
-        strongest = np.argsort(-np.abs(values[k]), kind="stable")[:STRONGEST_INPUTS]
+        strongest = np.argsort(-np.abs(values[k]) * spread, kind="stable")[:STRONGEST_INPUTS]
         inputs = [
             {
                 "input": names[d],

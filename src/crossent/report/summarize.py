@@ -85,7 +85,9 @@ def summarize_fit(result: TrainedModel, decision: Decision = EVEN, command: Sequ
         ),
         slices=_slices(result.cells, losses, probabilities, result.test),
         drivers=drivers(predict, cells, cells, codes, model.classes, result.options.seed),
-        coefficients=None if model.trees is not None else coefficients(model, result.coefficients, temperature),
+        coefficients=None
+        if model.trees is not None
+        else coefficients(model, result.coefficients, temperature, columns.encode(cells)),
         learning_curve=[
             {"rows": point.rows, "training": loss_entry(point.training_loss), "test": loss_entry(point.test_loss)}
             for point in result.learning_curve
