@@ -164,6 +164,25 @@ def test_reasons_are_escaped_and_cut() -> None:
     assert "<b>x" not in render_html(report)
 
 
+@pytest.mark.parametrize("value", [9999.0, 3.0])
+def test_a_value_far_outside_is_named_before_a_wrong_label(value: float) -> None:
+    """Two classes that x tells apart; one row of the test part holds another x."""
+    rng = np.random.default_rng(0)
+    codes = np.arange(400) % 2
+    x = rng.normal(size=400) + 6 * codes
+    frame = pl.DataFrame({"x": x, "y": [("a", "b")[k] for k in codes]})
+    row = int(fit_table(frame, "t", "y").test[0])
+    x[row] = value if codes[row] == 0 else 6 - value
+    result = fit_table(frame.with_columns(x=x), "t", "y")
+    report = summarize_fit(result)
+    if value == 9999:
+        found = item(report, "outlying-values")
+        assert found["rows"] == [row]
+        assert f"column x holds {x[row]:.6g} in row {row}" in found["reason"]
+    assert ("outlying-values" in rules(report)) == (value == 9999)
+    assert [row] != [n for entry in report["advice"] if entry["rule"] == "suspect-labels" for n in entry["rows"]]
+
+
 def test_every_rule_is_fired_by_some_test() -> None:
     import re
 
@@ -172,7 +191,7 @@ def test_every_rule_is_fired_by_some_test() -> None:
     written = set(re.findall(r'_rule\(\s*"([\w-]+)"', Path(module.__file__).read_text())) | {"nothing"}
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     assert {rule for rule in written if f'"{rule}"' not in tests} == set()
-    assert len(written) == 12
+    assert len(written) == 13
 
 
 def test_a_frame_without_mistakes_has_no_advice_on_classes() -> None:

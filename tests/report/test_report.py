@@ -126,6 +126,7 @@ def test_numbers_by_hand() -> None:
         "label_probability": 0.25,
         "prediction_probability": 0.5,
         "cells": None,
+        "outlying": None,
     }
     filled = [entry for entry in report["reliability"]["bins"] if entry["rows"]]
     found = [(entry["rows"], entry["confidence"], entry["accuracy"]) for entry in filled]

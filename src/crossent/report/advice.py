@@ -23,7 +23,8 @@ MISJUDGED = 1.2
 
 def advice(report: Summary) -> list[dict[str, Any]]:
     """Return what a person could do, most urgent first: ``{"rule", "title", "reason", "rows", "command"}``."""
-    found = [*_useless(report), *_impossible(report), *_scale(report), *_calibration(report), *_labels(report)]
+    found = [*_useless(report), *_impossible(report), *_scale(report), *_calibration(report)]
+    found += [*_outliers(report), *_labels(report)]
     found += [*_threshold(report), *_slices(report), *_classes(report), *_confusion(report), *_overfitting(report)]
     if found:
         return found
@@ -107,6 +108,21 @@ def _threshold(report: Summary) -> Iterator[dict[str, Any]]:
         )
 
 
+def _outliers(report: Summary) -> Iterator[dict[str, Any]]:
+    found = [entry for entry in report["surprising"] if entry["outlying"]]
+    if found:
+        first = found[0]["outlying"]
+        rows = [entry["row"] for entry in found]
+        yield _rule(
+            "outlying-values",
+            f"Check the values of {count(len(rows), 'row')}",
+            f"column {short(first['column'])} holds {first['value']:.6g} in row {rows[0]}, {first['deviations']:.0f} "
+            "robust standard deviations from the median; a wrong value looks like this",
+            rows,
+            Commands(report).show(rows),
+        )
+
+
 def _labels(report: Summary) -> Iterator[dict[str, Any]]:
     # Of a class that the model seldom predicts, a surprising row is one that it missed.
     # Nor are so many of a class's rows labelled wrong: ten of 25 rare positives are rows that the model cannot find.
@@ -115,6 +131,7 @@ def _labels(report: Summary) -> Iterator[dict[str, Any]]:
         entry
         for entry in report["surprising"]
         if entry["label"] in learned
+        and entry["outlying"] is None
         and entry["label_probability"] < SUSPICIOUS_LABEL
         and entry["prediction_probability"] > SUSPICIOUS_PREDICTION
     ]

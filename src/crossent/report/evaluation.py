@@ -272,6 +272,7 @@ def _surprising(
                 "label_probability": float(probabilities[i, codes[i]]),
                 "prediction_probability": float(probabilities[i, prediction]),
                 "cells": cells_of(cells, i),
+                "outlying": None,
             }
         )
     return shown

@@ -24,6 +24,7 @@ from .advice import advice
 from .card import fit_card, run_card
 from .drivers import coefficients, drivers
 from .evaluation import class_shares, evaluation, floored, loss_entry, number, reliability
+from .outliers import name_outliers
 from .slices import slices
 from .two_classes import EVEN, Decision
 
@@ -51,6 +52,18 @@ def summarize_fit(result: TrainedModel, decision: Decision = EVEN, command: Sequ
         return np.asarray(ce.softmax(model.logits_of(columns.encode(rows))))
 
     temperature = 1.0 if result.calibration is None else result.calibration.temperature
+    judged = evaluation(
+        model.classes,
+        codes,
+        losses,
+        probabilities,
+        result.test_logits,
+        (float(np.mean(-log_prior[codes])), "the training part's class shares"),
+        row_numbers=result.test,
+        cells=_shown_cells(result.cells, used),
+        decision=decision,
+    )
+    name_outliers(judged["surprising"], cells, {int(row): place for place, row in enumerate(result.test)})
     return _report(
         kind="fit",
         model=MODELS[result.options.model],
@@ -72,17 +85,7 @@ def summarize_fit(result: TrainedModel, decision: Decision = EVEN, command: Sequ
             "seed": result.options.seed,
         },
         **class_shares(model.classes, result.class_counts),
-        **evaluation(
-            model.classes,
-            codes,
-            losses,
-            probabilities,
-            result.test_logits,
-            (float(np.mean(-log_prior[codes])), "the training part's class shares"),
-            row_numbers=result.test,
-            cells=_shown_cells(result.cells, used),
-            decision=decision,
-        ),
+        **judged,
         slices=_slices(result.cells, losses, probabilities, result.test),
         drivers=drivers(predict, cells, cells, codes, model.classes, result.options.seed),
         coefficients=None

@@ -78,13 +78,14 @@ def found(report: dict[str, Any]) -> list[str]:
     classes = count(len(report["classes"]), "class", "classes")
     if report["kind"] == "fit":
         kinds = []
+        read_as = "read as " if data["number_columns"] + data["category_columns"] != data["columns"] else ""
         if data["number_columns"]:
             kinds.append(f"{data['number_columns']:,} of numbers")
         if data["category_columns"]:
             kinds.append(f"{data['category_columns']:,} of categories")
         lines = [
-            f"{count(data['rows'], 'row')}, {count(data['columns'], 'column')} ({', '.join(kinds)}), {classes}, "
-            f"{count(data['missing_cells'], 'missing cell')}.",
+            f"{count(data['rows'], 'row')}, {count(data['columns'], 'column')} ({read_as}{', '.join(kinds)}), "
+            f"{classes}, {count(data['missing_cells'], 'missing cell')}.",
             f"{count(data['training_rows'], 'row')} to train and {data['test_rows']:,} to test "
             f"({'stratified, ' if data['stratified'] else ''}seed {data['seed']})."
             + (_folds(report["calibration"]) if report["calibration"] is not None else ""),
