@@ -117,6 +117,13 @@ def test_perfect_predictions_have_no_interval() -> None:
     assert (state["costs"]["at_best"], state["costs"]["best_threshold"]) == (0.0, 0.9)
 
 
+def test_an_area_that_rounds_to_just_below_one_is_no_overflow() -> None:
+    curve = evaluate([0] * 5 + [1] * 7, np.linspace(0.01, 0.99, 12), scale="probabilities").to_dict()["two_classes"]
+    area = curve["precision_recall"]
+    assert 0.999 < area["area"] < 1
+    assert 0 <= area["lower"] <= area["area"] <= area["upper"] <= 1
+
+
 def test_there_are_no_curves_without_two_classes() -> None:
     assert evaluate([0, 1, 2], np.eye(3)).to_dict()["two_classes"] is None
     one_label = evaluate([0, 0], [0.1, 0.2], classes=[0, 1], scale="probabilities").to_dict()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from scipy.stats import rankdata
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
@@ -178,7 +179,7 @@ def _logit_interval(value: float, error: float) -> Summary:
         return NO_INTERVAL
     logit, reach = math.log(value / (1 - value)), NormalDist().inv_cdf(0.5 + AREA_LEVEL / 2) * error
     reach /= value * (1 - value)
-    lower, upper = (1 / (1 + math.exp(-x)) for x in (logit - reach, logit + reach))
+    lower, upper = (float(expit(x)) for x in (logit - reach, logit + reach))
     return {"lower": lower, "upper": upper, "level": AREA_LEVEL}
 
 
