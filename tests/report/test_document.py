@@ -168,6 +168,8 @@ def test_weights_count_as_repeated_rows() -> None:
 def test_a_row_of_weight_0_does_not_count() -> None:
     report = evaluate([0, 1, 1], [[0.5, 0.5], [0.25, 0.75], [1.0, 0.0]], sample_weight=[1, 1, 0])
     assert report.to_dict()["loss"]["impossible_rows"] == 0
+    assert "row" in str(report)
+    assert report._repr_html_()
     assert report.to_dict()["loss"]["nats"] == pytest.approx(-np.log([0.5, 0.75]).mean())
     with pytest.raises(ValueError, match="rows that count alike; got sample_weight"):
         report.compare(evaluate([0, 1, 1], [[0.5, 0.5], [0.25, 0.75], [1.0, 0.0]]))

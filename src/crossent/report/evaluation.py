@@ -127,6 +127,8 @@ def _floored(losses: Float64, weights: Float64 | None) -> Summary | None:
 
 def reliability(codes: Codes, probabilities: Float64, weights: Float64 | None = None) -> Summary:
     """Return accuracy against confidence, bin by bin, and the calibration error that sums it up."""
+    if weights is not None:  # a bin of rows that do not count would have no accuracy
+        codes, probabilities, weights = codes[weights > 0], probabilities[weights > 0], weights[weights > 0]
     options: dict[str, Any] = {"labels": np.arange(probabilities.shape[1]), "sample_weight": weights}
     options["bins"] = RELIABILITY_BINS
     curve = reliability_curve(codes, probabilities, level=RELIABILITY_LEVEL, **options)
