@@ -237,11 +237,19 @@ MUTATIONS: dict[str, tuple[Change, str]] = {
     "turned coefficients": (tensor("coef", np.transpose), "shape (9, 3), where float64 and (3, 9) are needed"),
     "a narrow median": (tensor("number.median", lambda a: a.astype(np.int64)), "number.median has dtype int64"),
     "means in a column": (tensor("number.mean", lambda a: a[:, None]), "number.mean has dtype float64 and shape (2,"),
+    "digests of another type": (
+        tensor("training.rows", lambda a: a.astype(np.float64)),
+        "are not different digests in",
+    ),
+    "digests out of order": (
+        tensor("training.rows", lambda a: np.array([2, 1], np.uint64)),
+        "not different digests in",
+    ),
     "a scale of 0": (cell("number.scale", 1, 0.0), "a scale is not positive"),
     "a negative scale": (cell("number.scale", 0, -1.0), "a scale is not positive"),
     **{
         f"{value} in {name}": (cell(name, 1, value), f"{name} holds a number that is not finite")
-        for name in sorted(parts()[1])
+        for name in sorted(parts()[1].keys() - {"training.rows"})
         for value in (np.nan, np.inf)
     },
 }

@@ -241,7 +241,8 @@ def test_what_a_column_of_codes_says_from_fit_to_predict() -> None:
     for rows in ([0, 1], [1], [2], [1, 2]):
         write(frame[rows], "some.csv")
         result = run("predict", "out/model.safetensors", "some.csv", "-o", "p.csv")
-        assert (result.exit_code, result.stderr) == (0, "")
+        assert (result.exit_code, result.stderr.count("\n")) == (0, 1)
+        assert f"{len(rows)} of {len(rows)} rows are as rows that the model was trained on" in result.stderr
         assert read_table("p.csv")["prediction"].to_list() == frame["y"].gather(rows).to_list()
 
 

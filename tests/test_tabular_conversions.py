@@ -131,7 +131,8 @@ def test_a_later_cell_that_is_no_date_is_named() -> None:
     [
         ("Unnamed: 0", range(ROWS), "counts the rows"),
         ("n", range(1, ROWS + 1), "counts the rows"),
-        ("n", RNG.permutation(ROWS) + 100, "numbers the rows"),
+        ("n", RNG.permutation(ROWS) + 100, "has another whole number in every row"),
+        ("n", RNG.permutation(2 * ROWS)[:ROWS], "has another whole number in every row"),
         ("customer_id", RNG.permutation(10**6)[:ROWS], "has an id's name"),
         ("customerId", RNG.permutation(10**6)[:ROWS], "has an id's name"),
         ("key", [f"{k:032x}" for k in range(ROWS)], "holds hashes"),
@@ -231,3 +232,22 @@ def test_a_score_that_is_too_good_is_named() -> None:
     assert note.startswith("the score is nearly perfect (0.1% of the log-loss of the class shares is left)")
     assert leak_notes(cells, codes, rows[:300], rows[300:], 0.3) == []
     assert leak_notes(cells, codes, rows[:390], rows[390:], 0.001) == []
+
+
+def test_rows_of_training_are_counted(tmp_path: object) -> None:
+    """The rows trained on and no others, also where a model file lies between; rows that were tested are new."""
+    frame = pl.DataFrame({"x": RNG.normal(size=200), "c": ["u", "v"] * 100, "y": ["a", "b", "b", "a"] * 50})
+    result = fit_table(frame, "t", "y")
+    path = f"{tmp_path}/model.safetensors"
+    with open(path, "wb") as file:
+        file.write(result.model.to_bytes())
+    test = set(result.test.tolist())
+    for rows in (range(200), range(7), sorted(test), [*test][:3]):
+        unseen = UnseenCategories()
+        prediction_table(read_model(path), frame[[*rows]], "t", unseen)
+        trained_on = sum(row not in test for row in rows)
+        assert unseen.trained_on == trained_on
+        assert len(unseen.sentences(len(rows))) == (trained_on > 0)
+    shifted = UnseenCategories()
+    prediction_table(read_model(path), frame.with_columns(pl.col("x") + 1e-9), "t", shifted)
+    assert shifted.trained_on == 0

@@ -31,6 +31,7 @@ PACKAGES = {
 OWN_EXTRA = {
     "export.py": "onnx",
     "parquet.py": "tabular",
+    "workbooks.py": "cli",
     **dict.fromkeys(("distributed.py", "partitions.py", "dask_graphs.py", "dask_collections.py"), "distributed"),
 }
 

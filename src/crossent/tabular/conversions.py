@@ -11,8 +11,8 @@ decision, and every later table is converted by it. A cell is read by itself, ne
   week, days since 1970 (with the part of the day), and sine and cosine of the place in the year. So do typed dates.
 - **Prose**, where it is asked for, becomes counts of its words and pairs of words, hashed into 256 numbers (Weinberger
   et al. 2009), of Euclidean length 1.
-- **Ids** are left out: an index, integers that count or that a name calls an id, hashes, and text that is different in
-  (nearly) every row.
+- **Ids** are left out: an index, integers of which no two are equal though they lie so close that some would be by
+  chance, or that a name calls an id; hashes; and text that is different in nearly every row.
 """
 
 from __future__ import annotations
@@ -362,8 +362,9 @@ def _why_an_id(column: pl.Series, first: bool) -> str:
             return "counts the rows"
         if column.n_unique() < rows:
             return ""
-        if int(column.max()) - int(column.min()) == rows - 1:  # type: ignore[arg-type]
-            return "numbers the rows"
+        extent = int(column.max()) - int(column.min()) + 1  # type: ignore[arg-type]
+        if rows**2 > 20 * extent:  # drawn by chance, two of them would be equal with probability 1 - exp(-10)
+            return "has another whole number in every row"
         return "has an id's name and another number in every row" if _ID_NAME.match(name) else ""
     if column.dtype == pl.String and column.str.strip_chars().str.contains(_HASH).all():
         return "holds hashes" if column.n_unique() > 0.5 * rows else ""

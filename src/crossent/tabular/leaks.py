@@ -70,7 +70,8 @@ def _bins(column: pl.Series, training: NDArray[np.intp]) -> NDArray[np.intp]:
     values = column.to_numpy()
     known = values[training][~np.isnan(values[training])]
     edges = np.unique(np.quantile(known, np.arange(1, _BINS) / _BINS)) if len(known) else np.empty(0)
-    return np.where(np.isnan(values), _BINS, np.searchsorted(edges, values, side="right"))
+    between = np.searchsorted(edges, values, side="left") + np.searchsorted(edges, values, side="right")
+    return np.where(np.isnan(values), 2 * _BINS, between)  # a value as common as an edge has a bin of its own
 
 
 def _loss_of_bins(

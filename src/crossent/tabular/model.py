@@ -3,7 +3,8 @@
 Reading one runs no code.
 
 Tensors (float64): ``coef`` (K, D), ``intercept`` (K,), ``number.median``, ``number.mean``, ``number.scale`` (one per
-column of numbers). The header's ``crossent.model`` entry is a JSON object:
+column of numbers); and ``training.rows`` (uint64), the digests of the rows it was trained on. The header's
+``crossent.model`` entry is a JSON object:
 
 - ``classes``, ``target``, ``link``: what is predicted, and how ("softmax", or "sigmoid": one class against the rest);
 - ``numbers``: the names of the columns of numbers;
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,14 @@ from .conversions import Conversions
 from .errors import InputError, name_list
 from .preprocessing import CategoryColumn, NumberColumn, Preprocessing, UnseenCategories
 from .reading import exists
+from .seen import count_seen
 
 HEADER_ENTRY = "crossent.model"
 FORMAT_VERSION = 3
 LINKS = ("softmax", "sigmoid")
 LEARNED = ("median", "mean", "scale")
-TENSORS = {"coef", "intercept", *(f"number.{name}" for name in LEARNED)}
+SEEN = "training.rows"
+TENSORS = {"coef", "intercept", SEEN, *(f"number.{name}" for name in LEARNED)}
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Model:
     """A trained softmax regression on a table: ``p = softmax(coef · x + intercept)``, x the preprocessed row.
 
     With the sigmoid link, one class against the rest, ``p ∝ σ(coef · x + intercept)``. A boosted model has trees in the
-    place of ``coef · x``.
+    place of ``coef · x``. `seen` are the `row_digests` of the rows it was trained on, in order, where they are known.
     """
 
     preprocessing: Preprocessing
@@ -68,6 +71,7 @@ class Model:
     training: dict[str, Any]  # plain JSON values on how it came about; people read them, the model does not
     link: str = "softmax"
     trees: Trees | None = None
+    seen: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
 
     def logits_of(self, matrix: NDArray[np.float64], first_row: int = 0) -> NDArray[np.float64]:
         """Return logits (N, K), whose softmax are the probabilities, of rows that are preprocessed already.
@@ -95,6 +99,8 @@ class Model:
         `first_row` and `unseen` are those of `Preprocessing.transform`.
         """
         matrix = self.preprocessing.transform(frame, source, first_row, unseen)
+        if unseen is not None:
+            unseen.trained_on += count_seen(matrix, self.seen)
         return np.asarray(ce.softmax(self.logits_of(matrix, first_row)))
 
     def header(self) -> dict[str, Any]:
@@ -114,7 +120,7 @@ class Model:
 
     def to_bytes(self) -> bytes:
         """Return the content of a model file."""
-        tensors = {"coef": self.coef, "intercept": self.intercept}
+        tensors: dict[str, NDArray[Any]] = {"coef": self.coef, "intercept": self.intercept, SEEN: self.seen}
         for name in LEARNED:
             values = [getattr(column, name) for column in self.preprocessing.numbers]
             tensors[f"number.{name}"] = np.array(values, dtype=np.float64)
@@ -153,7 +159,8 @@ def _model(content: dict[str, Any], tensors: dict[str, NDArray[Any]], folder: Pa
         classes, target = tuple(content["classes"]), content["target"]
         account, link = content["training"], content["link"]
         trees = Trees.read(content["trees"], folder, len(classes)) if "trees" in content else None
-        model = Model(preprocessing, tensors["coef"], tensors["intercept"], classes, target, account, link, trees)
+        coef, intercept, seen = (tensors[name] for name in ("coef", "intercept", SEEN))
+        model = Model(preprocessing, coef, intercept, classes, target, account, link, trees, seen)
     except (KeyError, TypeError) as error:
         raise SealError(f"a part of its header: {first_line(error)}") from error
     written = {**model.header(), "crossent_version": content.get("crossent_version")}
@@ -174,6 +181,9 @@ def _model(content: dict[str, Any], tensors: dict[str, NDArray[Any]], folder: Pa
     require(bool(preprocessing.input_names), "it has no input")
     inputs = len(preprocessing.input_names) if trees is None else 0
     shapes = {"coef": (len(classes), inputs), "intercept": (len(classes),)}
+    del tensors[SEEN]
+    are_digests = seen.dtype == np.uint64 and seen.ndim == 1 and bool((seen[1:] > seen[:-1]).all())
+    require(are_digests, f"{SEEN} are not different digests in order")
     for name, tensor in tensors.items():
         shape = shapes.get(name, (len(number_names),))
         require(

@@ -88,12 +88,13 @@ class CategoryColumn:
 class UnseenCategories:
     """The rows whose category was not there in training, by column, with the first such category of each.
 
-    `odd` are the cells that were taken for empty.
+    `odd` are the cells that were taken for empty, and `trained_on` is the number of rows that the model was trained on.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     odd: OddCells = field(default_factory=OddCells)
+    trained_on: int = 0
 
     def add(self, column: str, categories: pl.Series) -> None:
         """Count categories of a column, one per row."""
@@ -102,12 +103,18 @@ class UnseenCategories:
             self.examples.setdefault(column, categories[0])
 
     def sentences(self, num_rows: int) -> list[str]:
-        """Return one sentence per column of a table of so many rows."""
-        return [
+        """Return what a person should know of a table of so many rows, a sentence each."""
+        sentences = [
             f"column {name!r}: {rows:,} of {num_rows:,} rows hold a category that was not there in training "
             f"({self.examples[name]!r}): they count as none"
             for name, rows in self.rows.items()
-        ] + self.odd.sentences(num_rows)
+        ]
+        if self.trained_on:
+            sentences.append(
+                f"{self.trained_on:,} of {num_rows:,} rows are as rows that the model was trained on: their "
+                "probabilities say little of new rows"
+            )
+        return sentences + self.odd.sentences(num_rows)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from .labels import check_classes, check_labels, encode_labels, label_notes, no_
 from .model import Model
 from .preprocessing import MAX_DISTINCT, Learned, Preprocessing, learn
 from .reading import BUILT_IN, SUFFIXES, exists, source_name, table_suffix
+from .seen import splitmix64
 from .splitting import refuse_streamed
 
 MEMORY_SHARE = 1 / 8
@@ -336,10 +337,7 @@ def draw_parts(num_rows: int, test_size: float, calibration_size: float, seed: i
 
 
 def hashed_shares(start: int, stop: int, seed: int, purpose: int) -> NDArray[np.float64]:
-    """Return numbers in [0, 1) that belong to rows, by splitmix64 (Steele, Lea and Flood 2014) of the row's number."""
+    """Return numbers in [0, 1) that belong to rows, by splitmix64 of the row's number."""
     key = np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint64)[0]
-    z = (np.arange(start, stop, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + key
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
+    z = splitmix64((np.arange(start, stop, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + key)
     return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -34,6 +34,7 @@ from .fitting import (
 from .labels import label_notes
 from .leaks import leak_notes
 from .preprocessing import learn_table
+from .seen import row_digests
 from .splitting import Split, deal_folds, split_table
 
 # Standard errors cost as much as the Hessian of so many parameters, and its inverse.
@@ -100,6 +101,7 @@ def fit_table(
     model = build_model(
         learned.preprocessing, estimator, calibration, classes, target, source, training_counts, options
     )
+    model = replace(model, seen=np.unique(row_digests(matrix[training])))
     logits = model.logits_of(matrix)
     parts = (training, split.test)
     test_loss = float(np.mean(ce.cross_entropy(logits[split.test], codes[split.test], reduction="none")))
