@@ -88,7 +88,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pl.DataFrame:
     kind = rng.permutation(90) % len(HOSTILE)
     frame = pl.DataFrame({"x": rng.normal(size=90) + kind, "=1+1": [HOSTILE[k] for k in kind]})
     frame.write_parquet("t.parquet")
-    assert run("fit", "t.parquet", "--target", "=1+1").exit_code == 0
+    assert run("fit", "t.parquet", "--target", "=1+1", "--no-na").exit_code == 0
     return frame
 
 

@@ -218,13 +218,14 @@ def learn_conversions(
     options.check(frame.columns)
     keep, texts, missing = options.keep, options.text, tuple(word.lower() for word in options.missing)
     numbers, dates, left_out, notes = [], [], [], []
+    first = next(iter(frame.columns), None)
     odd = OddCells()
     for column in blank_missing(frame, missing).iter_columns():
         name, is_text = column.name, column.dtype == pl.String
         if name in texts:
             continue
         order = _date_order(column)
-        reason = "" if name in keep or order is not None else _why_an_id(column, first=name == frame.columns[0])
+        reason = "" if name in keep or order is not None else _why_an_id(column, first=name == first)
         if reason:
             left_out.append(name)
             notes.append(f"column {name!r} {reason} and is left out: --keep {name!r} keeps it")

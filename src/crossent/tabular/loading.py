@@ -56,7 +56,7 @@ class TableModel:
         Warns
         -----
         UserWarning
-            If a category was not there in training.
+            If a category was not there in training, or a cell of numbers or dates holds neither.
         """
         native = nw.from_native(frame, eager_only=True, pass_through=True)
         if not isinstance(native, nw.DataFrame):
@@ -64,6 +64,7 @@ class TableModel:
         table: pl.DataFrame = native.to_polars()
         unseen = UnseenCategories()
         probabilities = self.model.predict_probabilities(table, "the data frame", unseen=unseen)
+        unseen.trained_on = 0  # a program may well ask for rows that it trained on
         for sentence in unseen.sentences(table.height):
             warnings.warn(sentence, stacklevel=2)
         return probabilities
