@@ -81,3 +81,10 @@ def test_log_losses_beside_the_libraries_own() -> None:
         if record["classes"] > 2
     ]
     assert (sum(worse), len(worse)) == (5, 7)
+
+
+def test_cross_entropy_takes_a_small_part_of_a_round_and_a_quarter_of_the_formula() -> None:
+    seconds = RESULTS["speed"]["seconds"]
+    assert seconds["tutorial, vectorised"] > 4 * seconds["cross-entropy, upper"]
+    assert seconds["tutorial, vectorised"] > 5 * seconds["cross-entropy, gradient"]
+    assert seconds["cross-entropy, upper"] < 0.1 * seconds["round"]

@@ -89,9 +89,10 @@ class BoostedClassifier(Classifier, BaseEstimator):
     -----
     For cross-entropy the trees are those of the library's own objective where both start at the same b: XGBoost's;
     LightGBM's for two classes, and for more, up to ties between splits, with the learning rate times 2 (K-1)/K;
-    CatBoost's for two classes with Newton steps. CatBoost calls a custom objective of more than two classes once a row, 0.25 ms each, so its own
-    ``MultiClass`` computes plain cross-entropy there, and `hessian` does not count; other losses are slow. It chooses a
-    learning rate only for objectives of its own: give one. scikit-learn clones its ``cat_features`` only as a tuple.
+    CatBoost's for two classes with Newton steps. CatBoost calls a custom objective of more than two classes once a row,
+    0.25 ms each, so its own ``MultiClass`` computes plain cross-entropy there, and `hessian` does not count; other
+    losses are slow. It chooses a learning rate only for objectives of its own: give one. scikit-learn clones its
+    ``cat_features`` only as a tuple.
 
     References
     ----------

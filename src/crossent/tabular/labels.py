@@ -194,5 +194,5 @@ def check_classes(classes: list[str], counts: NDArray[np.intp], labels: pl.Serie
     others = f" (and {len(single) - 1} more such classes)" if len(single) > 1 else ""
     raise InputError(
         f"class {single[0]!r} of column {labels.name!r} has one row{others}: each class needs at least 2, to train "
-        "and to test"
+        "and to test; --min-class-rows 2 --rare drop leaves such classes out"
     )
