@@ -152,7 +152,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
 
 
 def test_the_customers_are_what_their_script_makes() -> None:
-    made = subprocess.run([sys.executable, ROOT / "examples/make_customers.py"], capture_output=True, check=True).stdout
+    made = subprocess.run([sys.executable, ROOT / "docs/make_customers.py"], capture_output=True, check=True).stdout
     shipped = (ROOT / "src/crossent/tabular/data/customers.csv").read_bytes()
     assert made == shipped
     assert len(made) < 60_000

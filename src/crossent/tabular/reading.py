@@ -25,7 +25,7 @@ from .unpacking import text_content, unpack
 from .workbooks import read_workbook
 
 BUILT_IN = ("customers", "digits", "wine", "breast_cancer")
-"""A table of ours with numbers, words and dates (examples/make_customers.py), and three that scikit-learn ships."""
+"""A table of ours with numbers, words and dates (docs/make_customers.py), and three that scikit-learn ships."""
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
 SUFFIXES = (*TEXT_SUFFIXES, ".zip", ".xlsx", ".parquet", ".arrow", ".ipc", ".feather", ".npz")
 

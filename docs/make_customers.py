@@ -1,6 +1,6 @@
 """Make `crossent fit customers`' table: 600 customers of an internet provider that does not exist.
 
-    python examples/make_customers.py > src/crossent/tabular/data/customers.csv
+    python docs/make_customers.py > src/crossent/tabular/data/customers.csv
 
 Nobody's data are in it; the dice are Python's, whose `random()` gives the same numbers in every version. A row is drawn
 from the left to the right:
