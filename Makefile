@@ -9,8 +9,8 @@ DATA ?= digits
 PYTEST_ARGS ?= -n auto -q
 # Tests that reach the compiled kernels run a second time without numba: the reference must carry every public function.
 # Those that run with every twin have done so already, as have those of single kernels.
-ABOUT_FILES := $(addprefix tests/test_, $(addsuffix .py, cli_attack cli_files damaged_tables files imports model_file requirements \
-	sealed spreadsheets terminal)) $(wildcard tests/test_stream_*.py tests/test_tabular_*.py)
+ABOUT_FILES := $(addprefix tests/test_, $(addsuffix .py, cli_attack cli_files damaged_tables delimited files imports \
+	loading model_file requirements sealed splitting spreadsheets terminal workbooks)) $(wildcard tests/test_stream_*.py tests/test_tabular_*.py)
 KERNEL_TESTS ?= $(addprefix tests/kernels/test_, $(addsuffix .py, entries logistic \
 	registry targets threads)) tests/laws tests/pytorch/test_routes.py tests/calibration tests/sklearn \
 	$(filter-out $(ABOUT_FILES), $(wildcard tests/test_*.py))
