@@ -66,6 +66,15 @@ def test_no_label_in_the_target() -> None:
     )
 
 
+def test_a_word_of_ones_own_counts_in_any_case_in_the_target_too() -> None:
+    frame = pl.DataFrame({"x": ["1", "ABSENT", "3"] * 20, "y": ["a", "b", "Absent"] * 20})
+    options = _options(missing=(*MISSING_WORDS, "ABSENT"))
+    with pytest.raises(InputError, match=r"no label in row 2 .* 'Absent'"):
+        fit_table(frame, "t", "y", options)
+    found = fit_table(frame.filter(pl.col("y") != "Absent"), "t", "y", options).model.preprocessing
+    assert [column.name for column in found.numbers] == ["x"]
+
+
 def _options(**columns: object):  # type: ignore[no-untyped-def]
     from crossent.tabular import FitOptions
 

@@ -49,9 +49,7 @@ def calibrate(
         ending = ".parquet" if read.suffix.lower() == ".parquet" else ".csv"
         path = Path(f"{read.name.split('.csv')[0] if ending == '.csv' else read.stem}.calibrated{ending}")
         path = path if output is None else output
-        suffix = path.suffix.lower()
-        if suffix not in (".csv", ".parquet"):
-            raise InputError(f"predictions are written as .csv or .parquet, and {str(path)!r} ends in neither")
+        suffix = writing.prediction_suffix(path)
         writing.refuse_folders([path])
         writing.refuse_over([path], [predictions])
         writing.refuse_unwritable(path.parent)

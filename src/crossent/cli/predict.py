@@ -42,9 +42,7 @@ def predict(
         if output is None and (len(data) > 1 or is_pattern):
             raise InputError("predictions of several files need a name: pass --output FILE")
         path = Path(f"{table_stem(os.path.abspath(data[0]))}.predictions.csv") if output is None else output
-        suffix = path.suffix.lower()
-        if suffix not in (".csv", ".parquet"):
-            raise InputError(f"predictions are written as .csv or .parquet, and {str(path)!r} ends in neither")
+        suffix = writing.prediction_suffix(path)
         writing.refuse_folders([path])
         writing.refuse_over([path], [*data, model])
         writing.refuse_unwritable(path.parent)

@@ -28,7 +28,7 @@ from .rows import leaves_like, moves_at_all
 __all__ = ["linear_cross_entropy", "linear_statistics"]
 
 BLOCK_BYTES = 24 << 20
-"""The size of a block of logits. A few blocks are alive at a time; products of much smaller ones are slower."""
+"""The size of a block of logits. The kernels need one at a time, XLA alone a few; smaller products are slower."""
 TILE_BYTES = 8 << 20
 """The size of a part of the weight's gradient that is added at a time: the whole product would be as large as it."""
 

@@ -29,8 +29,10 @@ def name_outliers(surprising: list[dict[str, Any]], cells: pl.DataFrame, places:
     for column in cells.iter_columns():
         values = column.to_numpy() if column.dtype == pl.Float64 else np.empty(0)
         known = values[~np.isnan(values)]
-        median = float(np.median(known)) if len(known) >= _FEW_VALUES else 0.0
-        spread = _NORMAL * float(np.median(np.abs(known - median))) if len(known) >= _FEW_VALUES else 0.0
+        if len(known) < _FEW_VALUES:
+            continue
+        median = float(np.median(known))
+        spread = _NORMAL * float(np.median(np.abs(known - median)))
         if spread == 0:
             continue
         for entry, row in zip(surprising, rows, strict=True):

@@ -53,7 +53,7 @@ def possible_kinds(frame: pl.DataFrame) -> list[set[Kind]]:
     are_codes = cells.select(pl.all().str.contains(CODE).any())
     are_booleans = cells.select(pl.all().str.to_lowercase().is_in(["", *TRUTH_VALUES]).all())
     of_text: dict[str, set[Kind]] = {}
-    for name, is_number in zip(text.columns, _parsed(text, MISSING_NUMBERS)[1], strict=True):
+    for name, is_number in zip(text.columns, _parsed(text)[1], strict=True):
         of_text[name] = {"categories"}
         if is_number and not are_codes[name][0]:
             of_text[name].add("numbers")
@@ -100,27 +100,21 @@ def first_kind(kinds: set[Kind]) -> Kind:
     return next(kind for kind in KINDS if kind in kinds)
 
 
-def read_columns(
-    frame: pl.DataFrame, kinds: Sequence[Kind], first_row: int = 0, missing: tuple[str, ...] = MISSING_NUMBERS
-) -> pl.DataFrame:
+def read_columns(frame: pl.DataFrame, kinds: Sequence[Kind], first_row: int = 0) -> pl.DataFrame:
     """Return every column as `read_column` does; text is parsed for all columns at once, which may be thousands."""
     columns = frame.get_columns()
     places = [k for k, kind in enumerate(kinds) if kind == "numbers" and columns[k].dtype == pl.String]
-    numbers, are_numbers = _parsed(pl.DataFrame([columns[k] for k in places]), missing)
+    numbers, are_numbers = _parsed(pl.DataFrame([columns[k] for k in places]))
     for k, series, is_number in zip(places, numbers.iter_columns(), are_numbers, strict=True):
         if is_number:  # else read_column says which cell is no number
             columns[k] = series
-    return pl.DataFrame(
-        [read_column(series, kind, first_row, missing) for series, kind in zip(columns, kinds, strict=True)]
-    )
+    return pl.DataFrame([read_column(series, kind, first_row) for series, kind in zip(columns, kinds, strict=True)])
 
 
-def read_column(
-    series: pl.Series, kind: Kind, first_row: int = 0, missing: tuple[str, ...] = MISSING_NUMBERS
-) -> pl.Series:
+def read_column(series: pl.Series, kind: Kind, first_row: int = 0) -> pl.Series:
     """Return a column as its kind has it: Float64 of numbers, else String; null where there is no value.
 
-    Messages count rows from `first_row`. `missing` are the words that are no value among numbers.
+    Messages count rows from `first_row`.
 
     Raises
     ------
@@ -140,7 +134,7 @@ def read_column(
     if isinstance(series.dtype, pl.Categorical | pl.Enum):
         series = series.cast(pl.String)
     if kind == "numbers":
-        return _read_numbers(series, first_row, missing)
+        return _read_numbers(series, first_row)
     if kind == "booleans":
         return _read_booleans(series, first_row)
     if series.dtype.is_decimal():
@@ -152,15 +146,15 @@ def read_column(
     return as_text(series)
 
 
-def _read_numbers(series: pl.Series, first_row: int, missing: tuple[str, ...]) -> pl.Series:
-    numbers = as_numbers(series, missing)
+def _read_numbers(series: pl.Series, first_row: int) -> pl.Series:
+    numbers = as_numbers(series)
     if numbers is not None:
         check_finite(numbers, first_row)
         return numbers
     if series.dtype != pl.String:
         raise InputError(f"column {series.name!r} held numbers in training and is of type {series.dtype} here")
     cells = series.str.strip_chars()
-    wrong = cells.cast(pl.Float64, strict=False).is_null() & ~cells.is_in(["", *missing])
+    wrong = cells.cast(pl.Float64, strict=False).is_null() & ~cells.is_in(["", *MISSING_NUMBERS])
     raise InputError(_held(series, "numbers", int(wrong.arg_max() or 0), first_row))
 
 
@@ -246,10 +240,10 @@ def count_words(words: pl.Series) -> dict[str | None, int]:
     return dict(zip(counted["word"].to_list(), counted["rows"].to_list(), strict=True))
 
 
-def as_numbers(series: pl.Series, missing: tuple[str, ...] = MISSING_NUMBERS) -> pl.Series | None:
+def as_numbers(series: pl.Series) -> pl.Series | None:
     """Return the column as Float64 with null where it is missing, or None if it is not a column of numbers.
 
-    Text counts as numbers when every cell is a number, blank, NaN, or one of `missing`, the words for "no value".
+    Text counts as numbers when every cell is a number, blank, NaN, or one of `MISSING_NUMBERS`.
 
     Examples
     --------
@@ -262,13 +256,13 @@ def as_numbers(series: pl.Series, missing: tuple[str, ...] = MISSING_NUMBERS) ->
         return series.cast(pl.Float64)
     if series.dtype != pl.String:
         return None
-    numbers, (is_number,) = _parsed(series.to_frame(), missing)
+    numbers, (is_number,) = _parsed(series.to_frame())
     return numbers.to_series() if is_number else None
 
 
-def _parsed(text: pl.DataFrame, missing: tuple[str, ...]) -> tuple[pl.DataFrame, list[bool]]:
+def _parsed(text: pl.DataFrame) -> tuple[pl.DataFrame, list[bool]]:
     """Return columns of text as numbers, null where there is none, and which columns hold nothing else."""
-    cells = text.select(pl.all().str.strip_chars().replace(["", *missing], None))
+    cells = text.select(pl.all().str.strip_chars().replace(["", *MISSING_NUMBERS], None))
     numbers = cells.select(pl.all().cast(pl.Float64, strict=False))
     lost = [one.null_count() > other.null_count() for one, other in zip(numbers, cells, strict=True)]
     return numbers.select(pl.all().fill_nan(None)), [not some for some in lost]

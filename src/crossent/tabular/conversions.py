@@ -109,7 +109,7 @@ class Conversions:
     Attributes
     ----------
     missing : tuple of str
-        Words for "no value", in lower case.
+        Words for "no value", in any case.
     numbers : tuple of str
         Columns of text that hold numbers and a few other cells.
     dates : tuple of (str, str)
@@ -197,13 +197,14 @@ def blank_missing(frame: pl.DataFrame, missing: Sequence[str]) -> pl.DataFrame:
     >>> blank_missing(pl.DataFrame({"a": ["Unknown", "x"], "sign": ["+", "-"]}), MISSING_WORDS).to_dict(as_series=False)
     {'a': [None, 'x'], 'sign': ['+', '-']}
     """
+    spoken = [word.lower() for word in missing]
     columns = []
     for column in frame.iter_columns():
         if isinstance(column.dtype, pl.Categorical | pl.Enum):
             column = column.cast(pl.String)
         if column.dtype == pl.String:
             words = column.str.strip_chars().str.to_lowercase()
-            absent = words.is_in([*missing]).fill_null(False)
+            absent = words.is_in(spoken).fill_null(False)
             if absent.any() and (words == "+").any():
                 absent &= words != "-"
             column = column.set(absent, None)
@@ -216,57 +217,52 @@ def learn_conversions(
 ) -> tuple[Conversions, list[str], list[str]]:
     """Return what the columns of a table are converted to, which are left out, and what a person should know."""
     options.check(frame.columns)
-    keep, texts, missing = options.keep, options.text, tuple(word.lower() for word in options.missing)
+    keep, texts = options.keep, options.text
     numbers, dates, left_out, notes = [], [], [], []
     first = next(iter(frame.columns), None)
-    odd = OddCells()
-    for column in blank_missing(frame, missing).iter_columns():
-        name, is_text = column.name, column.dtype == pl.String
+    for column in blank_missing(frame, options.missing).iter_columns():
+        name = column.name
         if name in texts:
             continue
         order = _date_order(column)
-        reason = "" if name in keep or order is not None else _why_an_id(column, first=name == first)
-        if reason:
-            left_out.append(name)
-            notes.append(f"column {name!r} {reason} and is left out: --keep {name!r} keeps it")
-        elif order == "ambiguous":
+        if order == "ambiguous":
             notes.append(
                 f"column {name!r} holds dates whose day and month cannot be told apart, each a category of its own: "
                 "write them as 2024-01-31"
             )
         elif order is not None:
             dates.append((name, order))
-        elif is_text and _is_mostly_numbers(column):
-            found = _numbers(column)
-            wrong = column.filter(found.is_null() & column.is_not_null() & (column.str.strip_chars() != ""))
+        elif name not in keep and (reason := _why_an_id(column, first=name == first)):
+            left_out.append(name)
+            notes.append(f"column {name!r} {reason} and is left out: --keep {name!r} keeps it")
+        elif column.dtype != pl.String:
+            continue
+        elif _is_mostly_numbers(cells := as_text(column).drop_nulls()):
+            wrong = cells.filter(_numbers(cells).is_null())
             if len(wrong):
                 numbers.append(name)
-                odd.add(name, wrong)
-                filled = len(column) - column.null_count()
+                examples = wrong.unique(maintain_order=True)[:_SHOWN].to_list()
                 notes.append(
-                    f"{filled - len(wrong):,} of {filled:,} cells of column {name!r} are numbers; "
-                    f"{name_list(odd.examples[name])} {'is' if len(odd.examples[name]) == 1 else 'are'} treated as "
-                    "missing"
+                    f"{len(cells) - len(wrong):,} of {len(cells):,} cells of column {name!r} are numbers; "
+                    f"{name_list(examples)} {'is' if len(examples) == 1 else 'are'} treated as missing"
                 )
-        elif is_text and _is_prose(column):
+        elif _is_prose(column):
             left_out.append(name)
             notes.append(f"column {name!r} holds text and is left out: --text {name!r} makes inputs of its words")
-        elif is_text and name not in keep and _is_different(column) and code_among_numbers(column) is None:
+        elif name not in keep and _is_different(column) and code_among_numbers(column) is None:
             left_out.append(name)
             notes.append(
                 f"column {name!r} has another value in nearly every row and is left out: --keep {name!r} keeps it"
             )
-    return Conversions(missing, (*numbers,), (*dates,), (*texts,)), left_out, notes
+    return Conversions(options.missing, (*numbers,), (*dates,), (*texts,)), left_out, notes
 
 
 def typed_conversions(schema: Mapping[str, pl.DataType], options: ColumnOptions) -> Conversions:
     """Return what columns are converted to whose types alone are known: typed dates are dates."""
     options.check(schema)
-    dates = [name for name, type_ in schema.items() if isinstance(type_, pl.Date | pl.Datetime)]
-    missing = tuple(word.lower() for word in options.missing)
-    return Conversions(
-        missing, (), tuple((name, "ymd") for name in dates if name not in options.text), (*options.text,)
-    )
+    are_dates = {name: isinstance(type_, pl.Date | pl.Datetime) for name, type_ in schema.items()}
+    dates = tuple((name, "ymd") for name, is_date in are_dates.items() if is_date and name not in options.text)
+    return Conversions(options.missing, (), dates, (*options.text,))
 
 
 def _note_odd(column: pl.Series, read: pl.Series, odd: OddCells | None) -> None:
@@ -280,10 +276,8 @@ def _numbers(column: pl.Series) -> pl.Series:
     return found.set(~found.is_finite(), None)
 
 
-def _is_mostly_numbers(column: pl.Series) -> bool:
-    cells = column.str.strip_chars().drop_nulls()
-    cells = cells.filter(cells != "")
-    if not len(cells) or cells.str.contains(CODE).any():
+def _is_mostly_numbers(cells: pl.Series) -> bool:
+    if not len(cells) or cells.str.strip_chars().str.contains(CODE).any():
         return False
     return _numbers(cells).null_count() <= _ODD_SHARE * len(cells)
 
@@ -294,17 +288,9 @@ def _date_order(column: pl.Series) -> str | None:
         return "ymd"
     if column.dtype != pl.String:
         return None
-    words = column.unique().drop_nulls()
-    words = words.filter(words.str.strip_chars() != "")
-    if (
-        not len(words)
-        or _dates(words[:1], "ymd").null_count()
-        + _dates(words[:1], "dmy").null_count()
-        + _dates(words[:1], "mdy").null_count()
-        == 3
-    ):
-        return None
-    fitting = [order for order in ORDERS if not _dates(words, order).null_count()]
+    words = as_text(column).drop_nulls().unique()
+    fitting = [order for order in ORDERS if len(words) and not _dates(words[:1], order).null_count()]
+    fitting = [order for order in fitting if not _dates(words, order).null_count()]
     if len(fitting) == 2 and not words.str.contains(".", literal=True).all():
         return "ambiguous"
     return fitting[0] if fitting else None
@@ -312,14 +298,12 @@ def _date_order(column: pl.Series) -> str | None:
 
 def _dates(column: pl.Series, order: str) -> pl.Series:
     """Return a column as times, null where a cell is none."""
+    if isinstance(column.dtype, pl.Datetime):
+        column = column.dt.replace_time_zone(None)
+    if isinstance(column.dtype, pl.Date | pl.Datetime):
+        return column.cast(pl.Datetime("us"))
     if column.dtype != pl.String:
-        is_time = isinstance(column.dtype, pl.Date | pl.Datetime)
-        times = column.dt.replace_time_zone(None) if isinstance(column.dtype, pl.Datetime) else column
-        return (
-            times.cast(pl.Datetime("us"))
-            if is_time
-            else pl.Series(column.name, [None] * len(column), pl.Datetime("us"))
-        )
+        return pl.Series(column.name, [None] * len(column), pl.Datetime("us"))
     pattern, (year, month, day) = ORDERS[order]
     parts = column.str.strip_chars().str.extract_groups(pattern + _TIME).struct
     hour, minute = parts.field("4").fill_null("0"), parts.field("5").fill_null("0")

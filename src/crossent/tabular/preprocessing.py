@@ -1,10 +1,10 @@
 """From columns to a matrix: fill in what is missing, standardise numbers, one-hot encode the rest.
 
 `conversions` makes columns of numbers and words of what people have, and `columns.read_columns` says what a cell of
-these means, by the kind that training found for its column. `learn` learns from the
-training rows of a table, which may come in windows. It learns what scikit-learn's `SimpleImputer`, `StandardScaler` and
-`OneHotEncoder` would learn. This is kept as plain numbers and words, so that a model file runs no code when it is read,
-and `Preprocessing.transform` does exactly what those transformers do.
+these means, by the kind that training found for its column. `learn` learns from the training rows of a table, which may
+come in windows. It learns what scikit-learn's `SimpleImputer`, `StandardScaler` and `OneHotEncoder` would learn. This
+is kept as plain numbers and words, so that a model file runs no code when it is read, and `Preprocessing.transform`
+does exactly what those transformers do.
 """
 
 from __future__ import annotations

@@ -22,6 +22,14 @@ def refuse_unwritable(folder: Path) -> None:
         raise InputError(f"cannot write to {str(folder)!r}: no permission to write in {str(there)!r}")
 
 
+def prediction_suffix(path: Path) -> str:
+    """Return the suffix by which predictions are written, or refuse another one."""
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".parquet"):
+        raise InputError(f"predictions are written as .csv or .parquet, and {str(path)!r} ends in neither")
+    return suffix
+
+
 def refuse_folders(paths: Iterable[Path]) -> None:
     """Refuse to write files in the place of folders."""
     for path in paths:
